@@ -1,0 +1,32 @@
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: setup demo test check format docs clean
+
+setup: $(READY)
+
+# One environment with everything that the demo and the tests need. The marker file comes last,
+# so an installation that broke off starts again.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(READY)  ## The whole job on an invented cohort, offline, in minutes
+	$(BIN)/atypia demo --out demo-$$(date +%Y%m%d-%H%M%S)
+
+test: $(READY)  ## The fast tests
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## Format, lint, types
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean:
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache

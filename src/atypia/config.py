@@ -1,0 +1,295 @@
+"""One frozen configuration behind the Python API, the YAML presets and ``key=value`` options.
+
+A preset names every choice of a training; ``atypia train ... optim.epochs=30`` changes one.
+Unknown keys and wrong values are all reported together.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from atypia.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputSpec(_Frozen):
+    """What a network sees: the one value that data and models share."""
+
+    field_of_view_um: Annotated[float, Field(ge=4, le=200)]
+    """Side of the square around the figure's centre, in µm."""
+    size_px: Annotated[int, Field(ge=32, le=1024)]
+    """Side of the network's input, in pixels."""
+    mean: tuple[float, float, float]
+    """Subtracted from RGB scaled to 0..1."""
+    std: tuple[float, float, float]
+    """Divides RGB after the mean is subtracted."""
+
+
+class SplitConfig(_Frozen):
+    """Which patients train, and which test."""
+
+    kind: str = "holdout"
+    """``table1``, ``benchmark``, ``holdout``, ``cv``, or the path of a split file."""
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the figures in the test part of ``holdout``."""
+    folds: Annotated[int, Field(ge=2, le=50)] = 5
+    """Outer folds of ``cv``."""
+    repeats: Count = 1
+    """How often ``cv`` is repeated with other folds."""
+
+
+class InputConfig(_Frozen):
+    """Size of what the network sees; colour scaling comes with the backbone."""
+
+    field_of_view_um: Annotated[float, Field(ge=4, le=200)]
+    size_px: Annotated[int, Field(ge=32, le=1024)]
+
+
+class ModelConfig(_Frozen):
+    """The network."""
+
+    backbone: str
+    """Any timm model name."""
+    pretrained: bool = True
+    weights: str | None = None
+    """Local ``.safetensors`` or ``.pt`` file with the initial weights of the backbone."""
+    dropout: Fraction = 0.0
+    """Before the classification layer."""
+    drop_path: Fraction = 0.0
+    """Stochastic depth (Huang et al. 2016), where the backbone has residual blocks."""
+
+
+class TargetConfig(_Frozen):
+    """What a network learns from. What it is scored against is ``label``."""
+
+    second_rater: str | None = None
+    """A rater whose opinion is mixed in, where there is one."""
+    second_rater_mass: Fraction = 0.0
+    """Share of the label mass that goes to that opinion."""
+    smoothing: Fraction = 0.0
+    """Label smoothing (Szegedy et al. 2016)."""
+
+    @model_validator(mode="after")
+    def _mass_needs_rater(self) -> TargetConfig:
+        if (self.second_rater is None) != (self.second_rater_mass == 0):
+            raise ValueError("expected second_rater and second_rater_mass together, or neither")
+        return self
+
+
+class LossConfig(_Frozen):
+    """How a wrong answer costs."""
+
+    kind: Literal["cross_entropy", "focal"] = "cross_entropy"
+    focal_gamma: Annotated[float, Field(ge=0, le=10)] = 2.0
+    """Focusing parameter of the focal loss (Lin et al. 2017)."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """``balanced``: n / (classes x n_class), from the training part of each fold."""
+    logit_adjustment: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """tau of the logit-adjusted loss (Menon et al. 2021): adds tau x log prior in training."""
+
+
+class AugmentConfig(_Frozen):
+    """Random changes of a patch in training; each sample draws its own."""
+
+    flip: bool = True
+    rotate: bool = True
+    """By any angle."""
+    scale: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Largest relative change of size, either way."""
+    shift_um: Annotated[float, Field(ge=0, le=20)] = 0.0
+    """Largest shift of the centre, in µm, in x and in y."""
+    optical_density: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Standard deviation of the factor on each channel's optical density; a tenth of it is added
+    as an offset (stain jitter as in Tellez et al. 2018)."""
+    noise: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Largest standard deviation of Gaussian noise on RGB in 0..1."""
+
+
+class OptimConfig(_Frozen):
+    """Optimiser, schedule and length of a training."""
+
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    batch_size: Annotated[int, Field(ge=2, le=65536)]
+    micro_batch: Count | None = None
+    """Samples per forward pass; gradients are accumulated to `batch_size`. Saves memory and, on a
+    CPU, time. Exact for networks without batch normalisation."""
+    batches_per_epoch: Count | None = None
+    """None: as many as the training part fills."""
+    head_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs in which only the classification layer learns."""
+    head_learning_rate: Positive = 1e-4
+    epochs: Count
+    """Largest number of epochs of the whole network."""
+    learning_rate: Positive = 1e-3
+    """The highest one of a schedule."""
+    schedule: Literal["one_cycle", "plateau"] = "one_cycle"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of ``one_cycle`` with a rising rate."""
+    min_learning_rate: Annotated[float, Field(ge=0)] = 1e-7
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    plateau_patience: Count = 10
+    early_stopping: Count | None = None
+    """Stop after this many epochs without a better validation loss."""
+    select: Literal["best", "last"] = "last"
+    """Which epoch's weights a member keeps: the one with the lowest validation loss, or the last.
+    With ``best``, out-of-fold figures are optimistic: the fold that chose is the fold reported."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay per step of a moving average of the weights; 0 is off."""
+    gradient_clip: Positive | None = None
+
+
+class EnsembleConfig(_Frozen):
+    """Members, and how their answers are joined."""
+
+    members: Annotated[int, Field(ge=2, le=20)] = 3
+    """Inner patient-level folds; each member validates on another one."""
+    tta: bool = False
+    """Average over the eight rotations and flips of a patch."""
+
+
+class RuntimeConfig(_Frozen):
+    """Where and how fast; must not change what is learned beyond rounding."""
+
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``auto``: bf16 on hardware that multiplies bf16 natively, fp32 elsewhere."""
+    channels_last: bool = True
+    threads: Count | None = None
+    """CPU threads of torch; None: all."""
+
+
+class TrainConfig(_Frozen):
+    """Everything that one training depends on, apart from the cohort."""
+
+    label: str = "expert1"
+    """The rater whose labels are learned and scored against, or ``agreed``."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    split: SplitConfig = SplitConfig()
+    input: InputConfig
+    model: ModelConfig
+    target: TargetConfig = TargetConfig()
+    loss: LossConfig = LossConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optim: OptimConfig
+    ensemble: EnsembleConfig = EnsembleConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = 2000
+    """Resamples of patients behind each interval."""
+
+    def to_yaml(self) -> str:
+        """Every field, defaults included, in the order of this page."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def presets() -> list[str]:
+    """Names of the presets in the package."""
+    folder = resources.files("atypia") / "presets"
+    return sorted(
+        p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml")
+    )
+
+
+def load_config(preset: str, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Resolve a preset and ``key=value`` overrides.
+
+    Args:
+        preset: Name of a preset in the package, or path of a YAML file.
+        overrides: Like ``"optim.epochs=30"``; values are YAML.
+
+    Raises:
+        InputError: Lists every unknown key and wrong value.
+    """
+    if preset in presets():
+        text = (resources.files("atypia") / "presets" / f"{preset}.yaml").read_text("utf-8")
+    elif Path(preset).suffix in {".yaml", ".yml"} and Path(preset).is_file():
+        text = Path(preset).read_text("utf-8")
+    else:
+        raise InputError(
+            f"--preset: expected one of {presets()} or the path of a YAML file but got {preset!r}."
+        )
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{preset}: expected YAML but got: {error}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{preset}: expected a mapping of settings but got {type(tree).__name__}.")
+    problems = _apply(tree, overrides)
+    config, more = _validated(tree, preset)
+    if problems or config is None or more:
+        raise InputError([*problems, *more])
+    return config
+
+
+def config_from_tree(tree: Mapping[str, Any], origin: str) -> TrainConfig:
+    """Validate a mapping, such as a run's ``config.yaml``; raises InputError with all problems."""
+    config, problems = _validated(tree, origin)
+    if config is None:
+        raise InputError(problems)
+    return config
+
+
+def _apply(tree: dict[str, Any], overrides: Sequence[str]) -> list[Problem]:
+    problems = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            problems.append(Problem(f"expected key=value but got {override!r}."))
+            continue
+        *parents, leaf = key.split(".")
+        node = tree
+        for parent in parents:
+            child = node.setdefault(parent, {})
+            if not isinstance(child, dict):
+                problems.append(Problem(f"{key!r}: {parent!r} is a value, not a group."))
+                break
+            node = child
+        else:
+            try:
+                node[leaf] = yaml.safe_load(value)
+            except yaml.YAMLError:
+                node[leaf] = value
+            # YAML 1.1 reads 1e-4 as a string; people mean the number.
+            if isinstance(node[leaf], str):
+                node[leaf] = _number(node[leaf])
+    return problems
+
+
+def _number(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _validated(tree: Mapping[str, Any], origin: str) -> tuple[TrainConfig | None, list[Problem]]:
+    try:
+        return TrainConfig.model_validate(tree), []
+    except ValidationError as error:
+        problems = []
+        for item in error.errors():
+            key = ".".join(str(part) for part in item["loc"]) or "(whole)"
+            if item["type"] == "extra_forbidden":
+                what = "is not a setting. See the settings with: atypia train --help-config"
+            elif item["type"] == "missing":
+                what = "is required but missing."
+            else:
+                what = f"{item['msg']}, but got {item['input']!r}."
+            problems.append(Problem(what, origin, column=key))
+        return None, problems

@@ -1,0 +1,240 @@
+"""Patches on disk: read strictly, so that a training never sees a pixel that nobody meant.
+
+A patch is an 8-bit RGB image. What can be turned into one without a guess is (palettes, an alpha
+channel that is opaque everywhere, EXIF rotation); everything else is refused and the message says
+why: transparency, 16 bits, CMYK, grayscale, damaged, truncated or oversized files.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, ImageSequence, UnidentifiedImageError
+
+from atypia.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+MAX_PIXELS: Final = 4096 * 4096
+"""Largest patch that is decoded. The header is checked first, so a bomb never unfolds."""
+MAX_STACK_PIXELS: Final = 2**28
+"""Most pixels that one multi-page stack may hold (0.8 GB decoded)."""
+MIN_SIDE: Final = 16
+"""Shortest side of a patch, px: no figure can be told on less."""
+
+IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
+
+# Few decoders, little to attack; none of these is in use for patches beyond the five.
+_FORMATS: Final = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+
+_REFUSED_MODES: Final = {
+    "L": "grayscale",
+    "LA": "grayscale",
+    "1": "black and white",
+    "I": "32-bit grayscale",
+    "F": "floating-point grayscale",
+    "CMYK": "CMYK",
+    "LAB": "CIE L*a*b*",
+}
+
+
+def read_patch(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Read one patch.
+
+    Args:
+        path: PNG, JPEG, TIFF, BMP or WebP with one page.
+        max_pixels: Images with more pixels are refused before they are decoded.
+
+    Returns:
+        RGB, ``uint8``, shape (H, W, 3), upright.
+
+    Raises:
+        InputError: Names the file and says what was expected and what came.
+    """
+    return _read(path, max_pixels)[0]
+
+
+def read_pages(path: Path, *, max_pixels: int = MAX_STACK_PIXELS) -> list[NDArray[np.uint8]]:
+    """Read every page of a multi-page TIFF, each as strictly as :func:`read_patch`.
+
+    Args:
+        path: The stack. An image with a single page gives a list of one.
+        max_pixels: Most pixels of all pages together.
+
+    Returns:
+        One RGB ``uint8`` array of shape (H, W, 3) per page, in the order of the file.
+
+    Raises:
+        InputError: Lists every bad page, counted from 1.
+    """
+    pages: list[NDArray[np.uint8]] = []
+    problems: list[Problem] = []
+    left = max_pixels
+    with _opened(path) as stack:
+        for number, page in enumerate(ImageSequence.Iterator(stack), start=1):
+            left -= page.width * page.height
+            if left < 0:
+                problems.append(_oversized(path, f"page {number} goes beyond", max_pixels))
+                break
+            fault = _fault(page)
+            upright = None if fault else _upright_rgb(page)
+            if upright is None:
+                fault = fault or _TRANSPARENT
+                problems.append(Problem(f"page {number}: {fault}", str(path)))
+            else:
+                pages.append(np.asarray(upright))
+    if problems:
+        raise InputError(problems)
+    return pages
+
+
+def check_patches(paths: Iterable[Path], *, max_pixels: int = MAX_PIXELS) -> list[Problem]:
+    """Decode many patches and return the problem of each bad one, in the order of `paths`."""
+
+    def problems_of(path: Path) -> list[Problem]:
+        try:
+            _read(path, max_pixels)
+        except InputError as error:
+            return error.problems
+        return []
+
+    # Threads are enough: Pillow lets go of the interpreter while it decodes.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [problem for found in pool.map(problems_of, paths) for problem in found]
+
+
+def export_png(source: Path, target: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Read a patch strictly and write it as PNG; returns its width and height in px.
+
+    The bytes are copied unchanged where the source is a plain RGB PNG already.
+
+    Raises:
+        InputError: As in :func:`read_patch`. Nothing is written then.
+    """
+    pixels, plain_png = _read(source, max_pixels)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if plain_png:
+        shutil.copyfile(source, target)
+    else:
+        write_png(target, pixels)
+    return pixels.shape[1], pixels.shape[0]
+
+
+def write_png(target: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write an RGB ``uint8`` array of shape (H, W, 3) as PNG, without metadata."""
+    Image.fromarray(pixels, "RGB").save(target, format="PNG")
+
+
+_TRANSPARENT: Final = (
+    "expected an opaque RGB image but got one with transparent pixels. "
+    "Flatten it onto its background and save it without alpha."
+)
+
+
+def _read(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], bool]:
+    """Pixels (H, W, 3), and whether the file is a plain RGB PNG whose bytes can be kept."""
+    with _opened(path) as image:
+        if image.format == "PNG":
+            # Decoding stops at the last pixel; only this checks every checksum and the end mark.
+            image.verify()
+    with _opened(path) as image:
+        if image.width * image.height > max_pixels:
+            got = f"got {image.width} × {image.height} px, more than"
+            raise InputError(_oversized(path, got, max_pixels))
+        pages = getattr(image, "n_frames", 1)
+        if pages > 1:
+            what = f"expected one image but got {pages} pages. Save each page as a file of its own."
+            raise InputError(Problem(what, str(path)))
+        fault = _fault(image)
+        if fault:
+            raise InputError(Problem(fault, str(path)))
+        plain_png = (
+            image.format == "PNG"
+            and image.mode == "RGB"
+            and not image.has_transparency_data
+            and _orientation(image) == 1
+        )
+        upright = _upright_rgb(image)
+        if upright is None:
+            raise InputError(Problem(_TRANSPARENT, str(path)))
+        return np.asarray(upright), plain_png
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image; whatever a decoder raises inside the block becomes an InputError."""
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            yield image
+    except InputError:
+        raise
+    except FileNotFoundError:
+        what = "expected an image but there is no such file."
+        raise InputError(Problem(what, str(path))) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InputError(_oversized(path, "got far more than", MAX_PIXELS)) from None
+    except UnidentifiedImageError:
+        what = (
+            "expected a PNG, JPEG, TIFF, BMP or WebP image but the file is none of these, "
+            "or its first bytes are damaged."
+        )
+        raise InputError(Problem(what, str(path))) from None
+    except Exception as error:
+        # On damaged bytes decoders raise nearly anything: OSError, SyntaxError, struct.error ...
+        if isinstance(error, OSError) and error.errno is not None:
+            what = f"expected a readable image but it cannot be opened: {error.strerror}."
+        else:
+            what = f"expected a whole image but the file is damaged or truncated ({error})."
+        raise InputError(Problem(what, str(path))) from error
+
+
+def _oversized(path: Path, got: str, max_pixels: int) -> Problem:
+    return Problem(
+        f"expected at most {max_pixels:,} pixels but {got} that. A patch shows one figure; "
+        "crop it from the source image with --field-um.",
+        str(path),
+    )
+
+
+def _fault(image: Image.Image) -> str | None:
+    """Say what makes an image, not decoded yet, unfit for a patch; None if nothing does."""
+    if min(image.size) < MIN_SIDE:
+        return f"expected at least {MIN_SIDE} px a side but got {image.width} × {image.height} px."
+    if _is_16_bit(image):
+        return "expected 8 bits per channel but got 16. Save it as 8-bit RGB."
+    if image.mode in ("RGB", "RGBA", "P", "PA"):
+        return None
+    kind = _REFUSED_MODES.get(image.mode, f"mode {image.mode}")
+    return f"expected an RGB image but got {kind}. Export it again as 8-bit RGB."
+
+
+def _is_16_bit(image: Image.Image) -> bool:
+    """Whether the stored samples have 16 bits; Pillow would halve them to 8 in silence."""
+    if image.mode.startswith("I;16"):
+        return True
+    # The raw mode of the stored bytes, such as "RGB;16B", is an argument of each tile.
+    return any(";16" in str(tile[3]) for tile in getattr(image, "tile", []))
+
+
+def _orientation(image: Image.Image) -> int:
+    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image | None:
+    """Decode, turn as EXIF says, convert to RGB; None if any pixel is transparent."""
+    image.load()
+    upright = ImageOps.exif_transpose(image)
+    if upright.has_transparency_data:
+        upright = upright.convert("RGBA")
+        if upright.getchannel("A").getextrema()[0] != 255:
+            return None
+    return upright.convert("RGB")

@@ -1,0 +1,120 @@
+"""The AMi-Br release: ``AMI-BR.csv`` and ``patches/``.
+
+Bertram et al., "Histologic dataset of normal and atypical mitotic figures on human breast cancer
+(AMi-Br)", BVM 2025; https://github.com/DeepMicroscopy/AMi-Br.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from atypia.data.cohort import MAJORITY_COLUMN
+from atypia.data.sources.records import Found, Record, Region
+from atypia.data.tables import Row, read_table
+from atypia.errors import InputError
+from atypia.runs import sha256_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from atypia.data.sources.options import PrepareOptions
+
+TABLE_NAME: Final = "AMI-BR.csv"
+MPP: Final = 0.25
+"""µm per pixel, nominal for both data sets."""
+
+DATASETS: Final = ("MIDOG21", "TUPAC16")
+_SUBTYPE_RATERS: Final = ("expert1", "expert2")
+_VOTE_RATERS: Final = ("expert1", "expert2", "expert3")
+_COLUMNS: Final = (
+    *("slide", "dataset", "uid", "x", "y"),
+    *(f"{rater}_label" for rater in _SUBTYPE_RATERS),
+    *(f"{rater}_atypical" for rater in _VOTE_RATERS),
+    MAJORITY_COLUMN,
+)
+
+# Cases of the MIDOG 2021 training set by scanner (Aubreville et al., Medical Image Analysis 2023).
+_MIDOG21_SCANNERS: Final = (
+    (range(1, 51), "Hamamatsu XR"),
+    (range(51, 101), "Hamamatsu S360"),
+    (range(101, 151), "Aperio CS2"),
+)
+
+
+def is_ami_br(source: Path) -> bool:
+    """Whether a folder is a checkout of the release."""
+    return (source / TABLE_NAME).is_file()
+
+
+def read_ami_br(source: Path, options: PrepareOptions) -> Found:
+    """Read a checkout, with its own crops or, given ``options.images``, the source images.
+
+    A patient is one (data set, slide) pair.
+
+    Raises:
+        InputError: The table cannot be read or lacks columns. What is wrong with a row is with
+            its record.
+    """
+    table = read_table(source / TABLE_NAME)
+    problems = table.missing(_COLUMNS)
+    if problems:
+        raise InputError(problems)
+    records = [_record(source, row, options) for row in table.rows]
+    about: dict[str, object] = {"table_sha256": sha256_file(table.path)}
+    if options.images is not None:
+        return Found("ami-br from images", records, about)
+    listed = {record.origin for record in records}
+    ignored = [p for p in sorted((source / "patches").rglob("*.png")) if p not in listed]
+    if ignored:
+        about["ignored_files"] = [p.relative_to(source).as_posix() for p in ignored]
+    return Found("ami-br", records, about)
+
+
+def _record(source: Path, row: Row, options: PrepareOptions) -> Record:
+    cells = row.cells
+    dataset, slide = cells["dataset"], cells["slide"]
+    stem = slide.rsplit(".", 1)[0]
+    record = Record(
+        file=str(source / TABLE_NAME),
+        row=row.line,
+        patch_id=f"{dataset}_{cells['uid']}",
+        patient_id=f"{dataset}_{stem}",
+        domain=dataset,
+        mpp=options.mpp or MPP,
+    )
+    if row.problem:
+        record.problems.append(row.problem)
+    for column in ("slide", "uid"):
+        if not cells[column]:
+            record.fault("expected a value but the cell is empty.", column)
+    if dataset in DATASETS:
+        record.scanner = scanner_of(dataset, stem)
+    else:
+        record.fault(f"expected one of {list(DATASETS)} but got {dataset!r}.", "dataset")
+    for rater in _SUBTYPE_RATERS:
+        record.read_label(f"label_{rater}", cells[f"{rater}_label"], f"{rater}_label")
+    for rater in _VOTE_RATERS:
+        record.read_vote(f"atypical_{rater}", cells[f"{rater}_atypical"], f"{rater}_atypical")
+    record.read_vote(MAJORITY_COLUMN, cells[MAJORITY_COLUMN], MAJORITY_COLUMN)
+
+    if options.images is not None:
+        x, y = (record.read_number(cells[axis], axis, "px") for axis in ("x", "y"))
+        if x is not None and y is not None:
+            below = options.images / dataset / slide
+            image = below if below.is_file() else options.images / slide
+            record.origin = Region(image, x, y, "px")
+    else:
+        folder = "atypical" if record.answers[MAJORITY_COLUMN] == "True" else "normal"
+        record.origin = source / "patches" / folder / f"{record.patch_id}.png"
+    return record
+
+
+def scanner_of(dataset: str, stem: str) -> str:
+    """Scanner of a case, ``""`` where the release does not tell it (all of TUPAC16)."""
+    number = re.fullmatch(r"\d+", stem)
+    if dataset == "MIDOG21" and number:
+        for cases, scanner in _MIDOG21_SCANNERS:
+            if int(stem) in cases:
+                return scanner
+    return ""

@@ -1,0 +1,86 @@
+"""One folder per class: ``nmf_ring/``, ``AMF multipolar/``, or ``atypical/`` and ``normal/``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from atypia import labels
+from atypia.data.images import IMAGE_SUFFIXES
+from atypia.data.sources.patients import assign_patients, check_patient_options
+from atypia.data.sources.records import Found, Record
+from atypia.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from pathlib import Path, PurePath
+
+    from atypia.data.sources.options import PrepareOptions
+
+_VOTE_FOLDERS: Final = {"atypical": "True", "amf": "True", "normal": "False", "nmf": "False"}
+
+
+def read_folders(source: Path, options: PrepareOptions) -> Found:
+    """Read images from folders named after classes, at any depth.
+
+    The innermost folder that names a subtype is the label of ``options.rater``; where none does,
+    the innermost one that says atypical or normal is that rater's vote. The id of a patch is its
+    path below `source` without the extension.
+
+    Raises:
+        InputError: No image, no resolution, or nothing that tells the patients.
+    """
+    files = sorted(
+        path for path in source.rglob("*") if path.is_file() and not _hidden(path, source)
+    )
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        raise InputError(
+            f"{source}: expected an AMi-Br checkout (AMI-BR.csv and patches/), or one folder of "
+            "images per class, but found no image. For a table of paths give the CSV file itself."
+        )
+    problems = check_patient_options(options, column=None)
+    if options.mpp is None:
+        problems.append(
+            Problem("expected the resolution of the patches. Give --mpp, µm per pixel.")
+        )
+    if problems:
+        raise InputError(problems)
+    records = [_record(source, path, options) for path in images]
+    assign_patients(records, options)
+    ignored = [path.relative_to(source).as_posix() for path in files if path not in set(images)]
+    return Found("folders", records, {"ignored_files": ignored} if ignored else {})
+
+
+def _hidden(path: Path, source: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(source).parts)
+
+
+def _record(source: Path, path: Path, options: PrepareOptions) -> Record:
+    below = path.relative_to(source)
+    record = Record(
+        file=str(path),
+        origin=path,
+        path_text=below.as_posix(),
+        patch_id=below.with_suffix("").as_posix(),
+        domain=options.domain or "",
+        scanner=options.scanner,
+        mpp=options.mpp,
+    )
+    subtype, vote = _classes(below.parent)
+    if subtype is not None:
+        record.answers[f"label_{options.rater}"] = subtype
+    elif vote is not None:
+        record.answers[f"atypical_{options.rater}"] = vote
+    else:
+        record.fault(
+            f"expected a folder named after one of {list(labels.SUBTYPES)}, or atypical or normal, "
+            f"but got {below.parent.as_posix()!r}."
+        )
+    return record
+
+
+def _classes(folder: PurePath) -> tuple[str | None, str | None]:
+    """Subtype and vote that the folder's name, or an outer one's, stands for."""
+    names = folder.parts[::-1]
+    subtypes = (labels.parse_subtype(name) for name in names)
+    votes = (_VOTE_FOLDERS.get(name.strip().lower()) for name in names)
+    return next(filter(None, subtypes), None), next(filter(None, votes), None)

@@ -1,0 +1,495 @@
+"""Splits: which patients test, and which train and validate each member of the ensemble.
+
+A patient never crosses a boundary. ``splits.json`` is written once and checked whenever it is
+read::
+
+    {"format": 1, "kind": "table1", "seed": 0, "cohort_sha256": "...",
+     "outer": [{"test": ["P1", ...], "inner": [["P2", ...], ["P3", ...], ["P4", ...]]}]}
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from itertools import chain, combinations
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+
+from atypia.errors import InputError, LeakError, Problem
+from atypia.runs import read_json, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+FORMAT_VERSION: Final = 1
+PUBLISHED: Final = ("table1", "benchmark")
+"""Splits of AMi-Br whose test patients are shipped with the package."""
+SEEDED: Final = ("holdout", "cv")
+
+_RESTARTS: Final = 16
+
+
+@dataclass(frozen=True)
+class Outer:
+    """One test part, and the other patients dealt into inner folds.
+
+    Member `i` of the ensemble trains on every inner fold but `i` and validates on fold `i`.
+    """
+
+    test: tuple[str, ...]
+    inner: tuple[tuple[str, ...], ...]
+
+    @property
+    def training(self) -> tuple[str, ...]:
+        """Every patient outside the test part, sorted."""
+        return tuple(sorted(chain.from_iterable(self.inner)))
+
+    def member(self, i: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Patients that member `i` trains on, and those that it validates on."""
+        others = (fold for j, fold in enumerate(self.inner) if j != i)
+        return tuple(sorted(chain.from_iterable(others))), self.inner[i]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Every outer split of a run. Made by :func:`make_splits` or :meth:`read`."""
+
+    kind: str
+    """``table1``, ``benchmark``, ``holdout``, ``cv`` or ``file``."""
+    seed: int
+    cohort_sha256: str
+    outer: tuple[Outer, ...]
+
+    def write(self, path: Path) -> None:
+        """Write ``splits.json``, once: the same content again is fine, another is not.
+
+        Raises:
+            InputError: `path` holds other splits.
+            AtypiaError: The folder cannot be written.
+        """
+        value = {
+            "format": FORMAT_VERSION,
+            "kind": self.kind,
+            "seed": self.seed,
+            "cohort_sha256": self.cohort_sha256,
+            "outer": [
+                {"test": list(o.test), "inner": [list(fold) for fold in o.inner]}
+                for o in self.outer
+            ],
+        }
+        if not path.exists():
+            write_json(path, value)
+        elif read_json(path) != value:
+            raise InputError(
+                f"{path} already holds other splits, and splits are written only once. "
+                "Choose another --out, or give the split and the seed that the run began with."
+            )
+
+    @classmethod
+    def read(cls, path: Path, manifest: pd.DataFrame, cohort_sha256: str) -> Splits:
+        """Read ``splits.json`` and check it against the cohort it is used with.
+
+        Raises:
+            LeakError: A patient stands on both sides of a boundary; lists every other problem too.
+            InputError: The file is not sound, is for another cohort, or does not name exactly the
+                patients of this one.
+        """
+        splits = _parse(read_json(path), str(path))
+        problems = []
+        if splits.cohort_sha256 != cohort_sha256:
+            problems.append(
+                Problem(
+                    f"expected splits of the cohort with hash {cohort_sha256[:12]}… but got those "
+                    f"of {splits.cohort_sha256[:12]}…. Use the cohort that the splits were made "
+                    "for, or make new ones.",
+                    str(path),
+                )
+            )
+        leaks, others = _patient_problems(splits.outer, manifest["patient_id"], str(path))
+        problems += leaks + others
+        if problems:
+            raise (LeakError if leaks else InputError)(problems)
+        return splits
+
+
+@dataclass(frozen=True)
+class MissingClass:
+    """A class that a part of the splits has no figure of."""
+
+    outer: int
+    part: str
+    """``test``, or ``training`` or ``validation`` of a member."""
+    label: str
+
+    def __str__(self) -> str:
+        """Render as ``outer split 0, validation of member 2: no figure of nmf_ring``."""
+        return f"outer split {self.outer}, {self.part}: no figure of {self.label}"
+
+
+def make_splits(
+    manifest: pd.DataFrame,
+    cohort_sha256: str,
+    *,
+    kind: str | Path,
+    label: str,
+    seed: int,
+    folds: int = 5,
+    repeats: int = 1,
+    test_fraction: float = 0.2,
+    inner_folds: int = 3,
+) -> Splits:
+    """Split the patients of a cohort, the classes as even over the parts as patients allow.
+
+    Args:
+        manifest: Of the cohort; uses ``patient_id`` and the column `label`.
+        cohort_sha256: Hash of the cohort, kept in the splits.
+        kind: ``table1`` (40 test patients with the class counts of the reference paper's Table 1),
+            ``benchmark`` (56 test slides of Banerjee et al., arXiv 2506.21444), ``holdout`` (one
+            seeded test part), ``cv`` (each patient tests once per repeat), or a file:
+            a ``splits.json``, which is taken as it is, or a CSV with the columns ``patient_id``
+            (or ``dataset`` and ``slide``) and ``role`` (``train`` or ``test``).
+        label: Column to stratify by. Rows where it is empty do not count, but their patients are
+            placed like any other.
+        seed: Same cohort, options and seed: same splits, whatever the order of the rows.
+        folds: Test parts per repeat of ``cv``.
+        repeats: Repeats of ``cv``.
+        test_fraction: Share of the test part of ``holdout``.
+        inner_folds: Members of the ensemble.
+
+    Raises:
+        LeakError: A file puts a patient on both sides.
+        InputError: Unknown kind, options out of range, too few patients, or a published or file
+            split that does not name exactly the patients of the cohort; all problems at once.
+    """
+    _check_options(manifest, label, folds, repeats, test_fraction, inner_folds)
+    if str(kind) not in (*PUBLISHED, *SEEDED) and Path(kind).suffix == ".json":
+        return Splits.read(Path(kind), manifest, cohort_sha256)
+
+    patients, counts = _count_figures(manifest, label)
+    tests = _test_parts(patients, counts, kind, seed, folds, repeats, test_fraction)
+    outer = []
+    for i, test in enumerate(tests):
+        rest = ~np.isin(patients, test)
+        if rest.sum() < inner_folds:
+            raise InputError(
+                f"expected at least {inner_folds} patients outside the test part, one for each "
+                f"inner fold, but got {rest.sum()}. Use more patients or fewer members."
+            )
+        shares = np.full(inner_folds, 1 / inner_folds)
+        fold_of = stratify(counts[rest], shares, np.random.default_rng([seed, 1, i]))
+        inner = tuple(tuple(patients[rest][fold_of == f].tolist()) for f in range(inner_folds))
+        outer.append(Outer(test=test, inner=inner))
+    name = str(kind) if str(kind) in (*PUBLISHED, *SEEDED) else "file"
+    return Splits(name, seed, cohort_sha256, tuple(outer))
+
+
+def stratify(
+    counts: NDArray[np.int64], shares: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Deal patients into folds so that every class is spread by the folds' shares.
+
+    Several times: patients in random order, those that hold the largest part of a class first,
+    each go where they help most; then single patients move as long as a move helps. The best
+    attempt is kept. What is minimised is, over folds and classes, the squared difference between
+    the part of the class that the fold holds and the fold's share. A rare class so weighs as much
+    as a common one, and leaving a fold without a class that could be there costs more than any
+    unevenness. The numbers of figures and of patients count as one more class each.
+
+    Args:
+        counts: (P, C) figures of each class per patient.
+        shares: (F,) positive, sum 1.
+        rng: Decides between equals.
+
+    Returns:
+        (P,) fold of each patient. No fold is empty if P >= F.
+
+    Raises:
+        ValueError: There are fewer patients than folds.
+    """
+    n_patients, n_folds = len(counts), len(shares)
+    if n_patients < n_folds:
+        raise ValueError(f"expected at least {n_folds} patients but got {n_patients}")
+    ones = np.ones((n_patients, 1), dtype=np.int64)
+    counts = np.hstack([counts, counts.sum(1, keepdims=True), ones])  # (P, C + 2)
+    counts = counts[:, counts.any(0)]
+    totals = counts.sum(0)
+    can_be_everywhere = (counts > 0).sum(0) >= n_folds
+
+    def cost(held: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Cost of folds that hold these counts: (..., F, C) -> (..., F)."""
+        uneven = ((held / totals - shares[:, None]) ** 2).sum(-1)
+        lacking = ((held == 0) & can_be_everywhere).sum(-1)
+        return np.asarray(uneven + n_folds * len(totals) * lacking)
+
+    def attempt() -> tuple[float, NDArray[np.int64]]:
+        weight = (counts / totals).max(1) * rng.uniform(0.5, 1.5, n_patients)
+        fold_of = np.zeros(n_patients, dtype=np.int64)
+        held = np.zeros((n_folds, len(totals)), dtype=np.int64)
+        for p in np.argsort(-weight):
+            fold_of[p] = np.argmin(cost(held + counts[p]) - cost(held))
+            held[fold_of[p]] += counts[p]
+        everyone = np.arange(n_patients)
+        while True:
+            leave = cost(held - counts[:, None])[everyone, fold_of] - cost(held)[fold_of]  # (P,)
+            change = leave[:, None] + cost(held + counts[:, None]) - cost(held)  # (P, F)
+            change[everyone, fold_of] = 0
+            p, f = np.unravel_index(np.argmin(change), change.shape)
+            if change[p, f] > -1e-12:
+                return float(cost(held).sum()), fold_of
+            held[fold_of[p]] -= counts[p]
+            held[f] += counts[p]
+            fold_of[p] = f
+
+    return min((attempt() for _ in range(_RESTARTS)), key=lambda result: result[0])[1]
+
+
+def missing_classes(
+    splits: Splits, manifest: pd.DataFrame, label: str, classes: Iterable[str] | None = None
+) -> list[MissingClass]:
+    """Classes that a test, training or validation part has no figure of.
+
+    Args:
+        splits: Of the cohort that `manifest` belongs to.
+        manifest: Uses ``patient_id`` and the column `label`.
+        label: Column with the class of each figure, empty where there is none.
+        classes: The classes to look for; by default those that occur in the column.
+    """
+    labelled = manifest[manifest[label] != ""]
+    wanted = sorted(set(labelled[label])) if classes is None else list(classes)
+    classes_of = labelled.groupby("patient_id")[label].agg(set).to_dict()
+    missing = []
+    for i, outer in enumerate(splits.outer):
+        parts = {"test": outer.test}
+        for m in range(len(outer.inner)):
+            parts[f"training of member {m}"], parts[f"validation of member {m}"] = outer.member(m)
+        for part, patients in parts.items():
+            found = set().union(*(classes_of.get(patient, set()) for patient in patients))
+            missing += [MissingClass(i, part, name) for name in wanted if name not in found]
+    return missing
+
+
+def rows(manifest: pd.DataFrame, patients: Collection[str]) -> NDArray[np.bool_]:
+    """(N,) which rows of a manifest belong to the patients."""
+    return manifest["patient_id"].isin(patients).to_numpy(dtype=bool)
+
+
+def _check_options(
+    manifest: pd.DataFrame,
+    label: str,
+    folds: int,
+    repeats: int,
+    test_fraction: float,
+    inner_folds: int,
+) -> None:
+    problems = []
+    if label not in manifest.columns:
+        columns = [c for c in manifest.columns if c.startswith(("label_", "atypical_", "majority"))]
+        problems.append(Problem(f"expected a label column {columns} but got {label!r}."))
+    for name, value, least in (("folds", folds, 2), ("repeats", repeats, 1)):
+        if value < least:
+            problems.append(Problem(f"expected {name} of at least {least} but got {value}."))
+    if inner_folds < 2:
+        problems.append(
+            Problem(
+                f"expected at least 2 inner folds, so that each member has patients to train on "
+                f"and others to validate on, but got {inner_folds}."
+            )
+        )
+    if not 0 < test_fraction < 1:
+        problems.append(
+            Problem(f"expected a test fraction between 0 and 1 but got {test_fraction}.")
+        )
+    if problems:
+        raise InputError(problems)
+
+
+def _count_figures(
+    manifest: pd.DataFrame, label: str
+) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+    """Sorted patients (P,), and their figures per class (P, C)."""
+    patients = np.unique(manifest["patient_id"].to_numpy(dtype=str))
+    labelled = manifest[manifest[label] != ""]
+    table = pd.crosstab(labelled["patient_id"], labelled[label])
+    return patients, table.reindex(patients, fill_value=0).to_numpy(dtype=np.int64)
+
+
+def _test_parts(
+    patients: NDArray[np.str_],
+    counts: NDArray[np.int64],
+    kind: str | Path,
+    seed: int,
+    folds: int,
+    repeats: int,
+    test_fraction: float,
+) -> list[tuple[str, ...]]:
+    if kind in SEEDED:
+        if kind == "holdout":
+            shares, repeats, tested = np.array([test_fraction, 1 - test_fraction]), 1, 1
+        else:
+            shares, tested = np.full(folds, 1 / folds), folds
+        if len(patients) < len(shares):
+            raise InputError(
+                f"expected at least {len(shares)} patients, one for each part of the split "
+                f"{kind!r}, but got {len(patients)}."
+            )
+        dealt = [
+            stratify(counts, shares, np.random.default_rng([seed, 0, r])) for r in range(repeats)
+        ]
+        return [tuple(patients[fold_of == f].tolist()) for fold_of in dealt for f in range(tested)]
+    if kind in PUBLISHED:
+        with as_file(files("atypia.data") / "resources" / f"{kind}_split.csv") as path:
+            roles = _read_roles(path)
+        place = f"split {kind!r}, which is made for AMi-Br"
+    else:
+        roles, place = _read_roles(Path(kind)), str(kind)
+    problems = _foreign_patients(roles, patients.tolist(), place)
+    if problems:
+        raise InputError(problems)
+    return [tuple(sorted(patient for patient, role in roles.items() if role == "test"))]
+
+
+def _read_roles(path: Path) -> dict[str, str]:
+    """``train`` or ``test`` for each patient of a split CSV; every problem of it at once."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(
+            f"expected a split ({', '.join((*PUBLISHED, *SEEDED))}) or a file (.csv or .json) "
+            f"but got {str(path)!r}, which does not exist."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected a UTF-8 CSV but got: {error}") from None
+    header = text.partition("\n")[0]
+    # Spreadsheets in half of Europe write semicolons.
+    reader = csv.DictReader(
+        text.splitlines(), delimiter=";" if ";" in header and "," not in header else ","
+    )
+    columns = reader.fieldnames or []
+    by_slide = "patient_id" not in columns
+    expected = ["dataset", "slide", "role"] if by_slide else ["patient_id", "role"]
+    if not set(expected) <= set(columns):
+        raise InputError(
+            Problem(
+                "expected the columns patient_id and role, or dataset, slide and role, "
+                f"but got {list(columns)}.",
+                str(path),
+                row=1,
+            )
+        )
+    problems: list[Problem] = []
+    roles: dict[str, set[str]] = {}
+    for row in reader:
+        cells = {column: (row[column] or "").strip() for column in expected}
+        for column, cell in cells.items():
+            if not cell:
+                what = "expected a value but the cell is empty."
+                problems.append(Problem(what, str(path), reader.line_num, column))
+        role = cells["role"].lower()
+        if role and role not in ("train", "test"):
+            what = f"expected train or test but got {cells['role']!r}."
+            problems.append(Problem(what, str(path), reader.line_num, "role"))
+        patient = (
+            patient_of_slide(cells["dataset"], cells["slide"])
+            if by_slide
+            else (cells["patient_id"])
+        )
+        roles.setdefault(patient, set()).add(role)
+    both = sorted(patient for patient, found in roles.items() if {"train", "test"} <= found)
+    if both:
+        problems.append(
+            Problem(f"expected each patient in one part but got in both: {both}.", str(path))
+        )
+    if not any("test" in found for found in roles.values()):
+        problems.append(Problem("expected at least one patient with the role test.", str(path)))
+    if problems:
+        raise (LeakError if both else InputError)(problems)
+    return {patient: found.pop() for patient, found in roles.items()}
+
+
+def patient_of_slide(dataset: str, slide: str) -> str:
+    """Patient id of an AMi-Br slide: ``("MIDOG21", "002.tiff")`` is ``"MIDOG21_002"``."""
+    return f"{dataset}_{PurePosixPath(slide).stem}"
+
+
+def _foreign_patients(named: Iterable[str], cohort: Iterable[str], place: str) -> list[Problem]:
+    """Patients that the splits name but the cohort lacks, and the other way round."""
+    named, cohort = set(named), set(cohort)
+    problems = []
+    if named - cohort:
+        what = f"names {len(named - cohort)} patients that the cohort lacks: "
+        problems.append(Problem(f"{what}{sorted(named - cohort)}.", place))
+    if cohort - named:
+        what = f"does not name {len(cohort - named)} patients of the cohort: "
+        problems.append(Problem(f"{what}{sorted(cohort - named)}.", place))
+    return problems
+
+
+def _patient_problems(
+    outer: Sequence[Outer], cohort: Iterable[str], place: str
+) -> tuple[list[Problem], list[Problem]]:
+    """Patients on both sides of a boundary, and everything else that is wrong with them."""
+    leaks, others = [], []
+    cohort = set(cohort)
+    for i, split in enumerate(outer):
+        parts = {"the test part": split.test}
+        parts |= {f"inner fold {j}": fold for j, fold in enumerate(split.inner)}
+        where = f"{place}, outer split {i}"
+        for (one, a), (other, b) in combinations(parts.items(), 2):
+            if both := sorted(set(a) & set(b)):
+                what = f"expected no patient in both {one} and {other} but got {both}."
+                leaks.append(Problem(what, where))
+        for name, patients in parts.items():
+            if not patients:
+                others.append(Problem(f"expected patients in {name} but got none.", where))
+            if twice := sorted(patient for patient, n in Counter(patients).items() if n > 1):
+                others.append(Problem(f"{name} names patients more than once: {twice}.", where))
+        others += _foreign_patients(chain(split.test, *split.inner), cohort, where)
+    return leaks, others
+
+
+def _parse(value: Any, place: str) -> Splits:
+    def strings(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+    problems = []
+    if not isinstance(value, dict) or value.get("format") != FORMAT_VERSION:
+        found = value.get("format") if isinstance(value, dict) else type(value).__name__
+        raise InputError(
+            Problem(f"expected splits of format {FORMAT_VERSION} but got {found!r}.", place)
+        )
+    for key, expected in (("kind", str), ("seed", int), ("cohort_sha256", str), ("outer", list)):
+        if not isinstance(value.get(key), expected):
+            what = f"expected {key!r} as {expected.__name__} but got {value.get(key)!r}."
+            problems.append(Problem(what, place))
+    outer = value.get("outer")
+    if outer == []:
+        problems.append(Problem("expected at least one outer split but got none.", place))
+    for i, split in enumerate(outer if isinstance(outer, list) else []):
+        sound = (
+            isinstance(split, dict)
+            and strings(split.get("test"))
+            and isinstance(split.get("inner"), list)
+            and len(split["inner"]) >= 2
+            and all(strings(fold) for fold in split["inner"])
+        )
+        if not sound:
+            what = 'expected {"test": [patients], "inner": [[patients], [patients], ...]}.'
+            problems.append(Problem(what, f"{place}, outer split {i}"))
+    if problems:
+        raise InputError(problems)
+    return Splits(
+        kind=value["kind"],
+        seed=value["seed"],
+        cohort_sha256=value["cohort_sha256"],
+        outer=tuple(
+            Outer(tuple(split["test"]), tuple(tuple(fold) for fold in split["inner"]))
+            for split in value["outer"]
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Measures, intervals and comparisons from tables of predictions alone; never torch."""

@@ -1,0 +1,413 @@
+"""Measures of a classifier as pure functions of weighted samples.
+
+Every function takes ``weights`` of shape (R, N): R weightings of the same N samples. One row of
+ones gives the plain measure; the counts of a bootstrap give R resampled measures in one go, since
+a sample that was drawn k times is a sample of weight k. Without ``weights`` R is 1.
+
+Shapes: R weightings, N samples, C classes. A measure that is undefined (no positive sample, no
+predicted sample, ...) is NaN, never 0. A mean over classes is taken over the classes for which
+it is defined, as in scikit-learn.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atypia.labels import N_SUBTYPES
+
+FloatArray: TypeAlias = NDArray[np.float64]
+IntArray: TypeAlias = NDArray[np.int64]
+BoolArray: TypeAlias = NDArray[np.bool_]
+Measures: TypeAlias = dict[str, FloatArray]
+"""Measures by name; the first axis of every array is R."""
+
+OVERALL = (
+    "mean_auc",
+    "balanced_accuracy",
+    "macro_f1",
+    "accuracy",
+    "mcc",
+    "kappa",
+    "log_loss",
+    "brier",
+    "ece",
+)
+PER_CLASS = ("auc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1")
+LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece"})
+ECE_BINS = 15
+
+
+# --- ranking ------------------------------------------------------------------------------------
+
+
+def roc_auc(
+    positive: BoolArray, score: FloatArray, weights: FloatArray | None = None
+) -> FloatArray:
+    """Area under the ROC curve: how often a positive scores above a negative, a tie counting half.
+
+    The weighted Mann-Whitney statistic (Hanley and McNeil, Radiology 143, 1982).
+
+    Args:
+        positive: (N,) truth.
+        score: (N,) any increasing score.
+        weights: (R, N), not negative.
+
+    Returns:
+        (R,); NaN where the positives or the negatives have no weight.
+    """
+    _expect_same_length(positive, score)
+    weights = _weights(weights, len(score))
+    order, start, end = _tie_groups(score)
+    positive = positive[order]
+    sorted_weights = weights[:, order]
+    negatives_before = _cumulative(np.where(positive, 0.0, sorted_weights))  # (R, N + 1)
+    at = np.flatnonzero(positive)
+    below_or_half_tied = (negatives_before[:, start[at]] + negatives_before[:, end[at]]) / 2
+    positive_weights = sorted_weights[:, at]
+    wins = np.einsum("rp,rp->r", positive_weights, below_or_half_tied)
+    return _ratio(wins, positive_weights.sum(1) * negatives_before[:, -1])
+
+
+def average_precision(
+    positive: BoolArray, score: FloatArray, weights: FloatArray | None = None
+) -> FloatArray:
+    """Average precision: precision at each distinct threshold, weighted by the gain in recall.
+
+    The definition of scikit-learn, without interpolation. Arguments as for :func:`roc_auc`.
+
+    Returns:
+        (R,); NaN where the positives have no weight.
+    """
+    _expect_same_length(positive, score)
+    weights = _weights(weights, len(score))
+    order, start, _ = _tie_groups(score)
+    positive = positive[order]
+    sorted_weights = weights[:, order]
+    before = _cumulative(sorted_weights)
+    at = np.flatnonzero(positive)
+    positive_weights = sorted_weights[:, at]
+    positives_before = _cumulative(positive_weights)
+    # The positives from the start of each tie group upwards, counted among positives only.
+    group = np.searchsorted(at, start[at])
+    true_positives = positives_before[:, -1:] - positives_before[:, group]
+    called_positive = before[:, -1:] - before[:, start[at]]
+    precision = np.nan_to_num(_ratio(true_positives, called_positive))  # 0/0 only at weight 0
+    return _ratio(np.einsum("rp,rp->r", positive_weights, precision), positives_before[:, -1])
+
+
+def one_vs_rest_auc(
+    truth: IntArray, probabilities: FloatArray, weights: FloatArray | None = None
+) -> FloatArray:
+    """:func:`roc_auc` of each class against all others: (N,), (N, C) to (R, C)."""
+    return np.stack(
+        [roc_auc(truth == c, p, weights) for c, p in enumerate(probabilities.T)], axis=1
+    )
+
+
+def one_vs_rest_average_precision(
+    truth: IntArray, probabilities: FloatArray, weights: FloatArray | None = None
+) -> FloatArray:
+    """:func:`average_precision` of each class against all others: (N,), (N, C) to (R, C)."""
+    return np.stack(
+        [average_precision(truth == c, p, weights) for c, p in enumerate(probabilities.T)], axis=1
+    )
+
+
+# --- confusion matrices -------------------------------------------------------------------------
+
+
+def confusion_matrix(
+    truth: IntArray,
+    predicted: IntArray,
+    weights: FloatArray | None = None,
+    n_classes: int = N_SUBTYPES,
+) -> FloatArray:
+    """Confusion matrices (R, C, C): rows are the truth, columns the prediction."""
+    _expect_same_length(truth, predicted)
+    weights = _weights(weights, len(truth))
+    cells = np.zeros((len(truth), n_classes * n_classes))
+    cells[np.arange(len(truth)), truth * n_classes + predicted] = 1
+    return (weights @ cells).reshape(-1, n_classes, n_classes)
+
+
+def sensitivity(confusion: FloatArray) -> FloatArray:
+    """Share of each class that is called so (recall): (R, C, C) to (R, C)."""
+    return _ratio(_diagonal(confusion), confusion.sum(2))
+
+
+def specificity(confusion: FloatArray) -> FloatArray:
+    """Share of all others that are not called so: (R, C, C) to (R, C)."""
+    true_positive, false_positive, false_negative, total = _counts(confusion)
+    negative = total - true_positive - false_negative
+    return _ratio(negative - false_positive, negative)
+
+
+def ppv(confusion: FloatArray) -> FloatArray:
+    """Share of the samples called so that are so (precision): (R, C, C) to (R, C)."""
+    return _ratio(_diagonal(confusion), confusion.sum(1))
+
+
+def npv(confusion: FloatArray) -> FloatArray:
+    """Share of the samples not called so that are not so: (R, C, C) to (R, C)."""
+    true_positive, false_positive, false_negative, total = _counts(confusion)
+    called_negative = total - true_positive - false_positive
+    return _ratio(called_negative - false_negative, called_negative)
+
+
+def f1(confusion: FloatArray) -> FloatArray:
+    """Harmonic mean of sensitivity and PPV; NaN where a class neither occurs nor is predicted."""
+    true_positive, false_positive, false_negative, _ = _counts(confusion)
+    return _ratio(2 * true_positive, 2 * true_positive + false_positive + false_negative)
+
+
+def accuracy(confusion: FloatArray) -> FloatArray:
+    """Share of samples on the diagonal: (R, C, C) to (R,)."""
+    return _ratio(_diagonal(confusion).sum(1), confusion.sum((1, 2)))
+
+
+def balanced_accuracy(confusion: FloatArray) -> FloatArray:
+    """Mean sensitivity over the classes that occur: (R, C, C) to (R,)."""
+    return _mean_of_defined(sensitivity(confusion))
+
+
+def macro_f1(confusion: FloatArray) -> FloatArray:
+    """Mean F1 over the classes that occur or are predicted: (R, C, C) to (R,)."""
+    return _mean_of_defined(f1(confusion))
+
+
+def mcc(confusion: FloatArray) -> FloatArray:
+    """Matthews correlation for many classes: (R, C, C) to (R,).
+
+    Gorodkin, Computational Biology and Chemistry 28, 2004. NaN where truth or prediction is
+    constant (scikit-learn says 0 there).
+    """
+    true, called = confusion.sum(2), confusion.sum(1)
+    total = confusion.sum((1, 2))
+    covariance = _diagonal(confusion).sum(1) * total - (true * called).sum(1)
+    spread = (total**2 - (true**2).sum(1)) * (total**2 - (called**2).sum(1))
+    return _ratio(covariance, np.sqrt(spread))
+
+
+def kappa(confusion: FloatArray) -> FloatArray:
+    """Cohen's kappa, unweighted: (R, C, C) to (R,). NaN where chance agreement is complete.
+
+    Cohen, Educational and Psychological Measurement 20, 1960.
+    """
+    total = confusion.sum((1, 2))
+    agreement = _diagonal(confusion).sum(1) * total
+    by_chance = (confusion.sum(2) * confusion.sum(1)).sum(1)
+    return _ratio(agreement - by_chance, total**2 - by_chance)
+
+
+def pearson(x: FloatArray, y: FloatArray) -> FloatArray:
+    """Pearson correlation along the last axis, over the pairs without NaN: (R, C) twice to (R,).
+
+    NaN where fewer than three pairs are left or one side is constant.
+    """
+    defined = ~(np.isnan(x) | np.isnan(y))
+    n = defined.sum(-1, keepdims=True)
+    dx, dy = (np.where(defined, v, 0.0) for v in (x, y))
+    dx, dy = (
+        np.where(defined, v - v.sum(-1, keepdims=True) / np.maximum(n, 1), 0.0) for v in (dx, dy)
+    )
+    spread = np.sqrt((dx**2).sum(-1) * (dy**2).sum(-1))
+    return _ratio((dx * dy).sum(-1), np.where(n[..., 0] >= 3, spread, 0.0))
+
+
+# --- probabilities ------------------------------------------------------------------------------
+
+
+def log_loss(
+    truth: IntArray, probabilities: FloatArray, weights: FloatArray | None = None
+) -> FloatArray:
+    """Mean of -ln p(truth) in nats, p held to at least 2.2e-16 as in scikit-learn: to (R,)."""
+    _expect_same_length(truth, probabilities)
+    tiny = np.finfo(np.float64).eps
+    of_truth = np.clip(probabilities[np.arange(len(truth)), truth], tiny, 1 - tiny)
+    return _weighted_mean(-np.log(of_truth), weights)
+
+
+def brier(
+    truth: IntArray, probabilities: FloatArray, weights: FloatArray | None = None
+) -> FloatArray:
+    """Brier score in its sum form, 0 to 2: mean over samples of the sum over classes: to (R,).
+
+    Brier, Monthly Weather Review 78, 1950. It is twice the usual binary score for two classes.
+    """
+    _expect_same_length(truth, probabilities)
+    one_hot = np.eye(probabilities.shape[1])[truth]
+    return _weighted_mean(((probabilities - one_hot) ** 2).sum(1), weights)
+
+
+def ece(
+    truth: IntArray,
+    probabilities: FloatArray,
+    weights: FloatArray | None = None,
+    bins: int = ECE_BINS,
+) -> FloatArray:
+    """Compute the expected calibration error of the top label, `bins` bins of equal width: (R,).
+
+    Mean over bins, by their share of samples, of |accuracy - mean confidence|, where confidence
+    is the largest probability (Guo et al., ICML 2017).
+    """
+    confidence, correct, bin_of = calibration_bins(truth, probabilities, bins)
+    weights = _weights(weights, len(truth))
+    gap = np.zeros((len(truth), bins))
+    gap[np.arange(len(truth)), bin_of] = correct - confidence
+    return _ratio(np.abs(weights @ gap).sum(1), weights.sum(1))
+
+
+# --- sets of measures ---------------------------------------------------------------------------
+
+
+def subtype_measures(
+    truth: IntArray,
+    predicted: IntArray,
+    probabilities: FloatArray,
+    weights: FloatArray | None = None,
+) -> Measures:
+    """Measures of a subtype classifier: :data:`OVERALL` (R,) and :data:`PER_CLASS` (R, C).
+
+    All but the average precision, which few need and costs as much as all others together.
+
+    Args:
+        truth: (N,) class indices.
+        predicted: (N,) class indices, usually the most probable class.
+        probabilities: (N, C), rows summing to 1.
+        weights: (R, N).
+    """
+    auc = one_vs_rest_auc(truth, probabilities, weights)
+    return {
+        "mean_auc": _mean_of_defined(auc),
+        "auc": auc,
+        "log_loss": log_loss(truth, probabilities, weights),
+        "brier": brier(truth, probabilities, weights),
+        "ece": ece(truth, probabilities, weights),
+        **agreement_measures(truth, predicted, weights, probabilities.shape[1]),
+    }
+
+
+def agreement_measures(
+    truth: IntArray,
+    predicted: IntArray,
+    weights: FloatArray | None = None,
+    n_classes: int = N_SUBTYPES,
+) -> Measures:
+    """Compute what needs no probabilities; `predicted` may be another rater's labels."""
+    confusion = confusion_matrix(truth, predicted, weights, n_classes)
+    return {
+        "balanced_accuracy": balanced_accuracy(confusion),
+        "macro_f1": macro_f1(confusion),
+        "accuracy": accuracy(confusion),
+        "mcc": mcc(confusion),
+        "kappa": kappa(confusion),
+        "sensitivity": sensitivity(confusion),
+        "specificity": specificity(confusion),
+        "ppv": ppv(confusion),
+        "npv": npv(confusion),
+        "f1": f1(confusion),
+    }
+
+
+def binary_measures(
+    atypical: BoolArray, called_atypical: BoolArray, weights: FloatArray | None = None
+) -> Measures:
+    """Measures of an atypical/normal call, atypical being the positive class; each (R,).
+
+    The balanced accuracy is NaN, not one half of itself, where one of the two classes is missing.
+    """
+    confusion = confusion_matrix(
+        atypical.astype(np.int64), called_atypical.astype(np.int64), weights, n_classes=2
+    )
+    specificity_, sensitivity_ = sensitivity(confusion).T
+    return {
+        "balanced_accuracy": (sensitivity_ + specificity_) / 2,
+        "sensitivity": sensitivity_,
+        "specificity": specificity_,
+        "ppv": ppv(confusion)[:, 1],
+        "npv": ppv(confusion)[:, 0],
+        "f1": f1(confusion)[:, 1],
+    }
+
+
+# --- helpers ------------------------------------------------------------------------------------
+
+
+def _weights(weights: FloatArray | None, n: int) -> FloatArray:
+    if weights is None:
+        return np.ones((1, n))
+    if weights.ndim != 2 or weights.shape[1] != n:
+        raise ValueError(f"Expected weights of shape (R, {n}) but got {weights.shape}.")
+    return weights
+
+
+def _expect_same_length(truth: NDArray[np.generic], other: NDArray[np.generic]) -> None:
+    if truth.ndim != 1 or len(truth) != len(other):
+        raise ValueError(
+            f"Expected one truth per sample but got shapes {truth.shape} and {other.shape}."
+        )
+
+
+def _tie_groups(score: FloatArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Ascending order, and for each place in it where its group of equal scores starts and ends."""
+    order = np.argsort(score, kind="stable")
+    ascending = score[order]
+    return (
+        order,
+        np.searchsorted(ascending, ascending, side="left"),
+        np.searchsorted(ascending, ascending, side="right"),
+    )
+
+
+def _cumulative(values: FloatArray) -> FloatArray:
+    """Sum the first 0, 1, ..., N columns: (R, N) to (R, N + 1)."""
+    sums = np.zeros((values.shape[0], values.shape[1] + 1))
+    np.cumsum(values, axis=1, out=sums[:, 1:])
+    return sums
+
+
+def calibration_bins(
+    truth: IntArray, probabilities: FloatArray, bins: int
+) -> tuple[FloatArray, FloatArray, IntArray]:
+    """Confidence, correctness (0 or 1) and bin (right edge included) of each sample; (N,) each."""
+    _expect_same_length(truth, probabilities)
+    confidence = probabilities.max(1)
+    correct = (probabilities.argmax(1) == truth).astype(np.float64)
+    inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
+    return confidence, correct, np.digitize(confidence, inner_edges, right=True)
+
+
+def _diagonal(confusion: FloatArray) -> FloatArray:
+    return np.diagonal(confusion, axis1=1, axis2=2)
+
+
+def _counts(confusion: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Count true positives, false positives, false negatives per class, and in all (R, 1)."""
+    true_positive = _diagonal(confusion)
+    return (
+        true_positive,
+        confusion.sum(1) - true_positive,
+        confusion.sum(2) - true_positive,
+        confusion.sum((1, 2))[:, None],
+    )
+
+
+def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+    """Quotient, NaN where the denominator is 0."""
+    undefined: FloatArray = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)
+    np.divide(numerator, denominator, out=undefined, where=denominator != 0)
+    return undefined
+
+
+def _mean_of_defined(values: FloatArray) -> FloatArray:
+    """Mean over the last axis of what is not NaN; NaN where nothing is left."""
+    defined = ~np.isnan(values)
+    return _ratio(np.where(defined, values, 0.0).sum(-1), defined.sum(-1).astype(np.float64))
+
+
+def _weighted_mean(values: FloatArray, weights: FloatArray | None) -> FloatArray:
+    weights = _weights(weights, len(values))
+    return _ratio(weights @ values, weights.sum(1))

@@ -1,0 +1,372 @@
+"""Tables of predictions: ``predictions.csv``, ours or anyone's, read, checked and written.
+
+=======================  ==========================================================================
+``patch_id``             required; with ``fold`` unique
+``patient_id``           required; the unit of every interval
+``domain``, ``scanner``  optional; groups that are evaluated apart
+``fold``                 optional; the fold or part of the split that the patch was predicted in
+``p_<subtype>``          required, eight columns; 0 to 1, each row summing to 1
+``p_atypical``           optional; where absent, the sum of the four atypical probabilities
+``predicted_subtype``    optional; where absent, the most probable subtype
+``predicted_atypical``   optional; where absent, whether ``p_atypical`` is at least 0.5
+``label_<rater>``        optional; one subtype per rater, may be empty
+``atypical_<rater>``     optional; one vote per rater, may be empty
+``majority_atypical``    optional; the majority of the votes, may be empty
+=======================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from atypia.errors import InputError, Problem
+from atypia.labels import (
+    N_ATYPICAL,
+    PROBABILITY_COLUMNS,
+    SUBTYPES,
+    parse_atypical,
+    parse_subtype,
+    subtype_index,
+)
+from atypia.runs import write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    from atypia.evaluation.metrics import BoolArray, FloatArray, IntArray
+
+    Names: TypeAlias = NDArray[np.str_]
+
+REQUIRED_COLUMNS = ("patch_id", "patient_id", *PROBABILITY_COLUMNS)
+MAJORITY = "majority_atypical"
+AGREED = "agreed"
+UNKNOWN = -1
+"""Index of a label or vote that was not given."""
+
+_ORDER = (
+    "patch_id",
+    "patient_id",
+    "domain",
+    "fold",
+    *PROBABILITY_COLUMNS,
+    "p_atypical",
+    "predicted_subtype",
+    "predicted_atypical",
+)
+_SUM_TOLERANCE = 1e-3
+_ROUNDING = 1e-6  # a sum of float32 probabilities may exceed 1 by this much
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A table of N predictions that has been read and checked, one array per column."""
+
+    patch_ids: Names
+    patients: Names
+    domains: Names
+    scanners: Names
+    folds: Names
+    probabilities: FloatArray
+    """(N, 8), in the order of :data:`atypia.labels.SUBTYPES`."""
+    p_atypical: FloatArray
+    predicted: IntArray
+    """(N,) indices into :data:`atypia.labels.SUBTYPES`."""
+    predicted_atypical: BoolArray
+    """(N,) the call at the operating point of whoever wrote the table."""
+    labels: Mapping[str, IntArray]
+    """Rater to (N,) subtype indices, :data:`UNKNOWN` where none was given."""
+    votes: Mapping[str, IntArray]
+    """Vote column to (N,) 1 (atypical), 0 (normal) or :data:`UNKNOWN`."""
+
+    def __len__(self) -> int:
+        return len(self.patch_ids)
+
+    def take(self, rows: NDArray[np.generic]) -> Predictions:
+        """Take the rows that a mask or an array of indices selects, in its order."""
+        return Predictions(
+            patch_ids=self.patch_ids[rows],
+            patients=self.patients[rows],
+            domains=self.domains[rows],
+            scanners=self.scanners[rows],
+            folds=self.folds[rows],
+            probabilities=self.probabilities[rows],
+            p_atypical=self.p_atypical[rows],
+            predicted=self.predicted[rows],
+            predicted_atypical=self.predicted_atypical[rows],
+            labels={rater: label[rows] for rater, label in self.labels.items()},
+            votes={column: vote[rows] for column, vote in self.votes.items()},
+        )
+
+    @property
+    def label_choices(self) -> tuple[str, ...]:
+        """Names that :meth:`subtypes_of` or :meth:`atypical_of` accept for this table."""
+        agreed = (AGREED,) if self.labels else ()
+        majority = (MAJORITY,) if MAJORITY in self.votes else ()
+        return (*self.labels, *agreed, *majority)
+
+    def subtypes_of(self, label: str) -> IntArray:
+        """Subtype indices (N,) by a named choice, :data:`UNKNOWN` where a row has none.
+
+        Args:
+            label: A rater, or ``agreed``: where all raters gave the same subtype.
+
+        Raises:
+            InputError: The table has no such subtypes.
+        """
+        if label in self.labels:
+            return self.labels[label]
+        if label == AGREED and self.labels:
+            every = np.stack(list(self.labels.values()))
+            return np.where((every == every[0]).all(0), every[0], UNKNOWN)
+        raise InputError(
+            f"expected a label out of {list(self.label_choices)} but got {label!r}. "
+            "A table offers one label per column label_<rater>, and 'agreed' for where they agree"
+            + (
+                f"; {MAJORITY!r} says atypical or normal, not the subtype."
+                if label == MAJORITY and MAJORITY in self.votes
+                else "."
+            )
+        )
+
+    def atypical_of(self, label: str) -> IntArray:
+        """Give 1 (atypical), 0 (normal) or :data:`UNKNOWN`, by a rater, ``agreed`` or the majority.
+
+        Raises:
+            InputError: The table has no such label.
+        """
+        if label == MAJORITY and MAJORITY in self.votes:
+            return self.votes[MAJORITY]
+        subtypes = self.subtypes_of(label)
+        return np.where(subtypes == UNKNOWN, UNKNOWN, (subtypes < N_ATYPICAL).astype(np.int64))
+
+
+def read_predictions(path: Path | str) -> Predictions:
+    """Read and check a table of predictions, or the test predictions of a run folder.
+
+    Args:
+        path: A CSV, or a run folder with ``predictions-test.csv``.
+
+    Raises:
+        InputError: Lists every problem of the table with row and column.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "predictions-test.csv"
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected a UTF-8 CSV but got: {error}") from None
+    try:
+        cells = _cells(text, str(path))
+    except csv.Error as error:
+        raise InputError(f"{path}: expected a CSV but got: {error}") from None
+    return _parse(cells, str(path))
+
+
+def predictions_from_table(table: pd.DataFrame, name: str = "predictions") -> Predictions:
+    """Check a table in memory as :func:`read_predictions` does; a missing cell is None or NaN.
+
+    Raises:
+        InputError: Lists every problem of the table with row and column.
+    """
+    cells = pd.DataFrame({c: table[c].map(_as_text).astype(object) for c in table.columns})
+    cells.index = pd.RangeIndex(2, len(cells) + 2)
+    return _parse(cells, name)
+
+
+def write_predictions(path: Path, table: pd.DataFrame, *, patients_known: bool = True) -> None:
+    """Check a table and write it atomically, columns in the agreed order, 9 significant digits.
+
+    Args:
+        path: Of the CSV.
+        table: The predictions.
+        patients_known: False lets ``patient_id`` be empty; such a table cannot be evaluated.
+
+    Raises:
+        InputError: Lists every problem of the table; nothing is written.
+    """
+    checked = table
+    if not patients_known:
+        checked = table.assign(patient_id=table["patient_id"].replace("", "unknown"))
+    predictions_from_table(checked, str(path))
+    columns = [c for c in _ORDER if c in table.columns]
+    columns += [c for c in table.columns if c.startswith("label_")]
+    columns += [c for c in table.columns if c not in columns]
+    text = table[columns].to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    write_text(path, text)
+
+
+def _as_text(value: object) -> str:
+    return "" if value is None or value is pd.NA or value != value else str(value)
+
+
+def _cells(text: str, file: str) -> pd.DataFrame:
+    """Cells as strings; the index is the line in the file. Faults of the CSV itself are raised."""
+    reader = csv.reader(io.StringIO(text, newline=""))
+    header = next(reader, [])
+    problems = []
+    if len(header) < 2 and ";" in "".join(header):
+        problems.append(
+            Problem(
+                "expected commas between columns but got semicolons. Save it with commas "
+                "and decimal points.",
+                file,
+                1,
+            )
+        )
+        header = "".join(header).split(";")
+    problems += [
+        Problem(f"expected one column of this name but got {header.count(name)}.", file, 1, name)
+        for name in sorted({name for name in header if header.count(name) > 1})
+    ]
+    missing = [column for column in REQUIRED_COLUMNS if column not in header]
+    if missing:
+        problems.append(Problem(f"expected the columns {missing} but got {header}.", file, 1))
+    if problems:
+        raise InputError(problems)
+    lines, rows = [], []
+    for row in reader:
+        if row and len(row) != len(header):
+            what = f"expected {len(header)} cells but got {len(row)}."
+            problems.append(Problem(what, file, reader.line_num))
+        elif row:
+            lines.append(reader.line_num)
+            rows.append(row)
+    table = pd.DataFrame(rows, columns=header, index=pd.Index(lines, dtype="int64"), dtype=object)
+    if problems:
+        # The sound rows are checked as well, so that everything is told at once.
+        raise InputError(_sorted([*problems, *(_parse_problems(table, file) if rows else [])]))
+    return table
+
+
+def _parse_problems(table: pd.DataFrame, file: str) -> list[Problem]:
+    try:
+        _parse(table, file)
+    except InputError as error:
+        return error.problems
+    return []
+
+
+def _parse(table: pd.DataFrame, file: str) -> Predictions:
+    """Check cells that are all strings; the index of `table` is the line in `file`."""
+    missing = [column for column in REQUIRED_COLUMNS if column not in table.columns]
+    if missing:
+        what = f"expected the columns {missing} but got {list(table.columns)}."
+        raise InputError(Problem(what, file, 1))
+    if table.empty:
+        raise InputError(Problem("expected at least one row but got none.", file))
+    problems: list[Problem] = []
+    lines = table.index.to_numpy()
+
+    def report(wrong: Iterable[bool] | NDArray[np.bool_], column: str, what: str) -> None:
+        """Note a problem for each wrong row; ``{value}`` in `what` is the cell."""
+        for i in np.flatnonzero(np.asarray(wrong)):
+            told = what.format(value=repr(table[column].iloc[i]))
+            problems.append(Problem(told, file, int(lines[i]), column))
+
+    def names(column: str) -> Names:
+        values = table[column] if column in table.columns else pd.Series("", index=table.index)
+        return values.to_numpy(dtype=str)
+
+    def numbers(column: str) -> FloatArray:
+        values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
+        inside = (values >= 0) & (values <= 1 + _ROUNDING)
+        report(~inside, column, "expected a probability from 0 to 1 but got {value}.")
+        return np.where(inside, np.minimum(values, 1), np.nan)
+
+    def codes(
+        column: str, parse: Callable[[str], int | None], expected: str, *, optional: bool
+    ) -> IntArray:
+        known = {text: parse(text) for text in table[column].unique()}
+        if optional:
+            known[""] = UNKNOWN
+        report(
+            table[column].map(lambda text: known[text] is None).astype(bool),
+            column,
+            f"expected {expected} but got {{value}}.",
+        )
+        return np.array([UNKNOWN if (k := known[t]) is None else k for t in table[column]], int)
+
+    for column in ("patch_id", "patient_id"):
+        report(table[column].str.strip() == "", column, "expected a value but the cell is empty.")
+    keys = ["patch_id", "fold"] if "fold" in table.columns else ["patch_id"]
+    report(
+        table.duplicated(keys),
+        "patch_id",
+        f"expected each {' and '.join(keys)} once but got {{value}} again.",
+    )
+
+    probabilities = np.stack([numbers(column) for column in PROBABILITY_COLUMNS], axis=1)
+    total = probabilities.sum(1)
+    for i in np.flatnonzero(np.abs(total - 1) > _SUM_TOLERANCE):
+        what = f"expected the eight probabilities to sum to 1 but got {total[i]:.6g}."
+        problems.append(Problem(what, file, int(lines[i])))
+
+    p_atypical = (
+        numbers("p_atypical")
+        if "p_atypical" in table.columns
+        else np.minimum(probabilities[:, :N_ATYPICAL].sum(1), 1)
+    )
+    subtype_names, vote_names = f"one of {list(SUBTYPES)}", "True or False"
+    predicted = (
+        codes("predicted_subtype", _subtype_code, subtype_names, optional=False)
+        if "predicted_subtype" in table.columns
+        else probabilities.argmax(1)
+    )
+    predicted_atypical = (
+        codes("predicted_atypical", _vote_code, vote_names, optional=False) == 1
+        if "predicted_atypical" in table.columns
+        else p_atypical >= 0.5
+    )
+    labels = {
+        column.removeprefix("label_"): codes(
+            column, _subtype_code, f"{subtype_names} or nothing", optional=True
+        )
+        for column in table.columns
+        if column.startswith("label_")
+    }
+    votes = {
+        column: codes(column, _vote_code, f"{vote_names} or nothing", optional=True)
+        for column in table.columns
+        if column.startswith("atypical_") or column == MAJORITY
+    }
+    if problems:
+        raise InputError(_sorted(problems))
+    return Predictions(
+        patch_ids=names("patch_id"),
+        patients=names("patient_id"),
+        domains=names("domain"),
+        scanners=names("scanner"),
+        folds=names("fold"),
+        probabilities=probabilities,
+        p_atypical=p_atypical,
+        predicted=predicted,
+        predicted_atypical=predicted_atypical,
+        labels=labels,
+        votes=votes,
+    )
+
+
+def _subtype_code(text: str) -> int | None:
+    subtype = parse_subtype(text)
+    return None if subtype is None else subtype_index(subtype)
+
+
+def _vote_code(text: str) -> int | None:
+    vote = parse_atypical(text)
+    return None if vote is None else int(vote)
+
+
+def _sorted(problems: list[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda problem: problem.row or 0)

@@ -1,0 +1,1 @@
+"""Networks that turn a patch into scores for the eight subtypes."""

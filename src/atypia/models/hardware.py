@@ -1,0 +1,58 @@
+"""Devices and number formats: what this machine has, and what is worth using."""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import torch
+
+from atypia.errors import InputError
+
+
+def choose_device(name: str) -> torch.device:
+    """Resolve ``auto`` to the best device present, or check a named one.
+
+    Raises:
+        InputError: The named device does not exist here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"runtime.device: {name!r} cannot be used here ({str(error).splitlines()[0]}). "
+            "Try runtime.device=cpu, or see: atypia doctor"
+        ) from None
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """Resolve ``auto`` to bf16 where the hardware multiplies it natively, else to fp32.
+
+    On a CPU without such instructions bf16 is emulated and several times slower than fp32.
+    """
+    if name == "auto":
+        native = (
+            torch.cuda.is_bf16_supported(including_emulation=False)
+            if device.type == "cuda"
+            else device.type == "cpu" and cpu_multiplies_bf16()
+        )
+        return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if name == "bf16" else torch.float32
+
+
+def cpu_multiplies_bf16() -> bool:
+    """Whether the CPU has AVX512-BF16 or AMX-BF16 instructions."""
+    flags = torch.backends.cpu.get_cpu_capability()
+    return "AMX" in flags or bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,86 @@
+"""The network: a backbone and a linear head with one score per subtype."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import nn
+
+from atypia.config import InputSpec
+from atypia.labels import N_SUBTYPES
+from atypia.models.backbones import make_backbone
+
+if TYPE_CHECKING:
+    from atypia.config import InputConfig, ModelConfig
+
+
+class Network(nn.Module):
+    """Maps normalised images (B, 3, S, S) to logits (B, 8)."""
+
+    def __init__(self, backbone: nn.Module, n_features: int, dropout: float) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(n_features, N_SUBTYPES)
+        # Small weights and no bias: the first answer is close to "all eight are as likely".
+        nn.init.trunc_normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Score images (B, 3, S, S) float32; returns logits (B, 8)."""
+        return cast("torch.Tensor", self.head(self.dropout(self.backbone(images))))
+
+    def freeze_backbone(self, frozen: bool) -> None:
+        """Let only the head learn, or everything. A frozen backbone stays in evaluation mode."""
+        for parameter in self.backbone.parameters():
+            parameter.requires_grad_(not frozen)
+        self._frozen = frozen
+
+    def train(self, mode: bool = True) -> Network:
+        """Switch to training mode, except for a frozen backbone."""
+        super().train(mode)
+        if getattr(self, "_frozen", False):
+            self.backbone.eval()
+        return self
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, object]]:
+        """Parameters for an optimiser: matrices and kernels decay, biases and norms do not."""
+        decayed: list[nn.Parameter] = []
+        kept: list[nn.Parameter] = []
+        for parameter in self.parameters():
+            (decayed if parameter.ndim > 1 else kept).append(parameter)
+        return [
+            {"params": decayed, "weight_decay": weight_decay},
+            {"params": kept, "weight_decay": 0.0},
+        ]
+
+
+def make_network(
+    model: ModelConfig, size: InputConfig, *, initial_weights: bool = True
+) -> tuple[Network, InputSpec, str]:
+    """Build a network from its configuration.
+
+    Args:
+        model: Backbone, weights, dropout.
+        size: Field of view and pixels of the input.
+        initial_weights: False skips pretrained weights, for a network that is about to be loaded.
+
+    Returns:
+        The network, what it sees, and the origin of its initial weights.
+    """
+    backbone = make_backbone(
+        model.backbone,
+        size_px=size.size_px,
+        pretrained=model.pretrained and initial_weights,
+        weights=Path(model.weights) if model.weights else None,
+        drop_path=model.drop_path,
+    )
+    spec = InputSpec(
+        field_of_view_um=size.field_of_view_um,
+        size_px=size.size_px,
+        mean=backbone.mean,
+        std=backbone.std,
+    )
+    return Network(backbone.module, backbone.n_features, model.dropout), spec, backbone.origin

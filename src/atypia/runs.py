@@ -1,0 +1,147 @@
+"""The run folder, and writes that are there whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from atypia import __version__
+from atypia.errors import AtypiaError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary file beside `path` and rename it to `path` once it is complete.
+
+    A reader, or a run that was killed, sees the old content or the new one, never a part.
+
+    Raises:
+        AtypiaError: The folder cannot be written or the disk is full. The old file is untouched.
+    """
+    binary = "b" in mode
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(
+            descriptor, mode, encoding=None if binary else "utf-8", newline=None if binary else ""
+        ) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
+        temporary = None
+    except OSError as error:
+        raise AtypiaError(
+            f"{path} could not be written: {error.strerror or error}. "
+            "Check free space and permissions of the folder; what was there before is intact."
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    with atomic_write(path) as stream:
+        stream.write(text)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write strict JSON (no NaN) atomically, indented, with a newline at the end."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: The file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: expected JSON but got something else ({error}).") from None
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def building_folder(out: Path) -> Iterator[Path]:
+    """Fill a hidden folder beside `out` and rename it to `out` when the block ends well.
+
+    Raises:
+        InputError: `out` exists and is not an empty folder.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} already exists. Choose another --out, or remove it first.")
+    partial: Path | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        yield partial
+        partial.chmod(0o777 & ~_umask())
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+        partial = None
+    except OSError as error:
+        raise AtypiaError(
+            f"{out} could not be written: {error.strerror or error}. "
+            "Check free space and permissions of the folder."
+        ) from error
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, Atypia and what its numbers depend on."""
+    names = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "scipy", "Pillow")
+    return {
+        "atypia": __version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in names},
+    }
+
+
+def describe_machine() -> dict[str, str | int | None]:
+    """Processor, number of cores and operating system; nothing that names the host."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text("utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()

@@ -1,0 +1,1 @@
+"""From labelled patches to trained members."""

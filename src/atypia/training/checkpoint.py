@@ -1,0 +1,53 @@
+"""The state of one member's training on disk: whole, recent, and free of code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+
+from atypia.errors import TrainingError
+from atypia.runs import atomic_write, write_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass
+class Progress:
+    """How far a training has come, besides weights and optimiser."""
+
+    epoch: int = 0
+    """Epochs done."""
+    best_loss: float = float("inf")
+    best_epoch: int = -1
+    history: list[dict[str, float | int | str]] = field(default_factory=list)
+
+
+def save_checkpoint(file: Path, progress: Progress, tensors: dict[str, Any]) -> None:
+    """Replace the checkpoint atomically: a kill or a full disk leaves the one before."""
+    with atomic_write(file, "wb") as stream:
+        torch.save({"progress": vars(progress), **tensors}, stream)
+
+
+def load_checkpoint(file: Path) -> tuple[Progress, dict[str, Any]]:
+    """Read a checkpoint, tensors and plain values only.
+
+    Raises:
+        TrainingError: The file is damaged.
+    """
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle and zip raise many kinds
+        raise TrainingError(
+            f"{file}: expected a checkpoint but it cannot be read ({error}). "
+            "Remove this file to train the member again from its start."
+        ) from None
+    return Progress(**content.pop("progress")), content
+
+
+def write_history(file: Path, progress: Progress) -> None:
+    """Write ``history.csv``, one row per epoch."""
+    write_text(file, pd.DataFrame(progress.history).to_csv(index=False, lineterminator="\n"))

@@ -1,0 +1,61 @@
+"""Several processes, as started by ``torchrun``; alone when there is no launcher."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import distributed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True)
+class World:
+    """One process among all that train together."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """The one process that writes files."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.size > 1:
+            distributed.barrier()
+
+    def gather(self, value: Any) -> list[Any]:
+        """Collect one picklable value of every process, in order of rank, in every process."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        distributed.all_gather_object(values, value)
+        return values
+
+    def device(self, device: torch.device) -> torch.device:
+        """Give this process its own GPU, where there are GPUs."""
+        return torch.device("cuda", self.local_rank) if device.type == "cuda" else device
+
+
+@contextmanager
+def world(device: torch.device) -> Iterator[World]:
+    """Join the processes that ``torchrun`` started (NCCL on GPUs, gloo on CPUs)."""
+    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+        yield World()
+        return
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if device.type == "cuda":
+        torch.cuda.set_device(local_rank)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield World(distributed.get_rank(), distributed.get_world_size(), local_rank)
+    finally:
+        distributed.destroy_process_group()

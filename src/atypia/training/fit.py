@@ -1,0 +1,343 @@
+"""Train one member: one loop, readable from top to bottom.
+
+An epoch is the unit of everything that must survive: its samples, its augmentation and its
+dropout follow from (seed, epoch), and the checkpoint is written when it ends. A run that is
+killed repeats the epoch it was in, with the same numbers.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from atypia.data.loader import plan_epoch, prefetch
+from atypia.data.transforms import Augmenter
+from atypia.ensemble import predict_network, save_network
+from atypia.errors import InputError, TrainingError
+from atypia.evaluation.metrics import balanced_accuracy, confusion_matrix, one_vs_rest_auc
+from atypia.models.network import make_network
+from atypia.progress import OnStep, silent
+from atypia.training.checkpoint import Progress, load_checkpoint, save_checkpoint, write_history
+from atypia.training.losses import SubtypeLoss
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from atypia.config import InputSpec, OptimConfig, TrainConfig
+    from atypia.data.loader import PatchStore
+    from atypia.models.network import Network
+    from atypia.training.distributed import World
+
+log = logging.getLogger("atypia")
+
+
+@dataclass(frozen=True)
+class MemberTask:
+    """One member's share of the data."""
+
+    name: str
+    train_rows: npt.NDArray[np.int64]
+    """Rows of the store to learn from."""
+    valid_rows: npt.NDArray[np.int64]
+    """Rows of other patients, to watch and to stop by."""
+    targets: npt.NDArray[np.float32]
+    """(N, 8) for every row of the store: what is learned."""
+    labels: npt.NDArray[np.int64]
+    """(N,) subtype index for every row of the store: what is scored."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training runs."""
+
+    device: torch.device
+    precision: torch.dtype
+    world: World
+
+
+def fit(
+    task: MemberTask,
+    config: TrainConfig,
+    store: PatchStore,
+    place: Place,
+    folder: Path,
+    on_step: OnStep = silent,
+) -> str:
+    """Train one member and leave its weights in ``folder/member.safetensors``.
+
+    Goes on from ``folder/checkpoint.pt`` where there is one.
+
+    Args:
+        task: Which data.
+        config: The training.
+        store: Decoded patches.
+        place: Device, number format, processes.
+        folder: Of this member.
+        on_step: Called after each batch.
+
+    Returns:
+        Origin of the initial weights.
+
+    Raises:
+        InputError: Sizes that do not fit each other.
+        TrainingError: The loss is not finite. The last checkpoint is good.
+    """
+    optim, device, world = config.optim, place.device, place.world
+    if optim.batch_size % world.size:
+        raise InputError(
+            f"optim.batch_size: expected a multiple of the {world.size} processes but got "
+            f"{optim.batch_size}."
+        )
+    torch.manual_seed(task.seed)
+    network, spec, origin = make_network(config.model, config.input)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = (
+        AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(optim.ema), use_buffers=True)  # type: ignore[no-untyped-call]
+        if optim.ema
+        else None
+    )
+    mass = torch.from_numpy(task.targets[task.train_rows].sum(axis=0))
+    loss_of = SubtypeLoss(config.loss, mass).to(device)
+    augment = Augmenter(config.augment, spec, task.seed)
+    batches = len(_plan(task, optim, 0).samples)
+    n_epochs = optim.head_epochs + optim.epochs
+
+    progress = Progress()
+    checkpoint = folder / "checkpoint.pt"
+    saved: dict[str, Any] = {}
+    if checkpoint.is_file():
+        progress, saved = load_checkpoint(checkpoint)
+        network.load_state_dict(saved["network"])
+        if average is not None:
+            average.load_state_dict(saved["average"])
+        log.info("%s: goes on after epoch %d", task.name, progress.epoch)
+
+    phase = ""
+    while progress.epoch < n_epochs and not _stopped(progress, optim):
+        epoch = progress.epoch
+        head_only = epoch < optim.head_epochs
+        if phase != ("head" if head_only else "all"):
+            phase = "head" if head_only else "all"
+            network.freeze_backbone(head_only)
+            learner = _across_processes(network, world, device)
+            optimizer, schedule = _optimizer(network, optim, head_only, batches)
+            if saved and saved["phase"] == phase:
+                optimizer.load_state_dict(saved["optimizer"])
+                schedule.load_state_dict(saved["schedule"])
+            saved = {}
+
+        # Dropout and stochastic depth draw from torch's own generator.
+        torch.manual_seed(hash((task.seed, epoch, world.rank)) % 2**63)
+        network.train()
+        loss_of.train()
+        started, waited, augmented, losses = time.perf_counter(), 0.0, 0.0, 0.0
+        plan = _plan(task, optim, epoch)
+        mine = slice(world.rank, None, world.size)
+        shown, passes = plan.samples[:, mine], plan.passes[:, mine]
+        fetched = prefetch(lambda batch: store.pixels[task.train_rows[batch]], shown)
+        for step in range(batches):
+            clock = time.perf_counter()
+            pixels = torch.from_numpy(next(fetched)).to(device, non_blocking=True)
+            waited += time.perf_counter() - clock
+            clock = time.perf_counter()
+            images = augment(pixels, store.mpp, shown[step], passes[step])
+            images = images.contiguous(memory_format=torch.channels_last)
+            augmented += time.perf_counter() - clock
+            targets = torch.from_numpy(task.targets[task.train_rows[shown[step]]]).to(device)
+
+            optimizer.zero_grad(set_to_none=True)
+            size = optim.micro_batch or len(images)
+            for start in range(0, len(images), size):
+                part = images[start : start + size]
+                last = start + size >= len(images)
+                with (
+                    nullcontext() if last or world.size == 1 else learner.no_sync(),  # type: ignore[operator]
+                    torch.autocast(
+                        device.type, place.precision, enabled=place.precision != torch.float32
+                    ),
+                ):
+                    loss = loss_of(learner(part), targets[start : start + size])
+                    (loss * (len(part) / len(images))).backward()
+                losses += loss.item() * len(part) / len(images)
+            if not math.isfinite(losses):
+                raise TrainingError(
+                    f"{task.name}: the loss is not finite in epoch {epoch + 1}, batch {step + 1}. "
+                    "The checkpoint of the epoch before is good. Try a smaller "
+                    "optim.learning_rate, optim.gradient_clip=1, or runtime.precision=fp32."
+                )
+            if optim.gradient_clip is not None:
+                torch.nn.utils.clip_grad_norm_(network.parameters(), optim.gradient_clip)
+            optimizer.step()
+            if isinstance(schedule, OneCycleLR):
+                schedule.step()
+            if average is not None:
+                average.update_parameters(network)
+            on_step(task.name, epoch * batches + step + 1, n_epochs * batches)
+        seconds = time.perf_counter() - started
+
+        kept: Network = average.module if average is not None else network  # type: ignore[assignment]
+        scores = _validate(kept, loss_of, task, store, spec, place)
+        rate = float(optimizer.param_groups[0]["lr"])
+        if isinstance(schedule, ReduceLROnPlateau):
+            schedule.step(scores["valid_loss"])
+        progress.epoch += 1
+        progress.history.append(
+            {
+                "epoch": progress.epoch,
+                "phase": phase,
+                "learning_rate": rate,
+                "train_loss": float(np.mean(world.gather(losses))) / batches,
+                **scores,
+                "seconds": round(seconds, 2),
+                "wait_fraction": round(waited / seconds, 5),
+                "augment_fraction": round(augmented / seconds, 5),
+            }
+        )
+        better = scores["valid_loss"] < progress.best_loss
+        if better:
+            progress.best_loss, progress.best_epoch = scores["valid_loss"], progress.epoch
+        if world.is_main:
+            # The best weights first: if the run dies in between, the epoch is repeated and
+            # writes the same file again.
+            if better and optim.select == "best":
+                save_network(kept, folder / "best.safetensors")
+            save_checkpoint(
+                checkpoint,
+                progress,
+                {
+                    "phase": phase,
+                    "network": network.state_dict(),
+                    "average": average.state_dict() if average is not None else {},
+                    "optimizer": optimizer.state_dict(),
+                    "schedule": schedule.state_dict(),
+                },
+            )
+            write_history(folder / "history.csv", progress)
+        _log_epoch(task.name, progress, n_epochs)
+
+    if world.is_main:
+        if optim.select == "best":
+            (folder / "best.safetensors").replace(folder / "member.safetensors")
+        else:
+            save_network(
+                average.module if average is not None else network,  # type: ignore[arg-type]
+                folder / "member.safetensors",
+            )
+        checkpoint.unlink(missing_ok=True)
+    world.barrier()
+    return origin
+
+
+def _plan(task: MemberTask, optim: OptimConfig, epoch: int) -> Any:
+    return plan_epoch(
+        len(task.train_rows), optim.batch_size, optim.batches_per_epoch, task.seed, epoch
+    )
+
+
+def _stopped(progress: Progress, optim: OptimConfig) -> bool:
+    """Whether early stopping ended the training of the whole network."""
+    if optim.early_stopping is None or progress.epoch <= optim.head_epochs:
+        return False
+    since = progress.epoch - max(progress.best_epoch, optim.head_epochs)
+    return since >= optim.early_stopping
+
+
+def _across_processes(
+    network: Network, world: World, device: torch.device
+) -> Network | DistributedDataParallel:
+    if world.size == 1:
+        return network
+    ids = [world.local_rank] if device.type == "cuda" else None
+    return DistributedDataParallel(network, device_ids=ids)
+
+
+def _optimizer(
+    network: Network, optim: OptimConfig, head_only: bool, batches: int
+) -> tuple[torch.optim.Optimizer, LRScheduler | ReduceLROnPlateau]:
+    rate = optim.head_learning_rate if head_only else optim.learning_rate
+    kind = torch.optim.AdamW if optim.optimizer == "adamw" else torch.optim.Adam
+    optimizer = kind(network.parameter_groups(optim.weight_decay), lr=rate, fused=True)
+    if head_only:
+        return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    if optim.schedule == "one_cycle":
+        return optimizer, OneCycleLR(
+            optimizer, max_lr=rate, total_steps=optim.epochs * batches, pct_start=optim.warmup
+        )
+    return optimizer, ReduceLROnPlateau(
+        optimizer,
+        factor=optim.plateau_factor,
+        # Keras, which the reference study used, lowers the rate in the epoch in which torch
+        # would still wait, and asks for an improvement of 1e-4.
+        patience=optim.plateau_patience - 1,
+        threshold=1e-4,
+        threshold_mode="abs",
+        min_lr=optim.min_learning_rate,
+    )
+
+
+def _validate(
+    network: Network,
+    loss_of: SubtypeLoss,
+    task: MemberTask,
+    store: PatchStore,
+    spec: InputSpec,
+    place: Place,
+) -> dict[str, float]:
+    """Loss, mean AUC and balanced accuracy on the validation patients, without augmentation."""
+    world = place.world
+    mine = task.valid_rows[world.rank :: world.size]
+    parts = world.gather(
+        predict_network(
+            network,
+            store.pixels[mine],
+            store.mpp,
+            spec,
+            device=place.device,
+            precision=place.precision,
+        )
+    )
+    probabilities = np.empty((len(task.valid_rows), parts[0].shape[1]), np.float32)
+    for rank, part in enumerate(parts):
+        probabilities[rank :: world.size] = part
+    loss_of.eval()
+    targets = torch.from_numpy(task.targets[task.valid_rows]).to(place.device)
+    log_p = torch.from_numpy(probabilities).to(place.device).clamp_min(1e-12).log()
+    labels = task.labels[task.valid_rows]
+    return {
+        "valid_loss": float(loss_of(log_p, targets)),
+        "valid_mean_auc": float(np.nanmean(one_vs_rest_auc(labels, probabilities))),
+        "valid_balanced_accuracy": float(
+            balanced_accuracy(confusion_matrix(labels, probabilities.argmax(1)))[0]
+        ),
+    }
+
+
+def _log_epoch(name: str, progress: Progress, n_epochs: int) -> None:
+    row = progress.history[-1]
+    pace = float(np.mean([float(h["seconds"]) for h in progress.history[-5:]]))
+    log.info(
+        "%s  epoch %d/%d  loss %.4f  valid loss %.4f  mean AUC %.3f  balanced accuracy %.3f  "
+        "%.0f s  at most %.0f min left",
+        name,
+        progress.epoch,
+        n_epochs,
+        row["train_loss"],
+        row["valid_loss"],
+        row["valid_mean_auc"],
+        row["valid_balanced_accuracy"],
+        row["seconds"],
+        pace * (n_epochs - progress.epoch) / 60,
+    )

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from atypia.errors import InputError
+from atypia.evaluation.predictions import (
+    REQUIRED_COLUMNS,
+    UNKNOWN,
+    predictions_from_table,
+    read_predictions,
+    write_predictions,
+)
+from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES, subtype_index
+
+
+def problems_of(path):
+    with pytest.raises(InputError) as caught:
+        read_predictions(path)
+    assert all(problem.file == str(path) for problem in caught.value.problems)
+    return [(p.row, p.column, p.what) for p in caught.value.problems]
+
+
+def save(table, path, **options):
+    table.to_csv(path, index=False, **options)
+    return path
+
+
+def test_round_trip_in_the_agreed_order(table, tmp_path):
+    shuffled = table[sorted(table.columns)]
+    write_predictions(tmp_path / "predictions-test.csv", shuffled)
+    header = (tmp_path / "predictions-test.csv").read_text().splitlines()[0].split(",")
+    assert header[:4] == ["patch_id", "patient_id", "domain", "fold"]
+    assert header[4:12] == list(PROBABILITY_COLUMNS)
+    assert header[12:15] == ["p_atypical", "predicted_subtype", "predicted_atypical"]
+    assert header[15:17] == ["label_expert1", "label_expert2"]
+    assert set(header[17:]) == {
+        "scanner",
+        "atypical_expert1",
+        "atypical_expert2",
+        "majority_atypical",
+    }
+    read = read_predictions(tmp_path)  # a run folder
+    np.testing.assert_allclose(read.probabilities, table[list(PROBABILITY_COLUMNS)], rtol=1e-8)
+    np.testing.assert_allclose(read.p_atypical, table["p_atypical"], rtol=1e-8)
+    assert [SUBTYPES[i] for i in read.predicted] == list(table["predicted_subtype"])
+    assert list(read.predicted_atypical) == list(table["predicted_atypical"])
+    assert list(read.patients) == list(table["patient_id"])
+    assert list(read.scanners) == list(table["scanner"])
+    assert set(read.labels) == {"expert1", "expert2"}
+    assert list(read.votes["majority_atypical"] == 1) == list(table["majority_atypical"])
+
+
+def test_only_ids_and_probabilities_are_needed(table, tmp_path):
+    path = save(table[list(REQUIRED_COLUMNS)], tmp_path / "theirs.csv", encoding="utf-8-sig")
+    read = read_predictions(path)
+    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()
+    np.testing.assert_allclose(read.p_atypical, probabilities[:, :4].sum(1))
+    assert (read.predicted == probabilities.argmax(1)).all()
+    assert (read.predicted_atypical == (read.p_atypical >= 0.5)).all()
+    assert read.label_choices == ()
+    assert set(read.domains) == set(read.folds) == {""}
+
+
+def test_labels_as_people_write_them(table, tmp_path):
+    table["label_expert1"] = "AMF bipolar assymetric"
+    table.loc[0, "label_expert1"] = None
+    read = read_predictions(save(table, tmp_path / "p.csv"))
+    assert read.labels["expert1"][0] == UNKNOWN
+    assert set(read.labels["expert1"][1:]) == {subtype_index("amf_bipolar")}
+
+
+def test_every_problem_is_told_at_once(table, tmp_path):
+    table = table.astype(object)
+    table.loc[0, "p_amf_other"] = float("nan")
+    table.loc[1, "p_nmf_ring"] = -0.1
+    table.loc[2, list(PROBABILITY_COLUMNS)] = 0.2
+    table.loc[3, "p_atypical"] = 1.2
+    table.loc[4, "predicted_subtype"] = "nmf_telephase"
+    table.loc[5, "predicted_atypical"] = "perhaps"
+    table.loc[6, "label_expert2"] = "mitosis"
+    table.loc[7, "majority_atypical"] = "2"
+    table.loc[8, "patch_id"] = "patch007"
+    table.loc[9, "patient_id"] = " "
+    table.loc[10, "p_nmf_ring"] = "0,3"
+    found = problems_of(save(table, tmp_path / "p.csv"))
+    places = [(row, column) for row, column, _ in found]
+    assert places == [
+        (2, "p_amf_other"),
+        (3, "p_nmf_ring"),
+        (4, None),
+        (5, "p_atypical"),
+        (6, "predicted_subtype"),
+        (7, "predicted_atypical"),
+        (8, "label_expert2"),
+        (9, "majority_atypical"),
+        (10, "patch_id"),
+        (11, "patient_id"),
+        (12, "p_nmf_ring"),
+    ]
+    what = [what for _, _, what in found]
+    assert what[2] == "expected the eight probabilities to sum to 1 but got 1.6."
+    assert what[6].endswith("or nothing but got 'mitosis'.")
+    assert what[8] == "expected each patch_id and fold once but got 'patch007' again."
+
+
+def test_the_same_patch_in_two_folds_is_no_problem(table, tmp_path):
+    table.loc[1, "patch_id"] = table.loc[0, "patch_id"]
+    table.loc[1, "fold"] = "1"
+    assert len(read_predictions(save(table, tmp_path / "p.csv"))) == len(table)
+
+
+def test_missing_and_repeated_columns(table, tmp_path):
+    path = save(table.drop(columns=["patient_id", "p_nmf_ring"]), tmp_path / "p.csv")
+    path.write_text(path.read_text().replace("scanner", "domain", 1))
+    (_, column, first), (row, _, second) = problems_of(path)
+    assert column == "domain"
+    assert "one column of this name but got 2" in first
+    assert row == 1
+    assert "['patient_id', 'p_nmf_ring']" in second
+
+
+def test_semicolons(table, tmp_path):
+    table = table.drop(columns="patient_id")
+    found = problems_of(save(table, tmp_path / "p.csv", sep=";", decimal=","))
+    assert "got semicolons" in found[0][2]
+    assert "['patient_id']" in found[1][2]
+
+
+def test_rows_of_another_length_and_other_faults_together(table, tmp_path):
+    table.loc[5, "p_atypical"] = 7
+    lines = save(table, tmp_path / "p.csv").read_text().splitlines()
+    lines[2] += ",more"
+    (tmp_path / "p.csv").write_text("\n".join([*lines, "cut", ""]))
+    found = problems_of(tmp_path / "p.csv")
+    assert [(row, column) for row, column, _ in found] == [
+        (3, None),
+        (7, "p_atypical"),
+        (242, None),
+    ]
+    assert found[2][2] == "expected 21 cells but got 1."
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"a" * 200_000 + b",b\n"])
+def test_what_is_no_table(content, tmp_path):
+    (tmp_path / "p.csv").write_bytes(content)
+    with pytest.raises(InputError, match=r"p\.csv.*expected"):
+        read_predictions(tmp_path / "p.csv")
+
+
+def test_no_rows_and_no_file(table, tmp_path):
+    with pytest.raises(InputError, match="at least one row"):
+        read_predictions(save(table[:0], tmp_path / "p.csv"))
+    with pytest.raises(InputError, match="does not exist"):
+        read_predictions(tmp_path / "other.csv")
+
+
+def test_a_bad_table_is_not_written(table, tmp_path):
+    table.loc[0, "p_atypical"] = 2
+    with pytest.raises(InputError, match="row 2, column 'p_atypical'"):
+        write_predictions(tmp_path / "p.csv", table)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_named_labels(table):
+    table.loc[0, "label_expert2"] = None
+    table.loc[1, "majority_atypical"] = None
+    read = predictions_from_table(table.astype(object).where(table.notna(), None))
+    assert read.label_choices == ("expert1", "expert2", "agreed", "majority_atypical")
+    agreed = read.subtypes_of("agreed")
+    same = (table["label_expert1"] == table["label_expert2"]).to_numpy()
+    assert (agreed[same] == read.labels["expert1"][same]).all()
+    assert (agreed[~same] == UNKNOWN).all()
+    majority = read.atypical_of("majority_atypical")
+    assert majority[1] == UNKNOWN
+    assert (read.atypical_of("expert1") == (read.labels["expert1"] < 4)).all()
+    assert (read.atypical_of("agreed")[~same] == UNKNOWN).all()
+    with pytest.raises(InputError, match="says atypical or normal"):
+        read.subtypes_of("majority_atypical")
+    for label in ("soft", "expert3"):
+        with pytest.raises(InputError, match=f"out of .'expert1'.* got {label!r}"):
+            read.atypical_of(label)
+
+
+def test_missing_cells_of_a_table_in_memory(table):
+    table["label_expert1"] = pd.array([pd.NA, *table["label_expert1"][1:]], dtype="string")
+    assert predictions_from_table(table).labels["expert1"][0] == UNKNOWN

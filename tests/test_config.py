@@ -1,0 +1,65 @@
+"""Presets, overrides, and problems told together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from atypia.config import config_from_tree, load_config, presets
+from atypia.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_is_valid_and_survives_its_own_yaml(name: str) -> None:
+    config = load_config(name)
+    assert config_from_tree(yaml.safe_load(config.to_yaml()), "config.yaml") == config
+
+
+def test_the_paper_preset_is_the_published_protocol() -> None:
+    config = load_config("paper")
+    optim = config.optim
+    assert config.input.size_px == 224
+    assert (optim.batch_size, optim.batches_per_epoch, optim.head_epochs) == (42, 180, 10)
+    assert (optim.head_learning_rate, optim.learning_rate) == (1e-4, 1e-4)
+    assert (optim.min_learning_rate, optim.plateau_factor, optim.plateau_patience) == (1e-7, 0.1, 10)
+    assert (optim.epochs, optim.early_stopping, optim.select) == (1000, 10, "best")
+    assert (config.loss.kind, config.loss.class_weights) == ("focal", "balanced")
+    assert (config.ensemble.members, config.ensemble.tta) == (3, False)
+
+
+def test_overrides_are_typed_and_nested() -> None:
+    config = load_config("quick", ["optim.learning_rate=1e-4", "seed=7", "split.kind=cv"])
+    assert (config.optim.learning_rate, config.seed, config.split.kind) == (1e-4, 7, "cv")
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(InputError) as caught:
+        load_config("quick", ["optim.epochs=0", "optim.epoch=3", "loss.kind=hinge", "noequals"])
+    text = str(caught.value)
+    assert len(caught.value.problems) == 4
+    for part in ("optim.epochs", "optim.epoch'", "loss.kind", "noequals"):
+        assert part in text
+
+
+def test_a_second_rater_needs_a_mass() -> None:
+    with pytest.raises(InputError, match="second_rater"):
+        load_config("quick", ["target.second_rater_mass=0"])
+
+
+def test_an_unknown_preset_names_the_known_ones() -> None:
+    with pytest.raises(InputError, match="quick"):
+        load_config("fast")
+
+
+def test_a_yaml_file_is_a_preset(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(load_config("quick", ["seed=5"]).to_yaml())
+    assert load_config(str(file)).seed == 5
+    file.write_text("- a list")
+    with pytest.raises(InputError, match="mapping"):
+        load_config(str(file))

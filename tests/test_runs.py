@@ -1,0 +1,64 @@
+"""Writes that are whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from atypia.errors import AtypiaError, InputError
+from atypia.runs import atomic_write, building_folder, read_json, write_json, write_text
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    write_text(file, "old")
+    with pytest.raises(RuntimeError), atomic_write(file) as stream:
+        stream.write("half")
+        raise RuntimeError
+    assert file.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full (Linux)")
+def test_a_full_disk_is_told_and_the_old_file_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.txt"
+    write_text(file, "old")
+    monkeypatch.setattr(
+        "tempfile.mkstemp", lambda **_: (os.open("/dev/full", os.O_WRONLY), str(tmp_path / "x"))
+    )
+    with pytest.raises(AtypiaError, match="free space"):
+        write_text(file, "new")
+    assert file.read_text() == "old"
+
+
+def test_an_unwritable_place_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AtypiaError, match="could not be written"):
+        write_text(tmp_path / "file" / "below.txt", "x")
+
+
+def test_json_is_strict_and_bad_json_is_the_users(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "b.json").write_text("{")
+    with pytest.raises(InputError, match="expected JSON"):
+        read_json(tmp_path / "b.json")
+
+
+def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError), building_folder(out) as folder:
+        (folder / "part").write_text("x")
+        raise RuntimeError
+    assert os.listdir(tmp_path) == []
+    with building_folder(out) as folder:
+        (folder / "whole").write_text("x")
+        assert not out.exists()
+    assert os.listdir(out) == ["whole"]
+    with pytest.raises(InputError, match="already exists"), building_folder(out):
+        pass

@@ -1,0 +1,290 @@
+"""A whole training: what it leaves, what it survives, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from atypia import pipeline
+from atypia.config import load_config
+from atypia.data.cohort import Cohort
+from atypia.errors import AtypiaError, InputError, LeakError, TrainingError
+from atypia.evaluation.predictions import read_predictions
+from atypia.runs import read_json, sha256_file
+from atypia.training import fit as fit_module
+
+
+def weights(run: Path) -> dict[str, str]:
+    return {str(p.relative_to(run)): sha256_file(p) for p in sorted(run.rglob("member*.safetensors"))}
+
+
+def test_a_run_leaves_everything_that_the_design_names(run_folder: Path) -> None:
+    names = {p.name for p in run_folder.iterdir()}
+    assert names >= {
+        "config.yaml",
+        "run.json",
+        "splits.json",
+        "fold-0",
+        "fold-1",
+        "model",
+        "predictions-oof.csv",
+        "predictions-test.csv",
+        "metrics.json",
+        "metrics-oof.json",
+        "report.html",
+        "train.log",
+    }
+    assert not list(run_folder.rglob("*.pt"))  # checkpoints end with the training
+    run = read_json(run_folder / "run.json")
+    assert run["status"] == "finished"
+    assert run["sessions"][0]["seconds"] > 0
+    history = pd.read_csv(run_folder / "fold-0" / "history.csv")
+    assert history["epoch"].tolist() == [1, 2]
+    assert history[["train_loss", "valid_loss", "wait_fraction"]].notna().all(axis=None)
+
+
+def test_patients_never_cross_a_boundary(run_folder: Path) -> None:
+    test = set(read_predictions(run_folder).patients)
+    oof = read_predictions(run_folder / "predictions-oof.csv")
+    assert not test & set(oof.patients)
+    outer = read_json(run_folder / "splits.json")["outer"][0]
+    for fold in set(oof.folds):
+        assert set(oof.patients[oof.folds == fold]) == set(outer["inner"][int(fold)])
+
+
+def test_the_same_seed_gives_the_same_bytes_another_does_not(
+    run_folder: Path, cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...]
+) -> None:
+    pipeline.train(cohort_folder, tmp_path / "again", load_config("quick", tiny))
+    assert weights(tmp_path / "again") == weights(run_folder)
+    pipeline.train(cohort_folder, tmp_path / "other", load_config("quick", [*tiny, "seed=1"]))
+    assert weights(tmp_path / "other") != weights(run_folder)
+
+
+def command(cohort: Path, out: Path, tiny: tuple[str, ...], *more: str) -> list[str]:
+    return [sys.executable, "-m", "atypia", "train", str(cohort), "--out", str(out), *tiny, *more]
+
+
+LONGER = ("optim.epochs=6", "optim.head_epochs=1", "optim.ema=0.9", "model.drop_path=0.2")
+
+
+def test_a_killed_run_resumes_to_the_same_weights(
+    cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...]
+) -> None:
+    """SIGKILL three times, at moments that differ; the end is bit for bit the undisturbed one."""
+    settings = (*tiny, *LONGER)
+    pipeline.train(cohort_folder, tmp_path / "whole", load_config("quick", settings))
+    out = tmp_path / "killed"
+    args = command(cohort_folder, out, settings)
+    history = out / "fold-1" / "history.csv"
+    for kill_after in ("fold-0/history.csv", "fold-1/history.csv"):
+        process = subprocess.Popen(args, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not (out / kill_after).is_file() and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        args = command(cohort_folder, out, (), "--resume")
+    assert history.is_file()
+    assert len(pd.read_csv(history)) < 7  # it was in the middle
+    subprocess.run(args, check=True, capture_output=True)
+    assert weights(out) == weights(tmp_path / "whole")
+    assert (out / "predictions-test.csv").read_bytes() == (
+        tmp_path / "whole" / "predictions-test.csv"
+    ).read_bytes()
+    pd.testing.assert_frame_equal(
+        pd.read_csv(history).drop(columns=["seconds", "wait_fraction", "augment_fraction"]),
+        pd.read_csv(tmp_path / "whole/fold-1/history.csv").drop(
+            columns=["seconds", "wait_fraction", "augment_fraction"]
+        ),
+    )
+
+
+def test_a_finished_fold_is_not_trained_again(
+    cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config("quick", tiny)
+    out = tmp_path / "run"
+    pipeline.train(cohort_folder, out, config)
+    (out / "fold-1" / "done.json").unlink()
+    before = (out / "fold-0" / "member.safetensors").stat().st_mtime_ns
+    trained = []
+    original = fit_module.fit
+    monkeypatch.setattr(
+        "atypia.training.crossval.fit",
+        lambda task, *a, **k: (trained.append(task.name), original(task, *a, **k))[1],
+    )
+    pipeline.train(cohort_folder, out, None, resume=True)
+    assert trained == ["member 1"]
+    assert (out / "fold-0" / "member.safetensors").stat().st_mtime_ns == before
+
+
+def test_two_processes_learn_what_one_does(
+    cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...]
+) -> None:
+    """Without batch statistics and dropout, DDP over gloo gives the single process's weights."""
+    settings = (*tiny, "model.drop_path=0", "model.dropout=0", "optim.optimizer=adam")
+    pipeline.train(cohort_folder, tmp_path / "one", load_config("quick", settings))
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"),
+            *("-m", "atypia", "train", str(cohort_folder), "--out", str(tmp_path / "two")),
+            *settings,
+        ],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    one = load_file(tmp_path / "one" / "model" / "member-0.safetensors")
+    two = load_file(tmp_path / "two" / "model" / "member-0.safetensors")
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, atol=2e-3, rtol=2e-2)
+    a = read_predictions(tmp_path / "one").probabilities
+    b = read_predictions(tmp_path / "two").probabilities
+    np.testing.assert_allclose(a, b, atol=5e-3)
+    assert read_json(tmp_path / "two" / "run.json")["machine"]["processes"] == 2
+
+
+def test_cross_validation_tests_every_patient_once(
+    cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...]
+) -> None:
+    out = tmp_path / "cv"
+    settings = [*tiny, "split.kind=cv", "split.folds=2", "optim.epochs=1"]
+    metrics = pipeline.train(cohort_folder, out, load_config("quick", settings))
+    table = read_predictions(out)
+    assert metrics is not None
+    assert sorted(table.patch_ids) == sorted(Cohort.open(cohort_folder).manifest["patch_id"])
+    assert (out / "outer-1" / "model" / "model.json").is_file()
+
+
+def test_early_stopping_and_the_best_epoch(
+    cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...]
+) -> None:
+    """With a rate that destroys, no epoch after the first few is better; the best one is kept."""
+    settings = [
+        *tiny,
+        "optim.epochs=30",
+        "optim.head_epochs=1",
+        "optim.schedule=plateau",
+        "optim.plateau_patience=2",
+        "optim.early_stopping=3",
+        "optim.select=best",
+        "optim.learning_rate=0.05",
+    ]
+    pipeline.train(cohort_folder, tmp_path / "run", load_config("quick", settings))
+    history = pd.read_csv(tmp_path / "run" / "fold-0" / "history.csv")
+    assert len(history) < 31
+    best = history["valid_loss"].idxmin()
+    assert len(history) - 1 - max(best, 0) >= 3
+    # The kept weights reproduce the loss of that epoch, not of the last.
+    oof = read_predictions(tmp_path / "run" / "predictions-oof.csv")
+    assert set(oof.folds) == {"0", "1"}
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_checkpoint_good(
+    cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+    original = fit_module.SubtypeLoss.forward
+
+    def poisoned(self: torch.nn.Module, logits: torch.Tensor, targets: torch.Tensor) -> object:
+        nonlocal calls
+        calls += self.training
+        return original(self, logits, targets) * (float("nan") if calls == 5 else 1)
+
+    monkeypatch.setattr(fit_module.SubtypeLoss, "forward", poisoned)
+    out = tmp_path / "run"
+    with pytest.raises(TrainingError, match=r"not finite in epoch 2, batch 2"):
+        pipeline.train(cohort_folder, out, load_config("quick", tiny))
+    assert read_json(out / "run.json")["status"] == "failed"
+    monkeypatch.undo()
+    pipeline.train(cohort_folder, out, None, resume=True)
+    assert read_json(out / "run.json")["status"] == "finished"
+    assert len(read_json(out / "run.json")["sessions"]) == 2
+
+
+def test_a_full_disk_stops_with_the_checkpoint_good(
+    cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saves = 0
+    original = torch.save
+
+    def full(content: object, stream: object) -> None:
+        nonlocal saves
+        saves += 1
+        if saves == 2:
+            stream.write(b"half")  # type: ignore[attr-defined]
+            raise OSError(28, "No space left on device")
+        original(content, stream)
+
+    monkeypatch.setattr(torch, "save", full)
+    out = tmp_path / "run"
+    with pytest.raises(AtypiaError, match="No space left") as caught:
+        pipeline.train(cohort_folder, out, load_config("quick", tiny))
+    assert caught.value.exit_code == 1
+    monkeypatch.undo()
+    assert [p.name for p in (out / "fold-0").iterdir() if p.name.startswith(".")] == []
+    pipeline.train(cohort_folder, out, None, resume=True)
+    assert len(pd.read_csv(out / "fold-0" / "history.csv")) == 2
+
+
+def test_a_damaged_checkpoint_is_told(
+    cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...]
+) -> None:
+    out = tmp_path / "run"
+    (out / "fold-0").mkdir(parents=True)
+    (out / "fold-0" / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(TrainingError, match=r"checkpoint\.pt"):
+        pipeline.train(cohort_folder, out, load_config("quick", tiny), resume=True)
+
+
+def test_a_leak_in_splits_json_is_refused_by_name(
+    cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...]
+) -> None:
+    out = tmp_path / "run"
+    pipeline.train(cohort_folder, out, load_config("quick", tiny))
+    splits = read_json(out / "splits.json")
+    leaked = splits["outer"][0]["test"][0]
+    splits["outer"][0]["inner"][0].append(leaked)
+    (out / "splits.json").write_text(json.dumps(splits))
+    with pytest.raises(LeakError, match=leaked):
+        pipeline.train(cohort_folder, out, None, resume=True)
+
+
+def test_a_run_is_not_overwritten_and_not_resumed_with_other_settings(
+    run_folder: Path, cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...]
+) -> None:
+    with pytest.raises(InputError, match="--resume"):
+        pipeline.train(cohort_folder, run_folder, load_config("quick", tiny))
+    with pytest.raises(InputError, match="another configuration"):
+        pipeline.train(
+            cohort_folder, run_folder, load_config("quick", [*tiny, "seed=9"]), resume=True
+        )
+    with pytest.raises(InputError, match=r"no config\.yaml"):
+        pipeline.train(cohort_folder, tmp_path / "nothing", None, resume=True)
+
+
+def test_a_training_part_without_a_class_is_refused_before_any_work(
+    cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...]
+) -> None:
+    manifest = Cohort.open(cohort_folder).manifest
+    holders = manifest.loc[manifest["label_expert1"] == "nmf_ring", "patient_id"]
+    roles = manifest[["patient_id"]].drop_duplicates()
+    roles["role"] = np.where(roles["patient_id"].isin(holders), "test", "train")
+    roles.to_csv(tmp_path / "split.csv", index=False)
+    out = tmp_path / "run"
+    config = load_config("quick", [*tiny, f"split.kind={tmp_path / 'split.csv'}"])
+    with pytest.raises(InputError, match="nmf_ring"):
+        pipeline.train(cohort_folder, out, config)
