@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test check format docs clean
+.PHONY: setup demo test check format clean
 
 setup: $(READY)
 

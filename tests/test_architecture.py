@@ -18,14 +18,12 @@ MAY_IMPORT = {
     "models": CORE | {"models"},
     "training": CORE | {"training", "data", "models", "ensemble", "evaluation.metrics"},
     "ensemble": CORE | {"models", "data.transforms"},
-    "inference": CORE
-    | {"inference", "ensemble", "data.transforms", "data.cohort", "data.images"},
+    "inference": CORE | {"inference", "ensemble", "data.transforms", "data.cohort", "data.images"},
     "evaluation": CORE | {"evaluation"},
-    "pipeline": CORE
-    | {"data", "models", "training", "ensemble", "inference", "evaluation"},
+    "pipeline": CORE | {"data", "models", "training", "ensemble", "inference", "evaluation"},
     "demo": CORE | {"data", "models", "pipeline"},
     "doctor": CORE | {"models"},
-} | {name: CORE for name in CORE}
+} | dict.fromkeys(CORE, CORE)
 TORCH_FREE = CORE | {"evaluation"}
 OPTIONAL = {"openslide": 1, "tifffile": 1, "imagecodecs": 1}
 

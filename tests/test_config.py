@@ -26,7 +26,11 @@ def test_the_paper_preset_is_the_published_protocol() -> None:
     assert config.input.size_px == 224
     assert (optim.batch_size, optim.batches_per_epoch, optim.head_epochs) == (42, 180, 10)
     assert (optim.head_learning_rate, optim.learning_rate) == (1e-4, 1e-4)
-    assert (optim.min_learning_rate, optim.plateau_factor, optim.plateau_patience) == (1e-7, 0.1, 10)
+    assert (optim.min_learning_rate, optim.plateau_factor, optim.plateau_patience) == (
+        1e-7,
+        0.1,
+        10,
+    )
     assert (optim.epochs, optim.early_stopping, optim.select) == (1000, 10, "best")
     assert (config.loss.kind, config.loss.class_weights) == ("focal", "balanced")
     assert (config.ensemble.members, config.ensemble.tta) == (3, False)

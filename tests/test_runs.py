@@ -11,14 +11,29 @@ from atypia.errors import AtypiaError, InputError
 from atypia.runs import atomic_write, building_folder, read_json, write_json, write_text
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def fail_halfway(file: Path) -> None:
+    with atomic_write(file) as stream:
+        stream.write("half")
+        raise RuntimeError
+
+
+def fail_building(out: Path) -> None:
+    with building_folder(out) as folder:
+        (folder / "part").write_text("x")
+        raise RuntimeError
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     write_text(file, "old")
-    with pytest.raises(RuntimeError), atomic_write(file) as stream:
-        stream.write("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        fail_halfway(file)
     assert file.read_text() == "old"
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert names(tmp_path) == ["a.txt"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full (Linux)")
@@ -44,7 +59,7 @@ def test_an_unwritable_place_is_told(tmp_path: Path) -> None:
 def test_json_is_strict_and_bad_json_is_the_users(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range"):
         write_json(tmp_path / "a.json", {"x": float("nan")})
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
     (tmp_path / "b.json").write_text("{")
     with pytest.raises(InputError, match="expected JSON"):
         read_json(tmp_path / "b.json")
@@ -52,13 +67,12 @@ def test_json_is_strict_and_bad_json_is_the_users(tmp_path: Path) -> None:
 
 def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(RuntimeError), building_folder(out) as folder:
-        (folder / "part").write_text("x")
-        raise RuntimeError
-    assert os.listdir(tmp_path) == []
+    with pytest.raises(RuntimeError):
+        fail_building(out)
+    assert names(tmp_path) == []
     with building_folder(out) as folder:
         (folder / "whole").write_text("x")
         assert not out.exists()
-    assert os.listdir(out) == ["whole"]
+    assert names(out) == ["whole"]
     with pytest.raises(InputError, match="already exists"), building_folder(out):
         pass

@@ -6,6 +6,7 @@ a person reads a message and the exit code says whose fault it was (1 the work, 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shlex
@@ -23,8 +24,6 @@ from atypia import __version__
 from atypia.errors import AtypiaError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pandas as pd
     from rich.progress import Progress
 
@@ -99,11 +98,17 @@ def _options(
     logger = logging.getLogger("atypia")
     logger.setLevel(logging.INFO)
     if not logger.handlers:
-        from rich.logging import RichHandler
+        logger.addHandler(_log_handler())
 
-        logger.addHandler(
-            RichHandler(console=err_console, show_path=False, show_level=False, highlighter=None)
-        )
+
+def _log_handler() -> logging.Handler:
+    if not err_console.is_terminal:  # one line per event, for log files
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        return handler
+    from rich.logging import RichHandler
+
+    return RichHandler(console=err_console, show_path=False, show_level=False)
 
 
 # --- Data -----------------------------------------------------------------------------------------
@@ -123,12 +128,25 @@ def prepare(
     domain: Annotated[str | None, typer.Option(help="Domain where the source names none.")] = None,
     scanner: Annotated[str, typer.Option(help="Scanner where the source names none.")] = "",
     rater: Annotated[str, typer.Option(help="Whose labels class folders are.")] = "expert1",
-    column: Annotated[
+    file_column: Annotated[str | None, typer.Option(help="Column with the image's path.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Column with the patch's id.")] = None,
+    patient_column: Annotated[str | None, typer.Option(help="Column with the patient.")] = None,
+    domain_column: Annotated[str | None, typer.Option(help="Column with the domain.")] = None,
+    scanner_column: Annotated[str | None, typer.Option(help="Column with the scanner.")] = None,
+    mpp_column: Annotated[str | None, typer.Option(help="Column with µm per pixel.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Column with the source image.")] = None,
+    x_column: Annotated[str | None, typer.Option(help="Column with the centre's x.")] = None,
+    y_column: Annotated[str | None, typer.Option(help="Column with the centre's y.")] = None,
+    majority_column: Annotated[
+        str | None, typer.Option(help="Column with the majority of the votes.")
+    ] = None,
+    label_column: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Column of a CSV, as name=column. Names: file, patch_id, patient, domain, "
-            "scanner, mpp, image, x, y, majority, label.RATER, vote.RATER. Repeatable."
-        ),
+        typer.Option(metavar="RATER=COLUMN", help="Column with a rater's subtypes. Repeatable."),
+    ] = None,
+    vote_column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RATER=COLUMN", help="Column with a rater's votes. Repeatable."),
     ] = None,
     patients: Annotated[
         Path | None, typer.Option(help="CSV with patch_id and patient_id for class folders.")
@@ -144,6 +162,9 @@ def prepare(
     ] = None,
     field_um: Annotated[float | None, typer.Option(help="Side of the crops, in µm.")] = None,
     centre_unit: Annotated[str, typer.Option(help="Unit of the centres: px or um.")] = "px",
+    mixed_sizes: Annotated[
+        bool, typer.Option("--mixed-sizes", help="Allow patches of different size at one mpp.")
+    ] = False,
     skip_bad: SkipBad = False,
 ) -> None:
     """Make a cohort folder: patches, manifest, hashes; prints counts."""
@@ -152,8 +173,21 @@ def prepare(
     from atypia.data.prepare import prepare as prepare_cohort
     from atypia.data.sources.options import PrepareOptions
     from atypia.errors import Problem
-    from atypia.progress import OnStep
 
+    columns = {
+        "file": file_column,
+        "patch_id": id_column,
+        "patient": patient_column,
+        "domain": domain_column,
+        "scanner": scanner_column,
+        "mpp": mpp_column,
+        "image": image_column,
+        "x": x_column,
+        "y": y_column,
+        "majority": majority_column,
+        "labels": _by_rater("--label-column", label_column or []),
+        "votes": _by_rater("--vote-column", vote_column or []),
+    }
     try:
         options = PrepareOptions.model_validate(
             {
@@ -162,13 +196,14 @@ def prepare(
                 "domain": domain,
                 "scanner": scanner,
                 "rater": rater,
-                "columns": _columns(column or []),
+                "columns": {key: value for key, value in columns.items() if value is not None},
                 "patients": patients,
                 "patient_regex": patient_regex,
                 "patient_per_patch": patient_per_patch,
                 "images": images,
                 "field_um": field_um,
                 "centre_unit": centre_unit,
+                "mixed_sizes": mixed_sizes,
                 "skip_bad": skip_bad,
             }
         )
@@ -188,6 +223,12 @@ def prepare(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     _show_cohort(cohort)
+    ignored = cohort.source.get("ignored_files", [])
+    if ignored:
+        err_console.print(
+            f"[yellow]{len(ignored)} files of the source are no part of it[/yellow]: "
+            + escape(", ".join(ignored[:5]) + (" …" if len(ignored) > 5 else ""))
+        )
     skipped = int(cohort.source.get("n_skipped", 0))
     if skipped:
         err_console.print(
@@ -196,17 +237,13 @@ def prepare(
     out_console.print(f"Cohort: {escape(str(out))}")
 
 
-def _columns(assignments: list[str]) -> dict[str, Any]:
-    columns: dict[str, Any] = {"labels": {}, "votes": {}}
+def _by_rater(option: str, assignments: list[str]) -> dict[str, str]:
+    columns = {}
     for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        group, _, rater = key.partition(".")
+        rater, equals, column = assignment.partition("=")
         if not equals:
-            raise InputError(f"--column: expected name=column but got {assignment!r}.")
-        if rater and group in ("label", "vote"):
-            columns[f"{group}s"][rater] = value
-        else:
-            columns[key] = value
+            raise InputError(f"{option}: expected RATER=COLUMN but got {assignment!r}.")
+        columns[rater] = column
     return columns
 
 
@@ -302,8 +339,8 @@ def train(
     from atypia.config import load_config
 
     overrides = list(settings or [])
-    overrides += [f"split.kind={split}"] * (split is not None)
-    overrides += [f"label={label}"] * (label is not None)
+    overrides += [f"split.kind={json.dumps(split)}"] * (split is not None)
+    overrides += [f"label={json.dumps(label)}"] * (label is not None)
     overrides += [f"seed={seed}"] * (seed is not None)
     chosen = preset is not None or bool(overrides)
     config = load_config(preset or "quick", overrides) if chosen or not resume else None
@@ -375,7 +412,9 @@ def predict(
     inputs: Annotated[list[Path], typer.Argument(help="Images, folders, stacks or cohorts.")],
     out: Out,
     model: Annotated[Path, typer.Option(help="Model bundle or run folder.")],
-    mpp: Annotated[float, typer.Option(help="µm per pixel of the images.")] = 0.25,
+    mpp: Annotated[
+        float | None, typer.Option(help="µm per pixel of the images; a cohort knows its own.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     skip_bad: SkipBad = False,
 ) -> None:
@@ -412,13 +451,14 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
 ) -> None:
     """Do the whole job on an invented cohort, offline, in minutes."""
-    from atypia.demo import run_demo
+    from atypia.demo import REAL_DATA, run_demo
 
+    out_console.print(REAL_DATA, highlight=False, soft_wrap=True)
     with _member_progress() as on_step:
         story = run_demo(out, seed=seed, command=_command_line(), on_step=on_step)
     _show_metrics(story.metrics)
     _show_frame(story.examples, "A few answers on patches the model has never seen")
-    out_console.print(story.next_steps, highlight=False, soft_wrap=True)
+    out_console.print(f"Report: {escape(str(story.report))}", soft_wrap=True)
 
 
 @app.command()

@@ -231,7 +231,7 @@ def load_config(preset: str, overrides: Sequence[str] = ()) -> TrainConfig:
     if not isinstance(tree, dict):
         raise InputError(f"{preset}: expected a mapping of settings but got {type(tree).__name__}.")
     problems = _apply(tree, overrides)
-    config, more = _validated(tree, preset)
+    config, more = _validated(tree, f"preset {preset} and key=value" if overrides else preset)
     if problems or config is None or more:
         raise InputError([*problems, *more])
     return config
@@ -286,7 +286,7 @@ def _validated(tree: Mapping[str, Any], origin: str) -> tuple[TrainConfig | None
         for item in error.errors():
             key = ".".join(str(part) for part in item["loc"]) or "(whole)"
             if item["type"] == "extra_forbidden":
-                what = "is not a setting. See the settings with: atypia train --help-config"
+                what = "is not a setting. The config.yaml of a run lists them all."
             elif item["type"] == "missing":
                 what = "is required but missing."
             else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("atypia")
 
+REAL_DATA = """\
+This demo learns from invented images: its networks are of no use on real ones.
+On real data (3,720 mitotic figures of 202 patients), the same job is:
+
+  atypia download ami-br --out ami-br
+  atypia prepare ami-br --out cohorts/ami-br
+  atypia train cohorts/ami-br --out runs/quick --split table1
+
+On patches of your own, one folder per class (or a CSV; see atypia prepare --help):
+
+  atypia prepare MY_FOLDER --out cohorts/mine --mpp 0.25 --patient-regex '([^_/]+)_'
+  atypia train cohorts/mine --out runs/mine
+  atypia predict MORE_PATCHES --mpp 0.25 --model runs/mine --out predictions.csv
+"""
+
 EPOCHS = 8
 EXAMPLES = 8
 
@@ -34,7 +48,7 @@ class Story:
 
     metrics: dict[str, Any]
     examples: pd.DataFrame
-    next_steps: str
+    report: Path
 
 
 def run_demo(
@@ -68,7 +82,7 @@ def run_demo(
     log.info("4/4  Classifying patches of patients that no network has seen")
     examples = _classify_some(cohort, out)
     assert metrics is not None  # the demo is one process
-    return Story(metrics, examples, _next_steps(out))
+    return Story(metrics, examples, out / "run" / "report.html")
 
 
 def _classify_some(cohort: Cohort, out: Path) -> pd.DataFrame:
@@ -85,20 +99,3 @@ def _classify_some(cohort: Cohort, out: Path) -> pd.DataFrame:
         model=shown["predicted_subtype"].map(DISPLAY_NAMES),
         **{"P(atypical)": shown["p_atypical"].map("{:.2f}".format)},
     )[["patch_id", "expert", "model", "P(atypical)"]]
-
-
-def _next_steps(out: Path) -> str:
-    run = shlex.quote(str(out / "run"))
-    return f"""
-Open the report:   {run}/report.html
-
-Now on real data (3,720 mitotic figures of 202 patients):
-  atypia download ami-br --out ami-br
-  atypia prepare ami-br --out cohorts/ami-br
-  atypia train cohorts/ami-br --out runs/quick --split table1
-
-On your own patches, one folder per class, or a CSV:
-  atypia prepare MY_FOLDER --out cohorts/mine --mpp 0.25 --patient-regex '([^_/]+)_'
-  atypia predict MY_PATCHES --model {run} --out predictions.csv
-
-These networks have learned from invented images. Do not use them on real ones."""

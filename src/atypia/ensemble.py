@@ -8,26 +8,64 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from pydantic import BaseModel, Field, ValidationError, field_validator
+from safetensors.torch import load_file, save
 
 from atypia import __version__
 from atypia.config import InputConfig, InputSpec, ModelConfig
 from atypia.data.transforms import dihedral, normalise, sample_field
-from atypia.errors import InputError
+from atypia.errors import InputError, Problem
 from atypia.labels import N_ATYPICAL, N_SUBTYPES, SUBTYPES
 from atypia.models.network import Network, make_network
-from atypia.runs import read_json, sha256_file, write_json
+from atypia.runs import atomic_write, read_json, sha256_file, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy.typing as npt
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Final = 1
+
+
+class MemberFile(BaseModel):
+    """One member's weights."""
+
+    file: Annotated[str, Field(pattern=r"^[\w-]+\.safetensors$")]
+    sha256: str
+
+
+class Thresholds(BaseModel):
+    """Operating points."""
+
+    atypical: float
+    """A figure is called atypical from this p_atypical on."""
+
+
+class BundleHeader(BaseModel):
+    """The content of ``model.json``."""
+
+    format: Literal[1] = FORMAT_VERSION
+    created_with: str
+    classes: tuple[str, ...] = SUBTYPES
+    input: InputSpec
+    network: ModelConfig
+    members: Annotated[list[MemberFile], Field(min_length=1)]
+    tta: bool
+    calibration: dict[str, Any] = {"kind": "none"}
+    thresholds: Thresholds
+    provenance: dict[str, Any]
+    intended_use: str = "Research use. Not a medical device."
+
+    @field_validator("classes")
+    @classmethod
+    def _our_classes(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if classes != SUBTYPES:
+            raise ValueError(f"expected the classes {SUBTYPES}")
+        return classes
 
 
 @torch.inference_mode()
@@ -41,6 +79,7 @@ def predict_network(
     precision: torch.dtype = torch.float32,
     tta: bool = False,
     batch_size: int = 64,
+    rows: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Subtype probabilities of one network.
 
@@ -53,14 +92,16 @@ def predict_network(
         precision: For autocast; fp32 is without.
         tta: Average over the eight rotations and flips.
         batch_size: Patches per step; the answer does not depend on it.
+        rows: (M,) which of the patches, in which order; None is all.
 
     Returns:
-        (N, 8), rows summing to 1.
+        (M, 8), rows summing to 1.
     """
     network.eval()
+    rows = np.arange(len(pixels)) if rows is None else rows
     answers = [np.empty((0, N_SUBTYPES), np.float32)]
-    for start in range(0, len(pixels), batch_size):
-        batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch_size]))
+    for start in range(0, len(rows), batch_size):
+        batch = torch.from_numpy(pixels[rows[start : start + batch_size]])
         images = normalise(sample_field(batch.to(device), mpp, spec), spec)
         views = list(dihedral(images)) if tta else [images]
         total = torch.zeros(len(batch), N_SUBTYPES, device=device)
@@ -145,23 +186,17 @@ class Ensemble:
         for i, member in enumerate(self.members):
             file = folder / f"member-{i}.safetensors"
             save_network(member, file)
-            files.append({"file": file.name, "sha256": sha256_file(file)})
-        write_json(
-            folder / "model.json",
-            {
-                "format": FORMAT_VERSION,
-                "created_with": f"atypia {__version__}",
-                "classes": list(SUBTYPES),
-                "input": self.spec.model_dump(mode="json"),
-                "network": self.model.model_dump(mode="json"),
-                "members": files,
-                "tta": self.tta,
-                "calibration": {"kind": "none"},
-                "thresholds": {"atypical": self.threshold},
-                "provenance": dict(self.provenance),
-                "intended_use": "Research use. Not a medical device.",
-            },
+            files.append(MemberFile(file=file.name, sha256=sha256_file(file)))
+        header = BundleHeader(
+            created_with=f"atypia {__version__}",
+            input=self.spec,
+            network=self.model,
+            members=files,
+            tta=self.tta,
+            thresholds=Thresholds(atypical=self.threshold),
+            provenance=dict(self.provenance),
         )
+        write_json(folder / "model.json", header.model_dump(mode="json"))
 
     @classmethod
     def load(cls, folder: Path | str) -> Ensemble:
@@ -177,31 +212,35 @@ class Ensemble:
             raise InputError(
                 f"{folder} is not a model: expected a bundle with model.json, or a run folder."
             )
-        header = read_json(folder / "model.json")
-        if header.get("format") != FORMAT_VERSION or header.get("classes") != list(SUBTYPES):
+        try:
+            header = BundleHeader.model_validate(read_json(folder / "model.json"))
+        except ValidationError as error:
             raise InputError(
-                f"{folder / 'model.json'}: expected format {FORMAT_VERSION} with the classes "
-                f"{list(SUBTYPES)} but got format {header.get('format')!r} with "
-                f"{header.get('classes')}."
-            )
-        model = ModelConfig.model_validate(header["network"])
-        spec = InputSpec.model_validate(header["input"])
+                [
+                    Problem(
+                        f"{fault['msg']}, but got {fault['input']!r}.",
+                        str(folder / "model.json"),
+                        column=".".join(map(str, fault["loc"])) or None,
+                    )
+                    for fault in error.errors()
+                ]
+            ) from None
         members = []
-        for entry in header["members"]:
-            file = folder / entry["file"]
-            if not file.is_file() or sha256_file(file) != entry["sha256"]:
+        for entry in header.members:
+            file = folder / entry.file
+            if not file.is_file() or sha256_file(file) != entry.sha256:
                 raise InputError(
                     f"{file}: expected the SHA-256 that model.json gives, but the file "
                     f"{'differs' if file.is_file() else 'is missing'}. Copy the bundle again."
                 )
-            members.append(load_network(model, spec, file))
+            members.append(load_network(header.network, header.input, file))
         return cls(
             members=members,
-            spec=spec,
-            model=model,
-            tta=header["tta"],
-            threshold=float(header["thresholds"]["atypical"]),
-            provenance=header["provenance"],
+            spec=header.input,
+            model=header.network,
+            tta=header.tta,
+            threshold=header.thresholds.atypical,
+            provenance=header.provenance,
         )
 
 
@@ -213,9 +252,8 @@ def p_atypical(probabilities: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.f
 def save_network(network: Network, file: Path) -> None:
     """Write the weights of one network, atomically."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    temporary = file.with_name(f".{file.name}.part")
-    save_file(tensors, temporary)
-    temporary.replace(file)
+    with atomic_write(file, "wb") as stream:
+        stream.write(save(tensors))
 
 
 def load_network(model: ModelConfig, spec: InputSpec, file: Path) -> Network:

@@ -7,6 +7,7 @@ order, and what each leaves on disk.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ import yaml
 from atypia.config import TrainConfig, config_from_tree
 from atypia.data.cohort import Cohort
 from atypia.data.images import read_patch
-from atypia.data.splits import Splits, make_splits, rows
+from atypia.data.splits import Splits, make_splits, missing_classes, rows
 from atypia.errors import AtypiaError, InputError
 from atypia.evaluation.compare import compare as compare_tables
 from atypia.evaluation.evaluate import evaluate as evaluate_predictions
@@ -31,6 +32,7 @@ from atypia.inference.predict import find_items, predict_items, prediction_table
 from atypia.labels import N_ATYPICAL, SUBTYPES
 from atypia.progress import OnDone, OnStep, silent
 from atypia.runs import describe_machine, read_json, versions, write_json, write_text
+from atypia.training.targets import chosen_labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
     from atypia.errors import Problem
     from atypia.training.crossval import Members
+    from atypia.training.distributed import World
     from atypia.training.fit import Place
 
 log = logging.getLogger("atypia")
@@ -91,25 +94,37 @@ def train(
     """
     import torch
 
-    from atypia.models.hardware import choose_device, choose_precision, peak_memory_bytes
+    from atypia.models.hardware import (
+        choose_device,
+        choose_precision,
+        make_deterministic,
+        peak_memory_bytes,
+    )
     from atypia.training.distributed import world
     from atypia.training.fit import Place
 
     started, clock = datetime.now(UTC), time.perf_counter()
     config = _run_config(out, config, resume)
-    cohort = Cohort.open(cohort_folder)
+    cohort = Cohort.open(cohort_folder, verify=True)
     device = choose_device(config.runtime.device)
     precision = choose_precision(config.runtime.precision, device)
+    make_deterministic(device)
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
     with world(device) as processes:
-        place = Place(processes.device(device), precision, processes)
+        layout = torch.channels_last if config.runtime.channels_last else torch.contiguous_format
+        place = Place(processes.device(device), precision, processes, layout)
         run = Run(out, cohort, config, _run_splits(out, cohort, config))
         record = {
             "status": "running",
             "command": command,
             "seed": config.seed,
-            "cohort": {"name": cohort.name, "n": len(cohort), "sha256": cohort.sha256},
+            "cohort": {
+                "name": cohort.name,
+                "n": len(cohort),
+                "sha256": cohort.sha256,
+                "path": os.path.relpath(cohort_folder, out),
+            },
             "versions": versions(),
             "machine": {
                 **describe_machine(),
@@ -119,10 +134,16 @@ def train(
                 "processes": processes.size,
             },
         }
+        processes.barrier()  # all have looked at the folder before anything is written to it
         if not processes.is_main:
+            log.setLevel(logging.WARNING)  # the first process tells the story
+            processes.barrier()
+            _require_shared_folder(out, processes)
             _train_all(run, place, on_step)
             return None
         handler = _open_run(run, record)
+        processes.barrier()
+        _require_shared_folder(out, processes)
         sessions = read_json(out / "run.json")["sessions"]
 
         def close(status: str, **more: Any) -> None:
@@ -138,6 +159,8 @@ def train(
         try:
             facts = _train_all(run, place, on_step)
             metrics = _evaluate_run(run, facts)
+            write_json(out / "run.json", {**record, "sessions": sessions, "models": facts})
+            write_report(out, cohort)
         except BaseException as error:
             try:
                 close("failed", error=f"{type(error).__name__}: {error}")
@@ -147,8 +170,7 @@ def train(
         finally:
             log.removeHandler(handler)
             handler.close()
-        close("finished", **facts)
-        write_report(out, cohort)
+        close("finished", models=facts)
         return metrics
 
 
@@ -179,13 +201,11 @@ def _run_config(out: Path, config: TrainConfig | None, resume: bool) -> TrainCon
 
 def _run_splits(out: Path, cohort: Cohort, config: TrainConfig) -> Splits:
     """Read the run's splits, or make them by the configuration."""
-    from atypia.training.targets import chosen_labels
-
     if (out / "splits.json").is_file():
         return Splits.read(out / "splits.json", cohort.manifest, cohort.sha256)
     labels = chosen_labels(cohort.manifest, config.label)
     names = np.where(labels >= 0, np.array(SUBTYPES)[labels], "")
-    return make_splits(
+    splits = make_splits(
         cohort.manifest.assign(chosen=names),
         cohort.sha256,
         kind=config.split.kind,
@@ -196,12 +216,30 @@ def _run_splits(out: Path, cohort: Cohort, config: TrainConfig) -> Splits:
         test_fraction=config.split.test_fraction,
         inner_folds=config.ensemble.members,
     )
+    folds = {len(outer.inner) for outer in splits.outer}
+    if folds != {config.ensemble.members}:
+        raise InputError(
+            f"ensemble.members: expected {sorted(folds)}, the inner folds of {config.split.kind}, "
+            f"but got {config.ensemble.members}."
+        )
+    return splits
+
+
+def _require_shared_folder(out: Path, processes: World) -> None:
+    if not processes.all_true((out / "splits.json").is_file()):
+        raise InputError(
+            f"--out: expected {out} on a file system that all hosts share, but some process does "
+            "not see it."
+        )
 
 
 def _open_run(run: Run, record: dict[str, Any]) -> logging.Handler:
     """Write what is fixed from the start; open ``train.log``."""
     file = run.folder / "run.json"
     earlier = read_json(file)["sessions"] if file.is_file() else []
+    for leftover in run.folder.rglob(".*"):  # of writes that a kill cut off
+        if leftover.is_file():
+            leftover.unlink()
     write_text(run.folder / "config.yaml", run.config.to_yaml())
     run.splits.write(run.folder / "splits.json")
     write_json(file, {**record, "sessions": earlier})
@@ -211,7 +249,9 @@ def _open_run(run: Run, record: dict[str, Any]) -> logging.Handler:
     return handler
 
 
-def _train_all(run: Run, place: Place, on_step: Callable[[str, int, int], None]) -> dict[str, Any]:
+def _train_all(
+    run: Run, place: Place, on_step: Callable[[str, int, int], None]
+) -> list[dict[str, Any]]:
     """Train every outer split that is not finished; write bundles and predictions."""
     from atypia.data.loader import open_store
     from atypia.models.network import make_network
@@ -220,9 +260,11 @@ def _train_all(run: Run, place: Place, on_step: Callable[[str, int, int], None])
     n_outer = len(run.splits.outer)
     for number, outer in enumerate(run.splits.outer):  # every fault before the first hour of work
         member_tasks(run.cohort, outer, number, run.config)
+    if place.world.is_main:
+        _warn_of_missing_classes(run)
     _, spec, _ = make_network(run.config.model, run.config.input, initial_weights=False)
     cache = run.folder / f".pixels-{place.world.rank}.npy"
-    facts: dict[str, Any] = {}
+    facts: list[dict[str, Any]] = []
     try:
         store = open_store(run.cohort, spec, run.config.augment, cache)
         for number, outer in enumerate(run.splits.outer):
@@ -237,16 +279,25 @@ def _train_all(run: Run, place: Place, on_step: Callable[[str, int, int], None])
                 run.cohort, outer, number, run.config, store, place, folder, step
             )
             if place.world.is_main:
-                facts = _finish_outer(run, number, members, place)
+                facts.append(_finish_outer(run, number, members, place))
     finally:
         cache.unlink(missing_ok=True)
     return facts
 
 
+def _warn_of_missing_classes(run: Run) -> None:
+    """Tell which validation and test parts lack a subtype: their mean AUC is over the others."""
+    labels = chosen_labels(run.cohort.manifest, run.config.label)
+    names = np.where(labels >= 0, np.array(SUBTYPES)[labels], "")
+    for missing in missing_classes(
+        run.splits, run.cohort.manifest.assign(chosen=names), "chosen", SUBTYPES
+    ):
+        log.warning("%s; its measures are over the other subtypes", missing)
+
+
 def _finish_outer(run: Run, number: int, members: Members, place: Place) -> dict[str, Any]:
     """Join the members of one outer split, fix the threshold out of fold, predict the test part."""
     from atypia.ensemble import Ensemble, p_atypical
-    from atypia.training.targets import chosen_labels
 
     manifest, config = run.cohort.manifest, run.config
     folder = run.outer_folder(number)
@@ -277,6 +328,7 @@ def _finish_outer(run: Run, number: int, members: Members, place: Place) -> dict
             "cohort": run.cohort.name,
             "cohort_sha256": run.cohort.sha256,
             "label": config.label,
+            "target": config.target.model_dump(mode="json"),
             "seed": config.seed,
             "split": run.splits.kind,
             "outer": number,
@@ -286,7 +338,7 @@ def _finish_outer(run: Run, number: int, members: Members, place: Place) -> dict
     ensemble.save(folder / "model")
     ensemble.to(place.device, place.precision)
     test = np.flatnonzero(rows(manifest, run.splits.outer[number].test))
-    items = find_items([run.cohort.path], mpp=float("nan"))  # a cohort knows its own
+    items = find_items([run.cohort.path], mpp=None)
     table, _ = predict_items(ensemble, [items[row] for row in test])
     write_predictions(folder / "predictions-test.csv", table.assign(fold=number))
     return facts
@@ -295,7 +347,7 @@ def _finish_outer(run: Run, number: int, members: Members, place: Place) -> dict
 # --- Evaluate, report, compare --------------------------------------------------------------------
 
 
-def _evaluate_run(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
+def _evaluate_run(run: Run, facts: list[dict[str, Any]]) -> dict[str, Any]:
     """Score the test predictions, and for model choice the out-of-fold ones."""
     n_outer = len(run.splits.outer)
     if n_outer > 1:
@@ -311,11 +363,14 @@ def _evaluate_run(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
         "resamples": run.config.resamples,
         "seed": run.config.seed,
     }
-    threshold = facts["threshold_atypical"] if n_outer == 1 else None
+    threshold = facts[0]["threshold_atypical"] if n_outer == 1 else None
     for number in range(n_outer):
         folder = run.outer_folder(number)
         out_of_fold = read_predictions(folder / "predictions-oof.csv")
-        write_json(folder / "metrics-oof.json", evaluate_predictions(out_of_fold, **options))
+        scores = evaluate_predictions(out_of_fold, **options)
+        # The fold that chose a checkpoint is no fair judge of it.
+        scores["optimistic"] = run.config.optim.select == "best"
+        write_json(folder / "metrics-oof.json", scores)
     metrics = evaluate_predictions(read_predictions(run.folder), threshold=threshold, **options)
     write_json(run.folder / "metrics.json", metrics)
     return metrics
@@ -326,13 +381,14 @@ def write_report(folder: Path, cohort: Cohort | None = None) -> Path:
 
     Args:
         folder: The run.
-        cohort: For the images of patches; without it the report has none.
+        cohort: For the images of patches; None looks for it where it was when the run began.
 
     Raises:
         InputError: The folder holds no finished run.
     """
     metrics = read_json(folder / "metrics.json")
     run = read_json(folder / "run.json")
+    cohort = cohort or _cohort_of(folder, run)
     outer = sorted(folder.glob("outer-*")) or [folder]
     histories = [h for o in outer for h in sorted(o.glob("fold-*/history.csv"))]
     oof = folder / "predictions-oof.csv"
@@ -353,6 +409,20 @@ def write_report(folder: Path, cohort: Cohort | None = None) -> Path:
         folder / "report.html",
     )
     return folder / "report.html"
+
+
+def _cohort_of(folder: Path, run: dict[str, Any]) -> Cohort | None:
+    """Open the cohort of a run where it was; None, with a warning, if it is not there now."""
+    path = Path(os.path.normpath(folder / run["cohort"].get("path", "")))
+    try:
+        cohort = Cohort.open(path)
+    except InputError:
+        log.warning("No cohort at %s: the report has no images. Give --cohort.", path)
+        return None
+    if cohort.sha256 != run["cohort"]["sha256"]:
+        log.warning("%s is not the cohort of this run: the report has no images.", path)
+        return None
+    return cohort
 
 
 def _patch_reader(cohort: Cohort) -> Callable[[Sequence[str]], list[npt.NDArray[np.uint8]]]:
@@ -407,7 +477,7 @@ def predict(
     out: Path,
     model: Path,
     *,
-    mpp: float = 0.25,
+    mpp: float | None = None,
     device: str = "auto",
     skip_bad: bool = False,
     on_start: OnDone = silent,

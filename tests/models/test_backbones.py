@@ -84,7 +84,7 @@ def test_the_packaged_weights_fit_tensor_by_tensor() -> None:
 
 
 def test_without_any_weights_all_three_ways_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbones, "find_packaged_weights", lambda name: None)
+    monkeypatch.setattr(backbones, "find_packaged_weights", lambda _: None)
     with pytest.raises(InputError) as caught:
         make_backbone("tf_efficientnet_lite0", size_px=96, pretrained=True)
     text = str(caught.value)

@@ -30,7 +30,7 @@ def test_plain_cross_entropy_is_torchs(batch: tuple[torch.Tensor, torch.Tensor])
     torch.testing.assert_close(loss(logits, soft), functional.cross_entropy(logits, soft))
 
 
-def test_balanced_weights_are_scikit_learns(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_balanced_weights_are_scikit_learns() -> None:
     from sklearn.utils.class_weight import compute_class_weight
 
     labels = torch.repeat_interleave(torch.arange(8), MASS.long()).numpy()

@@ -25,7 +25,7 @@ def test_a_rater_and_agreement() -> None:
 
 
 def test_an_unknown_rater_is_told_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match="expert1.*expert3"):
+    with pytest.raises(InputError, match=r"expert1.*expert3"):
         chosen_labels(MANIFEST, "expert3")
 
 

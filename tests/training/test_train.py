@@ -26,7 +26,9 @@ from atypia.training import fit as fit_module
 
 
 def weights(run: Path) -> dict[str, str]:
-    return {str(p.relative_to(run)): sha256_file(p) for p in sorted(run.rglob("member*.safetensors"))}
+    return {
+        str(p.relative_to(run)): sha256_file(p) for p in sorted(run.rglob("member*.safetensors"))
+    }
 
 
 def test_a_run_leaves_everything_that_the_design_names(run_folder: Path) -> None:
@@ -82,7 +84,7 @@ LONGER = ("optim.epochs=6", "optim.head_epochs=1", "optim.ema=0.9", "model.drop_
 def test_a_killed_run_resumes_to_the_same_weights(
     cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...]
 ) -> None:
-    """SIGKILL three times, at moments that differ; the end is bit for bit the undisturbed one."""
+    """SIGKILL twice, in the middle of a member; the end is bit for bit the undisturbed one."""
     settings = (*tiny, *LONGER)
     pipeline.train(cohort_folder, tmp_path / "whole", load_config("quick", settings))
     out = tmp_path / "killed"
@@ -110,6 +112,80 @@ def test_a_killed_run_resumes_to_the_same_weights(
             columns=["seconds", "wait_fraction", "augment_fraction"]
         ),
     )
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL at one chosen line."""
+
+
+@pytest.mark.parametrize("after", ["save_checkpoint", "write_history", "replace", "write_json"])
+@pytest.mark.parametrize("select", ["best", "last"])
+def test_a_kill_at_the_end_of_a_member_loses_nothing(
+    cohort_folder: Path,
+    tmp_path: Path,
+    tiny: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    after: str,
+    select: str,
+) -> None:
+    """Whichever of the last writes was done, the run resumes and the member is there."""
+    config = load_config("quick", [*tiny, "optim.epochs=1", f"optim.select={select}"])
+
+    def killed(original):  # type: ignore[no-untyped-def]
+        def wrapper(*args, **kwargs):  # type: ignore[no-untyped-def]
+            original(*args, **kwargs)
+            if after != "replace" or "member" in str(args[-1]):
+                raise Killed
+
+        return wrapper
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        owner = Path if after == "replace" else fit_module
+        patch.setattr(owner, after, killed(getattr(owner, after)))
+        with pytest.raises(Killed):
+            pipeline.train(cohort_folder, out, config)
+    pipeline.train(cohort_folder, out, None, resume=True)
+    assert read_json(out / "run.json")["status"] == "finished"
+    assert len(pd.read_csv(out / "fold-0" / "history.csv")) == 1
+    assert not list(out.rglob("*.pt"))
+
+
+def test_weights_that_are_not_finite_are_never_saved(
+    cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last step of an epoch may spoil the weights after its loss was fine."""
+    steps = 0
+    original = torch.optim.AdamW.step
+
+    def spoiling(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        nonlocal steps
+        result = original(self, *args, **kwargs)
+        steps += 1
+        if steps == 6:  # the last of epoch 2
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].fill_(float("nan"))
+        return result
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", spoiling)
+        with pytest.raises(TrainingError, match="end of epoch 2"):
+            pipeline.train(cohort_folder, out, load_config("quick", tiny))
+    pipeline.train(cohort_folder, out, None, resume=True)
+    assert np.isfinite(read_predictions(out).probabilities).all()
+
+
+def test_a_changed_member_file_is_refused(
+    cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...]
+) -> None:
+    out = tmp_path / "run"
+    pipeline.train(cohort_folder, out, load_config("quick", tiny))
+    with (out / "fold-0" / "member.safetensors").open("r+b") as stream:
+        stream.seek(-1, 2)
+        stream.write(b"x")
+    with pytest.raises(TrainingError, match="is not what"):
+        pipeline.train(cohort_folder, out, None, resume=True)
 
 
 def test_a_finished_fold_is_not_trained_again(
@@ -215,21 +291,22 @@ def test_a_loss_that_is_not_finite_stops_with_the_checkpoint_good(
     assert len(read_json(out / "run.json")["sessions"]) == 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_full_disk_stops_with_the_checkpoint_good(
     cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saves = 0
-    original = torch.save
+    original = os.fsync
 
-    def full(content: object, stream: object) -> None:
+    def full(descriptor: int) -> None:
         nonlocal saves
-        saves += 1
+        name = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        saves += ".checkpoint.pt." in name
         if saves == 2:
-            stream.write(b"half")  # type: ignore[attr-defined]
             raise OSError(28, "No space left on device")
-        original(content, stream)
+        original(descriptor)
 
-    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(os, "fsync", full)
     out = tmp_path / "run"
     with pytest.raises(AtypiaError, match="No space left") as caught:
         pipeline.train(cohort_folder, out, load_config("quick", tiny))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from atypia.data.images import read_patch
-from atypia.errors import InputError, Problem
+from atypia.errors import AtypiaError, InputError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +47,7 @@ def open_store(
     """Decode the part of each patch that training can reach.
 
     Patches of different resolution are brought to one: the finest of them, but no finer than the
-    network needs.
+    network needs. Those of one resolution stay as they are.
 
     Args:
         cohort: Its patches must reach at least over the field of view.
@@ -59,30 +60,52 @@ def open_store(
         InputError: Lists every patch that cannot be read or is smaller than the field of view.
     """
     mpps = cohort.manifest["mpp"].to_numpy(dtype=float)
-    mpp = max(float(mpps.min()), spec.field_of_view_um / spec.size_px)
-    if np.allclose(mpps, mpps[0]) and mpps[0] <= mpp <= 1.25 * mpps[0]:
-        mpp = float(mpps[0])  # a resampling for so little would only blur
+    mpp = float(mpps[0])
+    if not np.allclose(mpps, mpp):
+        mpp = max(float(mpps.min()), spec.field_of_view_um / spec.size_px)
     field = spec.field_of_view_um
     if augment is not None:
         field *= (1 + augment.scale) * (math.sqrt(2) if augment.rotate else 1)
         field += 2 * augment.shift_um
     paths = cohort.image_paths()
-    extents = _extents_um(paths, mpps, spec)
-    side = int(min(math.ceil(field / mpp), math.floor(extents.min() / mpp + 1e-6)))
+    smallest = math.floor(_extents_um(paths, mpps, spec).min() / mpp + 1e-6)
+    side = min(math.ceil(field / mpp), smallest)
+    side -= (smallest - side) % 2  # an odd margin would shift the centre by half a pixel
     shape = (len(paths), side, side, 3)
     pixels: npt.NDArray[np.uint8]
     if math.prod(shape) <= IN_MEMORY_BYTES:
         pixels = np.empty(shape, np.uint8)
     else:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.lib.format.open_memmap(cache, mode="w+", dtype=np.uint8, shape=shape)
+        pixels = _allocate(cache, shape)
 
-    def decode(i: int) -> None:
-        pixels[i] = central_window(read_patch(paths[i]), float(mpps[i]), mpp, side)
+    def decode(i: int) -> list[Problem]:
+        try:
+            pixels[i] = central_window(read_patch(paths[i]), float(mpps[i]), mpp, side)
+        except InputError as error:
+            return error.problems
+        return []
 
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter's lock
-        list(pool.map(decode, range(len(paths))))
+        problems = [p for found in pool.map(decode, range(len(paths))) for p in found]
+    if problems:
+        raise InputError(problems)
     return PatchStore(pixels, mpp)
+
+
+def _allocate(file: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Make an array in a file whose space is really there: a sparse one would crash later."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with file.open("r+b") as stream:
+                os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+    except OSError as error:
+        raise AtypiaError(
+            f"{file}: {math.prod(shape) / 1e9:.1f} GB for the decoded patches could not be had: "
+            f"{error.strerror or error}."
+        ) from error
+    return pixels
 
 
 def central_window(
@@ -105,8 +128,14 @@ def _extents_um(
     problems = []
     extents = np.empty(len(paths))
     for i, (path, mpp) in enumerate(zip(paths, mpps, strict=True)):
-        with Image.open(path) as image:
-            extents[i] = min(image.size) * mpp
+        try:
+            with Image.open(path) as image:
+                extents[i] = min(image.size) * mpp
+        except OSError as error:
+            problems.append(
+                Problem(f"expected an image but it cannot be read ({error}).", str(path))
+            )
+            continue
         if extents[i] < spec.field_of_view_um - 1e-6:
             problems.append(
                 Problem(

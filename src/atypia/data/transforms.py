@@ -44,6 +44,10 @@ def sample_field(
     """
     batch, height, width, _ = pixels.shape
     images = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255  # (B, 3, H, W)
+    shrink = mpp * spec.size_px / spec.field_of_view_um
+    if shrink < 0.8:  # bilinear samples that far apart would skip pixels and alias
+        size = [round(height * shrink), round(width * shrink)]
+        images = functional.interpolate(images, size, mode="bilinear", antialias=True)
     if placement is None:
         placement = torch.eye(2, 3, device=pixels.device).expand(batch, 2, 3)
     field_px = spec.field_of_view_um / mpp
@@ -83,7 +87,8 @@ class Augmenter:
         # Normal numbers are drawn once; a sample's noise is a window of them at a random place.
         # Fresh numbers for every pixel would cost a tenth of a training step on a CPU.
         bank = np.random.Generator(np.random.Philox(key=[seed, 2**63 - 1]))
-        self._noise = torch.from_numpy(bank.standard_normal(_NOISE_BANK, dtype=np.float32))
+        size = max(_NOISE_BANK, 6 * spec.size_px**2)
+        self._noise = torch.from_numpy(bank.standard_normal(size, dtype=np.float32))
 
     def __call__(
         self,
@@ -137,7 +142,7 @@ class Augmenter:
 
     def _jitter_stain(self, images: torch.Tensor, uniform: npt.NDArray[np.float64]) -> torch.Tensor:
         strength = self.config.optical_density * np.sqrt(3)  # of a uniform draw with that deviation
-        draws = torch.from_numpy((2 * uniform - 1) * strength).to(images)
+        draws = torch.from_numpy((2 * uniform - 1) * strength).float().to(images.device)
         factor = (1 + draws[:, :3]).clamp_min(0.1)[..., None, None]
         offset = draws[:, 3:, None, None] / 10
         density = -torch.log(images.clamp(1 / 256, 1))
@@ -145,7 +150,8 @@ class Augmenter:
 
     def _add_noise(self, images: torch.Tensor, uniform: npt.NDArray[np.float64]) -> torch.Tensor:
         size = images[0].numel()
-        starts = (uniform[:, 0] * (_NOISE_BANK - size)).astype(int)
+        self._noise = self._noise.to(images.device)
+        starts = (uniform[:, 0] * (len(self._noise) - size)).astype(int)
         noise = torch.stack([self._noise[s : s + size].view(images.shape[1:]) for s in starts])
-        deviation = torch.from_numpy(uniform[:, 1] * self.config.noise).to(images)
-        return images + deviation[:, None, None, None] * noise.to(images)
+        deviation = torch.from_numpy(uniform[:, 1] * self.config.noise).float().to(images.device)
+        return images + deviation[:, None, None, None] * noise

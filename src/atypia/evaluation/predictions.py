@@ -117,7 +117,8 @@ class Predictions:
         """Subtype indices (N,) by a named choice, :data:`UNKNOWN` where a row has none.
 
         Args:
-            label: A rater, or ``agreed``: where all raters gave the same subtype.
+            label: A rater, or ``agreed``: where at least two raters gave a subtype, and all who did
+                gave the same.
 
         Raises:
             InputError: The table has no such subtypes.
@@ -126,7 +127,10 @@ class Predictions:
             return self.labels[label]
         if label == AGREED and self.labels:
             every = np.stack(list(self.labels.values()))
-            return np.where((every == every[0]).all(0), every[0], UNKNOWN)
+            first = every.max(0)  # of those who gave one; UNKNOWN is below every index
+            agreed = ((every == first) | (every == UNKNOWN)).all(0)
+            agreed &= (every != UNKNOWN).sum(0) > 1
+            return np.where(agreed, first, UNKNOWN)
         raise InputError(
             f"expected a label out of {list(self.label_choices)} but got {label!r}. "
             "A table offers one label per column label_<rater>, and 'agreed' for where they agree"

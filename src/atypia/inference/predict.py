@@ -5,6 +5,8 @@ Patches are decoded in threads and classified in chunks, so memory does not grow
 
 from __future__ import annotations
 
+import logging
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 CHUNK = 256
 
+log = logging.getLogger("atypia")
+
 
 @dataclass(frozen=True)
 class Item:
@@ -41,12 +45,12 @@ class Item:
     """Further cells of its row: patient, domain, labels."""
 
 
-def find_items(inputs: Sequence[Path], mpp: float) -> list[Item]:
+def find_items(inputs: Sequence[Path], mpp: float | None) -> list[Item]:
     """List what to classify.
 
     Args:
         inputs: Images, stacks, folders (read recursively) or cohort folders.
-        mpp: µm per pixel of everything that is not in a cohort.
+        mpp: µm per pixel of everything that is not in a cohort; None if all is.
 
     Raises:
         InputError: Lists every input that does not exist or holds no image, and every patch id
@@ -54,20 +58,29 @@ def find_items(inputs: Sequence[Path], mpp: float) -> list[Item]:
     """
     items: list[Item] = []
     problems: list[Problem] = []
+    if mpp is not None and not 0.01 <= mpp <= 10:
+        problems.append(Problem(f"--mpp: expected µm per pixel (0.01 to 10) but got {mpp:g}."))
     for path in inputs:
         if (path / "cohort.json").is_file():
             items += _cohort_items(Cohort.open(path))
+        elif not path.exists():
+            problems.append(Problem("does not exist.", str(path)))
+        elif mpp is None:
+            what = "does not tell its µm per pixel, which a model must know. Give --mpp."
+            problems.append(Problem(what, str(path)))
         elif path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            files = sorted(p for p in path.rglob("*") if p.is_file())
+            found = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
+            if len(found) < len(files):
+                log.warning("%s: %d files are no images", path, len(files) - len(found))
             if not found:
                 problems.append(
                     Problem("expected images in this folder but found none.", str(path))
                 )
-            items += [_item(p.relative_to(path).with_suffix("").as_posix(), p, mpp) for p in found]
-        elif path.is_file():
-            items.append(_item(path.stem, path, mpp))
+            names = [file.relative_to(path).with_suffix("").as_posix() for file in found]
+            items += [_item(name, file, mpp) for name, file in zip(names, found, strict=True)]
         else:
-            problems.append(Problem("does not exist.", str(path)))
+            items.append(_item(path.stem, path, mpp))
     first: dict[str, Path] = {}
     for item in items:
         if item.patch_id in first:
@@ -154,7 +167,15 @@ def _decode(item: Item, model: Ensemble) -> tuple[list[npt.NDArray[np.uint8]], l
             f"{item.mpp:g} µm per pixel. Is the resolution (--mpp) right?"
         )
         return [], [Problem(what, str(item.path))]
-    return pages, []
+    side = math.ceil(needed / item.mpp)
+    return [_central_part(page, side) for page in pages], []
+
+
+def _central_part(page: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
+    """Cut a page much larger than the field of view down to twice the field; saves memory."""
+    height, width, _ = page.shape
+    top, left = max(0, height // 2 - side), max(0, width // 2 - side)
+    return np.ascontiguousarray(page[top : height - top, left : width - left])
 
 
 def _classify(

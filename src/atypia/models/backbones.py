@@ -91,7 +91,8 @@ def make_backbone(
         set_input_size(img_size=size_px)
     scaling = resolve_data_config({}, model=module)  # type: ignore[no-untyped-call]
     origin = _load_weights(module, name, weights) if pretrained else "random"
-    n_features: Any = module.num_features
+    # Some heads have a layer of their own before the classes.
+    n_features: Any = getattr(module, "head_hidden_size", None) or module.num_features
     return Backbone(module, n_features, scaling["mean"], scaling["std"], origin)
 
 

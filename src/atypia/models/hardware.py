@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 
@@ -44,6 +45,14 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         )
         return torch.bfloat16 if native else torch.float32
     return torch.bfloat16 if name == "bf16" else torch.float32
+
+
+def make_deterministic(device: torch.device) -> None:
+    """Choose algorithms that give the same bits each time, where a GPU has both kinds."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def cpu_multiplies_bf16() -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +23,19 @@ class Progress:
 
     epoch: int = 0
     """Epochs done."""
-    best_loss: float = float("inf")
-    best_epoch: int = -1
+    best_loss: float = math.inf
+    phase: str = ""
+    phase_best_loss: float = math.inf
+    phase_best_epoch: int = 0
     history: list[dict[str, float | int | str]] = field(default_factory=list)
 
 
 def save_checkpoint(file: Path, progress: Progress, tensors: dict[str, Any]) -> None:
     """Replace the checkpoint atomically: a kill or a full disk leaves the one before."""
+    content = io.BytesIO()  # torch hides the cause when it writes to a full disk itself
+    torch.save({"progress": vars(progress), **tensors}, content)
     with atomic_write(file, "wb") as stream:
-        torch.save({"progress": vars(progress), **tensors}, stream)
+        stream.write(content.getbuffer())
 
 
 def load_checkpoint(file: Path) -> tuple[Progress, dict[str, Any]]:

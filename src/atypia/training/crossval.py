@@ -10,10 +10,11 @@ import numpy as np
 
 from atypia.data.splits import rows
 from atypia.ensemble import load_network, predict_network
+from atypia.errors import InputError, TrainingError
 from atypia.labels import N_SUBTYPES
 from atypia.models.network import make_network
 from atypia.progress import OnStep, silent
-from atypia.runs import read_json, sha256_file, write_json
+from atypia.runs import read_json, sha256_file
 from atypia.training.fit import MemberTask, fit
 from atypia.training.targets import chosen_labels, require_every_class, soft_targets
 
@@ -54,7 +55,7 @@ def member_tasks(
     """Divide the training patients of outer split `number` among the members.
 
     Raises:
-        InputError: A member's training part lacks a subtype.
+        InputError: A member's training part lacks a subtype, or its validation part any label.
     """
     labels = chosen_labels(cohort.manifest, config.label)
     targets = soft_targets(cohort.manifest, labels, config.target)
@@ -64,6 +65,11 @@ def member_tasks(
         train = np.flatnonzero(rows(cohort.manifest, train_patients) & (labels >= 0))
         valid = np.flatnonzero(rows(cohort.manifest, valid_patients) & (labels >= 0))
         require_every_class(labels[train], f"training part of member {i}, outer split {number}")
+        if not len(valid):
+            raise InputError(
+                f"validation part of member {i}, outer split {number}: expected labelled figures "
+                "but found none. Use fewer members (ensemble.members) or another seed."
+            )
         seed = int(np.random.SeedSequence([config.seed, number, i]).generate_state(1)[0]) >> 1
         tasks.append(MemberTask(f"member {i}", train, valid, targets, labels, seed))
     return tasks
@@ -107,20 +113,15 @@ def train_members(
                 len(task.train_rows),
                 len(task.valid_rows),
             )
-            origin = fit(
-                task,
-                config,
-                store,
-                place,
-                member_folder,
-                on_step,
-            )
-            if place.world.is_main:
-                write_json(record, {"initial_weights": origin, "sha256": sha256_file(weights)})
-            place.world.barrier()
+            fit(task, config, store, place, member_folder, on_step)
         else:
-            origin = read_json(record)["initial_weights"]
             log.info("%s: already trained", task.name)
+        done = read_json(record)
+        if sha256_file(weights) != done["sha256"]:
+            raise TrainingError(
+                f"{weights} is not what {record} says. Remove {member_folder} to train it again."
+            )
+        origin = done["initial_weights"]
         network = load_network(config.model, spec, weights)
         network.to(place.device)
         networks.append(network)
@@ -128,12 +129,13 @@ def train_members(
         held_out = np.flatnonzero(rows(cohort.manifest, outer.inner[i]))
         answers[held_out] = predict_network(
             network,
-            store.pixels[held_out],
+            store.pixels,
             store.mpp,
             spec,
             device=place.device,
             precision=place.precision,
             tta=config.ensemble.tta,
+            rows=held_out,
         )
         fold_of[held_out] = i
     oof_rows = np.flatnonzero(fold_of >= 0)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,9 +41,22 @@ class World:
         distributed.all_gather_object(values, value)
         return values
 
+    def all_true(self, value: bool) -> bool:
+        """Whether every process says so; all get the same answer, so all stop or none."""
+        return all(self.gather(value)) if self.size > 1 else value
+
+    def synchronise_buffers(self, *networks: nn.Module | None) -> None:
+        """Take the first process's buffers: each has its own running means of batches."""
+        if self.size > 1:
+            for network in networks:
+                for buffer in network.buffers() if network is not None else ():
+                    distributed.broadcast(buffer, 0)
+
     def device(self, device: torch.device) -> torch.device:
         """Give this process its own GPU, where there are GPUs."""
-        return torch.device("cuda", self.local_rank) if device.type == "cuda" else device
+        if self.size > 1 and device.type == "cuda":
+            return torch.device("cuda", self.local_rank)
+        return device
 
 
 @contextmanager
@@ -54,8 +68,13 @@ def world(device: torch.device) -> Iterator[World]:
     local_rank = int(os.environ["LOCAL_RANK"])
     if device.type == "cuda":
         torch.cuda.set_device(local_rank)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    distributed.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        # The others wait while the first one predicts and evaluates between outer splits.
+        timeout=timedelta(hours=12),
+    )
     try:
+        distributed.barrier()
         yield World(distributed.get_rank(), distributed.get_world_size(), local_rank)
     finally:
         distributed.destroy_process_group()

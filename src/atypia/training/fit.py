@@ -7,6 +7,7 @@ killed repeats the epoch it was in, with the same numbers.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
@@ -27,6 +28,7 @@ from atypia.errors import InputError, TrainingError
 from atypia.evaluation.metrics import balanced_accuracy, confusion_matrix, one_vs_rest_auc
 from atypia.models.network import make_network
 from atypia.progress import OnStep, silent
+from atypia.runs import sha256_file, write_json
 from atypia.training.checkpoint import Progress, load_checkpoint, save_checkpoint, write_history
 from atypia.training.losses import SubtypeLoss
 
@@ -66,6 +68,8 @@ class Place:
     device: torch.device
     precision: torch.dtype
     world: World
+    layout: torch.memory_format = torch.channels_last
+    """Of images and kernels in memory; most networks are faster with channels last."""
 
 
 def fit(
@@ -75,8 +79,8 @@ def fit(
     place: Place,
     folder: Path,
     on_step: OnStep = silent,
-) -> str:
-    """Train one member and leave its weights in ``folder/member.safetensors``.
+) -> None:
+    """Train one member; leaves ``member.safetensors`` and, last, ``done.json`` in `folder`.
 
     Goes on from ``folder/checkpoint.pt`` where there is one.
 
@@ -87,9 +91,6 @@ def fit(
         place: Device, number format, processes.
         folder: Of this member.
         on_step: Called after each batch.
-
-    Returns:
-        Origin of the initial weights.
 
     Raises:
         InputError: Sizes that do not fit each other.
@@ -103,7 +104,7 @@ def fit(
         )
     torch.manual_seed(task.seed)
     network, spec, origin = make_network(config.model, config.input)
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(device, memory_format=place.layout)  # type: ignore[call-overload]
     average = (
         AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(optim.ema), use_buffers=True)  # type: ignore[no-untyped-call]
         if optim.ema
@@ -131,6 +132,8 @@ def fit(
         head_only = epoch < optim.head_epochs
         if phase != ("head" if head_only else "all"):
             phase = "head" if head_only else "all"
+            if progress.phase != phase:  # Keras, too, forgets the best loss when a fit begins anew
+                progress.phase, progress.phase_best_loss = phase, math.inf
             network.freeze_backbone(head_only)
             learner = _across_processes(network, world, device)
             optimizer, schedule = _optimizer(network, optim, head_only, batches)
@@ -140,7 +143,7 @@ def fit(
             saved = {}
 
         # Dropout and stochastic depth draw from torch's own generator.
-        torch.manual_seed(hash((task.seed, epoch, world.rank)) % 2**63)
+        torch.manual_seed(_seed_of(task.seed, epoch, world.rank))
         network.train()
         loss_of.train()
         started, waited, augmented, losses = time.perf_counter(), 0.0, 0.0, 0.0
@@ -154,7 +157,7 @@ def fit(
             waited += time.perf_counter() - clock
             clock = time.perf_counter()
             images = augment(pixels, store.mpp, shown[step], passes[step])
-            images = images.contiguous(memory_format=torch.channels_last)
+            images = images.contiguous(memory_format=place.layout)
             augmented += time.perf_counter() - clock
             targets = torch.from_numpy(task.targets[task.train_rows[shown[step]]]).to(device)
 
@@ -172,11 +175,9 @@ def fit(
                     loss = loss_of(learner(part), targets[start : start + size])
                     (loss * (len(part) / len(images))).backward()
                 losses += loss.item() * len(part) / len(images)
-            if not math.isfinite(losses):
+            if not world.all_true(math.isfinite(losses)):
                 raise TrainingError(
-                    f"{task.name}: the loss is not finite in epoch {epoch + 1}, batch {step + 1}. "
-                    "The checkpoint of the epoch before is good. Try a smaller "
-                    "optim.learning_rate, optim.gradient_clip=1, or runtime.precision=fp32."
+                    _not_finite(task.name, f"in epoch {epoch + 1}, batch {step + 1}")
                 )
             if optim.gradient_clip is not None:
                 torch.nn.utils.clip_grad_norm_(network.parameters(), optim.gradient_clip)
@@ -189,7 +190,10 @@ def fit(
         seconds = time.perf_counter() - started
 
         kept: Network = average.module if average is not None else network  # type: ignore[assignment]
+        world.synchronise_buffers(network, average)
         scores = _validate(kept, loss_of, task, store, spec, place)
+        if not (math.isfinite(scores["valid_loss"]) and _is_finite(network)):
+            raise TrainingError(_not_finite(task.name, f"at the end of epoch {epoch + 1}"))
         rate = float(optimizer.param_groups[0]["lr"])
         if isinstance(schedule, ReduceLROnPlateau):
             schedule.step(scores["valid_loss"])
@@ -206,9 +210,12 @@ def fit(
                 "augment_fraction": round(augmented / seconds, 5),
             }
         )
+        if scores["valid_loss"] < progress.phase_best_loss:
+            progress.phase_best_loss = scores["valid_loss"]
+            progress.phase_best_epoch = progress.epoch
         better = scores["valid_loss"] < progress.best_loss
         if better:
-            progress.best_loss, progress.best_epoch = scores["valid_loss"], progress.epoch
+            progress.best_loss = scores["valid_loss"]
         if world.is_main:
             # The best weights first: if the run dies in between, the epoch is repeated and
             # writes the same file again.
@@ -229,16 +236,17 @@ def fit(
         _log_epoch(task.name, progress, n_epochs)
 
     if world.is_main:
-        if optim.select == "best":
-            (folder / "best.safetensors").replace(folder / "member.safetensors")
-        else:
-            save_network(
-                average.module if average is not None else network,  # type: ignore[arg-type]
-                folder / "member.safetensors",
-            )
+        # In this order, so that a kill in between leaves either a checkpoint or the record.
+        write_history(folder / "history.csv", progress)
+        weights, best = folder / "member.safetensors", folder / "best.safetensors"
+        if optim.select == "last":
+            save_network(average.module if average is not None else network, weights)  # type: ignore[arg-type]
+        elif best.is_file():  # else it has been renamed before a kill
+            best.replace(weights)
+        record = {"initial_weights": origin, "sha256": sha256_file(weights)}
+        write_json(folder / "done.json", record)
         checkpoint.unlink(missing_ok=True)
     world.barrier()
-    return origin
 
 
 def _plan(task: MemberTask, optim: OptimConfig, epoch: int) -> Any:
@@ -247,12 +255,28 @@ def _plan(task: MemberTask, optim: OptimConfig, epoch: int) -> Any:
     )
 
 
+def _not_finite(name: str, when: str) -> str:
+    return (
+        f"{name}: the loss or a weight is not finite {when}. The checkpoint of the epoch before is "
+        "good. Try a smaller optim.learning_rate, optim.gradient_clip=1, or "
+        "runtime.precision=fp32."
+    )
+
+
+def _is_finite(network: Network) -> bool:
+    return all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())
+
+
+def _seed_of(*parts: int) -> int:
+    """One well-mixed seed from several numbers."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
 def _stopped(progress: Progress, optim: OptimConfig) -> bool:
     """Whether early stopping ended the training of the whole network."""
     if optim.early_stopping is None or progress.epoch <= optim.head_epochs:
         return False
-    since = progress.epoch - max(progress.best_epoch, optim.head_epochs)
-    return since >= optim.early_stopping
+    return progress.epoch - progress.phase_best_epoch >= optim.early_stopping
 
 
 def _across_processes(
@@ -302,22 +326,23 @@ def _validate(
     parts = world.gather(
         predict_network(
             network,
-            store.pixels[mine],
+            store.pixels,
             store.mpp,
             spec,
             device=place.device,
             precision=place.precision,
+            rows=mine,
         )
     )
     probabilities = np.empty((len(task.valid_rows), parts[0].shape[1]), np.float32)
     for rank, part in enumerate(parts):
         probabilities[rank :: world.size] = part
-    loss_of.eval()
-    targets = torch.from_numpy(task.targets[task.valid_rows]).to(place.device)
-    log_p = torch.from_numpy(probabilities).to(place.device).clamp_min(1e-12).log()
+    loss_on_cpu = copy.deepcopy(loss_of).cpu().eval()  # alike in all processes, to the last bit
+    targets = torch.from_numpy(task.targets[task.valid_rows])
+    log_p = torch.from_numpy(probabilities).clamp_min(1e-12).log()
     labels = task.labels[task.valid_rows]
     return {
-        "valid_loss": float(loss_of(log_p, targets)),
+        "valid_loss": float(loss_on_cpu(log_p, targets)),
         "valid_mean_auc": float(np.nanmean(one_vs_rest_auc(labels, probabilities))),
         "valid_balanced_accuracy": float(
             balanced_accuracy(confusion_matrix(labels, probabilities.argmax(1)))[0]
