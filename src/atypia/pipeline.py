@@ -376,19 +376,25 @@ def _evaluate_run(run: Run, facts: list[dict[str, Any]]) -> dict[str, Any]:
     return metrics
 
 
-def write_report(folder: Path, cohort: Cohort | None = None) -> Path:
+def write_report(
+    folder: Path, cohort: Cohort | None = None, *, images: bool = True, out: Path | None = None
+) -> Path:
     """Rebuild ``report.html`` of a run folder from the files in it.
 
     Args:
         folder: The run.
         cohort: For the images of patches; None looks for it where it was when the run began.
+        images: False leaves the patches out.
+        out: The file; ``report.html`` in `folder` by default.
 
     Raises:
         InputError: The folder holds no finished run.
     """
     metrics = read_json(folder / "metrics.json")
     run = read_json(folder / "run.json")
-    cohort = cohort or _cohort_of(folder, run)
+    if images:
+        cohort = cohort or _cohort_of(folder, run)
+    out = out or folder / "report.html"
     outer = sorted(folder.glob("outer-*")) or [folder]
     histories = [h for o in outer for h in sorted(o.glob("fold-*/history.csv"))]
     oof = folder / "predictions-oof.csv"
@@ -404,11 +410,11 @@ def write_report(folder: Path, cohort: Cohort | None = None) -> Path:
             splits=read_json(folder / "splits.json"),
             config_yaml=(folder / "config.yaml").read_text("utf-8"),
             run=run,
-            patches=_patch_reader(cohort) if cohort is not None else None,
+            patches=_patch_reader(cohort) if images and cohort is not None else None,
         ),
-        folder / "report.html",
+        out,
     )
-    return folder / "report.html"
+    return out
 
 
 def _cohort_of(folder: Path, run: dict[str, Any]) -> Cohort | None:

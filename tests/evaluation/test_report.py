@@ -212,7 +212,7 @@ def test_summary_says_model_and_second_expert_in_words(full: ReportInput, text: 
         metrics["overall"]["mean_auc"],
         metrics["overall"]["balanced_accuracy"],
         metrics["raters"]["expert2"]["overall"]["balanced_accuracy"],
-        metrics["binary"]["against"]["expert1"]["at_0.5"]["balanced_accuracy"],
+        metrics["binary"]["against"]["expert1"]["at_operating_point"]["balanced_accuracy"],
         metrics["raters"]["expert2"]["binary"]["balanced_accuracy"],
     ):
         told = f"{measure['value']:.3f} ({measure['low']:.3f}–{measure['high']:.3f})"

@@ -6,6 +6,8 @@ from importlib import resources
 from string import Template
 from typing import TYPE_CHECKING
 
+import yaml
+
 from atypia import __version__
 from atypia.evaluation import reference
 from atypia.evaluation.report import figures, tables
@@ -75,6 +77,7 @@ def _header(report: ReportInput) -> Html:
         f"Cohort: {report.cohort}" if report.cohort else None,
         f"Split: {report.split_kind}" if report.split_kind else None,
         f"Scored against: {rater_name(report.metrics['label'])}",
+        _learned_from(report),
         report.date,
     ]
     return tag(
@@ -85,6 +88,19 @@ def _header(report: ReportInput) -> Html:
         _tiles(report),
         _disclaimer(),
     )
+
+
+def _learned_from(report: ReportInput) -> str | None:
+    """Name the raters behind the training targets, where the configuration is known."""
+    config = yaml.safe_load(report.config_yaml) if report.config_yaml else None
+    if not isinstance(config, dict) or "label" not in config:
+        return None
+    target = config.get("target", {})
+    learned = f"Learned from: {rater_name(config['label'])}"
+    if target.get("second_rater"):
+        share = f"{target['second_rater_mass']:.0%}"
+        learned += f" and, with {share} of the weight, {rater_name(target['second_rater'])}"
+    return learned
 
 
 def _disclaimer() -> Html:
@@ -116,7 +132,8 @@ def _summary(report: ReportInput) -> str:
     if binary:
         text += (
             "Asked only whether a figure is atypical or normal, the model reaches a balanced "
-            f"accuracy of {estimate(binary['at_0.5']['balanced_accuracy'])} at a threshold of 0.5"
+            f"accuracy of {estimate(binary['at_operating_point']['balanced_accuracy'])} at the "
+            "operating point that came with the predictions"
         )
         if rater:
             text += f", {name} {estimate(rater['binary']['balanced_accuracy'])}"
@@ -159,7 +176,7 @@ def _tiles(report: ReportInput) -> Html:
         ),
         tile(
             "Balanced accuracy, atypical or normal",
-            binary["at_0.5"]["balanced_accuracy"] if binary else None,
+            binary["at_operating_point"]["balanced_accuracy"] if binary else None,
             estimate_cell(rater["binary"]["balanced_accuracy"] if rater else None),
             reference.BINARY_BALANCED_ACCURACY,
         ),
