@@ -13,7 +13,7 @@ import torch
 from atypia.config import InputConfig, InputSpec, ModelConfig
 from atypia.data.cohort import Cohort
 from atypia.data.images import read_patch
-from atypia.ensemble import Ensemble, predict_network
+from atypia.ensemble import Decision, Ensemble, decide, predict_network
 from atypia.errors import InputError
 from atypia.evaluation.predictions import read_predictions
 from atypia.models.network import make_network
@@ -22,12 +22,15 @@ from atypia.models.network import make_network
 @pytest.fixture(scope="module")
 def ensemble() -> Ensemble:
     torch.manual_seed(0)
-    model = ModelConfig(backbone="test_efficientnet", pretrained=False)
+    model = ModelConfig(backbone="test_convnext", pretrained=False)
     size = InputConfig(field_of_view_um=18, size_px=32)
+    decision = Decision(prior=[1 / 8] * 8, power=0.5)
     made = [make_network(model, size) for _ in range(2)]
     for network, _, _ in made:
         torch.nn.init.normal_(network.head.weight, std=1.0)  # answers that differ
-    return Ensemble([network.eval() for network, _, _ in made], made[0][1], model, True, 0.4)
+    return Ensemble(
+        [network.eval() for network, _, _ in made], made[0][1], model, True, decision, 0.4
+    )
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +129,21 @@ def test_training_and_prediction_see_the_same_pixels(run_folder: Path, cohort_fo
 def test_a_bundle_can_be_moved(run_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(run_folder / "model", tmp_path / "elsewhere")
     assert isinstance(Ensemble.load(tmp_path / "elsewhere").spec, InputSpec)
+
+
+def test_decisions_between_the_most_probable_and_the_most_supported() -> None:
+    probabilities = np.array([[0.3, 0.6, 0.1, 0, 0, 0, 0, 0]])
+    prior = np.array([0.1, 0.7, 0.04, 0.04, 0.03, 0.03, 0.03, 0.03])
+    assert decide(probabilities, prior, 0)[0] == 1
+    assert decide(probabilities, prior, 0.5)[0] == 0
+    # With power 1 the expected balanced accuracy is the largest of all rules.
+    rng = np.random.default_rng(0)
+    truth = rng.choice(8, p=prior, size=20_000)
+    evidence = rng.normal(size=(20_000, 8)) + 1.5 * np.eye(8)[truth]
+    posterior = np.exp(1.5 * evidence) * prior
+    posterior /= posterior.sum(axis=1, keepdims=True)
+    reached = [
+        np.mean([(decide(posterior, prior, power)[truth == c] == c).mean() for c in range(8)])
+        for power in (0, 0.5, 1)
+    ]
+    assert reached == sorted(reached)

@@ -99,8 +99,6 @@ class LossConfig(_Frozen):
     """Focusing parameter of the focal loss (Lin et al. 2017)."""
     class_weights: Literal["none", "balanced"] = "none"
     """``balanced``: n / (classes x n_class), from the training part of each fold."""
-    logit_adjustment: Annotated[float, Field(ge=0, le=2)] = 0.0
-    """tau of the logit-adjusted loss (Menon et al. 2021): adds tau x log prior in training."""
 
 
 class AugmentConfig(_Frozen):
@@ -161,6 +159,10 @@ class EnsembleConfig(_Frozen):
     """Inner patient-level folds; each member validates on another one."""
     tta: bool = False
     """Average over the eight rotations and flips of a patch."""
+    prior_power: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The predicted subtype is the one with the largest p / frequency**prior_power: 0 is the most
+    probable one, 1 the one that the patch speaks for most (Menon et al. 2021, post-hoc logit
+    adjustment). The probabilities themselves are not changed."""
 
 
 class RuntimeConfig(_Frozen):

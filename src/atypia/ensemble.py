@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import BaseModel, Field, ValidationError, field_validator
 from safetensors.torch import load_file, save
@@ -26,8 +27,6 @@ from atypia.runs import atomic_write, read_json, sha256_file, write_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy.typing as npt
-
 FORMAT_VERSION: Final = 1
 
 
@@ -36,6 +35,18 @@ class MemberFile(BaseModel):
 
     file: Annotated[str, Field(pattern=r"^[\w-]+\.safetensors$")]
     sha256: str
+
+
+class Decision(BaseModel):
+    """From probabilities to one subtype; fixed on the training part."""
+
+    prior: Annotated[list[float], Field(min_length=N_SUBTYPES, max_length=N_SUBTYPES)]
+    """Frequency of each subtype among the training labels."""
+    power: float
+
+    def subtypes(self, probabilities: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
+        """Predicted subtype indices, (N,), from probabilities (N, 8); see :func:`decide`."""
+        return decide(probabilities, np.array(self.prior), self.power)
 
 
 class Thresholds(BaseModel):
@@ -56,6 +67,7 @@ class BundleHeader(BaseModel):
     members: Annotated[list[MemberFile], Field(min_length=1)]
     tta: bool
     calibration: dict[str, Any] = {"kind": "none"}
+    decision: Decision
     thresholds: Thresholds
     provenance: dict[str, Any]
     intended_use: str = "Research use. Not a medical device."
@@ -121,6 +133,7 @@ class Ensemble:
     spec: InputSpec
     model: ModelConfig
     tta: bool
+    decision: Decision
     threshold: float
     """A figure is called atypical from this p_atypical on; fixed on out-of-fold predictions."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -193,6 +206,7 @@ class Ensemble:
             network=self.model,
             members=files,
             tta=self.tta,
+            decision=self.decision,
             thresholds=Thresholds(atypical=self.threshold),
             provenance=dict(self.provenance),
         )
@@ -239,6 +253,7 @@ class Ensemble:
             spec=header.input,
             model=header.network,
             tta=header.tta,
+            decision=header.decision,
             threshold=header.thresholds.atypical,
             provenance=header.provenance,
         )
@@ -247,6 +262,26 @@ class Ensemble:
 def p_atypical(probabilities: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
     """Probability of an atypical figure, (N,), from subtype probabilities (N, 8)."""
     return np.asarray(probabilities[:, :N_ATYPICAL].sum(axis=1))
+
+
+def decide(
+    probabilities: npt.NDArray[np.floating[Any]], prior: npt.NDArray[np.floating[Any]], power: float
+) -> npt.NDArray[np.int64]:
+    """Choose the subtype with the largest p / prior**power.
+
+    The most probable subtype (power 0) is right most often; it is hardly ever a rare one. With
+    power 1 every subtype counts alike, which maximises the expected balanced accuracy if the
+    probabilities are right (post-hoc logit adjustment: Menon et al., ICLR 2021).
+
+    Args:
+        probabilities: (N, 8).
+        prior: (8,) frequency of each subtype, all above 0.
+        power: 0 to 1.
+
+    Returns:
+        (N,) indices into :data:`atypia.labels.SUBTYPES`.
+    """
+    return np.asarray((probabilities / prior**power).argmax(axis=1), dtype=np.int64)
 
 
 def save_network(network: Network, file: Path) -> None:

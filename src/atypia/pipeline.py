@@ -29,7 +29,7 @@ from atypia.evaluation.predictions import Predictions, read_predictions, write_p
 from atypia.evaluation.report import ReportInput, build_report
 from atypia.evaluation.thresholds import operating_point
 from atypia.inference.predict import find_items, predict_items, prediction_table
-from atypia.labels import N_ATYPICAL, SUBTYPES
+from atypia.labels import N_ATYPICAL, N_SUBTYPES, SUBTYPES
 from atypia.progress import OnDone, OnStep, silent
 from atypia.runs import describe_machine, read_json, versions, write_json, write_text
 from atypia.training.targets import chosen_labels
@@ -297,7 +297,7 @@ def _warn_of_missing_classes(run: Run) -> None:
 
 def _finish_outer(run: Run, number: int, members: Members, place: Place) -> dict[str, Any]:
     """Join the members of one outer split, fix the threshold out of fold, predict the test part."""
-    from atypia.ensemble import Ensemble, p_atypical
+    from atypia.ensemble import Decision, Ensemble, p_atypical
 
     manifest, config = run.cohort.manifest, run.config
     folder = run.outer_folder(number)
@@ -309,8 +309,14 @@ def _finish_outer(run: Run, number: int, members: Members, place: Place) -> dict
         manifest["patient_id"].to_numpy()[members.oof_rows][known],
         seed=config.seed,
     )
+    counts = np.bincount(labels[known], minlength=N_SUBTYPES)
+    decision = Decision(prior=(counts / counts.sum()).tolist(), power=config.ensemble.prior_power)
     out_of_fold = prediction_table(
-        manifest.iloc[members.oof_rows], members.oof_probabilities, threshold, members.oof_folds
+        manifest.iloc[members.oof_rows],
+        members.oof_probabilities,
+        decision,
+        threshold,
+        members.oof_folds,
     )
     write_predictions(folder / "predictions-oof.csv", out_of_fold)
     facts = {
@@ -323,6 +329,7 @@ def _finish_outer(run: Run, number: int, members: Members, place: Place) -> dict
         members.spec,
         config.model,
         config.ensemble.tta,
+        decision,
         threshold,
         {
             "cohort": run.cohort.name,

@@ -51,15 +51,11 @@ def test_focal_loss_of_two_classes_is_torchvisions() -> None:
     torch.testing.assert_close(loss(logits, targets), expected)
 
 
-def test_logit_adjustment_acts_in_training_only(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-    logits, labels = batch
-    one_hot = functional.one_hot(labels, 8).float()
-    loss = SubtypeLoss(LossConfig(logit_adjustment=1.0), MASS)
-    adjusted = functional.cross_entropy(logits + (MASS / MASS.sum()).log(), labels)
-    torch.testing.assert_close(loss.train()(logits, one_hot), adjusted)
-    torch.testing.assert_close(
-        loss.eval()(logits, one_hot), functional.cross_entropy(logits, labels)
-    )
+def test_the_prior_is_what_the_loss_sees() -> None:
+    plain = SubtypeLoss(LossConfig(), MASS)
+    torch.testing.assert_close(plain.prior, MASS / MASS.sum())
+    balanced = SubtypeLoss(LossConfig(class_weights="balanced"), MASS)
+    torch.testing.assert_close(balanced.prior, torch.full((8,), 1 / 8))
 
 
 def test_gradients_stay_finite_at_certainty() -> None:

@@ -10,11 +10,13 @@ depend neither on the order of samples, nor on the number of processes, nor on a
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.nn import functional
+from torchvision.transforms.v2.functional import gaussian_blur
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,10 +46,10 @@ def sample_field(
     """
     batch, height, width, _ = pixels.shape
     images = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255  # (B, 3, H, W)
-    shrink = mpp * spec.size_px / spec.field_of_view_um
-    if shrink < 0.8:  # bilinear samples that far apart would skip pixels and alias
-        size = [round(height * shrink), round(width * shrink)]
-        images = functional.interpolate(images, size, mode="bilinear", antialias=True)
+    step = spec.field_of_view_um / spec.size_px / mpp  # pixels of the patch from sample to sample
+    if step > 1.25:  # bilinear samples that far apart would skip pixels and alias
+        sigma = math.sqrt(step**2 - 1) / 2
+        images = gaussian_blur(images, 2 * math.ceil(3 * sigma) + 1, sigma)
     if placement is None:
         placement = torch.eye(2, 3, device=pixels.device).expand(batch, 2, 3)
     field_px = spec.field_of_view_um / mpp

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from atypia.ensemble import Ensemble
+    from atypia.ensemble import Decision, Ensemble
 
 CHUNK = 256
 
@@ -202,17 +202,22 @@ def _classify(
     for (_, mpp), members in groups.items():
         stack = np.stack([patches[i] for i in members])
         probabilities[members] = model.predict_proba(stack, mpp, batch_size)
-    yield prediction_table(pd.DataFrame(rows), probabilities, model.threshold)
+    yield prediction_table(pd.DataFrame(rows), probabilities, model.decision, model.threshold)
 
 
 def prediction_table(
-    about: pd.DataFrame, probabilities: npt.NDArray[np.float32], threshold: float, fold: Any = ""
+    about: pd.DataFrame,
+    probabilities: npt.NDArray[np.float32],
+    decision: Decision,
+    threshold: float,
+    fold: Any = "",
 ) -> pd.DataFrame:
     """Join what is known of patches with their probabilities, as ``predictions.csv`` has them.
 
     Args:
         about: (N rows) at least ``patch_id``; labels and votes are kept.
         probabilities: (N, 8).
+        decision: From probabilities to a subtype.
         threshold: A figure is called atypical from this p_atypical on.
         fold: Of each row, or of all.
     """
@@ -221,6 +226,6 @@ def prediction_table(
     table[list(PROBABILITY_COLUMNS)] = probabilities
     atypical = probabilities[:, [c.startswith("p_amf") for c in PROBABILITY_COLUMNS]].sum(axis=1)
     table["p_atypical"] = np.minimum(atypical, 1)
-    table["predicted_subtype"] = np.array(SUBTYPES)[probabilities.argmax(axis=1)]
+    table["predicted_subtype"] = np.array(SUBTYPES)[decision.subtypes(probabilities)]
     table["predicted_atypical"] = table["p_atypical"] >= threshold
     return table

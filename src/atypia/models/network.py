@@ -24,13 +24,21 @@ class Network(nn.Module):
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(n_features, N_SUBTYPES)
-        # Small weights and no bias: the first answer is close to "all eight are as likely".
         nn.init.trunc_normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Score images (B, 3, S, S) float32; returns logits (B, 8)."""
         return cast("torch.Tensor", self.head(self.dropout(self.backbone(images))))
+
+    def start_from(self, prior: torch.Tensor) -> None:
+        """Let the first answer be the class distribution (8,), not "all eight are as likely".
+
+        Else the first epochs are spent on learning how rare the rare classes are, at the cost of
+        their weights (Lin et al., ICCV 2017, section 3.3).
+        """
+        with torch.no_grad():
+            self.head.bias.copy_(prior.log())
 
     def freeze_backbone(self, frozen: bool) -> None:
         """Let only the head learn, or everything. A frozen backbone stays in evaluation mode."""

@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from atypia.data.loader import plan_epoch, prefetch
 from atypia.data.transforms import Augmenter
-from atypia.ensemble import predict_network, save_network
+from atypia.ensemble import decide, predict_network, save_network
 from atypia.errors import InputError, TrainingError
 from atypia.evaluation.metrics import balanced_accuracy, confusion_matrix, one_vs_rest_auc
 from atypia.models.network import make_network
@@ -104,14 +104,16 @@ def fit(
         )
     torch.manual_seed(task.seed)
     network, spec, origin = make_network(config.model, config.input)
+    mass = torch.from_numpy(task.targets[task.train_rows].sum(axis=0))
+    loss_of = SubtypeLoss(config.loss, mass)
+    network.start_from(loss_of.prior)
+    loss_of.to(device)
     network.to(device, memory_format=place.layout)  # type: ignore[call-overload]
     average = (
         AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(optim.ema), use_buffers=True)  # type: ignore[no-untyped-call]
         if optim.ema
         else None
     )
-    mass = torch.from_numpy(task.targets[task.train_rows].sum(axis=0))
-    loss_of = SubtypeLoss(config.loss, mass).to(device)
     augment = Augmenter(config.augment, spec, task.seed)
     batches = len(_plan(task, optim, 0).samples)
     n_epochs = optim.head_epochs + optim.epochs
@@ -145,7 +147,6 @@ def fit(
         # Dropout and stochastic depth draw from torch's own generator.
         torch.manual_seed(_seed_of(task.seed, epoch, world.rank))
         network.train()
-        loss_of.train()
         started, waited, augmented, losses = time.perf_counter(), 0.0, 0.0, 0.0
         plan = _plan(task, optim, epoch)
         mine = slice(world.rank, None, world.size)
@@ -191,7 +192,7 @@ def fit(
 
         kept: Network = average.module if average is not None else network  # type: ignore[assignment]
         world.synchronise_buffers(network, average)
-        scores = _validate(kept, loss_of, task, store, spec, place)
+        scores = _validate(kept, loss_of, task, store, spec, place, config.ensemble.prior_power)
         if not (math.isfinite(scores["valid_loss"]) and _is_finite(network)):
             raise TrainingError(_not_finite(task.name, f"at the end of epoch {epoch + 1}"))
         rate = float(optimizer.param_groups[0]["lr"])
@@ -319,6 +320,7 @@ def _validate(
     store: PatchStore,
     spec: InputSpec,
     place: Place,
+    prior_power: float,
 ) -> dict[str, float]:
     """Loss, mean AUC and balanced accuracy on the validation patients, without augmentation."""
     world = place.world
@@ -337,16 +339,15 @@ def _validate(
     probabilities = np.empty((len(task.valid_rows), parts[0].shape[1]), np.float32)
     for rank, part in enumerate(parts):
         probabilities[rank :: world.size] = part
-    loss_on_cpu = copy.deepcopy(loss_of).cpu().eval()  # alike in all processes, to the last bit
+    loss_on_cpu = copy.deepcopy(loss_of).cpu()  # alike in all processes, to the last bit
     targets = torch.from_numpy(task.targets[task.valid_rows])
     log_p = torch.from_numpy(probabilities).clamp_min(1e-12).log()
     labels = task.labels[task.valid_rows]
+    answers = decide(probabilities, loss_on_cpu.prior.numpy(), prior_power)
     return {
         "valid_loss": float(loss_on_cpu(log_p, targets)),
         "valid_mean_auc": float(np.nanmean(one_vs_rest_auc(labels, probabilities))),
-        "valid_balanced_accuracy": float(
-            balanced_accuracy(confusion_matrix(labels, probabilities.argmax(1)))[0]
-        ),
+        "valid_balanced_accuracy": float(balanced_accuracy(confusion_matrix(labels, answers))[0]),
     }
 
 

@@ -1,4 +1,4 @@
-"""Losses over soft targets: cross-entropy and focal loss, class weights, logit adjustment."""
+"""Losses over soft targets: cross-entropy and focal loss, class weights."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class SubtypeLoss(nn.Module):
         loss = - sum_c  t_c * w_c * (1 - p_c)^gamma * log p_c
 
     With gamma 0 it is the cross-entropy; otherwise the categorical focal loss (Lin et al., ICCV
-    2017). In training, tau * log(class frequency) is added to the logits (Menon et al., "Long-tail
-    learning via logit adjustment", ICLR 2021), so that the network itself, used without it, is
-    more even-handed to rare classes.
+    2017).
+
+    ``prior`` is the class distribution as the loss sees it: (8,), frequency times weight, sum 1.
 
     Args:
         config: Which loss.
@@ -35,14 +35,12 @@ class SubtypeLoss(nn.Module):
         weights = 1 / (len(prior) * prior) if balanced else torch.ones_like(prior)
         self.gamma = config.focal_gamma if config.kind == "focal" else 0.0
         self.weights: torch.Tensor
-        self.adjustment: torch.Tensor
+        self.prior: torch.Tensor
         self.register_buffer("weights", weights)
-        self.register_buffer("adjustment", config.logit_adjustment * prior.log())
+        self.register_buffer("prior", prior * weights / (prior * weights).sum())
 
     def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Mean over the batch of logits (B, 8) against targets (B, 8) whose rows sum to 1."""
-        if self.training:
-            logits = logits + self.adjustment
         log_p = logits.float().log_softmax(dim=1)
         terms = targets * self.weights * log_p
         if self.gamma:
