@@ -116,6 +116,8 @@ def train_members(
             fit(task, config, store, place, member_folder, on_step)
         else:
             log.info("%s: already trained", task.name)
+            if place.world.is_main:  # of a run that was killed between the last two writes
+                (member_folder / "checkpoint.pt").unlink(missing_ok=True)
         done = read_json(record)
         if sha256_file(weights) != done["sha256"]:
             raise TrainingError(

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from atypia.config import InputSpec, OptimConfig, TrainConfig
-    from atypia.data.loader import PatchStore
+    from atypia.data.loader import Epoch, PatchStore
     from atypia.models.network import Network
     from atypia.training.distributed import World
 
@@ -250,7 +250,7 @@ def fit(
     world.barrier()
 
 
-def _plan(task: MemberTask, optim: OptimConfig, epoch: int) -> Any:
+def _plan(task: MemberTask, optim: OptimConfig, epoch: int) -> Epoch:
     return plan_epoch(
         len(task.train_rows), optim.batch_size, optim.batches_per_epoch, task.seed, epoch
     )
