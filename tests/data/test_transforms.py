@@ -31,6 +31,11 @@ def test_without_resampling_the_field_is_the_central_crop() -> None:
     torch.testing.assert_close(field, expected, atol=1e-5, rtol=0)
 
 
+def test_a_resolution_from_a_table_is_as_good_as_any() -> None:
+    """Tables hand out NumPy's 64-bit numbers; they must not turn the images into 64-bit ones."""
+    assert sample_field(patches(1), np.float64(0.25), spec()).dtype == torch.float32
+
+
 def test_the_field_has_the_same_extent_at_any_resolution() -> None:
     """A disc of 4 µm radius covers the same share of the field whatever the patch's mpp."""
     shares = []

@@ -53,7 +53,9 @@ def sample_field(
     if placement is None:
         placement = torch.eye(2, 3, device=pixels.device).expand(batch, 2, 3)
     field_px = spec.field_of_view_um / mpp
-    extent = torch.tensor([[field_px / width], [field_px / height]], device=pixels.device)
+    extent = torch.tensor(
+        [[field_px / width], [field_px / height]], dtype=torch.float32, device=pixels.device
+    )
     grid = functional.affine_grid(
         placement * extent, [batch, 3, spec.size_px, spec.size_px], align_corners=False
     )
