@@ -118,8 +118,16 @@ class Killed(BaseException):
     """Stands for SIGKILL at one chosen line."""
 
 
-@pytest.mark.parametrize("after", ["save_checkpoint", "write_history", "replace", "write_json"])
-@pytest.mark.parametrize("select", ["best", "last"])
+@pytest.mark.parametrize(
+    ("after", "select"),
+    [
+        ("save_checkpoint", "last"),
+        ("write_history", "best"),
+        ("replace", "best"),
+        ("write_json", "best"),
+        ("write_json", "last"),
+    ],
+)
 def test_a_kill_at_the_end_of_a_member_loses_nothing(
     cohort_folder: Path,
     tmp_path: Path,
