@@ -11,10 +11,9 @@ scanner adds its blur, sharpening, colour response, noise and JPEG compression. 
 stain, cells, number of figures and class mix; two raters err independently, mostly between
 subtypes that look alike.
 
-LEARNABILITY (to be replaced by the figures of ``atypia demo``): on the default cohort, ``holdout``
-split, 180 test patches, label ``expert1``, a four-layer CNN trained from scratch for 20 epochs
-(90 s on one core) reached a mean AUC of 0.90, a balanced accuracy of 0.68 and an accuracy of 0.77;
-the second rater reached 0.67 and 0.70.
+It is learnable but not trivial. ``atypia demo`` (seed 0: three EfficientNet-Lite0, 8 epochs, 180
+test patches of 7 patients, label ``expert1``) reaches a mean AUC of 0.925 (0.886-0.978) and a
+balanced accuracy of 0.710 (0.611-0.859); the second rater reaches 0.672 (0.579-0.852).
 """
 
 from __future__ import annotations
