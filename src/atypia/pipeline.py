@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("atypia")
 
+CHOSEN = "chosen_label"
+
 
 # --- Train ----------------------------------------------------------------------------------------
 
@@ -146,31 +148,30 @@ def train(
         _require_shared_folder(out, processes)
         sessions = read_json(out / "run.json")["sessions"]
 
-        def close(status: str, **more: Any) -> None:
-            sessions.append(
-                {
-                    "started": started.isoformat(timespec="seconds"),
-                    "seconds": round(time.perf_counter() - clock, 1),
-                    "peak_memory_gb": round(peak_memory_bytes() / 1e9, 2),
-                }
-            )
-            write_json(out / "run.json", {**record, "status": status, "sessions": sessions, **more})
+        def note(status: str, **more: Any) -> None:
+            session = {
+                "started": started.isoformat(timespec="seconds"),
+                "seconds": round(time.perf_counter() - clock, 1),
+                "peak_memory_gb": round(peak_memory_bytes() / 1e9, 2),
+            }
+            told = {"status": status, "sessions": [*sessions, session], **more}
+            write_json(out / "run.json", record | told)
 
         try:
             facts = _train_all(run, place, on_step)
             metrics = _evaluate_run(run, facts)
-            write_json(out / "run.json", {**record, "sessions": sessions, "models": facts})
+            note("running", models=facts)  # the report tells of this session, too
             write_report(out, cohort)
         except BaseException as error:
             try:
-                close("failed", error=f"{type(error).__name__}: {error}")
+                note("failed", error=f"{type(error).__name__}: {error}")
             except AtypiaError as second:  # a full disk; the first error is the one to tell
                 log.warning("%s", second)
             raise
         finally:
             log.removeHandler(handler)
             handler.close()
-        close("finished", models=facts)
+        note("finished", models=facts)
         return metrics
 
 
@@ -203,13 +204,11 @@ def _run_splits(out: Path, cohort: Cohort, config: TrainConfig) -> Splits:
     """Read the run's splits, or make them by the configuration."""
     if (out / "splits.json").is_file():
         return Splits.read(out / "splits.json", cohort.manifest, cohort.sha256)
-    labels = chosen_labels(cohort.manifest, config.label)
-    names = np.where(labels >= 0, np.array(SUBTYPES)[labels], "")
     splits = make_splits(
-        cohort.manifest.assign(chosen=names),
+        _with_chosen_label(cohort, config.label),
         cohort.sha256,
         kind=config.split.kind,
-        label="chosen",
+        label=CHOSEN,
         seed=config.seed,
         folds=config.split.folds,
         repeats=config.split.repeats,
@@ -223,6 +222,12 @@ def _run_splits(out: Path, cohort: Cohort, config: TrainConfig) -> Splits:
             f"but got {config.ensemble.members}."
         )
     return splits
+
+
+def _with_chosen_label(cohort: Cohort, label: str) -> pd.DataFrame:
+    """Add the column :data:`CHOSEN` to a copy of the manifest: the label that a run uses."""
+    labels = chosen_labels(cohort.manifest, label)
+    return cohort.manifest.assign(**{CHOSEN: np.where(labels >= 0, np.array(SUBTYPES)[labels], "")})
 
 
 def _require_shared_folder(out: Path, processes: World) -> None:
@@ -249,9 +254,7 @@ def _open_run(run: Run, record: dict[str, Any]) -> logging.Handler:
     return handler
 
 
-def _train_all(
-    run: Run, place: Place, on_step: Callable[[str, int, int], None]
-) -> list[dict[str, Any]]:
+def _train_all(run: Run, place: Place, on_step: OnStep) -> list[dict[str, Any]]:
     """Train every outer split that is not finished; write bundles and predictions."""
     from atypia.data.loader import open_store
     from atypia.models.network import make_network
@@ -287,11 +290,8 @@ def _train_all(
 
 def _warn_of_missing_classes(run: Run) -> None:
     """Tell which validation and test parts lack a subtype: their mean AUC is over the others."""
-    labels = chosen_labels(run.cohort.manifest, run.config.label)
-    names = np.where(labels >= 0, np.array(SUBTYPES)[labels], "")
-    for missing in missing_classes(
-        run.splits, run.cohort.manifest.assign(chosen=names), "chosen", SUBTYPES
-    ):
+    manifest = _with_chosen_label(run.cohort, run.config.label)
+    for missing in missing_classes(run.splits, manifest, CHOSEN, SUBTYPES):
         log.warning("%s; its measures are over the other subtypes", missing)
 
 

@@ -51,6 +51,10 @@ def test_a_run_leaves_everything_that_the_design_names(run_folder: Path) -> None
     run = read_json(run_folder / "run.json")
     assert run["status"] == "finished"
     assert run["sessions"][0]["seconds"] > 0
+    assert len(run["sessions"]) == 1
+    # The report is written before the run ends, and still tells when it was made and how long.
+    day = run["sessions"][0]["started"][:10]
+    assert day in (run_folder / "report.html").read_text("utf-8").partition("<nav")[0]
     history = pd.read_csv(run_folder / "fold-0" / "history.csv")
     assert history["epoch"].tolist() == [1, 2]
     assert history[["train_loss", "valid_loss", "wait_fraction"]].notna().all(axis=None)
