@@ -1,0 +1,106 @@
+"""The command ``atypia`` itself: consoles, options that verbs share, and where errors end.
+
+A person reads a message, and the exit code says whose fault it was (1 the work, 2 the input).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from atypia import __version__
+from atypia.errors import AtypiaError, InputError
+
+app = typer.Typer(
+    help="Subtype mitotic figures in H&E histology. Research use; not a medical device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out_console = Console()
+err_console = Console(stderr=True)
+
+Out = Annotated[Path, typer.Option("--out", help="Where to write.", show_default=False)]
+Label = Annotated[str, typer.Option(help="A rater, 'agreed' or 'majority_atypical'.")]
+Resamples = Annotated[int, typer.Option(min=100, help="Resamples of patients for intervals.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out bad items; list them.")]
+
+
+def main() -> None:
+    """Entry point of the command ``atypia``."""
+    try:
+        app(standalone_mode=False)
+    except AtypiaError as error:
+        _tell(error)
+        sys.exit(error.exit_code)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        err_console.print("Stopped. A training goes on with --resume.")
+        sys.exit(130)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # of the option parser
+            err_console.print(f"[red]Error:[/red] {escape(error.format_message())}")
+            sys.exit(2)
+        if os.environ.get("ATYPIA_DEBUG"):
+            raise
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        err_console.print(
+            f"[red]Error:[/red] {escape(type(error).__name__)}: {escape(str(error))} "
+            f"({Path(where.filename).name}:{where.lineno}). This is a fault of Atypia or of a "
+            "library; ATYPIA_DEBUG=1 shows where. Please report it.",
+            soft_wrap=True,
+        )
+        sys.exit(1)
+
+
+def _tell(error: AtypiaError) -> None:
+    if isinstance(error, InputError) and len(error.problems) > 1:
+        err_console.print(f"[red]Error:[/red] {len(error.problems)} problems")
+        for problem in error.problems:
+            err_console.print(f"  • {escape(str(problem))}", soft_wrap=True)
+    else:
+        err_console.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"atypia {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    logger = logging.getLogger("atypia")
+    logger.setLevel(logging.INFO)
+    if not logger.handlers:
+        logger.addHandler(_log_handler())
+
+
+def _log_handler() -> logging.Handler:
+    if not err_console.is_terminal:  # one line per event, for log files
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        return handler
+    from rich.logging import RichHandler
+
+    return RichHandler(console=err_console, show_path=False, show_level=False)
+
+
+def command_line() -> str:
+    """Tell what the person typed, for the record of a run."""
+    return shlex.join(["atypia", *sys.argv[1:]])

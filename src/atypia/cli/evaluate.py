@@ -1,0 +1,63 @@
+"""``atypia evaluate``, ``report`` and ``compare``: what prediction tables tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from atypia.cli.app import Label, Out, Resamples, app, out_console
+from atypia.cli.show import show_metrics
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="predictions.csv, ours or anyone's.")],
+    out: Out,
+    label: Label = "expert1",
+    resamples: Resamples = 2000,
+    seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
+) -> None:
+    """Measures with patient-level intervals, and figures, from a table of predictions."""
+    from atypia import pipeline
+
+    metrics = pipeline.evaluate(predictions, out, label, resamples, seed)
+    show_metrics(metrics)
+    out_console.print(f"Report: {escape(str(out / 'report.html'))}")
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    cohort: Annotated[Path | None, typer.Option(help="Its cohort, for the images.")] = None,
+) -> None:
+    """Rebuild report.html of a run."""
+    from atypia import pipeline
+    from atypia.data.cohort import Cohort
+
+    path = pipeline.write_report(run, Cohort.open(cohort) if cohort else None)
+    out_console.print(f"Report: {escape(str(path))}")
+
+
+@app.command()
+def compare(
+    tables: Annotated[list[Path], typer.Argument(help="Run folders or prediction tables.")],
+    label: Label = "expert1",
+    resamples: Resamples = 2000,
+    seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
+    intersection: Annotated[
+        bool, typer.Option("--intersection", help="Use only the patches that all tables have.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write this JSON file.")] = None,
+) -> None:
+    """Paired patient-level differences between two or more models, with intervals."""
+    from atypia import pipeline
+    from atypia.evaluation.compare import comparison_table
+    from atypia.runs import write_json
+
+    result = pipeline.compare(tables, label, resamples, seed, intersection=intersection)
+    if out is not None:
+        write_json(out, result)
+    typer.echo(comparison_table(result))

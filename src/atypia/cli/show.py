@@ -1,0 +1,103 @@
+"""What verbs show to people: progress, tables, measures, what was skipped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from atypia.cli.app import err_console, out_console
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.progress import Progress
+
+    from atypia.errors import Problem
+    from atypia.progress import OnStep
+
+
+def progress(*, transfer: bool = False) -> Progress:
+    """Make a progress bar; it stays silent where the output is no terminal."""
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    amount = DownloadColumn() if transfer else MofNCompleteColumn()
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        amount,
+        TimeRemainingColumn(),
+        console=err_console,
+        disable=not err_console.is_terminal,
+    )
+
+
+class member_progress:  # noqa: N801 - used as a function
+    """A progress bar with one line per member that is being trained."""
+
+    def __enter__(self) -> OnStep:
+        self._bar = progress()
+        self._bar.__enter__()
+        tasks: dict[str, Any] = {}
+
+        def on_step(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = self._bar.add_task(name, total=total)
+            self._bar.update(tasks[name], completed=done, total=total)
+
+        return on_step
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.__exit__(*error)  # type: ignore[arg-type]
+
+
+def show_frame(frame: pd.DataFrame, title: str) -> None:
+    """Print a table."""
+    table = Table(title=title, title_justify="left")
+    for column in frame.columns:
+        table.add_column(str(column), justify="left" if frame[column].dtype == object else "right")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(escape(str(cell)) for cell in row))
+    out_console.print(table)
+
+
+def show_metrics(metrics: dict[str, Any]) -> None:
+    """Print the main measures, the second rater's beside them."""
+    table = Table(
+        title=f"{metrics['n']:,} figures of {metrics['n_patients']} patients, scored against "
+        f"{metrics['label']}; 95 % intervals from resampling patients",
+        title_justify="left",
+    )
+    raters = metrics.get("raters", {})
+    table.add_column("measure")
+    table.add_column("model", justify="right")
+    for rater in raters:
+        table.add_column(rater, justify="right")
+    rows = [(name, metrics["overall"].get(name)) for name in metrics["overall"]]
+    for name, measure in rows:
+        others = [r.get("overall", {}).get(name) for r in raters.values()]
+        table.add_row(name, _measure(measure), *(_measure(other) for other in others))
+    out_console.print(table)
+
+
+def _measure(measure: dict[str, float | None] | None) -> str:
+    if measure is None or measure.get("value") is None:
+        return "–"
+    if measure.get("low") is None:
+        return f"{measure['value']:.3f}"
+    return f"{measure['value']:.3f} ({measure['low']:.3f}–{measure['high']:.3f})"
+
+
+def show_skipped(skipped: list[Problem]) -> None:
+    """List what was left out, and why."""
+    if skipped:
+        err_console.print(f"[yellow]{len(skipped)} skipped:[/yellow]")
+        for problem in skipped:
+            err_console.print(f"  • {escape(str(problem))}", soft_wrap=True)
