@@ -47,7 +47,7 @@ TINY = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> tuple[str, ...]:
     """Overrides of the quick preset for a training of seconds."""
     return TINY

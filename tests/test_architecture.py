@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,17 +18,34 @@ MAY_IMPORT = {
     "data": CORE | {"data"},
     "models": CORE | {"models"},
     "training": CORE | {"training", "data", "models", "ensemble", "evaluation.metrics"},
-    "ensemble": CORE | {"models", "data.transforms"},
-    "inference": CORE | {"inference", "ensemble", "data.transforms", "data.cohort", "data.images"},
+    "decision": CORE,
+    "bundle": CORE | {"decision"},
+    "ensemble": CORE
+    | {"bundle", "decision", "models", "data.transforms", "data.field"}
+    | {"evaluation.calibration", "evaluation.conformal"},
+    "inference": CORE
+    | {"inference", "ensemble", "evaluation.conformal"}
+    | {"data.transforms", "data.cohort", "data.images", "data.resolution"}
+    | {"data.slides", "data.tables"},
     "evaluation": CORE | {"evaluation"},
-    "pipeline": CORE | {"pipeline", "data", "models", "training", "ensemble", "inference", "evaluation"},
+    "pipeline": CORE
+    | {"pipeline", "data", "models", "training", "bundle", "ensemble", "inference", "evaluation"},
     "demo": CORE | {"data", "models", "pipeline"},
-    "doctor": CORE | {"models"},
-} | dict.fromkeys(CORE, CORE)
+    "doctor": CORE | {"models", "bundle"},
+    "api": CORE | {"bundle", "ensemble", "inference", "models.hardware"},
+    **dict.fromkeys(CORE, CORE),
+    "": CORE | {"api"},  # atypia itself, for atypia.load_model
+}
 TORCH_FREE = CORE | {"evaluation"}
-OPTIONAL = {"openslide": 1, "tifffile": 1, "imagecodecs": 1}
+OPTIONAL = {"openslide": 1, "tifffile": 1, "imagecodecs": 1, "onnx": 1} | {
+    "wsidicom": 1,
+    "highdicom": 1,
+    "pydicom": 2,
+    "shapely": 1,
+}
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     """Dotted name below the package to its syntax tree."""
     found = {}

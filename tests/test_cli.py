@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from atypia import __version__, cli
+from atypia.bundle import write_card
 
 
 def atypia(
@@ -99,6 +101,47 @@ def test_predict_writes_the_table(
     )
     assert code == 0, text
     assert "240 figures" in text
+
+
+def test_predict_prints_the_answers_on_a_few_images(
+    run, run_folder: Path, cohort_folder: Path
+) -> None:  # type: ignore[no-untyped-def]
+    images = sorted((cohort_folder / "patches").rglob("*.png"))
+    options = ("--model", run_folder, "--mpp", "0.25")
+    code, text = run("predict", images[0], *options, "--min-confidence", "1")
+    assert code == 0, text
+    assert images[0].stem in text
+    assert "don't know (" in text
+    assert text.count("0.") >= 9  # each subtype's probability
+    code, text = run("predict", *images[:3], *options)
+    assert code == 0, text
+    assert all(image.stem in text for image in images[:3])
+    code, text = run("predict", cohort_folder, "--model", run_folder)
+    assert code == 2
+    assert "--out" in text
+
+
+def test_predict_names_the_qualities_of_a_model(run, run_folder: Path, cohort_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    image = next((cohort_folder / "patches").rglob("*.png"))
+    code, text = run("predict", image, "--mpp", "0.25", "--model", run_folder, "--quality", "fast")
+    assert code == 2
+    assert "['best']" in text
+
+
+def test_doctor_shows_a_model_and_its_card(run, run_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    shutil.copytree(run_folder / "model", tmp_path / "model")
+    code, text = run("doctor", "--model", tmp_path / "model")
+    assert code == 0, text
+    assert "2 x test_convnext on 18 µm" in text
+    assert "no model card" in text
+    write_card(tmp_path / "model", "# Card of this model")
+    assert "Card of this model" in run("doctor", "--model", tmp_path / "model")[1]
+    (tmp_path / "model" / "member-0.safetensors").write_bytes(b"")
+    code, text = run("doctor", "--model", tmp_path / "model")
+    assert code == 2
+    assert "member-0.safetensors" in text
+    code, text = run("doctor", "--model", run_folder / "nothing")
+    assert code == 2
 
 
 def test_doctor_examines(run) -> None:  # type: ignore[no-untyped-def]

@@ -55,9 +55,58 @@ def test_a_second_rater_needs_a_mass() -> None:
         load_config("quick", ["target.second_rater_mass=0"])
 
 
+def test_scores_per_rater_need_a_second_rater() -> None:
+    alone = ["target.second_rater=null", "target.second_rater_mass=0"]
+    with pytest.raises(InputError, match=r"target.*per_rater: expected a second_rater"):
+        load_config("quick", [*alone, "target.per_rater=true"])
+    assert load_config("quick", ["target.per_rater=true"]).target.per_rater
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        "[[0.1, 64], [0.5, 96]]",  # starts late
+        "[[0, 64], [0.5, 80]]",  # ends elsewhere
+        "[[0, 64], [0.5, 80], [0.5, 96]]",  # twice at once
+        "[[0.5, 64], [0, 96]]",  # falls
+        "[[0, 48], [0.8, 64], [0.4, 96]]",  # falls later on
+        "[[0, 64], [1, 96]]",  # never comes to the last
+    ],
+)
+def test_progressive_sizes_go_from_the_first_epoch_to_the_input(steps: str) -> None:
+    with pytest.raises(InputError, match=r"progressive: expected .*\.size_px = 96, but got \[\[0"):
+        load_config("quick", [f"optim.progressive={steps}"])
+
+
+def test_progressive_sizes_that_fit() -> None:
+    for steps in ("[]", "[[0, 96]]", "[[0, 64], [0.5, 80], [0.75, 96]]"):
+        config = load_config("quick", [f"optim.progressive={steps}"])
+        assert config.optim.progressive == tuple(map(tuple, yaml.safe_load(steps)))
+        assert config_from_tree(yaml.safe_load(config.to_yaml()), "config.yaml") == config
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "loss.atypical=-0.1",
+        "augment.style=1.1",
+        "augment.stain=-1",
+        "augment.blur_um=6",
+        "augment.mixup=3",
+        "optim.progressive=[[0, 16]]",
+        "ensemble.calibration=platt",
+        "ensemble.conformal_alpha=0.5",
+        "ensemble.conformal_alpha=0",
+    ],
+)
+def test_a_value_out_of_range_is_named(setting: str) -> None:
+    with pytest.raises(InputError, match=setting.partition("=")[0]):
+        load_config("quick", [setting])
+
+
 def test_an_unknown_preset_names_the_known_ones() -> None:
     with pytest.raises(InputError, match="quick"):
-        load_config("fast")
+        load_config("nonsense")
 
 
 def test_a_yaml_file_is_a_preset(tmp_path: Path) -> None:

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
 
+from atypia import bundle
 from atypia.config import InputConfig, InputSpec, ModelConfig
 from atypia.data.cohort import Cohort
 from atypia.data.images import read_patch
-from atypia.ensemble import Decision, Ensemble, decide, predict_network
-from atypia.errors import InputError
+from atypia.ensemble import (
+    Decision,
+    Ensemble,
+    add_quality,
+    decide,
+    load_network,
+    predict_network,
+    save_network,
+)
+from atypia.errors import AtypiaError, InputError
+from atypia.evaluation.calibration import Calibration
+from atypia.evaluation.conformal import ConformalSets
 from atypia.evaluation.predictions import read_predictions
-from atypia.models.network import make_network
+from atypia.models import lite
+from atypia.models.network import Network, make_network
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +65,19 @@ def test_rows_sum_to_one_and_do_not_depend_on_the_batch(
     for size in (1, 7):
         np.testing.assert_allclose(ensemble.predict_proba(patches, 0.25, size), whole, atol=1e-5)
     np.testing.assert_allclose(ensemble.predict_proba(patches[::-1], 0.25)[::-1], whole, atol=1e-5)
+
+
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_an_answer_depends_on_its_patch_alone(
+    ensemble: Ensemble, patches: np.ndarray, data: st.DataObject
+) -> None:
+    whole = ensemble.predict_proba(patches, 0.25)
+    rows = data.draw(st.lists(st.integers(0, len(patches) - 1), min_size=1, max_size=9))
+    size = data.draw(st.integers(1, 9))
+    np.testing.assert_allclose(
+        ensemble.predict_proba(patches[rows], 0.25, size), whole[rows], atol=1e-5
+    )
 
 
 def test_test_time_averaging_makes_turned_patches_equal(
@@ -104,8 +133,174 @@ def test_a_damaged_bundle_is_refused(ensemble: Ensemble, tmp_path: Path, fault: 
         Ensemble.load(folder)
 
 
-def test_patches_smaller_than_the_field_are_refused(ensemble: Ensemble) -> None:
-    small = np.zeros((1, 64, 64, 3), np.uint8)
+def small_fast(seed: int = 1, size_px: int = 48, field: float = 14) -> Ensemble:
+    """One network of another input and without averaging, as the quality fast is."""
+    torch.manual_seed(seed)
+    model = ModelConfig(backbone="test_resnet", pretrained=False)
+    network, spec, _ = make_network(model, InputConfig(field_of_view_um=field, size_px=size_px))
+    nn.init.normal_(network.head.weight, std=1.0)
+    prior = np.arange(1, 9) / 36
+    sets = ConformalSets(0.1, tuple(np.linspace(0.6, 0.95, 8)), (30,) * 8)
+    return Ensemble(
+        [network.eval()],
+        spec,
+        model,
+        False,
+        Decision(prior=prior.tolist(), power=0.25),
+        0.3,
+        {"cohort": "c", "history": [{"loss": 0.5, "none": None}]},
+        calibration=Calibration(1.7),
+        conformal=sets,
+    )
+
+
+def test_a_bundle_with_two_qualities(
+    ensemble: Ensemble, patches: np.ndarray, tmp_path: Path
+) -> None:
+    fast = small_fast()
+    ensemble.save(tmp_path)
+    add_quality(tmp_path, small_fast(seed=9))
+    add_quality(tmp_path, fast)  # takes the place of the first
+    best, again = Ensemble.load(tmp_path), Ensemble.load(tmp_path, "fast")
+    np.testing.assert_array_equal(
+        best.predict_proba(patches, 0.25), ensemble.predict_proba(patches, 0.25)
+    )
+    np.testing.assert_array_equal(
+        again.predict_proba(patches, 0.25), fast.predict_proba(patches, 0.25)
+    )
+    assert (best.calibration, best.conformal) == (Calibration(), None)
+    for name in ("spec", "model", "tta", "decision", "threshold", "calibration", "conformal"):
+        assert getattr(again, name) == getattr(fast, name), name
+    assert again.provenance["fast"] == fast.provenance
+
+
+def test_a_quality_that_is_not_there_is_refused_by_name(ensemble: Ensemble, tmp_path: Path) -> None:
+    ensemble.save(tmp_path)
+    with pytest.raises(InputError, match=r"\['best'\].*'fast'"):
+        Ensemble.load(tmp_path, "fast")
+
+
+def test_probabilities_are_calibrated_after_the_mean(
+    ensemble: Ensemble, patches: np.ndarray
+) -> None:
+    plain = ensemble.predict_proba(patches, 0.25).astype(float)
+    modest = replace(ensemble, calibration=Calibration(2.0)).predict_proba(patches, 0.25)
+    expected = np.sqrt(plain) / np.sqrt(plain).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(modest, expected, atol=1e-6)
+
+
+def test_members_of_different_kind(ensemble: Ensemble, patches: np.ndarray, tmp_path: Path) -> None:
+    other = small_fast(field=19)
+    mixed = replace(
+        ensemble,
+        members=[*ensemble.members, *other.members],
+        specs=[ensemble.spec, ensemble.spec, other.spec],
+        models=[ensemble.model, ensemble.model, other.model],
+        tta=False,
+    )
+    assert mixed.field_of_view_um == 19
+    answers = [
+        predict_network(m, patches, 0.25, spec, device=torch.device("cpu"))
+        for m, spec in zip(mixed.members, mixed.specs, strict=True)
+    ]
+    expected = np.mean(answers, axis=0)
+    np.testing.assert_allclose(mixed.predict_proba(patches, 0.25), expected, atol=1e-6)
+    mixed.save(tmp_path)
+    entries = bundle.read_header(tmp_path).members
+    assert [e.network is None for e in entries] == [True, True, False]
+    again = Ensemble.load(tmp_path)
+    np.testing.assert_allclose(again.predict_proba(patches, 0.25), expected, atol=1e-6)
+    with pytest.raises(InputError, match="specs"):
+        replace(mixed, specs=mixed.specs[:2])
+
+
+def test_half_the_size_gives_nearly_the_same_answers(
+    ensemble: Ensemble, patches: np.ndarray, tmp_path: Path
+) -> None:
+    ensemble.save(tmp_path / "full")
+    ensemble.save(tmp_path / "half", half=True)
+    full, half = (
+        sum(f.stat().st_size for f in (tmp_path / name).glob("*.safetensors"))
+        for name in ("full", "half")
+    )
+    assert half < 0.6 * full
+    again = Ensemble.load(tmp_path / "half")
+    assert {p.dtype for m in again.members for p in m.parameters()} == {torch.float32}
+    np.testing.assert_allclose(
+        again.predict_proba(patches, 0.25), ensemble.predict_proba(patches, 0.25), atol=0.02
+    )
+
+
+def test_a_weight_beyond_16_bits_is_not_lost_in_silence(tmp_path: Path) -> None:
+    network = Network(nn.Flatten(), 4, 0)
+    with torch.no_grad():
+        network.head.weight[0, 0] = 1e5
+    with pytest.raises(AtypiaError, match=r"head\.weight"):
+        save_network(network, tmp_path / "m.safetensors", half=True)
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_the_shipped_family_is_loaded_without_timm_and_answers_alike(
+    patches: np.ndarray, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = ModelConfig(backbone="tf_efficientnet_lite0", pretrained=False)
+    network, spec, _ = make_network(model, InputConfig(field_of_view_um=18, size_px=32))
+    nn.init.normal_(network.head.weight, std=1.0)
+    save_network(network, tmp_path / "m.safetensors")
+    loaded = load_network(model, spec, tmp_path / "m.safetensors")
+    assert isinstance(loaded.backbone, lite.Lite)
+    expected = predict_network(network, patches[:3], 0.25, spec, device=torch.device("cpu"))
+    decision = Decision(prior=[1 / 8] * 8, power=0)
+    made = Ensemble([loaded], spec, model, False, decision, 0.5)
+    np.testing.assert_allclose(made.predict_proba(patches[:3], 0.25), expected, atol=1e-5)
+
+
+def test_a_bundle_of_the_first_version_is_read(ensemble: Ensemble, tmp_path: Path) -> None:
+    """As Atypia 0.1.0 wrote it."""
+    ensemble.save(tmp_path)
+    header = json.loads((tmp_path / "model.json").read_text())
+    first = {
+        "format": 1,
+        "created_with": "atypia 0.1.0",
+        "classes": header["classes"],
+        "input": header["input"],
+        "network": header["network"] | {"weights": None},
+        "members": [{k: m[k] for k in ("file", "sha256")} for m in header["members"]],
+        "tta": True,
+        "calibration": {"kind": "none"},
+        "decision": header["decision"],
+        "thresholds": {"atypical": 0.4},
+        "provenance": {"cohort": "c"},
+        "intended_use": "Research use. Not a medical device.",
+    }
+    (tmp_path / "model.json").write_text(json.dumps(first))
+    again = Ensemble.load(tmp_path)
+    assert (again.threshold, again.calibration, again.conformal) == (0.4, Calibration(), None)
+    assert list(bundle.read_header(tmp_path).qualities) == ["best"]
+
+
+@pytest.mark.parametrize("entry", ["calibration", "conformal"])
+def test_a_wrong_calibration_names_the_file(ensemble: Ensemble, tmp_path: Path, entry: str) -> None:
+    ensemble.save(tmp_path)
+    header = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps(header | {entry: {"kind": "magic"}}))
+    with pytest.raises(InputError, match=r"model\.json.*magic"):
+        Ensemble.load(tmp_path)
+
+
+def test_what_a_small_patch_lacks_is_mirrored() -> None:
+    ensemble = small_fast(size_px=80, field=18)
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (3, 60, 60, 3), dtype=np.uint8)  # 15 of 18 µm
+    mirrored = np.pad(small, ((0, 0), (10, 10), (10, 10), (0, 0)), mode="symmetric")
+    np.testing.assert_allclose(
+        ensemble.predict_proba(small, 0.25), ensemble.predict_proba(mirrored, 0.25), atol=1e-5
+    )
+
+
+def test_patches_much_smaller_than_the_field_are_refused(ensemble: Ensemble) -> None:
+    small = np.zeros((1, 53, 53, 3), np.uint8)
     with pytest.raises(InputError, match="field of view"):
         ensemble.predict_proba(small, 0.25)
     with pytest.raises(InputError, match="uint8"):

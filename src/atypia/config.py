@@ -44,7 +44,8 @@ class SplitConfig(_Frozen):
     """Which patients train, and which test."""
 
     kind: str = "holdout"
-    """``table1``, ``benchmark``, ``holdout``, ``cv``, or the path of a split file."""
+    """``table1``, ``benchmark``, ``holdout``, ``cv``, ``all`` (no test part), ``domains`` (each
+    tests once), or the path of a split file."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the figures in the test part of ``holdout``."""
     folds: Annotated[int, Field(ge=2, le=50)] = 5
@@ -83,11 +84,16 @@ class TargetConfig(_Frozen):
     """Share of the label mass that goes to that opinion."""
     smoothing: Fraction = 0.0
     """Label smoothing (Szegedy et al. 2016)."""
+    per_rater: bool = False
+    """The second rater gets scores of its own instead of a share of one target: two heads on one
+    backbone, each with its rater's labels; the first one answers (Guan et al., AAAI 2018)."""
 
     @model_validator(mode="after")
     def _mass_needs_rater(self) -> TargetConfig:
         if (self.second_rater is None) != (self.second_rater_mass == 0):
             raise ValueError("expected second_rater and second_rater_mass together, or neither")
+        if self.per_rater and self.second_rater is None:
+            raise ValueError("per_rater: expected a second_rater")
         return self
 
 
@@ -99,6 +105,10 @@ class LossConfig(_Frozen):
     """Focusing parameter of the focal loss (Lin et al. 2017)."""
     class_weights: Literal["none", "balanced"] = "none"
     """``balanced``: n / (classes x n_class), from the training part of each fold."""
+    atypical: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Weight of a second term: the cross-entropy of P(atypical), the sum of the four subtypes
+    below it, against the share of experts who voted so. It also lets figures teach that carry an
+    atypical vote but no subtype."""
 
 
 class AugmentConfig(_Frozen):
@@ -114,8 +124,19 @@ class AugmentConfig(_Frozen):
     optical_density: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Standard deviation of the factor on each channel's optical density; a tenth of it is added
     as an offset (stain jitter as in Tellez et al. 2018)."""
+    stain: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Standard deviation of the factor on the amount of haematoxylin, of eosin and of the residual
+    (HED jitter: Tellez et al. 2018); a tenth of it is added as an offset."""
+    style: Fraction = 0.0
+    """Probability that a patch takes on colours of another training patch: mean and spread of its
+    optical density move a random part of the way (Reinhard et al. 2001 with random targets)."""
+    blur_um: Annotated[float, Field(ge=0, le=5)] = 0.0
+    """Largest standard deviation of a Gaussian blur, in µm: another focus, another lens."""
     noise: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """Largest standard deviation of Gaussian noise on RGB in 0..1."""
+    mixup: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """Parameter of the Beta distribution of MixUp (Zhang et al., ICLR 2018); partners are drawn
+    within a batch. 0 is off."""
 
 
 class OptimConfig(_Frozen):
@@ -124,6 +145,10 @@ class OptimConfig(_Frozen):
     optimizer: Literal["adam", "adamw"] = "adamw"
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
     batch_size: Annotated[int, Field(ge=2, le=65536)]
+    progressive: tuple[tuple[Fraction, Annotated[int, Field(ge=32, le=1024)]], ...] = ()
+    """Side of the input in px from which share of the epochs on, as in [[0, 64], [0.5, 96]]; the
+    last one is ``input.size_px``. Small images first cost less and regularise (Tan and Le, ICML
+    2021)."""
     micro_batch: Count | None = None
     """Samples per forward pass; gradients are accumulated to `batch_size`. Saves memory and, on a
     CPU, time. Exact for networks without batch normalisation."""
@@ -163,6 +188,12 @@ class EnsembleConfig(_Frozen):
     """The predicted subtype is the one with the largest p / frequency**prior_power: 0 is the most
     probable one, 1 the one that the patch speaks for most (Menon et al. 2021, post-hoc logit
     adjustment). The probabilities themselves are not changed."""
+    calibration: Literal["none", "temperature"] = "none"
+    """Temperature scaling (Guo et al. 2017) fitted on the out-of-fold predictions, where every
+    domain counts alike."""
+    conformal_alpha: Annotated[float, Field(gt=0, lt=0.5)] | None = None
+    """Rate of prediction sets that may miss the subtype, promised within every subtype; None makes
+    no sets."""
 
 
 class RuntimeConfig(_Frozen):
@@ -194,6 +225,23 @@ class TrainConfig(_Frozen):
     runtime: RuntimeConfig = RuntimeConfig()
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 2000
     """Resamples of patients behind each interval."""
+
+    @model_validator(mode="after")
+    def _progressive_ends_at_the_input(self) -> TrainConfig:
+        steps = self.optim.progressive
+        starts = [start for start, _ in steps]
+        if steps and (
+            starts[0] != 0
+            or starts[-1] == 1  # the network would never learn from what it is to see
+            or starts != sorted(set(starts))
+            or steps[-1][1] != self.input.size_px
+        ):
+            raise ValueError(
+                "optim.progressive: expected rising shares of the epochs from 0 on and below 1, "
+                f"the last with input.size_px = {self.input.size_px}, but got "
+                f"{[list(step) for step in steps]}"
+            )
+        return self
 
     def to_yaml(self) -> str:
         """Every field, defaults included, in the order of this page."""
@@ -291,6 +339,8 @@ def _validated(tree: Mapping[str, Any], origin: str) -> tuple[TrainConfig | None
                 what = "is not a setting. The config.yaml of a run lists them all."
             elif item["type"] == "missing":
                 what = "is required but missing."
+            elif not item["loc"]:  # of the whole; the message says what came
+                what = f"{item['msg']}."
             else:
                 what = f"{item['msg']}, but got {item['input']!r}."
             problems.append(Problem(what, origin, column=key))

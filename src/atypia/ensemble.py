@@ -1,83 +1,58 @@
-"""The ensemble: members whose probabilities are averaged; saved and loaded as a bundle.
+"""The ensemble: members whose probabilities are averaged and calibrated.
 
-A bundle is a folder with ``model.json`` and one ``.safetensors`` file per member. It holds all
-that prediction needs and nothing that can run code.
+It is saved and loaded as a bundle; see :mod:`atypia.bundle`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, Field, ValidationError, field_validator
 from safetensors.torch import load_file, save
 
 from atypia import __version__
+from atypia.bundle import (
+    BEST,
+    FAST,
+    RELEASED,
+    BundleHeader,
+    MemberFile,
+    QualityHeader,
+    Thresholds,
+    damaged_files,
+    find_bundle,
+    read_header,
+    write_header,
+)
 from atypia.config import InputConfig, InputSpec, ModelConfig
+from atypia.data.field import check_patches, size_problem
 from atypia.data.transforms import dihedral, normalise, sample_field
-from atypia.errors import InputError, Problem
-from atypia.labels import N_ATYPICAL, N_SUBTYPES, SUBTYPES
+from atypia.decision import Decision, decide, p_atypical
+from atypia.errors import AtypiaError, InputError, Problem
+from atypia.evaluation.calibration import Calibration
+from atypia.evaluation.conformal import ConformalSets
+from atypia.labels import N_SUBTYPES
+from atypia.models import lite
 from atypia.models.network import Network, make_network
-from atypia.runs import atomic_write, read_json, sha256_file, write_json
+from atypia.runs import atomic_write, sha256_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
-FORMAT_VERSION: Final = 1
-
-
-class MemberFile(BaseModel):
-    """One member's weights."""
-
-    file: Annotated[str, Field(pattern=r"^[\w-]+\.safetensors$")]
-    sha256: str
-
-
-class Decision(BaseModel):
-    """From probabilities to one subtype; fixed on the training part."""
-
-    prior: Annotated[list[float], Field(min_length=N_SUBTYPES, max_length=N_SUBTYPES)]
-    """Frequency of each subtype among the training labels."""
-    power: float
-
-    def subtypes(self, probabilities: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
-        """Predicted subtype indices, (N,), from probabilities (N, 8); see :func:`decide`."""
-        return decide(probabilities, np.array(self.prior), self.power)
-
-
-class Thresholds(BaseModel):
-    """Operating points."""
-
-    atypical: float
-    """A figure is called atypical from this p_atypical on."""
-
-
-class BundleHeader(BaseModel):
-    """The content of ``model.json``."""
-
-    format: Literal[1] = FORMAT_VERSION
-    created_with: str
-    classes: tuple[str, ...] = SUBTYPES
-    input: InputSpec
-    network: ModelConfig
-    members: Annotated[list[MemberFile], Field(min_length=1)]
-    tta: bool
-    calibration: dict[str, Any] = {"kind": "none"}
-    decision: Decision
-    thresholds: Thresholds
-    provenance: dict[str, Any]
-    intended_use: str = "Research use. Not a medical device."
-
-    @field_validator("classes")
-    @classmethod
-    def _our_classes(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
-        if classes != SUBTYPES:
-            raise ValueError(f"expected the classes {SUBTYPES}")
-        return classes
+__all__ = [
+    "Decision",
+    "Ensemble",
+    "add_quality",
+    "decide",
+    "load_network",
+    "p_atypical",
+    "predict_network",
+    "save_network",
+]
 
 
 @torch.inference_mode()
@@ -97,7 +72,7 @@ def predict_network(
 
     Args:
         network: In evaluation mode afterwards.
-        pixels: (N, H, W, 3) RGB at `mpp`; at least the field of view.
+        pixels: (N, H, W, 3) RGB at `mpp`; what the field of view lacks is mirrored.
         mpp: µm per pixel.
         spec: What the network sees.
         device: Of the network.
@@ -130,7 +105,9 @@ class Ensemble:
     """Trained members and how to use them."""
 
     members: list[Network]
+    """Not changed after the first prediction."""
     spec: InputSpec
+    """What the members see."""
     model: ModelConfig
     tta: bool
     decision: Decision
@@ -139,21 +116,45 @@ class Ensemble:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: torch.dtype = torch.float32
+    calibration: Calibration = field(default_factory=Calibration)
+    """What becomes of the members' mean."""
+    conformal: ConformalSets | None = None
+    """Sets of subtypes that a figure may have, at a promised rate."""
+    specs: Sequence[InputSpec] | None = None
+    """What each member sees, where they differ; None: `spec`."""
+    models: Sequence[ModelConfig] | None = None
+    """Each member's configuration, where they differ; None: `model`."""
+    _answering: list[Network] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.specs = list(self.specs or [self.spec] * len(self.members))
+        self.models = list(self.models or [self.model] * len(self.members))
+        if not len(self.members) == len(self.specs) == len(self.models) > 0:
+            raise InputError(
+                f"expected members with one spec and one model each but got {len(self.members)} "
+                f"members, {len(self.specs)} specs and {len(self.models)} models."
+            )
+
+    @property
+    def field_of_view_um(self) -> float:
+        """Side of the square that the members see together, in µm."""
+        return max(spec.field_of_view_um for spec in self.specs or ())
 
     def to(self, device: torch.device, precision: torch.dtype = torch.float32) -> Ensemble:
         """Move all members to a device."""
         for member in self.members:
             member.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.device, self.precision = device, precision
+        self.device, self.precision, self._answering = device, precision, None
         return self
 
     def predict_proba(
         self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
     ) -> npt.NDArray[np.float32]:
-        """Mean of the members' subtype probabilities.
+        """Calibrated mean of the members' subtype probabilities.
 
         Args:
-            patches: (N, H, W, 3) uint8 RGB, each centred on one mitotic figure.
+            patches: (N, H, W, 3) uint8 RGB, each centred on one mitotic figure. Where they are
+                smaller than the field of view, their pixels are mirrored beyond the edge.
             mpp: µm per pixel.
             batch_size: Patches per step; the answer does not depend on it.
 
@@ -161,139 +162,173 @@ class Ensemble:
             (N, 8) float32 in the order of :data:`atypia.labels.SUBTYPES`; rows sum to 1.
 
         Raises:
-            InputError: Patches of another type, or smaller than the field of view.
+            InputError: Patches of another type, or much smaller than the field of view; see
+                :data:`atypia.data.field.MIRRORED_DOWN_TO`.
         """
-        self._check(patches, mpp)
+        check_patches(patches, mpp, self.specs or ())
+        if self._answering is None:
+            self._answering = [lite.fused(member) for member in self.members]
         total = np.zeros((len(patches), N_SUBTYPES), np.float64)
-        for member in self.members:
+        for network, spec in zip(self._answering, self.specs or (), strict=True):
             total += predict_network(
-                member,
+                network,
                 patches,
                 mpp,
-                self.spec,
+                spec,
                 device=self.device,
                 precision=self.precision,
                 tta=self.tta,
                 batch_size=batch_size,
             )
-        return np.asarray(total / total.sum(axis=1, keepdims=True), dtype=np.float32)
+        return self.calibration.apply(total / total.sum(axis=1, keepdims=True))
 
-    def _check(self, patches: npt.NDArray[np.uint8], mpp: float) -> None:
-        if patches.ndim != 4 or patches.shape[-1] != 3 or patches.dtype != np.uint8:
-            raise InputError(
-                f"Expected patches of shape (N, H, W, 3) and type uint8 but got {patches.shape}, "
-                f"{patches.dtype}."
-            )
-        side_um = min(patches.shape[1:3]) * mpp
-        if side_um < self.spec.field_of_view_um * 0.999:
-            raise InputError(
-                f"Expected patches of at least {self.spec.field_of_view_um:g} µm, the model's "
-                f"field of view, but got {side_um:g} µm ({min(patches.shape[1:3])} px at {mpp:g} "
-                "µm per pixel). Is the resolution (--mpp) right?"
-            )
+    def size_problem(self, side_px: int, mpp: float) -> str | None:
+        """Say why patches of this shorter side cannot be classified; None if they can."""
+        return size_problem(side_px, mpp, self.specs or ())
 
-    def save(self, folder: Path) -> None:
-        """Write the bundle; ``model.json`` comes last, so a folder with it is complete."""
+    def save(self, folder: Path, *, half: bool = False) -> None:
+        """Write the bundle; ``model.json`` comes last, so a folder with it is complete.
+
+        Args:
+            folder: Made if need be.
+            half: Store weights in 16 bits (fp16): half the size; they are computed with in fp32.
+
+        Raises:
+            AtypiaError: The folder cannot be written, or a weight does not fit into 16 bits.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        files = []
-        for i, member in enumerate(self.members):
-            file = folder / f"member-{i}.safetensors"
-            save_network(member, file)
-            files.append(MemberFile(file=file.name, sha256=sha256_file(file)))
+        quality = self._write_members(folder, "member", half)
         header = BundleHeader(
             created_with=f"atypia {__version__}",
+            provenance=dict(self.provenance),
+            **dict(quality),
+        )
+        write_header(folder, header)
+
+    def _write_members(self, folder: Path, name: str, half: bool) -> QualityHeader:
+        """Write the weights into a folder and describe the ensemble as it is used."""
+        files = []
+        for i, (member, model, spec) in enumerate(
+            zip(self.members, self.models or (), self.specs or (), strict=True)
+        ):
+            file = folder / f"{name}-{i}.safetensors"
+            save_network(member, file, half=half)
+            entry = MemberFile(
+                file=file.name,
+                sha256=sha256_file(file),
+                network=None if model == self.model else model,
+                input=None if spec == self.spec else spec,
+            )
+            files.append(entry)
+        return QualityHeader(
             input=self.spec,
             network=self.model,
             members=files,
             tta=self.tta,
+            calibration=self.calibration.to_json(),
+            conformal=None if self.conformal is None else self.conformal.to_json(),
             decision=self.decision,
             thresholds=Thresholds(atypical=self.threshold),
-            provenance=dict(self.provenance),
         )
-        write_json(folder / "model.json", header.model_dump(mode="json"))
 
     @classmethod
-    def load(cls, folder: Path | str) -> Ensemble:
-        """Read a bundle and check every hash.
+    def load(cls, model: Path | str = RELEASED, quality: str = BEST) -> Ensemble:
+        """Read a bundle and check the hash of every file that is used.
+
+        Args:
+            model: ``released`` for the model in the package, a bundle, or a run folder.
+            quality: ``best``, or ``fast`` where the bundle has it.
 
         Raises:
-            InputError: Not a bundle, another format, or a damaged file.
+            InputError: Not a bundle, another format, a quality that it does not have, or damaged
+                files: all of them.
         """
-        folder = Path(folder)
-        if not (folder / "model.json").is_file() and (folder / "model" / "model.json").is_file():
-            folder = folder / "model"  # a run folder
-        if not (folder / "model.json").is_file():
+        folder = find_bundle(model)
+        header = read_header(folder)
+        if quality not in header.qualities:
             raise InputError(
-                f"{folder} is not a model: expected a bundle with model.json, or a run folder."
+                f"--quality: expected one of {list(header.qualities)}, which {folder} offers, but "
+                f"got {quality!r}."
             )
+        chosen = header.qualities[quality]
+        damaged = damaged_files(folder, chosen.members)
+        if damaged:
+            raise InputError(damaged)
         try:
-            header = BundleHeader.model_validate(read_json(folder / "model.json"))
-        except ValidationError as error:
-            raise InputError(
-                [
-                    Problem(
-                        f"{fault['msg']}, but got {fault['input']!r}.",
-                        str(folder / "model.json"),
-                        column=".".join(map(str, fault["loc"])) or None,
-                    )
-                    for fault in error.errors()
-                ]
-            ) from None
-        members = []
-        for entry in header.members:
-            file = folder / entry.file
-            if not file.is_file() or sha256_file(file) != entry.sha256:
-                raise InputError(
-                    f"{file}: expected the SHA-256 that model.json gives, but the file "
-                    f"{'differs' if file.is_file() else 'is missing'}. Copy the bundle again."
-                )
-            members.append(load_network(header.network, header.input, file))
+            calibration = Calibration.from_json(chosen.calibration)
+            conformal = chosen.conformal and ConformalSets.from_json(chosen.conformal)
+        except InputError as error:
+            problems = [Problem(p.what, str(folder / "model.json")) for p in error.problems]
+            raise InputError(problems) from None
+        models = [member.network or chosen.network for member in chosen.members]
+        specs = [member.input or chosen.input for member in chosen.members]
         return cls(
-            members=members,
-            spec=header.input,
-            model=header.network,
-            tta=header.tta,
-            decision=header.decision,
-            threshold=header.thresholds.atypical,
+            members=[
+                load_network(network, spec, folder / member.file)
+                for network, spec, member in zip(models, specs, chosen.members, strict=True)
+            ],
+            spec=chosen.input,
+            model=chosen.network,
+            tta=chosen.tta,
+            decision=chosen.decision,
+            threshold=chosen.thresholds.atypical,
             provenance=header.provenance,
+            calibration=calibration,
+            conformal=conformal or None,
+            specs=specs,
+            models=models,
         )
 
 
-def p_atypical(probabilities: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
-    """Probability of an atypical figure, (N,), from subtype probabilities (N, 8)."""
-    return np.asarray(probabilities[:, :N_ATYPICAL].sum(axis=1))
-
-
-def decide(
-    probabilities: npt.NDArray[np.floating[Any]], prior: npt.NDArray[np.floating[Any]], power: float
-) -> npt.NDArray[np.int64]:
-    """Choose the subtype with the largest p / prior**power.
-
-    The most probable subtype (power 0) is right most often; it is hardly ever a rare one. With
-    power 1 every subtype counts alike, which maximises the expected balanced accuracy if the
-    probabilities are right (post-hoc logit adjustment: Menon et al., ICLR 2021).
+def add_quality(folder: Path, fast: Ensemble, *, half: bool = False) -> None:
+    """Let a bundle offer the quality ``fast``; one that it had is replaced.
 
     Args:
-        probabilities: (N, 8).
-        prior: (8,) frequency of each subtype, all above 0.
-        power: 0 to 1.
+        folder: A bundle, as :meth:`Ensemble.save` leaves it.
+        fast: A model for the same task; its provenance goes into that of the bundle, as ``fast``.
+        half: Store weights in 16 bits.
 
-    Returns:
-        (N,) indices into :data:`atypia.labels.SUBTYPES`.
+    Raises:
+        InputError: `folder` holds no sound bundle.
     """
-    return np.asarray((probabilities / prior**power).argmax(axis=1), dtype=np.int64)
+    header = read_header(folder)
+    quality = fast._write_members(folder, FAST, half)
+    provenance = header.provenance | {FAST: dict(fast.provenance)}
+    write_header(folder, header.model_copy(update={"fast": quality, "provenance": provenance}))
 
 
-def save_network(network: Network, file: Path) -> None:
-    """Write the weights of one network, atomically."""
-    tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+def save_network(network: Network, file: Path, *, half: bool = False) -> None:
+    """Write the weights of one network, atomically.
+
+    Args:
+        network: Its tensors are not changed.
+        file: The ``.safetensors`` to write.
+        half: Matrices and kernels in 16 bits. Vectors stay as they are: a variance of batch
+            normalisation may be too large or too small for fp16, and they weigh little.
+
+    Raises:
+        AtypiaError: The file cannot be written, or a weight is too large for 16 bits.
+    """
+    tensors = {k: v.detach().cpu().contiguous() for k, v in network.answering_tensors().items()}
+    if half:
+        tensors = {k: v.half() if _is_matrix(v) else v for k, v in tensors.items()}
+        lost = [k for k, v in tensors.items() if _is_matrix(v) and not v.isfinite().all()]
+        if lost:
+            raise AtypiaError(f"{file}: these weights do not fit into 16 bits: {', '.join(lost)}.")
     with atomic_write(file, "wb") as stream:
         stream.write(save(tensors))
 
 
+def _is_matrix(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.ndim > 1
+
+
 def load_network(model: ModelConfig, spec: InputSpec, file: Path) -> Network:
-    """Build a network and fill it with saved weights."""
-    size = InputConfig(field_of_view_um=spec.field_of_view_um, size_px=spec.size_px)
-    network, _, _ = make_network(model, size, initial_weights=False)
-    network.load_state_dict(load_file(file))
+    """Build a network for prediction, in fp32, and fill it with saved weights."""
+    if model.backbone in lite.SCALES:  # the same network without the wait for timm
+        network = Network(lite.Lite(model.backbone), lite.N_FEATURES, model.dropout)
+    else:
+        size = InputConfig(field_of_view_um=spec.field_of_view_um, size_px=spec.size_px)
+        network, _, _ = make_network(model, size, initial_weights=False)
+    network.load_state_dict(load_file(file))  # widens 16 bits to 32
     return network.eval()

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from atypia.data.cohort import Cohort
 from atypia.data.prepare import Columns, PrepareOptions, prepare, summary
-from atypia.data.slides import open_source_image
+from atypia.data.slides import open_slide
 from atypia.data.sources.ami_br import scanner_of
 from atypia.errors import InputError, MissingExtraError
 from atypia.labels import SUBTYPES
@@ -528,18 +528,18 @@ def test_centres_in_micrometres(tmp_path):
 
 def test_background_without_glass_is_white(tmp_path):
     dark = np.full((64, 64, 3), 90, np.uint8)
-    with open_source_image(tiff(tmp_path / "d.tif", dark)) as source:
-        assert source.background == (255, 255, 255)
-        assert source.mpp is None
+    with open_slide(tiff(tmp_path / "d.tif", dark)) as source:
+        assert source.info.background == (255, 255, 255)
+        assert source.info.mpp is None
         assert source.crop(0, 0, 16)[0, 0].tolist() == [255, 255, 255]
 
 
 def test_default_dpi_is_not_a_resolution(tmp_path):
     path = tiff(tmp_path / "d.tif", PIXELS, resolution=(72, 72), resolutionunit="INCH")
-    with open_source_image(path) as source:
-        assert source.mpp is None
+    with open_slide(path) as source:
+        assert source.info.mpp is None
     oblong = tiff(tmp_path / "o.tif", PIXELS, resolution=(2e4, 4e4), resolutionunit="CENTIMETER")
-    with pytest.raises(InputError, match="expected square pixels"), open_source_image(oblong):
+    with pytest.raises(InputError, match="expected square pixels"), open_slide(oblong):
         pass
 
 

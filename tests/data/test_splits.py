@@ -296,13 +296,137 @@ def test_options_are_checked_together():
     [
         ("cv", "at least 5 patients"),
         ("holdout", "at least 3 patients outside the test part"),
-        ("nonsense", r"table1, benchmark, holdout, cv\) or a file"),
+        ("nonsense", r"table1, benchmark, holdout, cv, all, domains\) or a file"),
         ("table1", r"names 202 patients that the cohort lacks: \['MIDOG21_002'"),
     ],
 )
 def test_splits_that_cannot_be_made(kind, message):
     with pytest.raises(InputError, match=message):
         make(manifest_of([(f"P{i}", "nmf_ring") for i in range(3)]), kind)
+
+
+def domains_manifest(sizes):
+    """Patients in turn of domain 0, 1, ..., as many of each as `sizes` says, four figures each."""
+    domains = [f"hospital {d}" for d, n in enumerate(sizes) for _ in range(n)]
+    rows = [
+        (f"P{p:02}", SUBTYPES[(p + c) % 8], domain)
+        for p, domain in enumerate(domains)
+        for c in range(4)
+    ]
+    return pd.DataFrame(rows, columns=["patient_id", LABEL, "domain"])
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    sizes=st.lists(st.integers(4, 6), min_size=2, max_size=3),
+    seed=st.integers(0, 2**32),
+    inner_folds=st.integers(2, 4),
+)
+def test_each_domain_tests_once_and_trains_nothing_then(sizes, seed, inner_folds):
+    manifest = domains_manifest(sizes)
+    splits = make(manifest, "domains", seed, inner_folds=inner_folds)
+    assert splits.kind == "domains"
+    by_domain = manifest.groupby("domain")["patient_id"].agg(lambda ids: sorted(set(ids)))
+    assert [list(outer.test) for outer in splits.outer] == list(by_domain)
+    for outer in splits.outer:
+        assert len(outer.inner) == inner_folds
+        assert all(outer.inner)
+        assert sorted([*outer.test, *outer.training]) == sorted(set(manifest["patient_id"]))
+        tested = set(manifest.loc[rows(manifest, outer.test), "domain"])
+        trained = set(manifest.loc[rows(manifest, outer.training), "domain"])
+        assert len(tested) == 1
+        assert not tested & trained
+    shuffled = manifest.sample(frac=1, random_state=1)
+    assert make(shuffled, "domains", seed, inner_folds=inner_folds) == splits
+
+
+@settings(max_examples=10, deadline=None)
+@given(manifest=manifests, seed=st.integers(0, 2**32), inner_folds=st.integers(2, 4))
+def test_all_has_no_test_part_and_every_patient_validates_once(manifest, seed, inner_folds):
+    splits = make(manifest, "all", seed, inner_folds=inner_folds)
+    (outer,) = splits.outer
+    assert (splits.kind, outer.test, len(outer.inner)) == ("all", (), inner_folds)
+    assert all(outer.inner)
+    patients = sorted(set(manifest["patient_id"]))
+    assert list(outer.training) == patients
+    validated = chain.from_iterable(outer.member(i)[1] for i in range(inner_folds))
+    assert sorted(validated) == patients
+
+
+@pytest.mark.parametrize("kind", ["all", "domains"])
+def test_whole_splits_are_written_read_and_used_again(tmp_path, kind):
+    manifest = domains_manifest([6, 6])
+    path = tmp_path / "splits.json"
+    splits = make(manifest, kind, seed=1)
+    splits.write(path)
+    splits.write(path)
+    assert Splits.read(path, manifest, SHA) == splits
+    assert make(manifest, path, seed=7) == splits
+    with pytest.raises(InputError, match="already holds other splits"):
+        make(manifest, kind, seed=2).write(path)
+
+
+def test_all_asks_for_no_class_in_the_test_part_it_lacks():
+    manifest = domains_manifest([8])
+    splits = make(manifest, "all", inner_folds=2)
+    assert {m.part for m in missing_classes(splits, manifest, LABEL, ["nmf_ring", "ghost"])} == {
+        "training of member 0", "training of member 1",
+        "validation of member 0", "validation of member 1",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["all", "domains"])
+def test_a_leak_in_a_whole_split_is_refused_by_name(tmp_path, kind):
+    manifest = domains_manifest([6, 6])
+    path = tmp_path / "splits.json"
+    make(manifest, kind).write(path)
+    value = json.loads(path.read_text())
+    inner = value["outer"][0]["inner"]
+    inner[0].append(inner[1][0])
+    path.write_text(json.dumps(value))
+    with pytest.raises(LeakError, match=inner[1][0]):
+        Splits.read(path, manifest, SHA)
+
+
+def test_only_all_may_be_without_a_test_part_and_only_so(tmp_path):
+    manifest = domains_manifest([6, 6])
+    path = tmp_path / "splits.json"
+    make(manifest, "all").write(path)
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps(value | {"kind": "holdout"}))
+    with pytest.raises(InputError, match="patients in the test part but got none"):
+        Splits.read(path, manifest, SHA)
+    split = value["outer"][0]
+    split["test"].append(split["inner"][0].pop())
+    path.write_text(json.dumps(value))
+    with pytest.raises(InputError, match=f"no test part .*'{split['test'][0]}'"):
+        Splits.read(path, manifest, SHA)
+
+
+def test_a_patient_of_two_domains_is_a_leak():
+    manifest = domains_manifest([6, 6])
+    manifest.loc[0, "domain"] = "hospital 1"
+    with pytest.raises(LeakError, match=r"several: \['P00'\]"):
+        make(manifest, "domains")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ([12], r"at least two domains but got \['hospital 0'\]"),
+        ([12, 2], "at least 3 patients outside the test part"),
+    ],
+)
+def test_domains_that_cannot_be_split_by(sizes, message):
+    with pytest.raises(InputError, match=message):
+        make(domains_manifest(sizes), "domains")
+
+
+def test_a_patch_without_a_domain_belongs_to_none():
+    manifest = domains_manifest([6, 6])
+    manifest.loc[manifest["patient_id"] == "P03", "domain"] = ""
+    with pytest.raises(InputError, match=r"empty for patients \['P03'\]"):
+        make(manifest, "domains")
 
 
 @pytest.fixture(scope="module")

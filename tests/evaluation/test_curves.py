@@ -46,3 +46,12 @@ def test_reliability_curve_adds_up_to_the_ece():
     gap = np.nansum(np.abs(curve.accuracy - curve.confidence) * curve.count) / 300
     assert gap == pytest.approx(metrics.ece(truth, probabilities)[0])
     assert np.isnan(curve.accuracy[curve.count == 0]).all()
+
+
+def test_observed_frequency_adds_up_to_the_binary_ece():
+    rng = np.random.default_rng(0)
+    probability = rng.random(100)
+    positive = rng.random(100) < probability**2
+    curve = curves.observed_frequency(positive, probability)
+    gap = np.nansum(np.abs(curve.accuracy - curve.confidence) * curve.count) / 100
+    assert gap == pytest.approx(metrics.binary_ece(positive, probability)[0])

@@ -112,6 +112,81 @@ def test_threshold_unknown_or_contradicted(table):
         scored(table, threshold=0.6)
 
 
+def test_calibration_tells_each_bin(table):
+    result = scored(table)["calibration"]
+    for part, outcome, probability in (
+        (
+            "subtypes",
+            table["label_expert1"] == table["predicted_subtype"],
+            table[list(PROBABILITY_COLUMNS)].max(axis=1),
+        ),
+        ("binary", table["label_expert1"].map(is_atypical), table["p_atypical"]),
+    ):
+        assert len(result[part]["bins"]) == metrics.ECE_BINS
+        for told in result[part]["bins"]:
+            inside = (probability > told["from"]) & (probability <= told["to"])
+            assert told["n"] == inside.sum()
+            if told["n"]:
+                assert told["observed"] == pytest.approx(outcome[inside].mean())
+                assert told["mean_probability"] == pytest.approx(probability[inside].mean())
+            else:
+                assert told["observed"] is None
+    filled = [told for told in result["binary"]["bins"] if told["n"]]
+    gap = [b["n"] * abs(b["observed"] - b["mean_probability"]) for b in filled]
+    assert result["binary"]["ece"]["value"] == pytest.approx(sum(gap) / 240)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.4])
+def test_abstaining_from_the_least_sure(table, threshold):
+    result = scored(table, threshold=threshold)["selective"]
+    assert result["binary"]["threshold"] == (threshold or 0.5)
+    odds = table["p_atypical"] / (1 - table["p_atypical"])
+    cut = threshold or 0.5
+    sure = {
+        "subtypes": table[list(PROBABILITY_COLUMNS)].max(axis=1),
+        "binary": np.abs(np.log(odds / (cut / (1 - cut)))),
+    }
+    truth = {"subtypes": table["label_expert1"], "binary": table["label_expert1"].map(is_atypical)}
+    answer = {"subtypes": table["predicted_subtype"], "binary": table["p_atypical"] >= cut}
+    for part, entry in result.items():
+        for at in entry["at_coverage"]:
+            assert at["n"] == round(at["coverage"] * 240)
+            rows = sure[part].nlargest(at["n"]).index
+            for name, score in (
+                ("accuracy", reference.accuracy_score),
+                ("balanced_accuracy", reference.balanced_accuracy_score),
+            ):
+                expected = score(truth[part][rows], answer[part][rows])
+                assert at[name]["value"] == pytest.approx(expected)
+        errors = (truth[part] != answer[part])[sure[part].sort_values(ascending=False).index]
+        assert entry["aurc"]["value"] == pytest.approx(errors.expanding().mean().mean())
+        assert [at["coverage"] for at in entry["at_coverage"]] == [1, 0.9, 0.8, 0.7]
+
+
+def test_prediction_sets_are_measured_where_they_are_known(table):
+    assert scored(table)["conformal"] == {}
+    table["conformal_set"] = table["label_expert2"] + "|nmf_ring"
+    table["conformal_set"] = table["conformal_set"].replace("nmf_ring|nmf_ring", "nmf_ring")
+    table.loc[:4, "conformal_set"] = ""
+    table.loc[5:9, "conformal_set"] = "empty"
+    result = scored(table, alpha=0.2)["conformal"]
+    assert (result["alpha"], result["n"], result["n_without_set"]) == (0.2, 235, 5)
+    rows = table[5:]
+    told = rows["conformal_set"].str.split("|")
+    held = [truth in names for truth, names in zip(rows["label_expert1"], told, strict=True)]
+    assert result["coverage"]["value"] == pytest.approx(np.mean(held))
+    size = np.where(rows["conformal_set"] == "empty", 0, rows["conformal_set"].str.count(r"\|") + 1)
+    assert result["mean_size"]["value"] == pytest.approx(size.mean())
+    assert result["empty"]["value"] == pytest.approx(5 / 235)
+    assert result["single"]["value"] == pytest.approx((size == 1).mean())
+    for subtype, entry in result["per_class"].items():
+        of_class = (rows["label_expert1"] == subtype).to_numpy()
+        assert entry["n"] == of_class.sum()
+        assert entry["coverage"]["value"] == pytest.approx(np.array(held)[of_class].mean())
+        assert entry["mean_size"]["value"] == pytest.approx(size[of_class].mean())
+    assert scored(table, label="majority_atypical")["conformal"] == {}
+
+
 def test_groups_are_scored_apart(table):
     groups = scored(table)["groups"]
     assert set(groups["domain"]) == {"lab A", "lab B"}
@@ -144,6 +219,10 @@ def test_majority_fills_only_the_binary_part(table):
     assert result["overall"] == result["per_class"] == {}
     assert result["confusion"] == []
     assert set(result["binary"]["against"]) == {"majority_atypical"}
+    assert result["calibration"]["subtypes"] == result["selective"]["subtypes"] == {}
+    atypical = table["majority_atypical"].astype(bool)
+    accuracy = result["selective"]["binary"]["at_coverage"][0]["accuracy"]["value"]
+    assert accuracy == pytest.approx((atypical == (table["p_atypical"] >= 0.5)).mean())
     assert result["groups"]["domain"]["lab A"]["overall"] == {}
     assert result["groups"]["domain"]["lab A"]["binary"]["n"] == 144
 

@@ -112,6 +112,14 @@ def test_probability_measures_are_those_of_their_definitions(sample):
         equal(ece[r], expected)
 
 
+def test_binary_ece_of_a_known_answer():
+    positive, probability = np.array([True, False, True, True]), np.array([0.31, 0.33, 0.9, 1.0])
+    # Bins (0.267, 0.333], (0.867, 0.933] and (0.933, 1].
+    equal(metrics.binary_ece(positive, probability), (abs(1 - 0.64) + 0.1 + 0) / 4)
+    weights = np.array([[2.0, 0, 1, 0]])
+    equal(metrics.binary_ece(positive, probability, weights), (2 * 0.69 + 0.1) / 3)
+
+
 @few
 @given(samples())
 def test_sets_of_measures_have_the_agreed_names_and_shapes(sample):

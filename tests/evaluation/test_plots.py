@@ -40,6 +40,7 @@ FIGURES = {
     "roc": lambda: plots.roc_curves([Curve("Ring 0.912", SLOPE, SLOPE**0.5, (0.2, 0.7))]),
     "pr": lambda: plots.pr_curves([Curve("Ring 0.912", SLOPE, 1 - SLOPE)]),
     "no curve": lambda: plots.pr_curves([]),
+    "coverage": lambda: plots.accuracy_against_coverage([Curve("Subtype 0.2", SLOPE, 1 - SLOPE)]),
     "reliability": lambda: plots.reliability_diagram(EMPTY_BIN, "Largest", "Right"),
     "size": lambda: plots.size_against_sensitivity({"nmf_ring": 16}, {"nmf_ring": (0.5, 0.2, 0.7)}),
     "training": lambda: plots.training_curves([HISTORY], {"valid_loss": "validation"}),

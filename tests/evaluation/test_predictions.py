@@ -52,6 +52,18 @@ def test_round_trip_in_the_agreed_order(table, tmp_path):
     assert list(read.votes["majority_atypical"] == 1) == list(table["majority_atypical"])
 
 
+def test_a_run_stands_for_its_test_part_and_without_one_for_its_out_of_fold_table(table, tmp_path):
+    save(table, tmp_path / "predictions-oof.csv")
+    with pytest.raises(InputError, match=r"predictions-test\.csv does not exist"):
+        read_predictions(tmp_path)
+    for kind in ("holdout", "cv", "domains"):  # stopped before it came to its test part
+        (tmp_path / "splits.json").write_text(f'{{"format": 1, "kind": "{kind}"}}')
+        with pytest.raises(InputError, match=r"predictions-test\.csv does not exist"):
+            read_predictions(tmp_path)
+    (tmp_path / "splits.json").write_text('{"format": 1, "kind": "all"}')
+    assert list(read_predictions(tmp_path).patch_ids) == list(table["patch_id"])
+
+
 def test_only_ids_and_probabilities_are_needed(table, tmp_path):
     path = save(table[list(REQUIRED_COLUMNS)], tmp_path / "theirs.csv", encoding="utf-8-sig")
     read = read_predictions(path)
@@ -181,6 +193,28 @@ def test_named_labels(table):
     for label in ("soft", "expert3"):
         with pytest.raises(InputError, match=f"out of .'expert1'.* got {label!r}"):
             read.atypical_of(label)
+
+
+def test_prediction_sets(table, tmp_path):
+    assert not predictions_from_table(table).has_set.any()
+    table["conformal_set"] = "nmf_ring"
+    table.loc[0, "conformal_set"] = "amf_other|nmf_metaphase"
+    table.loc[1, "conformal_set"] = "empty"
+    table.loc[2, "conformal_set"] = None
+    write_predictions(tmp_path / "p.csv", table)
+    header = (tmp_path / "p.csv").read_text().splitlines()[0].split(",")
+    assert header[14:16] == ["predicted_atypical", "conformal_set"]
+    read = read_predictions(tmp_path / "p.csv")
+    assert read.has_set.tolist() == [True, True, False, *[True] * 237]
+    assert [SUBTYPES[i] for i in np.flatnonzero(read.sets[0])] == ["amf_other", "nmf_metaphase"]
+    assert not read.sets[1:3].any()
+    assert (read.sets[3:] == (np.arange(8) == 7)).all()
+    part = read.take(np.array([1, 0]))
+    assert np.array_equal(part.sets, read.sets[[1, 0]])
+    table.loc[4, "conformal_set"] = "ring"
+    (row, column, what), *others = problems_of(save(table, tmp_path / "q.csv"))
+    assert (row, column, others) == (6, "conformal_set", [])
+    assert what.endswith("joined by '|', 'empty' or nothing but got 'ring'.")
 
 
 def test_missing_cells_of_a_table_in_memory(table):

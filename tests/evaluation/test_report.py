@@ -78,6 +78,8 @@ def some_predictions(n: int, part: str, seed: int = 0) -> Predictions:
     )
     table[list(PROBABILITY_COLUMNS)] = scores / scores.sum(1, keepdims=True)
     table.loc[0, "patch_id"] = HOSTILE
+    table["conformal_set"] = np.where(np.arange(n) % 4, table["label_expert1"], "empty")
+    table.loc[1, "conformal_set"] = ""
     # The first patch is the most confident mistake, so that its name is shown.
     table.loc[0, list(PROBABILITY_COLUMNS)] = np.eye(8)[7]
     return predictions_from_table(table)
@@ -235,6 +237,37 @@ def test_splits_count_patients_figures_and_classes(full: ReportInput) -> None:
     assert [row[:2] for row in cells[1:]] == [["4", "80"]] * 3
 
 
+def test_abstention_and_prediction_sets_are_shown(full: ReportInput) -> None:
+    text = section(full, "selective")
+    assert text.count("<svg") == 1
+    rows = re.findall(r"<tr><th scope=\"row\">(.*?)</th><td>(.*?)</td><td>(.*?) <", text)
+    assert [row[1] for row in rows] == ["100 % (240)", "90 % (216)", "80 % (192)", "70 % (168)"] * 2
+    measured = full.metrics["selective"]
+    assert rows[0][2] == f"{measured['subtypes']['at_coverage'][0]['accuracy']['value']:.3f}"
+    assert f">Subtype {measured['subtypes']['aurc']['value']:.3f}</text>" in text
+    assert f">Atypical or normal {measured['binary']['aurc']['value']:.3f}</text>" in text
+
+    text = section(full, "sets")
+    rows = re.findall(r"<tr><th scope=\"row\">(.*?)</th><td>(.*?)</td><td>(.*?) <", text)
+    assert len(rows) == 9
+    # Every fourth set is empty: those of two classes; one figure has none.
+    assert rows[0] == ("Bipolar asymmetric", "30", "0.0")
+    assert rows[-1] == ("All", "239", "74.9")
+    assert "for 74.9 % of the figures, none for 25.1 %. Figures without a set: 1." in text
+    promised = {**full.metrics, "conformal": {**full.metrics["conformal"], "alpha": 0.1}}
+    assert "the label of 90 % of" in section(dataclasses.replace(full, metrics=promised), "sets")
+
+
+def test_measures_of_an_earlier_version_still_make_a_report(full: ReportInput) -> None:
+    new = {"calibration", "selective", "conformal"}
+    earlier = {name: value for name, value in full.metrics.items() if name not in new}
+    report = dataclasses.replace(full, metrics=earlier)
+    for key in ("selective", "sets"):
+        assert "Not available" in section(report, key)
+    assert "ECE" not in section(report, "reliability")
+    assert "ECE 0." in section(full, "reliability")
+
+
 def test_mistakes_and_examples_are_shown(full: ReportInput) -> None:
     mistakes = section(full, "mistakes")
     assert mistakes.count("<img") == MISTAKES_SHOWN
@@ -270,6 +303,7 @@ def test_mistakes_that_another_rater_shares_are_counted(full: ReportInput) -> No
     [
         ({"predictions": None, "out_of_fold": None}, "curves"),
         ({"predictions": None, "out_of_fold": None}, "reliability"),
+        ({"predictions": None, "out_of_fold": None}, "selective"),
         ({"predictions": None, "out_of_fold": None}, "mistakes"),
         ({"predictions": None, "out_of_fold": None}, "classes"),
         ({"patches": None}, "classes"),
@@ -322,7 +356,16 @@ def test_a_single_rater_is_enough() -> None:
 def test_votes_without_subtypes_are_enough() -> None:
     report = only_rater("majority_atypical")
     assert Page(render_report(report)).faults == []
-    for key in ("table-1", "overall", "size", "confusion", "curves", "reliability", "mistakes"):
+    for key in (
+        "table-1",
+        "overall",
+        "size",
+        "confusion",
+        "curves",
+        "reliability",
+        "sets",
+        "mistakes",
+    ):
         assert "Not available" in section(report, key)
     assert "Model, against the majority vote" in section(report, "binary")
 

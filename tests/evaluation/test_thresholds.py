@@ -66,3 +66,45 @@ def test_seeded():
     first = operating_point(p, atypical, patients, seed=3)
     assert first == operating_point(p, atypical, patients, seed=3)
     assert 0 < first < 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 20), st.booleans(), st.sampled_from("ab")), min_size=2, max_size=30
+    )
+)
+def test_domains_count_alike(rows):
+    p = np.array([score / 20 for score, _, _ in rows])
+    atypical = np.array([vote for _, vote, _ in rows])
+    domains = np.array([domain for _, _, domain in rows])
+    usable = [d for d in "ab" if 0 < atypical[domains == d].sum() < (domains == d).sum()]
+    counted = np.isin(domains, usable)
+    if not usable or np.ptp(p[counted]) == 0:
+        with pytest.raises(InputError, match="operating point"):
+            operating_point(p, atypical, domains=domains)
+        return
+
+    def mean_accuracy(t):
+        return np.mean(
+            [balanced_accuracy(p[domains == d], atypical[domains == d], t) for d in usable]
+        )
+
+    best = max(mean_accuracy(t) for t in np.unique(p[counted])[1:])
+    found = operating_point(p, atypical, domains=domains)
+    assert mean_accuracy(found) == pytest.approx(best)
+
+
+def test_a_large_domain_does_not_decide_alone():
+    rng = np.random.default_rng(1)
+    large, small = 4000, 1000
+    atypical = rng.random(large + small) < 0.3
+    domains = np.repeat(["large", "small"], [large, small])
+    centre = np.where(domains == "large", 0.3, 0.5)
+    noise = rng.normal(scale=0.12, size=large + small)
+    p = np.clip(centre + 0.1 * (2 * atypical - 1) + noise, 0, 1)
+    patients = np.arange(large + small) // 10
+    alone = operating_point(p, atypical, patients, resamples=50)
+    alike = operating_point(p, atypical, patients, resamples=50, domains=domains)
+    assert alone < 0.35
+    assert alike == pytest.approx(0.4, abs=0.04)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -11,10 +13,12 @@ import pytest
 from PIL import Image
 
 from atypia import pipeline
+from atypia.bundle import read_header, write_header
 from atypia.data.cohort import Cohort
 from atypia.errors import InputError
+from atypia.evaluation.predictions import read_predictions
 from atypia.inference import predict as predict_module
-from atypia.labels import PROBABILITY_COLUMNS
+from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES
 
 
 def probabilities(table: pd.DataFrame) -> np.ndarray:
@@ -109,6 +113,97 @@ def test_inputs_that_do_not_exist_are_all_named(run_folder: Path, tmp_path: Path
     with pytest.raises(InputError) as caught:
         pipeline.predict(inputs, tmp_path / "p.csv", run_folder, mpp=0.25)
     assert len(caught.value.problems) == 2
+
+
+def test_tiff_files_may_carry_their_resolution(
+    run_folder: Path, images: Path, tmp_path: Path
+) -> None:
+    tiffs = tmp_path / "tiffs"
+    tiffs.mkdir()
+    for file in images.rglob("*.png"):
+        Image.open(file).save(tiffs / f"{file.stem}.tif", dpi=(25_400 / 0.25,) * 2)
+    own, _ = pipeline.predict([tiffs], None, run_folder)
+    given, _ = pipeline.predict([images], None, run_folder, mpp=0.25)
+    own = own.sort_values("patch_id")
+    given = given.assign(patch_id=given["patch_id"].str.split("/").str[-1]).sort_values("patch_id")
+    np.testing.assert_allclose(probabilities(own), probabilities(given), atol=1e-6)
+    shutil.copy(images / "figure 0.png", tiffs / "png.png")
+    with pytest.raises(InputError, match=r"1 of 7 images do not tell.*--mpp"):
+        pipeline.predict([tiffs], None, run_folder)
+
+
+def test_small_patches_are_mirrored_and_counted(
+    run_folder: Path, images: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("figure 0", "figure 2"):
+        file = images / f"{name}.png"
+        Image.open(file).crop((10, 10, 70, 70)).save(file)  # 15 of 18 µm
+    with caplog.at_level(logging.WARNING, "atypia"):
+        table, _ = pipeline.predict([images], None, run_folder, mpp=0.25)
+    assert len(table) == 6
+    (told,) = [r.message for r in caplog.records if "mirrored" in r.message]
+    assert told.startswith("2 patches")
+    Image.open(images / "figure 0.png").crop((5, 5, 55, 55)).save(images / "figure 0.png")
+    with pytest.raises(InputError, match="field of view"):
+        pipeline.predict([images], None, run_folder, mpp=0.25)
+
+
+def test_patches_of_many_sizes_share_a_batch(
+    run_folder: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = pipeline.predict([images], None, run_folder, mpp=0.25)
+    files = sorted(images.rglob("*.png"))
+    for i, file in enumerate(files):
+        edge = ((7 + i, 7 + i), (8 + 2 * i, 8 + 2 * i), (0, 0))
+        Image.fromarray(np.pad(np.asarray(Image.open(file)), edge, mode="reflect")).save(file)
+    shapes = []
+    real = np.stack
+    monkeypatch.setattr(
+        predict_module.np, "stack", lambda arrays: shapes.append(len(arrays)) or real(arrays)
+    )
+    parts, _ = pipeline.predict([images], None, run_folder, mpp=0.25)
+    assert shapes == [6]
+    np.testing.assert_allclose(probabilities(parts), probabilities(whole), atol=1e-5)
+
+
+def test_json_holds_what_the_table_holds(
+    run_folder: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
+    table, _ = pipeline.predict([cohort_folder], tmp_path / "p.json", run_folder)
+    records = json.loads((tmp_path / "p.json").read_text())
+    assert [r["patch_id"] for r in records] == table["patch_id"].tolist()
+    nested = np.array([[r["probabilities"][s] for s in SUBTYPES] for r in records])
+    np.testing.assert_allclose(nested, table[list(PROBABILITY_COLUMNS)], rtol=1e-7)
+    first = table.iloc[0]
+    for name in ("predicted_subtype", "predicted_atypical", "label_expert1", "patient_id"):
+        assert records[0][name] == first[name], name
+    with pytest.raises(InputError, match=r"\.csv or a \.json"):
+        pipeline.predict([cohort_folder], tmp_path / "p.xlsx", run_folder)
+
+
+def test_sets_and_withheld_answers_are_columns_that_can_be_read_again(
+    run_folder: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run_folder / "model", tmp_path / "model")
+    header = read_header(tmp_path / "model")
+    plain, _ = pipeline.predict([cohort_folder], None, run_folder)
+    every = plain[list(PROBABILITY_COLUMNS)].to_numpy(float)
+    least = float(np.median(every.max(axis=1)))  # half of the sets are empty
+    sets = {"kind": "lac", "alpha": 0.1, "quantiles": [1 - least] * 8, "n": [50] * 8}
+    write_header(tmp_path / "model", header.model_copy(update={"conformal": sets}))
+    out = tmp_path / "p.csv"
+    pipeline.predict([cohort_folder], out, tmp_path / "model", min_confidence=least)
+    written = pd.read_csv(out, keep_default_na=False)
+    p = written[list(PROBABILITY_COLUMNS)].to_numpy()
+    inside = [[s for s, v in zip(SUBTYPES, row, strict=True) if v >= least] for row in p]
+    assert written["conformal_set"].tolist() == ["|".join(s) or "empty" for s in inside]
+    chosen = p[np.arange(len(p)), [SUBTYPES.index(s) for s in written["predicted_subtype"]]]
+    assert written["abstained"].tolist() == (chosen < least).tolist()
+    assert 0 < written["abstained"].sum() < len(written)
+    assert len(read_predictions(out)) == len(written)
+    pipeline.predict([cohort_folder], tmp_path / "p.json", tmp_path / "model")
+    record = json.loads((tmp_path / "p.json").read_text())[0]
+    assert record["conformal_set"] == inside[0]
 
 
 @pytest.mark.parametrize("mpp", [None, 40.0, float("nan"), -1.0])

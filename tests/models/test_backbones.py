@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,12 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from atypia.config import InputConfig, ModelConfig
 from atypia.errors import InputError
+from atypia.labels import N_SUBTYPES
 from atypia.models import backbones
 from atypia.models.backbones import find_packaged_weights, make_backbone
+from atypia.models.network import make_network
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,6 +101,39 @@ def test_a_missing_file_and_a_missing_model_are_told(tmp_path: Path) -> None:
         make_backbone(NAME, size_px=32, pretrained=True, weights=tmp_path / "none.pt")
     with pytest.raises(InputError, match="timm model"):
         make_backbone("convnext_enormous", size_px=32, pretrained=False)
+
+
+def test_a_transformer_from_a_file_or_the_hub_gets_its_grid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = timm.create_model("test_vit", num_classes=0)  # 160 px, 16 px a patch
+    file = tmp_path / "vit.safetensors"
+    save_file(source.state_dict(), file)
+    create = timm.create_model
+
+    def from_hub(name: str, *, pretrained: bool = False, **options: object) -> torch.nn.Module:
+        return copy.deepcopy(source) if pretrained else create(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", from_hub)
+    images = torch.rand(1, 3, 160, 160)
+    expected = source.eval()(images)
+    for weights in (file, None):
+        backbone = make_backbone("test_vit", size_px=160, pretrained=True, weights=weights)
+        torch.testing.assert_close(backbone.module.eval()(images), expected)
+        smaller = make_backbone("test_vit", size_px=64, pretrained=True, weights=weights)
+        assert smaller.module.get_parameter("pos_embed").shape[1] == 1 + 4 * 4
+        positions = smaller.module.get_parameter("pos_embed")[:, 0]
+        torch.testing.assert_close(positions, source.state_dict()["pos_embed"][:, 0])
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "convnext_femto"])
+def test_a_small_convnext_from_scratch_learns_at_96_px(name: str) -> None:
+    model = ModelConfig(backbone=name, pretrained=False, drop_path=0.1)
+    network, spec, origin = make_network(model, InputConfig(field_of_view_um=18, size_px=96))
+    logits = network(torch.rand(2, 3, 96, 96))
+    logits.logsumexp(dim=1).sum().backward()  # type: ignore[no-untyped-call]
+    assert (logits.shape, spec.size_px, origin) == ((2, N_SUBTYPES), 96, "random")
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_efficientnet", "test_convnext", "test_resnet"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,9 @@ from safetensors.torch import load_file
 from atypia import pipeline
 from atypia.config import load_config
 from atypia.data.cohort import Cohort
+from atypia.data.loader import open_store
+from atypia.data.splits import stratify
+from atypia.ensemble import Ensemble, predict_network
 from atypia.errors import AtypiaError, InputError, LeakError, TrainingError
 from atypia.evaluation.predictions import read_predictions
 from atypia.runs import read_json, sha256_file
@@ -83,20 +87,33 @@ def command(cohort: Path, out: Path, tiny: tuple[str, ...], *more: str) -> list[
 
 
 LONGER = ("optim.epochs=6", "optim.head_epochs=1", "optim.ema=0.9", "model.drop_path=0.2")
+EVERYTHING = (
+    "input.size_px=40",
+    "optim.progressive=[[0, 32], [0.5, 40]]",
+    "target.per_rater=true",
+    "loss.atypical=0.5",
+    "augment.mixup=0.2",
+    "augment.style=0.5",
+    "augment.stain=0.05",
+    "augment.blur_um=0.25",
+    "ensemble.calibration=temperature",
+    "ensemble.conformal_alpha=0.2",
+)
+"""Whatever else draws random numbers or leaves something in the bundle."""
 
 
 def test_a_killed_run_resumes_to_the_same_weights(
     cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...]
 ) -> None:
     """SIGKILL twice, in the middle of a member; the end is bit for bit the undisturbed one."""
-    settings = (*tiny, *LONGER)
+    settings = (*tiny, *LONGER, *EVERYTHING)
     pipeline.train(cohort_folder, tmp_path / "whole", load_config("quick", settings))
     out = tmp_path / "killed"
     args = command(cohort_folder, out, settings)
     history = out / "fold-1" / "history.csv"
     for kill_after in ("fold-0/history.csv", "fold-1/history.csv"):
         process = subprocess.Popen(args, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not (out / kill_after).is_file() and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.005)
@@ -107,6 +124,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
     assert len(pd.read_csv(history)) < 7  # it was in the middle
     subprocess.run(args, check=True, capture_output=True)
     assert weights(out) == weights(tmp_path / "whole")
+    assert read_json(out / "model/model.json") == read_json(tmp_path / "whole/model/model.json")
     assert (out / "predictions-test.csv").read_bytes() == (
         tmp_path / "whole" / "predictions-test.csv"
     ).read_bytes()
@@ -223,7 +241,10 @@ def test_two_processes_learn_what_one_does(
     cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...]
 ) -> None:
     """Without batch statistics and dropout, DDP over gloo gives the single process's weights."""
-    settings = (*tiny, "model.drop_path=0", "model.dropout=0", "optim.optimizer=adam")
+    settings = (
+        *(*tiny, "model.drop_path=0", "model.dropout=0", "optim.optimizer=adam"),
+        *("target.per_rater=true", "loss.atypical=0.5", "augment.style=0.5"),
+    )
     pipeline.train(cohort_folder, tmp_path / "one", load_config("quick", settings))
     subprocess.run(
         [
@@ -257,6 +278,108 @@ def test_cross_validation_tests_every_patient_once(
     assert (out / "outer-1" / "model" / "model.json").is_file()
 
 
+@pytest.fixture(scope="module")
+def whole_run(
+    cohort_folder: Path, tiny: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run without a test part, of a model with everything that only training needs."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    settings = [*tiny, *EVERYTHING, "split.kind=all", "optim.epochs=1", "runtime.precision=fp32"]
+    metrics = pipeline.train(cohort_folder, out, load_config("quick", settings))
+    assert metrics == read_json(out / "metrics.json")
+    return out
+
+
+def test_a_run_without_a_test_part_is_judged_out_of_fold(
+    whole_run: Path, cohort_folder: Path
+) -> None:
+    assert not list(whole_run.rglob("predictions-test.csv"))
+    metrics = read_json(whole_run / "metrics.json")
+    out_of_fold = read_json(whole_run / "metrics-oof.json")
+    assert metrics["part"] == "out of fold"
+    assert {k: v for k, v in metrics.items() if k != "part"} == out_of_fold
+    # The run stands for its out-of-fold table: every patch once, by a member that never saw it.
+    table = read_predictions(whole_run)
+    assert sorted(table.patch_ids) == sorted(Cohort.open(cohort_folder).manifest["patch_id"])
+    assert metrics["n"] == len(table)
+    inner = read_json(whole_run / "splits.json")["outer"][0]["inner"]
+    for fold in set(table.folds):
+        assert set(table.patients[table.folds == fold]) == set(inner[int(fold)])
+    assert "whole" in (whole_run / "report.html").read_text("utf-8")
+    assert read_json(whole_run / "run.json")["status"] == "finished"
+
+
+def test_a_run_without_a_test_part_is_compared_reported_and_resumed(
+    whole_run: Path, cohort_folder: Path
+) -> None:
+    found = pipeline.compare([whole_run, whole_run / "predictions-oof.csv"], resamples=100)
+    assert found["n"] == len(read_predictions(whole_run))
+    differences = found["differences"][0]["measures"].values()
+    assert {d["value"] for d in differences} <= {0, None}
+    report = whole_run / "report.html"
+    report.unlink()
+    pipeline.write_report(whole_run)
+    assert report.is_file()
+    before = weights(whole_run)
+    pipeline.train(cohort_folder, whole_run, None, resume=True)
+    assert weights(whole_run) == before
+
+
+def test_out_of_fold_answers_are_calibrated_like_the_models_own(
+    whole_run: Path, cohort_folder: Path
+) -> None:
+    """Each row is what its member says, at the temperature that the bundle keeps."""
+    ensemble, cohort = Ensemble.load(whole_run / "model"), Cohort.open(cohort_folder)
+    assert ensemble.calibration.temperature != 1
+    assert ensemble.conformal is not None
+    assert ensemble.conformal.alpha == 0.2
+    config = load_config(str(whole_run / "config.yaml"))
+    store = open_store(cohort, ensemble.spec, config.augment, whole_run / "unused.npy")
+    table = read_predictions(whole_run)
+    row_of = {patch: i for i, patch in enumerate(cohort.manifest["patch_id"])}
+    for fold, member in enumerate(ensemble.members):
+        mine = table.folds == str(fold)
+        raw = predict_network(
+            *(member, store.pixels, store.mpp, ensemble.spec),
+            device=torch.device("cpu"),
+            rows=np.array([row_of[patch] for patch in table.patch_ids[mine]]),
+        )
+        np.testing.assert_allclose(
+            ensemble.calibration.apply(raw), table.probabilities[mine], atol=1e-5
+        )
+
+
+def test_only_the_answering_raters_scores_are_kept(whole_run: Path) -> None:
+    tensors = load_file(whole_run / "model" / "member-0.safetensors")
+    assert tensors["head.weight"].shape[0] == tensors["head.bias"].shape[0] == 8
+
+
+def test_each_domain_is_tested_by_a_model_that_has_not_seen_it(
+    cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "cohort"  # the same figures, the subtypes even over two domains
+    shutil.copytree(cohort_folder, folder)
+    manifest = Cohort.open(cohort_folder).manifest
+    counts = pd.crosstab(manifest["patient_id"], manifest["label_expert1"])
+    half = stratify(counts.to_numpy(), np.full(2, 1 / 2), np.random.default_rng(0))
+    domain_of = dict(zip(counts.index, np.array(["A", "B"])[half], strict=True))
+    manifest["domain"] = manifest["patient_id"].map(domain_of)
+    Cohort.write(folder, "two domains", manifest, {})
+
+    out = tmp_path / "run"
+    settings = [*tiny, "split.kind=domains", "optim.epochs=1"]
+    metrics = pipeline.train(folder, out, load_config("quick", settings))
+    table = read_predictions(out)
+    assert metrics is not None
+    assert set(metrics["groups"]["domain"]) == {"A", "B"}
+    assert sorted(table.patch_ids) == sorted(manifest["patch_id"])
+    outer = read_json(out / "splits.json")["outer"]
+    for number, domain in enumerate("AB"):
+        assert set(table.domains[table.folds == str(number)]) == {domain}
+        learned_from = {domain_of[p] for fold in outer[number]["inner"] for p in fold}
+        assert learned_from == {"A", "B"} - {domain}
+
+
 def test_early_stopping_and_the_best_epoch(
     cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...]
 ) -> None:
@@ -287,10 +410,10 @@ def test_a_loss_that_is_not_finite_stops_with_the_checkpoint_good(
     calls = 0
     original = fit_module.SubtypeLoss.forward
 
-    def poisoned(self: torch.nn.Module, logits: torch.Tensor, targets: torch.Tensor) -> object:
+    def poisoned(self: torch.nn.Module, *args: torch.Tensor) -> object:
         nonlocal calls
         calls += 1  # three batches and the validation of epoch 1, then two batches
-        return original(self, logits, targets) * (float("nan") if calls == 6 else 1)
+        return original(self, *args) * (float("nan") if calls == 6 else 1)  # type: ignore[arg-type]
 
     monkeypatch.setattr(fit_module.SubtypeLoss, "forward", poisoned)
     out = tmp_path / "run"

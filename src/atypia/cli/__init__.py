@@ -9,10 +9,30 @@ from atypia.cli import (  # noqa: I001
     download,
     train,
     evaluate,
+    audit,
     predict,
+    slide,
+    biomarker,
+    export,
+    challenge,
     demo,
     doctor,
 )
 from atypia.cli.app import app, main
 
-__all__ = ["app", "demo", "doctor", "download", "evaluate", "main", "predict", "prepare", "train"]
+__all__ = [
+    "app",
+    "audit",
+    "biomarker",
+    "challenge",
+    "demo",
+    "doctor",
+    "download",
+    "evaluate",
+    "export",
+    "main",
+    "predict",
+    "prepare",
+    "slide",
+    "train",
+]

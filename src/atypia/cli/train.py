@@ -21,10 +21,10 @@ def train(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="quick, paper, or a YAML file. [default: quick]")
+        str | None, typer.Option(help="quick, paper, released, or a YAML file. [default: quick]")
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="table1, benchmark, holdout, cv, or a file.")
+        str | None, typer.Option(help="table1, benchmark, holdout, cv, all, domains, or a file.")
     ] = None,
     label: Annotated[str | None, typer.Option(help="A rater, or agreed.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,

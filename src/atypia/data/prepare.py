@@ -18,7 +18,7 @@ import pandas as pd
 
 from atypia.data.cohort import MAJORITY_COLUMN, REQUIRED_COLUMNS, Cohort
 from atypia.data.images import export_png, read_patch, write_png
-from atypia.data.slides import SourceImage, open_source_image
+from atypia.data.slides import Slide, open_slide
 from atypia.data.sources import Columns, Found, PrepareOptions, Record, Region, read_source
 from atypia.errors import InputError, MissingExtraError, Problem
 from atypia.labels import SUBTYPES
@@ -162,12 +162,12 @@ def _crop_all(
 
     def crop(task: tuple[Record, Region]) -> None:
         try:
-            _crop(image, *task, folder, options)
+            _crop(slide, *task, folder, options)
         except InputError as error:
             task[0].problems += [_at(task[0], problem) for problem in error.problems]
 
     try:
-        with open_source_image(path) as image:
+        with open_slide(path) as slide:
             return list(pool.map(crop, wanted))
     except MissingExtraError:
         raise
@@ -178,24 +178,25 @@ def _crop_all(
 
 
 def _crop(
-    image: SourceImage, record: Record, region: Region, folder: Path, options: PrepareOptions
+    slide: Slide, record: Record, region: Region, folder: Path, options: PrepareOptions
 ) -> None:
-    mpp = record.mpp or image.mpp
+    info = slide.info
+    mpp = record.mpp or info.mpp
     if mpp is None:
-        record.fault(f"{image.path}: the file does not say its µm per pixel. Give --mpp.")
+        record.fault(f"{info.path}: the file does not say its µm per pixel. Give --mpp.")
         return
     assert options.field_um is not None  # read_source sees to it
     scale = 1 / mpp if region.unit == "um" else 1.0
     x, y = region.x * scale, region.y * scale
-    if not (0 <= x < image.width and 0 <= y < image.height):
+    if not (0 <= x < info.width and 0 <= y < info.height):
         record.fault(
-            f"expected a centre inside {image.path.name} ({image.width} × {image.height} px) "
+            f"expected a centre inside {info.path.name} ({info.width} × {info.height} px) "
             f"but got x = {x:g}, y = {y:g} px."
         )
         return
     side = round(options.field_um / mpp)
     record.mpp = mpp
-    pixels = image.crop(x, y, side)
+    pixels = slide.crop(x, y, side)
     if not record.problems:
         target = _target(folder, record)
         target.parent.mkdir(parents=True, exist_ok=True)

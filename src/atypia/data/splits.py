@@ -32,13 +32,16 @@ FORMAT_VERSION: Final = 1
 PUBLISHED: Final = ("table1", "benchmark")
 """Splits of AMi-Br whose test patients are shipped with the package."""
 SEEDED: Final = ("holdout", "cv")
+WHOLE: Final = ("all", "domains")
+"""Splits by what the cohort is: no test part at all, or each domain as one."""
+KINDS: Final = (*PUBLISHED, *SEEDED, *WHOLE)
 
 _RESTARTS: Final = 16
 
 
 @dataclass(frozen=True)
 class Outer:
-    """One test part, and the other patients dealt into inner folds.
+    """One test part, which may be empty, and the other patients dealt into inner folds.
 
     Member `i` of the ensemble trains on every inner fold but `i` and validates on fold `i`.
     """
@@ -62,7 +65,7 @@ class Splits:
     """Every outer split of a run. Made by :func:`make_splits` or :meth:`read`."""
 
     kind: str
-    """``table1``, ``benchmark``, ``holdout``, ``cv`` or ``file``."""
+    """``table1``, ``benchmark``, ``holdout``, ``cv``, ``all``, ``domains`` or ``file``."""
     seed: int
     cohort_sha256: str
     outer: tuple[Outer, ...]
@@ -112,7 +115,10 @@ class Splits:
                     str(path),
                 )
             )
-        leaks, others = _patient_problems(splits.outer, manifest["patient_id"], str(path))
+        without_test = splits.kind == "all"
+        leaks, others = _patient_problems(
+            splits.outer, manifest["patient_id"], str(path), without_test=without_test
+        )
         problems += leaks + others
         if problems:
             raise (LeakError if leaks else InputError)(problems)
@@ -152,7 +158,9 @@ def make_splits(
         cohort_sha256: Hash of the cohort, kept in the splits.
         kind: ``table1`` (40 test patients with the class counts of the reference paper's Table 1),
             ``benchmark`` (56 test slides of Banerjee et al., arXiv 2506.21444), ``holdout`` (one
-            seeded test part), ``cv`` (each patient tests once per repeat), or a file:
+            seeded test part), ``cv`` (each patient tests once per repeat), ``all`` (no test part:
+            for a model that is given away; out-of-fold predictions judge it), ``domains`` (each
+            domain tests once and trains nothing then), or a file:
             a ``splits.json``, which is taken as it is, or a CSV with the columns ``patient_id``
             (or ``dataset`` and ``slide``) and ``role`` (``train`` or ``test``).
         label: Column to stratify by. Rows where it is empty do not count, but their patients are
@@ -169,11 +177,16 @@ def make_splits(
             split that does not name exactly the patients of the cohort; all problems at once.
     """
     _check_options(manifest, label, folds, repeats, test_fraction, inner_folds)
-    if str(kind) not in (*PUBLISHED, *SEEDED) and Path(kind).suffix == ".json":
+    if str(kind) not in KINDS and Path(kind).suffix == ".json":
         return Splits.read(Path(kind), manifest, cohort_sha256)
 
     patients, counts = _count_figures(manifest, label)
-    tests = _test_parts(patients, counts, kind, seed, folds, repeats, test_fraction)
+    if kind == "domains":
+        tests = _domains(manifest)
+    elif kind == "all":
+        tests = [()]
+    else:
+        tests = _test_parts(patients, counts, kind, seed, folds, repeats, test_fraction)
     outer = []
     for i, test in enumerate(tests):
         rest = ~np.isin(patients, test)
@@ -186,7 +199,7 @@ def make_splits(
         fold_of = stratify(counts[rest], shares, np.random.default_rng([seed, 1, i]))
         inner = tuple(tuple(patients[rest][fold_of == f].tolist()) for f in range(inner_folds))
         outer.append(Outer(test=test, inner=inner))
-    name = str(kind) if str(kind) in (*PUBLISHED, *SEEDED) else "file"
+    name = str(kind) if str(kind) in KINDS else "file"
     return Splits(name, seed, cohort_sha256, tuple(outer))
 
 
@@ -266,7 +279,7 @@ def missing_classes(
     classes_of = labelled.groupby("patient_id")[label].agg(set).to_dict()
     missing = []
     for i, outer in enumerate(splits.outer):
-        parts = {"test": outer.test}
+        parts = {"test": outer.test} if outer.test else {}
         for m in range(len(outer.inner)):
             parts[f"training of member {m}"], parts[f"validation of member {m}"] = outer.member(m)
         for part, patients in parts.items():
@@ -355,13 +368,31 @@ def _test_parts(
     return [tuple(sorted(patient for patient, role in roles.items() if role == "test"))]
 
 
+def _domains(manifest: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Patients of each domain, the domains by name."""
+    if unknown := sorted(set(manifest.loc[manifest["domain"] == "", "patient_id"])):
+        raise InputError(
+            "split 'domains': expected the domain of every patch but it is empty for patients "
+            f"{unknown}."
+        )
+    domains = manifest.groupby("domain")["patient_id"].agg(lambda ids: tuple(sorted(set(ids))))
+    both = [p for p, n in Counter(chain.from_iterable(domains)).items() if n > 1]
+    if both:
+        raise LeakError(f"expected each patient in one domain but got in several: {sorted(both)}.")
+    if len(domains) < 2:
+        raise InputError(
+            f"split 'domains': expected at least two domains but got {list(domains.index)}."
+        )
+    return list(domains)
+
+
 def _read_roles(path: Path) -> dict[str, str]:
     """``train`` or ``test`` for each patient of a split CSV; every problem of it at once."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(
-            f"expected a split ({', '.join((*PUBLISHED, *SEEDED))}) or a file (.csv or .json) "
+            f"expected a split ({', '.join(KINDS)}) or a file (.csv or .json) "
             f"but got {str(path)!r}, which does not exist."
         ) from None
     except UnicodeDecodeError as error:
@@ -432,7 +463,7 @@ def _foreign_patients(named: Iterable[str], cohort: Iterable[str], place: str) -
 
 
 def _patient_problems(
-    outer: Sequence[Outer], cohort: Iterable[str], place: str
+    outer: Sequence[Outer], cohort: Iterable[str], place: str, *, without_test: bool
 ) -> tuple[list[Problem], list[Problem]]:
     """Patients on both sides of a boundary, and everything else that is wrong with them."""
     leaks, others = [], []
@@ -445,8 +476,11 @@ def _patient_problems(
             if both := sorted(set(a) & set(b)):
                 what = f"expected no patient in both {one} and {other} but got {both}."
                 leaks.append(Problem(what, where))
+        if without_test and split.test:
+            what = f"expected no test part in splits of kind 'all' but got {list(split.test)}."
+            others.append(Problem(what, where))
         for name, patients in parts.items():
-            if not patients:
+            if not patients and not (without_test and name == "the test part"):
                 others.append(Problem(f"expected patients in {name} but got none.", where))
             if twice := sorted(patient for patient, n in Counter(patients).items() if n > 1):
                 others.append(Problem(f"{name} names patients more than once: {twice}.", where))

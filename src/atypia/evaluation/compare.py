@@ -9,8 +9,14 @@ import numpy as np
 
 from atypia.errors import InputError, Problem
 from atypia.evaluation import metrics
-from atypia.evaluation.evaluate import binary_statistic, finite_or_none
-from atypia.evaluation.intervals import LEVEL, RESAMPLES, percentile_interval, resample
+from atypia.evaluation.evaluate import binary_statistic
+from atypia.evaluation.intervals import (
+    LEVEL,
+    RESAMPLES,
+    finite_or_none,
+    percentile_interval,
+    resample,
+)
 from atypia.evaluation.predictions import MAJORITY, UNKNOWN, Predictions
 from atypia.labels import N_ATYPICAL
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atypia.evaluation.metrics import ECE_BINS, calibration_bins
+from atypia.evaluation.metrics import ECE_BINS, calibration_bins, top_label
 
 if TYPE_CHECKING:
     from atypia.evaluation.metrics import BoolArray, FloatArray, IntArray
@@ -34,13 +34,27 @@ def reliability_curve(
         probabilities: (N, C), rows summing to 1.
         bins: Number of bins of equal width.
     """
-    confidence, correct, bin_of = calibration_bins(truth, probabilities, bins)
+    confidence, correct = top_label(truth, probabilities)
+    return observed_frequency(correct, confidence, bins)
+
+
+def observed_frequency(
+    positive: BoolArray, probability: FloatArray, bins: int = ECE_BINS
+) -> Reliability:
+    """Share of positives against their probability, in the bins of :func:`metrics.binary_ece`.
+
+    Args:
+        positive: (N,) truth.
+        probability: (N,), 0 to 1.
+        bins: Number of bins of equal width.
+    """
+    bin_of = calibration_bins(probability, bins)
     count = np.bincount(bin_of, minlength=bins)
     per_sample = np.divide(1.0, count, out=np.full(bins, np.nan), where=count > 0)
     return Reliability(
         edges=np.linspace(0, 1, bins + 1),
-        confidence=np.bincount(bin_of, confidence, minlength=bins) * per_sample,
-        accuracy=np.bincount(bin_of, correct, minlength=bins) * per_sample,
+        confidence=np.bincount(bin_of, probability, minlength=bins) * per_sample,
+        accuracy=np.bincount(bin_of, positive, minlength=bins) * per_sample,
         count=count,
     )
 

@@ -12,17 +12,17 @@ scored against it.
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
+import scipy  # loads scipy.stats, which takes a second, where it is used
 
 from atypia.errors import InputError
-from atypia.evaluation import metrics
-from atypia.evaluation.intervals import LEVEL, RESAMPLES, estimate
+from atypia.evaluation import metrics, uncertainty
+from atypia.evaluation.intervals import LEVEL, RESAMPLES, estimate, measure
 from atypia.evaluation.predictions import MAJORITY, UNKNOWN, Predictions
+from atypia.evaluation.uncertainty import DEFAULT_THRESHOLD
 from atypia.labels import N_ATYPICAL, N_SUBTYPES, SUBTYPES
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from atypia.evaluation.intervals import Estimate, Statistic
     from atypia.evaluation.metrics import BoolArray, FloatArray, IntArray, Measures
 
-DEFAULT_THRESHOLD = 0.5
 NOT_GIVEN = "not given"
 """Name of the group of rows whose domain or scanner is empty."""
 
@@ -46,6 +45,14 @@ DEFINITIONS = {
     "ece": f"top-label confidence, {metrics.ECE_BINS} bins of equal width; "
     "biased upwards in small samples, and in resamples more so",
     "at_operating_point": "column predicted_atypical, whose threshold was fixed beforehand",
+    "calibration": f"{metrics.ECE_BINS} bins of equal width; subtypes: largest probability against "
+    "the share that is right; binary: p_atypical against the share that is atypical",
+    "selective": "the figures of which the model is least sure are left unanswered; subtypes: sure "
+    "by the probability of the predicted subtype; binary: by the distance of p_atypical from the "
+    "threshold in logits",
+    "aurc": "area under the risk-coverage curve: mean error rate over all coverages; 0 is best",
+    "conformal": "prediction sets of the column conformal_set; coverage is the share that holds "
+    "the label",
     "confusion": "rows are the label, columns the prediction, in the order of subtypes",
 }
 
@@ -56,6 +63,7 @@ def evaluate(
     resamples: int = RESAMPLES,
     seed: int = 0,
     threshold: float | None = None,
+    alpha: float | None = None,
 ) -> dict[str, Any]:
     """Score predictions against a named label; the content of ``metrics.json``.
 
@@ -66,6 +74,7 @@ def evaluate(
         resamples: Resamples of patients for the intervals.
         seed: Seed of the resampling.
         threshold: The operating point behind ``predicted_atypical``, where it is known.
+        alpha: What the sets in ``conformal_set`` promise, where it is known.
 
     Raises:
         InputError: No row has the label, or `threshold` contradicts ``predicted_atypical``.
@@ -102,6 +111,15 @@ def evaluate(
             for name in against
             if (binary := _binary(predictions, name, resamples, seed, threshold)) is not None
         }
+    }
+    subtypes = None if binary_only else truth[known]
+    atypical = scored.atypical_of(label) == 1
+    result |= {
+        "calibration": uncertainty.calibration(scored, subtypes, atypical, resamples, seed),
+        "selective": uncertainty.selective(scored, subtypes, atypical, threshold, resamples, seed),
+        "conformal": {}
+        if subtypes is None
+        else uncertainty.conformal(scored, subtypes, alpha, resamples, seed),
     }
     result["groups"] = {
         kind: _groups(scored, values, label, resamples, seed, threshold)
@@ -152,7 +170,7 @@ def rater_agreement(
             "overall": _pick(estimates, metrics.OVERALL),
             "per_class": _per_class(estimates, truth, given, patients),
             "binary": {
-                name.removeprefix("binary_"): _measure(value)
+                name.removeprefix("binary_"): measure(value)
                 for name, value in estimates.items()
                 if name.startswith("binary_")
             },
@@ -165,7 +183,9 @@ def class_size_correlation(sizes: FloatArray, sensitivity: FloatArray) -> Measur
     """Correlation over classes of their size with their sensitivity: (R, C) twice to (R,) each."""
     # A class without sensitivity has size 0, hence the lowest rank: leaving it out of one ranking
     # only shifts the other, which no correlation sees.
-    ranks = [stats.rankdata(values, axis=1, nan_policy="omit") for values in (sizes, sensitivity)]
+    ranks = [
+        scipy.stats.rankdata(values, axis=1, nan_policy="omit") for values in (sizes, sensitivity)
+    ]
     return {
         "pearson": metrics.pearson(sizes, sensitivity),
         "spearman": metrics.pearson(ranks[0], ranks[1]),
@@ -208,7 +228,7 @@ def _binary(
 
     def at(point: str) -> dict[str, Any]:
         return {
-            name.removeprefix(point): _measure(value)
+            name.removeprefix(point): measure(value)
             for name, value in estimates.items()
             if name.startswith(point)
         }
@@ -284,9 +304,7 @@ def _per_class(
             "n_patients": _count(patients[truth == c]),
             "n_predicted": int((predicted == c).sum()),
             **{
-                name: _measure(estimates[name], c)
-                for name in metrics.PER_CLASS
-                if name in estimates
+                name: measure(estimates[name], c) for name in metrics.PER_CLASS if name in estimates
             },
         }
         for c, subtype in enumerate(SUBTYPES)
@@ -299,21 +317,7 @@ def _confusion(truth: IntArray, predicted: IntArray) -> list[list[int]]:
 
 
 def _pick(estimates: Mapping[str, Estimate], names: Iterable[str]) -> dict[str, Any]:
-    return {name: _measure(estimates[name]) for name in names if name in estimates}
-
-
-def _measure(estimate: Estimate, index: int | tuple[()] = ()) -> dict[str, float | int | None]:
-    return {
-        "value": finite_or_none(estimate.value[index]),
-        "low": finite_or_none(estimate.low[index]),
-        "high": finite_or_none(estimate.high[index]),
-        "undefined": int(estimate.undefined[index]),
-    }
-
-
-def finite_or_none(value: Any) -> float | None:
-    """Make a float that strict JSON can hold: NaN becomes None."""
-    return float(value) if math.isfinite(value) else None
+    return {name: measure(estimates[name]) for name in names if name in estimates}
 
 
 def _count(values: Any) -> int:

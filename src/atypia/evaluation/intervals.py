@@ -7,8 +7,9 @@ replacement: the cluster bootstrap (Davison and Hinkley, Bootstrap Methods and t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -114,3 +115,18 @@ def estimate(
         low, high = percentile_interval(np.full_like(sample, np.nan) if single else sample, level)
         estimates[name] = Estimate(value[name][0], low, high, np.isnan(sample).sum(0))
     return estimates
+
+
+def measure(estimate: Estimate, index: int | tuple[()] = ()) -> dict[str, float | int | None]:
+    """Write an estimate, or one of an array of them, as ``metrics.json`` holds it."""
+    return {
+        "value": finite_or_none(estimate.value[index]),
+        "low": finite_or_none(estimate.low[index]),
+        "high": finite_or_none(estimate.high[index]),
+        "undefined": int(estimate.undefined[index]),
+    }
+
+
+def finite_or_none(value: Any) -> float | None:
+    """Make a float that strict JSON can hold: NaN becomes None."""
+    return float(value) if math.isfinite(value) else None

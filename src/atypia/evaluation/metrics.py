@@ -253,10 +253,31 @@ def ece(
     Mean over bins, by their share of samples, of |accuracy - mean confidence|, where confidence
     is the largest probability (Guo et al., ICML 2017).
     """
-    confidence, correct, bin_of = calibration_bins(truth, probabilities, bins)
-    weights = _weights(weights, len(truth))
-    gap = np.zeros((len(truth), bins))
-    gap[np.arange(len(truth)), bin_of] = correct - confidence
+    confidence, correct = top_label(truth, probabilities)
+    return binary_ece(correct, confidence, weights, bins)
+
+
+def binary_ece(
+    positive: BoolArray,
+    probability: FloatArray,
+    weights: FloatArray | None = None,
+    bins: int = ECE_BINS,
+) -> FloatArray:
+    """Compute the calibration error of the probability of the positive class: (R,).
+
+    Mean over bins of equal width, by their share of samples, of |share of positives - mean
+    probability| (Naeini, Cooper and Hauskrecht, AAAI 2015).
+
+    Args:
+        positive: (N,) truth.
+        probability: (N,), 0 to 1.
+        weights: (R, N).
+        bins: Number of bins.
+    """
+    _expect_same_length(positive, probability)
+    weights = _weights(weights, len(positive))
+    gap = np.zeros((len(positive), bins))
+    gap[np.arange(len(positive)), calibration_bins(probability, bins)] = positive - probability
     return _ratio(np.abs(weights @ gap).sum(1), weights.sum(1))
 
 
@@ -369,15 +390,15 @@ def _cumulative(values: FloatArray) -> FloatArray:
     return sums
 
 
-def calibration_bins(
-    truth: IntArray, probabilities: FloatArray, bins: int
-) -> tuple[FloatArray, FloatArray, IntArray]:
-    """Confidence, correctness (0 or 1) and bin (right edge included) of each sample; (N,) each."""
+def top_label(truth: IntArray, probabilities: FloatArray) -> tuple[FloatArray, BoolArray]:
+    """Give the largest probability of each sample, and whether its class is the truth; (N,)."""
     _expect_same_length(truth, probabilities)
-    confidence = probabilities.max(1)
-    correct = (probabilities.argmax(1) == truth).astype(np.float64)
-    inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
-    return confidence, correct, np.digitize(confidence, inner_edges, right=True)
+    return probabilities.max(1), probabilities.argmax(1) == truth
+
+
+def calibration_bins(probability: FloatArray, bins: int = ECE_BINS) -> IntArray:
+    """Sort probabilities (N,) into `bins` bins of equal width, right edge included: (N,)."""
+    return np.digitize(probability, np.linspace(0, 1, bins + 1)[1:-1], right=True)
 
 
 def _diagonal(confusion: FloatArray) -> FloatArray:

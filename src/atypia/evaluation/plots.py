@@ -11,23 +11,21 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 from PIL import Image
 
 from atypia.labels import DISPLAY_NAMES, N_ATYPICAL, SUBTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from atypia.evaluation.curves import Reliability
@@ -109,8 +107,9 @@ def confusion_matrix(
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     names = [SHORT_NAMES[subtype] for subtype in SUBTYPES]
 
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(5.2, 4.9), layout="constrained")
+    from matplotlib.patches import Rectangle
+
+    with _new_figure(5.2, 4.9) as figure:
         axes = figure.add_subplot()
         for row, column in np.ndindex(counts.shape):
             share = shares[row, column]
@@ -170,6 +169,11 @@ def pr_curves(curves: Sequence[Curve]) -> str:
     )
 
 
+def accuracy_against_coverage(curves: Sequence[Curve]) -> str:
+    """Draw the accuracy (y) of the surest share of the figures (x)."""
+    return _unit_curves(curves, "Share of figures answered", "Accuracy", legend="lower right")
+
+
 def _unit_curves(
     curves: Sequence[Curve],
     x_title: str,
@@ -179,8 +183,7 @@ def _unit_curves(
     diagonal: bool = False,
     steps: bool = False,
 ) -> str:
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.8, 4.6), layout="constrained")
+    with _new_figure(4.8, 4.6) as figure:
         axes = figure.add_subplot()
         if diagonal:
             axes.plot([0, 1], [0, 1], color=_FAINT, alpha=0.5, linewidth=0.8)
@@ -205,8 +208,9 @@ def reliability_diagram(curve: Reliability, x_title: str, y_title: str) -> str:
     """Draw how often the model is right against how sure it is, and how many cases a bin holds."""
     filled = curve.count > 0
     confidence, accuracy = curve.confidence[filled], curve.accuracy[filled]
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.8, 5.2), layout="constrained")
+    from matplotlib.ticker import MaxNLocator
+
+    with _new_figure(4.8, 5.2) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         upper.plot([0, 1], [0, 1], color=_FAINT, alpha=0.5, linewidth=0.8)
         upper.vlines(confidence, confidence, accuracy, color=VERMILION, linewidth=2)
@@ -224,8 +228,9 @@ def size_against_sensitivity(
     counts: Mapping[str, int], sensitivity: Mapping[str, tuple[float, float, float]]
 ) -> str:
     """Draw each class's sensitivity (value, low, high) against its number of figures."""
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(5.4, 3.8), layout="constrained")
+    from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
+
+    with _new_figure(5.4, 3.8) as figure:
         axes = figure.add_subplot()
         for subtype, (value, low, high) in sensitivity.items():
             atypical = SUBTYPES.index(subtype) < N_ATYPICAL
@@ -259,8 +264,9 @@ def training_curves(
         lowest: Column whose lowest value gets a dot.
 
     """
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.8, 3.9), layout="constrained")
+    from matplotlib.ticker import MaxNLocator
+
+    with _new_figure(4.8, 3.9) as figure:
         axes = figure.add_subplot()
         for i, history in enumerate(histories):
             colour, epoch = COLOURS[i % len(COLOURS)], history["epoch"]
@@ -297,6 +303,20 @@ def _unit_square(axes: Axes, x_title: str, y_title: str) -> None:
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.set_xlabel(x_title)
     axes.set_ylabel(y_title)
+
+
+@contextmanager
+def _new_figure(width: float, height: float) -> Iterator[Figure]:
+    """Open a figure of a size in inches, in our style.
+
+    matplotlib is imported here, and by those who need more of it, so that verbs which draw nothing
+    need not wait for it.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        yield Figure(figsize=(width, height), layout="constrained")
 
 
 _TAG = re.compile(r"<[^>]+>")

@@ -9,6 +9,8 @@
 ``p_atypical``           optional; where absent, the sum of the four atypical probabilities
 ``predicted_subtype``    optional; where absent, the most probable subtype
 ``predicted_atypical``   optional; where absent, whether ``p_atypical`` is at least 0.5
+``conformal_set``        optional; the subtypes of the prediction set joined by ``|``, ``empty``
+                         where it holds none; may be empty, where no set is known
 ``label_<rater>``        optional; one subtype per rater, may be empty
 ``atypical_<rater>``     optional; one vote per rater, may be empty
 ``majority_atypical``    optional; the majority of the votes, may be empty
@@ -27,15 +29,17 @@ import numpy as np
 import pandas as pd
 
 from atypia.errors import InputError, Problem
+from atypia.evaluation.conformal import EMPTY, parse_set
 from atypia.labels import (
     N_ATYPICAL,
+    N_SUBTYPES,
     PROBABILITY_COLUMNS,
     SUBTYPES,
     parse_atypical,
     parse_subtype,
     subtype_index,
 )
-from atypia.runs import write_text
+from atypia.runs import read_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -61,6 +65,7 @@ _ORDER = (
     "p_atypical",
     "predicted_subtype",
     "predicted_atypical",
+    "conformal_set",
 )
 _SUM_TOLERANCE = 1e-3
 _ROUNDING = 1e-6  # a sum of float32 probabilities may exceed 1 by this much
@@ -82,6 +87,10 @@ class Predictions:
     """(N,) indices into :data:`atypia.labels.SUBTYPES`."""
     predicted_atypical: BoolArray
     """(N,) the call at the operating point of whoever wrote the table."""
+    sets: BoolArray
+    """(N, 8) the subtypes in each prediction set."""
+    has_set: BoolArray
+    """(N,) whether a prediction set is known; it may be empty."""
     labels: Mapping[str, IntArray]
     """Rater to (N,) subtype indices, :data:`UNKNOWN` where none was given."""
     votes: Mapping[str, IntArray]
@@ -102,6 +111,8 @@ class Predictions:
             p_atypical=self.p_atypical[rows],
             predicted=self.predicted[rows],
             predicted_atypical=self.predicted_atypical[rows],
+            sets=self.sets[rows],
+            has_set=self.has_set[rows],
             labels={rater: label[rows] for rater, label in self.labels.items()},
             votes={column: vote[rows] for column, vote in self.votes.items()},
         )
@@ -157,14 +168,17 @@ def read_predictions(path: Path | str) -> Predictions:
     """Read and check a table of predictions, or the test predictions of a run folder.
 
     Args:
-        path: A CSV, or a run folder with ``predictions-test.csv``.
+        path: A CSV, or a run folder: its ``predictions-test.csv``, or, of a run without a test
+            part, its ``predictions-oof.csv``.
 
     Raises:
         InputError: Lists every problem of the table with row and column.
     """
     path = Path(path)
     if path.is_dir():
-        path = path / "predictions-test.csv"
+        folder, path = path, path / "predictions-test.csv"
+        if not path.exists() and _has_no_test_part(folder):
+            path = folder / "predictions-oof.csv"
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -176,6 +190,12 @@ def read_predictions(path: Path | str) -> Predictions:
     except csv.Error as error:
         raise InputError(f"{path}: expected a CSV but got: {error}") from None
     return _parse(cells, str(path))
+
+
+def _has_no_test_part(run: Path) -> bool:
+    """Whether a run is of the split ``all``; else its test predictions are still to come."""
+    splits = run / "splits.json"
+    return splits.is_file() and read_json(splits).get("kind") == "all"
 
 
 def predictions_from_table(table: pd.DataFrame, name: str = "predictions") -> Predictions:
@@ -333,6 +353,19 @@ def _parse(table: pd.DataFrame, file: str) -> Predictions:
         if "predicted_atypical" in table.columns
         else p_atypical >= 0.5
     )
+    set_texts = names("conformal_set")
+    has_set = set_texts != ""
+    known_sets = {text: parse_set(text) for text in np.unique(set_texts[has_set])}
+    unreadable = np.array([t in known_sets and known_sets[t] is None for t in set_texts])
+    report(
+        unreadable,
+        "conformal_set",
+        f"expected names out of {list(SUBTYPES)} joined by '|', {EMPTY!r} or nothing but got "
+        "{value}.",
+    )
+    sets = np.zeros((len(table), N_SUBTYPES), dtype=bool)
+    for i in np.flatnonzero(has_set & ~unreadable):
+        sets[i] = known_sets[set_texts[i]]
     labels = {
         column.removeprefix("label_"): codes(
             column, _subtype_code, f"{subtype_names} or nothing", optional=True
@@ -357,6 +390,8 @@ def _parse(table: pd.DataFrame, file: str) -> Predictions:
         p_atypical=p_atypical,
         predicted=predicted,
         predicted_atypical=predicted_atypical,
+        sets=sets,
+        has_set=has_set,
         labels=labels,
         votes=votes,
     )

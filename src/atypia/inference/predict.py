@@ -1,4 +1,4 @@
-"""Classify patches from files, folders, multi-page stacks and cohorts.
+"""Classify patches from files, folders, multi-page stacks, cohorts and arrays.
 
 Patches are decoded in threads and classified in chunks, so memory does not grow with their number.
 """
@@ -17,6 +17,7 @@ import pandas as pd
 
 from atypia.data.cohort import Cohort
 from atypia.data.images import IMAGE_SUFFIXES, read_pages
+from atypia.data.resolution import tiff_mpp
 from atypia.errors import InputError, Problem
 from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES
 from atypia.progress import OnDone, silent
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from atypia.ensemble import Decision, Ensemble
+    from atypia.evaluation.conformal import ConformalSets
 
-CHUNK = 256
+CHUNK = 128
 
 log = logging.getLogger("atypia")
 
@@ -45,42 +47,40 @@ class Item:
     """Further cells of its row: patient, domain, labels."""
 
 
+@dataclass(frozen=True)
+class _Patch:
+    """One decoded patch."""
+
+    pixels: npt.NDArray[np.uint8]
+    """(H, W, 3)."""
+    mpp: float
+    about: dict[str, Any]
+    """Cells of its row, its id first."""
+
+
 def find_items(inputs: Sequence[Path], mpp: float | None) -> list[Item]:
     """List what to classify.
 
     Args:
         inputs: Images, stacks, folders (read recursively) or cohort folders.
-        mpp: µm per pixel of everything that is not in a cohort; None if all is.
+        mpp: µm per pixel of everything that is not in a cohort. None where each such file carries
+            its own, see :func:`atypia.data.resolution.tiff_mpp`.
 
     Raises:
-        InputError: Lists every input that does not exist or holds no image, and every patch id
-            that occurs twice.
+        InputError: Lists every input that does not exist, holds no image or has no known
+            resolution, and every patch id that occurs twice.
     """
     items: list[Item] = []
-    problems: list[Problem] = []
-    if mpp is not None and not 0.01 <= mpp <= 10:
-        problems.append(Problem(f"--mpp: expected µm per pixel (0.01 to 10) but got {mpp:g}."))
+    problems = _mpp_problems(mpp)
     for path in inputs:
         if (path / "cohort.json").is_file():
             items += _cohort_items(Cohort.open(path))
         elif not path.exists():
             problems.append(Problem("does not exist.", str(path)))
-        elif mpp is None:
-            what = "does not tell its µm per pixel, which a model must know. Give --mpp."
-            problems.append(Problem(what, str(path)))
-        elif path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.is_file())
-            found = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
-            if len(found) < len(files):
-                log.warning("%s: %d files are no images", path, len(files) - len(found))
-            if not found:
-                problems.append(
-                    Problem("expected images in this folder but found none.", str(path))
-                )
-            names = [file.relative_to(path).with_suffix("").as_posix() for file in found]
-            items += [_item(name, file, mpp) for name, file in zip(names, found, strict=True)]
         else:
-            items.append(_item(path.stem, path, mpp))
+            found, faults = _file_items(path, mpp)
+            items += found
+            problems += faults
     first: dict[str, Path] = {}
     for item in items:
         if item.patch_id in first:
@@ -97,8 +97,39 @@ def find_items(inputs: Sequence[Path], mpp: float | None) -> list[Item]:
     return items
 
 
-def _item(patch_id: str, path: Path, mpp: float) -> Item:
-    return Item(patch_id, path, mpp, {"patient_id": "", "domain": ""})
+def _mpp_problems(mpp: float | None) -> list[Problem]:
+    if mpp is None or 0.01 <= mpp <= 10:
+        return []
+    return [Problem(f"--mpp: expected µm per pixel (0.01 to 10) but got {mpp:g}.")]
+
+
+def _file_items(path: Path, mpp: float | None) -> tuple[list[Item], list[Problem]]:
+    """Items of an image or of a folder of images, and what is wrong with them."""
+    files, names = [path], [path.stem]
+    if path.is_dir():
+        every = sorted(p for p in path.rglob("*") if p.is_file())
+        files = [p for p in every if p.suffix.lower() in IMAGE_SUFFIXES]
+        if len(files) < len(every):
+            log.warning("%s: %d files are no images", path, len(every) - len(files))
+        if not files:
+            return [], [Problem("expected images in this folder but found none.", str(path))]
+        names = [file.relative_to(path).with_suffix("").as_posix() for file in files]
+    items, problems, unknown = [], [], 0
+    for name, file in zip(names, files, strict=True):
+        try:
+            own = tiff_mpp(file) if mpp is None else mpp
+        except InputError as error:
+            problems += error.problems
+            continue
+        if own is None:
+            unknown += 1
+        else:
+            items.append(Item(name, file, own, {"patient_id": "", "domain": ""}))
+    if unknown:
+        who = f"{unknown:,} of {len(files):,} images do" if path.is_dir() else "the file does"
+        what = f"{who} not tell the µm per pixel, which a model must know. Give --mpp."
+        problems.append(Problem(what, str(path)))
+    return items, problems
 
 
 def _cohort_items(cohort: Cohort) -> Iterator[Item]:
@@ -121,17 +152,18 @@ def predict_items(
         model: The ensemble.
         items: From :func:`find_items`.
         skip_bad: Leave out what cannot be read instead of raising, and report it.
-        batch_size: Patches per step.
+        batch_size: Patches per step; the answers do not depend on it.
         on_done: Called with the number of items done since the last call.
 
     Returns:
         A table with one row per patch in the columns of ``predictions.csv``, and what was skipped.
 
     Raises:
-        InputError: Lists every image that cannot be read or is smaller than the field of view.
+        InputError: Lists every image that cannot be read or is too small for the model.
     """
     tables: list[pd.DataFrame] = []
     problems: list[Problem] = []
+    mirrored = 0
     with ThreadPoolExecutor() as pool:
         remaining = iter(items)
         chunk = list(islice(remaining, CHUNK))
@@ -142,67 +174,120 @@ def predict_items(
             next_waiting = [pool.submit(_decode, item, model) for item in following]
             decoded = [future.result() for future in waiting]
             problems += [p for _, faults in decoded for p in faults]
-            if not problems or skip_bad:
-                tables += _classify(model, zip(chunk, decoded, strict=True), batch_size)
+            patches = [patch for found, _ in decoded for patch in found]
+            mirrored += _n_mirrored(model, patches)
+            if patches and (skip_bad or not problems):
+                tables.append(_classify(model, patches, batch_size))
             on_done(len(chunk))
             chunk, waiting = following, next_waiting
     if problems and not skip_bad:
         raise InputError(problems)
     if not tables:
         raise InputError([*problems, Problem("Nothing is left to classify.")])
+    _warn_of_mirrored(model, mirrored)
     return pd.concat(tables, ignore_index=True), problems
 
 
-def _decode(item: Item, model: Ensemble) -> tuple[list[npt.NDArray[np.uint8]], list[Problem]]:
+def predict_arrays(
+    model: Ensemble, arrays: Sequence[npt.NDArray[np.uint8]], mpp: float, *, batch_size: int = 64
+) -> pd.DataFrame:
+    """Classify patches in memory.
+
+    Args:
+        model: The ensemble.
+        arrays: (H, W, 3) RGB uint8 each, centred on one figure; of any sizes.
+        mpp: µm per pixel.
+        batch_size: Patches per step; the answers do not depend on it.
+
+    Returns:
+        One row per patch in the columns of ``predictions.csv``; ``patch_id`` counts from 0.
+
+    Raises:
+        InputError: Lists every array that is no patch or too small for the model.
+    """
+    problems = _mpp_problems(mpp)
+    patches = []
+    for i, array in enumerate(arrays):
+        if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+            what = f"expected shape (H, W, 3) and type uint8 but got {array.shape}, {array.dtype}."
+            problems.append(Problem(f"patch {i}: {what}"))
+            continue
+        fault = model.size_problem(min(array.shape[:2]), mpp)
+        if fault:
+            problems.append(Problem(f"patch {i}: {fault}"))
+        about = {"patch_id": str(i), "patient_id": "", "domain": ""}
+        patches.append(_Patch(_central_part(array, model, mpp), mpp, about))
+    if len(arrays) == 0:
+        problems.append(Problem("expected at least one patch but got none."))
+    if problems:
+        raise InputError(problems)
+    _warn_of_mirrored(model, _n_mirrored(model, patches))
+    return _classify(model, patches, batch_size)
+
+
+def _decode(item: Item, model: Ensemble) -> tuple[list[_Patch], list[Problem]]:
     """Pages of one file, each large enough for the model, or what is wrong with them."""
     try:
         pages = read_pages(item.path)
     except InputError as error:
         return [], error.problems
-    needed = model.spec.field_of_view_um
-    small = [min(p.shape[:2]) for p in pages if min(p.shape[:2]) * item.mpp < needed * 0.999]
-    if small:
-        what = (
-            f"expected at least {needed:g} µm, the model's field of view, but got {small[0]} px at "
-            f"{item.mpp:g} µm per pixel. Is the resolution (--mpp) right?"
-        )
-        return [], [Problem(what, str(item.path))]
-    side = math.ceil(needed / item.mpp)
-    return [_central_part(page, side) for page in pages], []
+    faults = [model.size_problem(min(page.shape[:2]), item.mpp) for page in pages]
+    for fault in filter(None, faults):
+        return [], [Problem(fault, str(item.path))]
+    names = [item.patch_id]
+    if len(pages) > 1:
+        names = [f"{item.patch_id}/{number}" for number in range(len(pages))]
+    patches = [
+        _Patch(_central_part(page, model, item.mpp), item.mpp, {"patch_id": name, **item.about})
+        for name, page in zip(names, pages, strict=True)
+    ]
+    return patches, []
 
 
-def _central_part(page: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
-    """Cut a page much larger than the field of view down to twice the field; saves memory."""
+def _central_part(
+    page: npt.NDArray[np.uint8], model: Ensemble, mpp: float
+) -> npt.NDArray[np.uint8]:
+    """Cut a page down to what the networks see, so that pages of many sizes share a batch.
+
+    A margin stays for the smoothing before a coarser sampling; an odd rest stays, too, as the
+    centre must not move.
+    """
+    step = max(spec.field_of_view_um / spec.size_px for spec in model.specs or ()) / mpp
+    side = math.ceil(model.field_of_view_um / mpp) + 2 * math.ceil(1.5 * step + 2)
     height, width, _ = page.shape
-    top, left = max(0, height // 2 - side), max(0, width // 2 - side)
+    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
     return np.ascontiguousarray(page[top : height - top, left : width - left])
 
 
-def _classify(
-    model: Ensemble,
-    decoded: Iterable[tuple[Item, tuple[list[npt.NDArray[np.uint8]], list[Problem]]]],
-    batch_size: int,
-) -> Iterator[pd.DataFrame]:
-    rows: list[dict[str, Any]] = []
-    patches: list[npt.NDArray[np.uint8]] = []
-    mpps: list[float] = []
-    for item, (pages, _) in decoded:
-        for number, page in enumerate(pages):
-            name = item.patch_id if len(pages) == 1 else f"{item.patch_id}/{number}"
-            rows.append({"patch_id": name, **item.about})
-            patches.append(page)
-            mpps.append(item.mpp)
-    if not rows:
-        return
-    probabilities = np.empty((len(rows), len(SUBTYPES)), np.float32)
+def _n_mirrored(model: Ensemble, patches: Iterable[_Patch]) -> int:
+    needed = model.field_of_view_um * 0.999
+    return sum(min(patch.pixels.shape[:2]) * patch.mpp < needed for patch in patches)
+
+
+def _warn_of_mirrored(model: Ensemble, n: int) -> None:
+    if n:
+        log.warning(
+            "%d %s smaller than the model's field of view, %g µm: what lies beyond the edge is "
+            "mirrored. Answers on whole patches are better.",
+            n,
+            "patch is" if n == 1 else "patches are",
+            model.field_of_view_um,
+        )
+
+
+def _classify(model: Ensemble, patches: Sequence[_Patch], batch_size: int) -> pd.DataFrame:
+    probabilities = np.empty((len(patches), len(SUBTYPES)), np.float32)
     # Patches of one shape and resolution go through the network together.
     groups: dict[tuple[tuple[int, ...], float], list[int]] = {}
-    for i, (patch, mpp) in enumerate(zip(patches, mpps, strict=True)):
-        groups.setdefault((patch.shape, mpp), []).append(i)
+    for i, patch in enumerate(patches):
+        groups.setdefault((patch.pixels.shape, patch.mpp), []).append(i)
     for (_, mpp), members in groups.items():
-        stack = np.stack([patches[i] for i in members])
+        stack = np.stack([patches[i].pixels for i in members])
         probabilities[members] = model.predict_proba(stack, mpp, batch_size)
-    yield prediction_table(pd.DataFrame(rows), probabilities, model.decision, model.threshold)
+    about = pd.DataFrame([patch.about for patch in patches])
+    return prediction_table(
+        about, probabilities, model.decision, model.threshold, conformal=model.conformal
+    )
 
 
 def prediction_table(
@@ -211,6 +296,8 @@ def prediction_table(
     decision: Decision,
     threshold: float,
     fold: Any = "",
+    *,
+    conformal: ConformalSets | None = None,
 ) -> pd.DataFrame:
     """Join what is known of patches with their probabilities, as ``predictions.csv`` has them.
 
@@ -220,6 +307,8 @@ def prediction_table(
         decision: From probabilities to a subtype.
         threshold: A figure is called atypical from this p_atypical on.
         fold: Of each row, or of all.
+        conformal: Adds ``conformal_set``: the subtypes that the figure may have, joined by ``|``,
+            or ``empty``.
     """
     table = about.drop(columns=["file", "mpp"], errors="ignore").reset_index(drop=True)
     table["fold"] = fold
@@ -228,4 +317,6 @@ def prediction_table(
     table["p_atypical"] = np.minimum(atypical, 1)
     table["predicted_subtype"] = np.array(SUBTYPES)[decision.subtypes(probabilities)]
     table["predicted_atypical"] = table["p_atypical"] >= threshold
+    if conformal is not None:
+        table["conformal_set"] = conformal.names(probabilities)
     return table

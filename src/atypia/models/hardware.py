@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import sys
@@ -65,3 +66,27 @@ def peak_memory_bytes() -> int:
     """Largest resident memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory that it frees, instead of handing it back at once.
+
+    glibc maps each large buffer anew and unmaps it when it is freed, so every operation of a
+    network on the CPU first waits for the kernel to clear its output, page by page. Kept memory
+    is used again: a training step on the CPU gets a third shorter, prediction a fifth. In exchange
+    the process stays as large as it ever was. For the heads of processes that do little else;
+    it cannot be undone.
+
+    Returns:
+        Whether it was done: on Linux with glibc.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    # From <malloc.h>: M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD. Nothing is mapped apart, nothing is
+    # trimmed, and the heap grows by a quarter of a gigabyte at a time.
+    settings = ((-4, 0), (-1, 2**31 - 1), (-2, 2**28))
+    return all(mallopt(parameter, value) == 1 for parameter, value in settings)

@@ -1,12 +1,28 @@
-"""The whole story: prepare, train, evaluate, report, predict.
+"""The whole story: prepare, train, evaluate, audit, report, predict, biomarker.
 
 Each module holds one verb of the command line. The stages do the work; these pages say in which
 order, and what each leaves on disk.
 """
 
+from atypia.pipeline.audit import audit
+from atypia.pipeline.biomarker import biomarker
+from atypia.pipeline.challenge import challenge
 from atypia.pipeline.evaluate import compare, evaluate
+from atypia.pipeline.export import export
 from atypia.pipeline.predict import predict
 from atypia.pipeline.report import write_report
+from atypia.pipeline.slide import slide
 from atypia.pipeline.train import train
 
-__all__ = ["compare", "evaluate", "predict", "train", "write_report"]
+__all__ = [
+    "audit",
+    "biomarker",
+    "challenge",
+    "compare",
+    "evaluate",
+    "export",
+    "predict",
+    "slide",
+    "train",
+    "write_report",
+]

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from atypia.evaluation.predictions import write_predictions
+import numpy as np
+
+from atypia.bundle import BEST, RELEASED, find_bundle
+from atypia.errors import InputError
+from atypia.evaluation.predictions import predictions_from_table, write_predictions
 from atypia.inference.predict import find_items, predict_items
+from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES, subtype_index
 from atypia.progress import OnDone, silent
+from atypia.runs import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy.typing as npt
     import pandas as pd
 
     from atypia.errors import Problem
@@ -22,10 +29,12 @@ log = logging.getLogger("atypia")
 
 def predict(
     inputs: Sequence[Path],
-    out: Path,
-    model: Path,
+    out: Path | None = None,
+    model: Path | str = RELEASED,
     *,
+    quality: str = BEST,
     mpp: float | None = None,
+    min_confidence: float | None = None,
     device: str = "auto",
     skip_bad: bool = False,
     on_start: OnDone = silent,
@@ -35,24 +44,72 @@ def predict(
 
     Args:
         inputs: What to classify.
-        out: The CSV to write.
-        model: Bundle or run folder.
-        mpp: µm per pixel of what is not in a cohort.
+        out: The ``.csv`` or ``.json`` to write; None writes nothing.
+        model: ``released`` for the model in the package, a bundle, or a run folder.
+        quality: ``best``, or ``fast`` where the model has it.
+        mpp: µm per pixel of what is not in a cohort; None where each TIFF file carries its own.
+        min_confidence: Adds the column ``abstained``: whether the probability of the predicted
+            subtype is below this, 0 to 1.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
         skip_bad: Leave out what cannot be read, and return it.
         on_start: Called with the number of files.
         on_done: Called with the number of files done since the last call.
 
+    Returns:
+        A table with one row per patch in the columns of ``predictions.csv``, and what was skipped.
+
     Raises:
         InputError: Lists every problem of the inputs; nothing is written.
     """
-    from atypia.ensemble import Ensemble
+    if out is not None and out.suffix.lower() not in (".csv", ".json"):
+        raise InputError(f"--out: expected a .csv or a .json file but got {out}.")
+    folder = find_bundle(model)
+    items = find_items(inputs, mpp)
+    on_start(len(items))
+
+    from atypia.ensemble import Ensemble  # torch, which errors above need not wait for
     from atypia.models.hardware import choose_device, choose_precision
 
-    items = find_items(inputs, mpp)
     chosen = choose_device(device)
-    ensemble = Ensemble.load(model).to(chosen, choose_precision("auto", chosen))
-    on_start(len(items))
+    ensemble = Ensemble.load(folder, quality).to(chosen, choose_precision("auto", chosen))
     table, skipped = predict_items(ensemble, items, skip_bad=skip_bad, on_done=on_done)
-    write_predictions(out, table, patients_known=False)
+    if min_confidence is not None:
+        table = table.assign(abstained=_abstained(table, min_confidence))
+    if out is not None:
+        _write(out, table)
     return table, skipped
+
+
+def _abstained(table: pd.DataFrame, minimum: float) -> npt.NDArray[np.bool_]:
+    from atypia.evaluation.selective import abstain
+
+    predicted = table["predicted_subtype"].map(subtype_index).to_numpy()
+    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float64)
+    return abstain(probabilities, minimum, predicted)
+
+
+def _write(out: Path, table: pd.DataFrame) -> None:
+    if out.suffix.lower() == ".csv":
+        write_predictions(out, table, patients_known=False)
+        return
+    predictions_from_table(table.assign(patient_id="unknown"), str(out))
+    write_json(out, prediction_records(table))
+
+
+def prediction_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """One object per row: probabilities by subtype, sets as lists, the rest as it is."""
+    plain = [c for c in table.columns if c not in PROBABILITY_COLUMNS]
+    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float64)
+    records = []
+    for row, p in zip(table[plain].to_dict("records"), probabilities, strict=True):
+        if "conformal_set" in row:
+            row["conformal_set"] = [s for s in SUBTYPES if s in row["conformal_set"].split("|")]
+        row["p_atypical"] = _rounded(row["p_atypical"])
+        row["probabilities"] = {s: _rounded(v) for s, v in zip(SUBTYPES, p, strict=True)}
+        records.append({str(key): value for key, value in row.items()})
+    return records
+
+
+def _rounded(value: float) -> float:
+    """Nine significant digits, which is all of a float32."""
+    return float(f"{value:.9g}")

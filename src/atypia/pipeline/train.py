@@ -14,6 +14,8 @@ import pandas as pd
 from atypia.data.cohort import Cohort
 from atypia.data.splits import rows
 from atypia.errors import AtypiaError
+from atypia.evaluation.calibration import Calibration, fit_calibration
+from atypia.evaluation.conformal import ConformalSets
 from atypia.evaluation.evaluate import evaluate as evaluate_predictions
 from atypia.evaluation.predictions import read_predictions, write_predictions
 from atypia.evaluation.thresholds import operating_point
@@ -186,15 +188,29 @@ def _train_all(run: Run, place: Place, on_step: OnStep) -> list[dict[str, Any]]:
 
 
 def _finish_outer(run: Run, number: int, members: Members, place: Place) -> dict[str, Any]:
-    """Join the members of one outer split, fix the threshold out of fold, predict the test part."""
+    """Join the members of one outer split, calibrate and fix the threshold out of fold, predict."""
     from atypia.ensemble import Decision, Ensemble, p_atypical
 
     manifest, config = run.cohort.manifest, run.config
     folder = run.outer_folder(number)
     labels = chosen_labels(manifest, config.label)[members.oof_rows]
     known = labels >= 0
+    calibration, conformal = Calibration(), None
+    if config.ensemble.calibration == "temperature":
+        domains = manifest["domain"].to_numpy(dtype=str)[members.oof_rows]
+        calibration = fit_calibration(
+            members.oof_probabilities[known], labels[known], domains[known]
+        )
+    probabilities = calibration.apply(members.oof_probabilities)
+    if config.ensemble.conformal_alpha is not None:
+        conformal = ConformalSets.fit(
+            probabilities[known],
+            labels[known],
+            config.ensemble.conformal_alpha,
+            class_conditional=True,
+        )
     threshold = operating_point(
-        p_atypical(members.oof_probabilities)[known].astype(float),
+        p_atypical(probabilities)[known].astype(float),
         labels[known] < N_ATYPICAL,
         manifest["patient_id"].to_numpy()[members.oof_rows][known],
         seed=config.seed,
@@ -203,7 +219,7 @@ def _finish_outer(run: Run, number: int, members: Members, place: Place) -> dict
     decision = Decision(prior=(counts / counts.sum()).tolist(), power=config.ensemble.prior_power)
     out_of_fold = prediction_table(
         manifest.iloc[members.oof_rows],
-        members.oof_probabilities,
+        probabilities,
         decision,
         threshold,
         members.oof_folds,
@@ -213,6 +229,8 @@ def _finish_outer(run: Run, number: int, members: Members, place: Place) -> dict
         "initial_weights": members.origin,
         "parameters": sum(p.numel() for p in members.networks[0].parameters()),
         "threshold_atypical": threshold,
+        "calibration": calibration.to_json(),
+        "always_in_set": [] if conformal is None else list(conformal.always_in),
     }
     ensemble = Ensemble(
         members.networks,
@@ -231,9 +249,13 @@ def _finish_outer(run: Run, number: int, members: Members, place: Place) -> dict
             "outer": number,
             **facts,
         },
+        calibration=calibration,
+        conformal=conformal,
     )
     ensemble.save(folder / "model")
     ensemble.to(place.device, place.precision)
+    if not run.splits.outer[number].test:
+        return facts
     test = np.flatnonzero(rows(manifest, run.splits.outer[number].test))
     items = find_items([run.cohort.path], mpp=None)
     table, _ = predict_items(ensemble, [items[row] for row in test])
@@ -244,6 +266,7 @@ def _finish_outer(run: Run, number: int, members: Members, place: Place) -> dict
 def _evaluate_run(run: Run, facts: list[dict[str, Any]]) -> dict[str, Any]:
     """Score the test predictions, and for model choice the out-of-fold ones."""
     n_outer = len(run.splits.outer)
+    without_test = run.splits.kind == "all"  # the out-of-fold predictions are all there is
     if n_outer > 1:
         parts = [
             pd.read_csv(
@@ -256,15 +279,20 @@ def _evaluate_run(run: Run, facts: list[dict[str, Any]]) -> dict[str, Any]:
         "label": run.config.label,
         "resamples": run.config.resamples,
         "seed": run.config.seed,
+        "alpha": run.config.ensemble.conformal_alpha,
     }
     threshold = facts[0]["threshold_atypical"] if n_outer == 1 else None
     for number in range(n_outer):
         folder = run.outer_folder(number)
         out_of_fold = read_predictions(folder / "predictions-oof.csv")
-        scores = evaluate_predictions(out_of_fold, **options)
+        fixed = facts[number]["threshold_atypical"]
+        scores = evaluate_predictions(out_of_fold, threshold=fixed, **options)
         # The fold that chose a checkpoint is no fair judge of it.
         scores["optimistic"] = run.config.optim.select == "best"
         write_json(folder / "metrics-oof.json", scores)
-    metrics = evaluate_predictions(read_predictions(run.folder), threshold=threshold, **options)
+    if without_test:
+        metrics = scores | {"part": "out of fold"}
+    else:
+        metrics = evaluate_predictions(read_predictions(run.folder), threshold=threshold, **options)
     write_json(run.folder / "metrics.json", metrics)
     return metrics

@@ -16,7 +16,7 @@ from atypia.models.network import make_network
 from atypia.progress import OnStep, silent
 from atypia.runs import read_json, sha256_file
 from atypia.training.fit import MemberTask, fit
-from atypia.training.targets import chosen_labels, require_every_class, soft_targets
+from atypia.training.targets import chosen_labels, make_targets, require_every_class
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,11 +58,14 @@ def member_tasks(
         InputError: A member's training part lacks a subtype, or its validation part any label.
     """
     labels = chosen_labels(cohort.manifest, config.label)
-    targets = soft_targets(cohort.manifest, labels, config.target)
+    targets = make_targets(cohort.manifest, labels, config.target)
+    teach = targets.subtypes.any(axis=(1, 2))  # with heads of their own, by either rater
+    if config.loss.atypical:  # a vote alone teaches, too
+        teach |= ~np.isnan(targets.atypical)
     tasks = []
     for i in range(len(outer.inner)):
         train_patients, valid_patients = outer.member(i)
-        train = np.flatnonzero(rows(cohort.manifest, train_patients) & (labels >= 0))
+        train = np.flatnonzero(rows(cohort.manifest, train_patients) & teach)
         valid = np.flatnonzero(rows(cohort.manifest, valid_patients) & (labels >= 0))
         require_every_class(labels[train], f"training part of member {i}, outer split {number}")
         if not len(valid):

@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from atypia.data.loader import plan_epoch, prefetch
-from atypia.data.transforms import Augmenter
+from atypia.data.transforms import Augmenter, colour_styles
 from atypia.ensemble import decide, predict_network, save_network
 from atypia.errors import InputError, TrainingError
 from atypia.evaluation.metrics import balanced_accuracy, confusion_matrix, one_vs_rest_auc
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from atypia.data.loader import Epoch, PatchStore
     from atypia.models.network import Network
     from atypia.training.distributed import World
+    from atypia.training.targets import Targets
 
 log = logging.getLogger("atypia")
 
@@ -54,8 +55,8 @@ class MemberTask:
     """Rows of the store to learn from."""
     valid_rows: npt.NDArray[np.int64]
     """Rows of other patients, to watch and to stop by."""
-    targets: npt.NDArray[np.float32]
-    """(N, 8) for every row of the store: what is learned."""
+    targets: Targets
+    """For every row of the store: what is learned."""
     labels: npt.NDArray[np.int64]
     """(N,) subtype index for every row of the store: what is scored."""
     seed: int
@@ -103,8 +104,13 @@ def fit(
             f"{optim.batch_size}."
         )
     torch.manual_seed(task.seed)
-    network, spec, origin = make_network(config.model, config.input)
-    mass = torch.from_numpy(task.targets[task.train_rows].sum(axis=0))
+    network, spec, origin = make_network(config.model, config.input, n_raters=task.targets.n_raters)
+    if optim.progressive and hasattr(network.backbone, "set_input_size"):
+        raise InputError(
+            f"optim.progressive: {config.model.backbone} is made for one size of image; leave it "
+            "out."
+        )
+    mass = torch.from_numpy(task.targets.subtypes[task.train_rows, 0].sum(axis=0))
     loss_of = SubtypeLoss(config.loss, mass)
     network.start_from(loss_of.prior)
     loss_of.to(device)
@@ -114,7 +120,8 @@ def fit(
         if optim.ema
         else None
     )
-    augment = Augmenter(config.augment, spec, task.seed)
+    styles = colour_styles(store.pixels[task.train_rows]) if config.augment.style else None
+    views = Augmenter(config.augment, spec, task.seed, styles)
     batches = len(_plan(task, optim, 0).samples)
     n_epochs = optim.head_epochs + optim.epochs
 
@@ -148,6 +155,7 @@ def fit(
         torch.manual_seed(_seed_of(task.seed, epoch, world.rank))
         network.train()
         started, waited, augmented, losses = time.perf_counter(), 0.0, 0.0, 0.0
+        augment = views.at_size(_size_px(optim, epoch - optim.head_epochs, spec.size_px))
         plan = _plan(task, optim, epoch)
         mine = slice(world.rank, None, world.size)
         shown, passes = plan.samples[:, mine], plan.passes[:, mine]
@@ -160,12 +168,20 @@ def fit(
             images = augment(pixels, store.mpp, shown[step], passes[step])
             images = images.contiguous(memory_format=place.layout)
             augmented += time.perf_counter() - clock
-            targets = torch.from_numpy(task.targets[task.train_rows[shown[step]]]).to(device)
+            rows = task.train_rows[shown[step]]
+            subtypes = torch.from_numpy(task.targets.subtypes[rows]).to(device)
+            atypical = torch.from_numpy(task.targets.atypical[rows]).to(device)
+            if config.augment.mixup:
+                random = np.random.default_rng([task.seed, epoch, step, world.rank])
+                images, subtypes, atypical = _mixed(
+                    config.augment.mixup, random, images, subtypes, atypical
+                )
 
             optimizer.zero_grad(set_to_none=True)
             size = optim.micro_batch or len(images)
             for start in range(0, len(images), size):
-                part = images[start : start + size]
+                share = slice(start, start + size)
+                part = images[share]
                 last = start + size >= len(images)
                 with (
                     nullcontext() if last or world.size == 1 else learner.no_sync(),  # type: ignore[operator]
@@ -173,7 +189,7 @@ def fit(
                         device.type, place.precision, enabled=place.precision != torch.float32
                     ),
                 ):
-                    loss = loss_of(learner(part), targets[start : start + size])
+                    loss = loss_of(learner(part), subtypes[share], atypical[share])
                     (loss * (len(part) / len(images))).backward()
                 losses += loss.item() * len(part) / len(images)
             if not world.all_true(math.isfinite(losses)):
@@ -254,6 +270,22 @@ def _plan(task: MemberTask, optim: OptimConfig, epoch: int) -> Epoch:
     return plan_epoch(
         len(task.train_rows), optim.batch_size, optim.batches_per_epoch, task.seed, epoch
     )
+
+
+def _size_px(optim: OptimConfig, epoch: int, final: int) -> int:
+    """Side of the input in this epoch of the whole network's training."""
+    # A step within an epoch is made at its start, so that the last epoch has the final size.
+    reached = [size for start, size in optim.progressive if epoch + 1 > start * optim.epochs]
+    return reached[-1] if reached else final
+
+
+def _mixed(
+    alpha: float, random: np.random.Generator, *parts: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Join each sample with another one of the batch: MixUp (Zhang et al., ICLR 2018)."""
+    share = float(random.beta(alpha, alpha))
+    partner = torch.from_numpy(random.permutation(len(parts[0]))).to(parts[0].device)
+    return tuple(share * part + (1 - share) * part[partner] for part in parts)
 
 
 def _not_finite(name: str, when: str) -> str:
@@ -340,12 +372,13 @@ def _validate(
     for rank, part in enumerate(parts):
         probabilities[rank :: world.size] = part
     loss_on_cpu = copy.deepcopy(loss_of).cpu()  # alike in all processes, to the last bit
-    targets = torch.from_numpy(task.targets[task.valid_rows])
+    subtypes = torch.from_numpy(task.targets.subtypes[task.valid_rows, :1])
+    atypical = torch.from_numpy(task.targets.atypical[task.valid_rows])
     log_p = torch.from_numpy(probabilities).clamp_min(1e-12).log()
     labels = task.labels[task.valid_rows]
     answers = decide(probabilities, loss_on_cpu.prior.numpy(), prior_power)
     return {
-        "valid_loss": float(loss_on_cpu(log_p, targets)),
+        "valid_loss": float(loss_on_cpu(log_p, subtypes, atypical)),
         "valid_mean_auc": float(np.nanmean(one_vs_rest_auc(labels, probabilities))),
         "valid_balanced_accuracy": float(balanced_accuracy(confusion_matrix(labels, answers))[0]),
     }

@@ -1,4 +1,4 @@
-"""Losses over soft targets: cross-entropy and focal loss, class weights."""
+"""Losses over soft targets: cross-entropy and focal loss, class weights, the atypical term."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from atypia.labels import N_ATYPICAL, N_SUBTYPES
+
 if TYPE_CHECKING:
     from atypia.config import LossConfig
 
 
 class SubtypeLoss(nn.Module):
-    """Mean loss of logits against target distributions.
+    """Mean loss of logits against what the raters said.
 
     For target t and probability p, both (B, 8)::
 
         loss = - sum_c  t_c * w_c * (1 - p_c)^gamma * log p_c
 
     With gamma 0 it is the cross-entropy; otherwise the categorical focal loss (Lin et al., ICCV
-    2017).
+    2017). With several raters it is the mean over those who gave a subtype, each against its own
+    scores. With a share a of atypical opinions and P the sum of the first four p of the first
+    rater, ``- atypical * (a * log P + (1 - a) * log(1 - P))`` is added.
 
     ``prior`` is the class distribution as the loss sees it: (8,), frequency times weight, sum 1.
 
@@ -34,15 +38,34 @@ class SubtypeLoss(nn.Module):
         balanced = config.class_weights == "balanced"
         weights = 1 / (len(prior) * prior) if balanced else torch.ones_like(prior)
         self.gamma = config.focal_gamma if config.kind == "focal" else 0.0
+        self.atypical = config.atypical
         self.weights: torch.Tensor
         self.prior: torch.Tensor
         self.register_buffer("weights", weights)
         self.register_buffer("prior", prior * weights / (prior * weights).sum())
 
-    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean over the batch of logits (B, 8) against targets (B, 8) whose rows sum to 1."""
-        log_p = logits.float().log_softmax(dim=1)
-        terms = targets * self.weights * log_p
+    def forward(
+        self, logits: torch.Tensor, subtypes: torch.Tensor, atypical: torch.Tensor
+    ) -> torch.Tensor:
+        """Mean over the batch.
+
+        Args:
+            logits: (B, R * 8), the raters' scores side by side.
+            subtypes: (B, R, 8) targets; each row sums to 1, or to 0 where a rater said nothing.
+            atypical: (B,) share of atypical opinions; NaN where there is none.
+        """
+        batch = len(logits)
+        log_p = logits.float().view(batch, -1, N_SUBTYPES).log_softmax(dim=2)
+        terms = subtypes * self.weights * log_p
         if self.gamma:
             terms = terms * (1 - log_p.exp()).clamp_min(0) ** self.gamma
-        return -terms.sum(dim=1).mean()
+        raters = (subtypes.sum(dim=2) > 0).sum(dim=1).clamp_min(1)
+        loss = -(terms.sum(dim=(1, 2)) / raters).mean()
+        if self.atypical:
+            log_atypical = log_p[:, 0, :N_ATYPICAL].logsumexp(dim=1)
+            log_normal = log_p[:, 0, N_ATYPICAL:].logsumexp(dim=1)
+            known = ~atypical.isnan()
+            share = atypical.nan_to_num()
+            term = share * log_atypical + (1 - share) * log_normal
+            loss = loss - self.atypical * (term * known).mean()
+        return loss

@@ -1,13 +1,14 @@
-"""What a network learns from: one distribution over the subtypes per patch."""
+"""What a network learns from: distributions over the subtypes, and a share of atypical votes."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from atypia.errors import InputError
-from atypia.labels import N_SUBTYPES, SUBTYPES, subtype_index
+from atypia.labels import N_ATYPICAL, N_SUBTYPES, SUBTYPES, parse_atypical, subtype_index
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -41,24 +42,77 @@ def chosen_labels(manifest: pd.DataFrame, label: str) -> npt.NDArray[np.int64]:
     return np.array([subtype_index(n) if n else -1 for n in names], dtype=np.int64)
 
 
-def soft_targets(
-    manifest: pd.DataFrame, labels: npt.NDArray[np.int64], config: TargetConfig
-) -> npt.NDArray[np.float32]:
-    """Target distributions, (N, 8), rows summing to 1; rows without a label are zero.
+@dataclass(frozen=True)
+class Targets:
+    """What is known of each of N patches; a row may lack either kind, or both."""
 
-    A second rater's opinion takes its share of the mass where that rater gave one. A cohort
-    without that rater is learned from the chosen label alone.
+    subtypes: npt.NDArray[np.float32]
+    """(N, raters, 8) distributions; zero where a rater gave no subtype."""
+    atypical: npt.NDArray[np.float32]
+    """(N,) share of the opinions that call the figure atypical; NaN where there is none."""
+
+    @property
+    def n_raters(self) -> int:
+        """Number of raters with scores of their own."""
+        return self.subtypes.shape[1]
+
+
+def make_targets(
+    manifest: pd.DataFrame, labels: npt.NDArray[np.int64], config: TargetConfig
+) -> Targets:
+    """Gather what the raters said of each patch.
+
+    A second rater's opinion takes its share of the mass where that rater gave one, or, with
+    `per_rater`, stands beside the first. A cohort without that rater is learned from the chosen
+    label alone. The share of atypical opinions is that of the votes, where there are any, else
+    that of the chosen label.
+
+    Args:
+        manifest: Of a cohort.
+        labels: (N,) subtype index by the chosen label; -1 where there is none.
+        config: How they are joined.
     """
-    one_hot = np.eye(N_SUBTYPES, dtype=np.float32)
-    targets = np.where(labels[:, None] >= 0, one_hot[labels], 0)
+    first = _one_hot(labels)
+    subtypes = [first]
     column = f"label_{config.second_rater}"
     if config.second_rater is not None and column in manifest.columns:
-        second = chosen_labels(manifest, config.second_rater)
-        both = ((second >= 0) & (labels >= 0))[:, None]
-        mass = config.second_rater_mass
-        targets = np.where(both, (1 - mass) * targets + mass * one_hot[second], targets)
-    smoothed = (1 - config.smoothing) * targets + config.smoothing / N_SUBTYPES
-    return np.where(labels[:, None] >= 0, smoothed, 0).astype(np.float32)
+        second = _one_hot(chosen_labels(manifest, config.second_rater))
+        if config.per_rater:
+            subtypes.append(second)
+        else:
+            both = (first.any(axis=1) & second.any(axis=1))[:, None]
+            mass = config.second_rater_mass
+            subtypes = [np.where(both, (1 - mass) * first + mass * second, first)]
+    known = [part.any(axis=1, keepdims=True) for part in subtypes]
+    smoothed = [
+        np.where(k, (1 - config.smoothing) * part + config.smoothing / N_SUBTYPES, 0)
+        for k, part in zip(known, subtypes, strict=True)
+    ]
+    by_label = np.where(labels >= 0, (labels < N_ATYPICAL).astype(float), np.nan)
+    votes = _share_of_votes(manifest)
+    atypical = np.where(np.isnan(votes), by_label, votes)
+    return Targets(np.stack(smoothed, axis=1).astype(np.float32), atypical.astype(np.float32))
+
+
+def _one_hot(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """(N, 8); rows without a label are zero."""
+    return np.where(labels[:, None] >= 0, np.eye(N_SUBTYPES)[labels], 0)
+
+
+def _share_of_votes(manifest: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Share of the experts who voted atypical, (N,); the majority where only that is known."""
+    columns = [c for c in manifest.columns if c.startswith("atypical_")]
+    if "majority_atypical" in manifest.columns:
+        columns.append("majority_atypical")  # last: used where no single vote is known
+    votes = np.full((len(manifest), len(columns)), np.nan)
+    for i, column in enumerate(columns):
+        parsed = [parse_atypical(str(v)) if str(v) else None for v in manifest[column]]
+        votes[:, i] = [np.nan if v is None else float(v) for v in parsed]
+    single = votes[:, [c != "majority_atypical" for c in columns]]
+    n = (~np.isnan(single)).sum(axis=1)
+    share = np.nansum(single, axis=1) / np.maximum(n, 1)
+    majority = votes[:, -1] if "majority_atypical" in columns else np.full(len(manifest), np.nan)
+    return np.where(n > 0, share, majority)
 
 
 def require_every_class(labels: npt.NDArray[np.int64], part: str) -> None:

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from atypia.evaluation import plots
-from atypia.evaluation.curves import Reliability, pr_points, reliability_curve, roc_points
+from atypia.evaluation.curves import (
+    observed_frequency,
+    pr_points,
+    reliability_curve,
+    roc_points,
+)
 from atypia.evaluation.metrics import ECE_BINS
 from atypia.evaluation.predictions import AGREED, UNKNOWN
 from atypia.evaluation.report.html import Html, figure, join, svg_figure, tag
@@ -28,7 +33,7 @@ from atypia.labels import ATYPICAL, DISPLAY_NAMES, N_ATYPICAL, NORMAL, SUBTYPES
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from atypia.evaluation.metrics import BoolArray, FloatArray, IntArray
+    from atypia.evaluation.metrics import IntArray
     from atypia.evaluation.predictions import Predictions
     from atypia.evaluation.report.input import Patches, ReportInput
 
@@ -169,7 +174,7 @@ def reliability(report: ReportInput) -> Html:
     predictions, truth = scored
     label = rater_name(report.metrics["label"])
     subtype = reliability_curve(truth, predictions.probabilities)
-    atypical = _observed_frequency(truth < N_ATYPICAL, predictions.p_atypical)
+    atypical = observed_frequency(truth < N_ATYPICAL, predictions.p_atypical)
     return join(
         tag(
             "p",
@@ -190,25 +195,16 @@ def reliability(report: ReportInput) -> Html:
                 ),
                 "Reliability diagram of the probability of atypical",
                 f"Reliability of the probability of atypical, against {label}; {ECE_BINS} bins, "
-                "and below the number of figures in each.",
+                f"and below the number of figures in each.{_binary_ece(report)}",
             ),
             class_="figures",
         ),
     )
 
 
-def _observed_frequency(positive: BoolArray, probability: FloatArray) -> Reliability:
-    """Give the share of positives against their probability, in the bins of the other diagram."""
-    edges = np.linspace(0, 1, ECE_BINS + 1)
-    bin_of = np.digitize(probability, edges[1:-1], right=True)
-    count = np.bincount(bin_of, minlength=ECE_BINS)
-    per_figure = np.divide(1.0, count, out=np.full(ECE_BINS, np.nan), where=count > 0)
-    return Reliability(
-        edges=edges,
-        confidence=np.bincount(bin_of, probability, ECE_BINS) * per_figure,
-        accuracy=np.bincount(bin_of, positive, ECE_BINS) * per_figure,
-        count=count,
-    )
+def _binary_ece(report: ReportInput) -> str:
+    calibration = report.metrics.get("calibration")  # measures of an earlier version have none
+    return f" ECE {estimate(calibration['binary']['ece'])}." if calibration else ""
 
 
 def training(report: ReportInput) -> Html:
@@ -253,7 +249,7 @@ def examples(report: ReportInput) -> Html:
     chosen = _choose_examples(report.tables)
     if report.patches is None or not chosen:
         return missing("no images beside the predictions")
-    images = _images(report.patches, [patch for patches in chosen.values() for patch in patches])
+    images = data_uris(report.patches, [patch for patches in chosen.values() for patch in patches])
     strips = [
         join(
             tag("h3", DISPLAY_NAMES[subtype], " (", "AMF" if subtype in ATYPICAL else "NMF", ")"),
@@ -318,7 +314,7 @@ def mistakes(report: ReportInput) -> Html:
     confidence = predictions.probabilities[wrong, predictions.predicted[wrong]]
     worst = wrong[np.argsort(-confidence, kind="stable")][:MISTAKES_SHOWN]
     patches = [str(predictions.patch_ids[i]) for i in worst]
-    images = _images(report.patches, patches) if report.patches is not None else {}
+    images = data_uris(report.patches, patches) if report.patches is not None else {}
     figures = [
         figure(
             tag("img", src=images[patch], alt=f"Patch {patch}") if images else join(),
@@ -365,8 +361,8 @@ def _shared_mistakes(predictions: Predictions, truth: IntArray, wrong: IntArray)
     return "".join(told)
 
 
-def _images(patches: Patches, names: Sequence[str]) -> dict[str, str]:
-    """Patch id to a data URI."""
+def data_uris(patches: Patches, names: Sequence[str]) -> dict[str, str]:
+    """Read patches and encode them for a page: patch id to data URI."""
     return {
         name: "data:image/jpeg;base64," + base64.b64encode(plots.patch_jpeg(patch)).decode()
         for name, patch in zip(names, patches(names), strict=True)

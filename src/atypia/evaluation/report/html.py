@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import html
+from importlib import resources
+from string import Template
 from typing import TYPE_CHECKING, Final
+
+from atypia import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -84,3 +88,24 @@ def svg_figure(svg: str, label: str, caption: object) -> Html:
     inline = svg.replace(' xmlns="http://www.w3.org/2000/svg"', "", 1)
     described = inline.replace("<svg ", f'<svg role="img" aria-label="{html.escape(label)}" ', 1)
     return figure(Html(described), caption)
+
+
+def document(title: object, body: Html, *styles: str) -> str:
+    """Make a whole page of its body: one file, without script, that asks for nothing outside.
+
+    Args:
+        title: Of the browser's tab.
+        body: What the page shows.
+        styles: Rules to add to those of ``report.css``.
+    """
+    return Template(resource("report.html")).substitute(
+        title=join(title),
+        version=__version__,
+        style="".join([resource("report.css"), *styles]),
+        body=body,
+    )
+
+
+def resource(name: str) -> str:
+    """Read a file of ``resources/``."""
+    return (resources.files("atypia.evaluation.report") / "resources" / name).read_text("utf-8")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from importlib import resources
-from string import Template
 from typing import TYPE_CHECKING
 
 import yaml
 
 from atypia import __version__
 from atypia.evaluation import reference
-from atypia.evaluation.report import figures, tables
-from atypia.evaluation.report.html import Html, join, tag
-from atypia.evaluation.report.words import capital, estimate, estimate_cell, level, rater_name
+from atypia.evaluation.report import figures, tables, uncertainty
+from atypia.evaluation.report.html import Html, document, join, tag
+from atypia.evaluation.report.words import (
+    capital,
+    disclaimer,
+    estimate,
+    estimate_cell,
+    level,
+    rater_name,
+)
 from atypia.runs import write_text
 
 if TYPE_CHECKING:
@@ -30,6 +35,8 @@ SECTIONS = (
     ("confusion", "Confusion matrices", figures.confusion),
     ("curves", "ROC and precision-recall curves", figures.curves),
     ("reliability", "Reliability of the probabilities", figures.reliability),
+    ("selective", "Accuracy against coverage", uncertainty.selective),
+    ("sets", "Prediction sets", uncertainty.prediction_sets),
     ("training", "Training", figures.training),
     ("classes", "The eight classes", figures.examples),
     ("mistakes", "Most confident mistakes", figures.mistakes),
@@ -61,15 +68,9 @@ def render_report(report: ReportInput) -> str:
         _header(report),
         tag("nav", tag("ol", *contents), aria_label="Contents"),
         tag("main", *sections),
-        tag("footer", _disclaimer(), tag("p", f"Made with Atypia {__version__}.", class_="note")),
+        tag("footer", disclaimer(), tag("p", f"Made with Atypia {__version__}.", class_="note")),
     )
-    own = resources.files("atypia.evaluation.report") / "resources"
-    return Template((own / "report.html").read_text("utf-8")).substitute(
-        title=join(report.title),
-        version=__version__,
-        style=(own / "report.css").read_text("utf-8"),
-        body=body,
-    )
+    return document(report.title, body)
 
 
 def _header(report: ReportInput) -> Html:
@@ -86,7 +87,7 @@ def _header(report: ReportInput) -> Html:
         tag("p", " · ".join(fact for fact in facts if fact), class_="facts"),
         tag("p", _summary(report), class_="lead"),
         _tiles(report),
-        _disclaimer(),
+        disclaimer(),
     )
 
 
@@ -101,10 +102,6 @@ def _learned_from(report: ReportInput) -> str | None:
         share = f"{target['second_rater_mass']:.0%}"
         learned += f" and, with {share} of the weight, {rater_name(target['second_rater'])}"
     return learned
-
-
-def _disclaimer() -> Html:
-    return tag("p", "For research use. Not a medical device.", class_="disclaimer")
 
 
 def _summary(report: ReportInput) -> str:

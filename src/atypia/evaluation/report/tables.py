@@ -447,6 +447,12 @@ def reading(report: ReportInput) -> Html:
                     f"Mean gap between confidence and share of right answers over {ECE_BINS} bins "
                     "of equal width. Log-loss and Brier score judge probabilities without bins.",
                 ),
+                (
+                    "Coverage",
+                    "Of answers: the share of figures that the model answers at all. Of prediction "
+                    "sets: the share of sets that hold the label; sets of a rare class were fitted "
+                    "on few figures, so that its coverage may well be some points off the promise.",
+                ),
             )
         ),
     )

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     """`value`, `low` and `high`; None where it is not defined."""
 
 
+def disclaimer() -> Html:
+    """Say what a page is not for."""
+    return tag("p", "For research use. Not a medical device.", class_="disclaimer")
+
+
 def missing(why: str) -> Html:
     """Say that a part of the report is not there, and why."""
     return tag("p", f"Not available: {why}.", class_="missing")

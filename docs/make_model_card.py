@@ -1,0 +1,215 @@
+"""Write the model card from the runs behind the released model.
+
+    python docs/make_model_card.py docs/results/released-all docs/results/released-table1 \
+        docs/results/released-domains --out docs/model-card.md
+
+Every figure of the card comes from a ``metrics.json``; the words around them are here.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from atypia.labels import DISPLAY_NAMES
+from atypia.runs import read_json, write_text
+
+CARD = """# Model card: the model in the package
+
+**Research use. Not a medical device; not for diagnosis.** {version}
+
+## What it is
+
+Tells which of eight subtypes a mitotic figure in H&E histology has, how probable each is, and
+whether the figure is atypical. Input: an RGB crop centred on one mitotic figure, of at least 18 µm
+(smaller ones down to 13.5 µm are mirrored at the rim), with its resolution in µm per pixel. It does
+not find mitotic figures and does not tell them from look-alikes: given something else, it still
+answers.
+
+| quality | networks | input | averaging |
+|---|---|---|---|
+| `best` | {members} EfficientNet-Lite0, each on four fifths of the patients | {size} px of \
+{field:g} µm | members, rotations and flips |
+{fast}
+Probabilities are calibrated by one temperature ({temperature}), fitted out of fold with both
+domains counting alike. A figure is called atypical from p_atypical = {threshold:.3f} on, fixed out
+of fold; the subtype is the one with the largest p / frequency^{power:g}. The prediction sets miss
+the subtype in at most 10 % of figures of each subtype, out of fold.
+
+## Training data
+
+AMi-Br (Bertram et al., BVM 2025): {n:,} mitotic figures of {patients} breast-cancer cases, from the
+TUPAC16 and MIDOG21 challenges, H&E, about 0.25 µm per pixel. Two experts gave the subtype of each
+figure, a third an atypical/normal vote. The experts agree with κ {kappa2}. Labels learned: expert 1
+with 0.65 and expert 2 with 0.35 of the mass, and the share of the three atypical votes.
+
+| subtype | figures (expert 1) | patients |
+|---|---|---|
+{counts}
+Scanners: MIDOG21 has slides of three scanners of one laboratory (Hamamatsu XR and S360, Aperio
+CS2), TUPAC16 of Aperio ScanScope and Leica SCN400 of three laboratories. Breast cancer of humans
+only; no other tumour, no other species, no other stain was seen.
+
+Licences: AMi-Br patches MIT (AMi-Br_Benchmark); initial weights of EfficientNet-Lite0 Apache-2.0
+(ImageNet); these weights Apache-2.0.
+
+## How good it is
+
+All against expert 1, with 95 % intervals from resampling patients. *Held out*: the same recipe
+trained on 162 patients, tested once on the 40 of the reference paper's Table 1. *Out of fold*: this
+model's own members, each on the fifth of the patients that it has not seen (one network, not their
+average). *Other domain*: two networks trained on one of the two cohorts, tested on the other.
+
+| measure | held out | out of fold | other domain | expert 2 (all) |
+|---|---|---|---|---|
+{overall}
+
+| subtype | AUC, held out | sensitivity | PPV | AUC, out of fold | sensitivity | PPV |
+|---|---|---|---|---|---|---|
+{per_class}
+
+## Known failures
+
+{failures}
+- Figures that experts disagree about are the ones it gets wrong; its errors are mostly theirs.
+- A crop that is not centred on the figure, out of focus, or no mitosis at all gets an answer that
+  looks as sure as any other.
+- A wrong resolution (`--mpp`) changes the size of what it sees and spoils the answer silently.
+- The threshold and the calibration come from two cohorts of breast cancer. On another scanner,
+  tumour or species the ranking can be expected to hold better than the threshold: check it on some
+  fifty labelled figures of your own (`atypia evaluate`) before counting on it.
+- Nobody has shown that acting on its answers helps a patient.
+"""
+
+
+def main() -> None:
+    """Read the runs' results and write the card."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("all", type=Path, help="results of the released model's own run")
+    parser.add_argument("table1", type=Path)
+    parser.add_argument("domains", type=Path)
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    out_of_fold, held_out, other = (
+        read_json(folder / "metrics.json")
+        for folder in (options.all, options.table1, options.domains)
+    )
+    text = card(out_of_fold, held_out, other, read_json(options.bundle / "model.json"))
+    for place in (options.out, options.bundle / "model-card.md"):
+        write_text(place, text)
+
+
+def card(
+    out_of_fold: dict[str, Any],
+    held_out: dict[str, Any],
+    other: dict[str, Any],
+    header: dict[str, Any],
+) -> str:
+    """Fill the card."""
+    fast = header.get("fast")
+    expert = next(iter(out_of_fold["raters"].values()))
+    overall = [
+        f"| {words} | {figure(path(held_out, name))} | {figure(path(out_of_fold, name))} "
+        f"| {figure(path(other, name))} | {figure(path(expert, of_rater))} |"
+        for words, (name, of_rater) in MEASURES.items()
+    ]
+    per_class = [
+        f"| {DISPLAY_NAMES[s]} | "
+        + " | ".join(
+            figure(m["per_class"][s][name])
+            for m in (held_out, out_of_fold)
+            for name in ("auc", "sensitivity", "ppv")
+        )
+        + " |"
+        for s in out_of_fold["per_class"]
+    ]
+    counts = [
+        f"| {DISPLAY_NAMES[s]} | {row['n']:,} | {row['n_patients']} |"
+        for s, row in out_of_fold["per_class"].items()
+    ]
+    return CARD.format(
+        version=f"Made with {header['created_with']}.",
+        members=len(header["members"]),
+        size=header["input"]["size_px"],
+        field=header["input"]["field_of_view_um"],
+        fast=""
+        if fast is None
+        else "| `fast` | 1 EfficientNet-Lite0, taught by the out-of-fold answers of `best` | "
+        f"{fast['input']['size_px']} px of {fast['input']['field_of_view_um']:g} µm | none |\n",
+        temperature=f"{header['calibration'].get('temperature', 1):.2f}",
+        threshold=header["thresholds"]["atypical"],
+        power=header["decision"]["power"],
+        n=out_of_fold["n"],
+        patients=out_of_fold["n_patients"],
+        kappa2=figure(expert["overall"]["kappa"]),
+        counts="\n".join(counts) + "\n",
+        overall="\n".join(overall),
+        per_class="\n".join(per_class),
+        failures="\n".join(failures(out_of_fold)),
+    )
+
+
+_BINARY = "binary.against.expert1"
+# Path in metrics.json, and in a rater's part of it.
+MEASURES = {
+    "mean AUC of the eight subtypes": ("overall.mean_auc", ""),
+    "balanced accuracy, eight subtypes": ("overall.balanced_accuracy",) * 2,
+    "macro F1": ("overall.macro_f1",) * 2,
+    "Cohen's κ": ("overall.kappa",) * 2,
+    "expected calibration error": ("overall.ece", ""),
+    "AUC, atypical against normal": (f"{_BINARY}.auc", ""),
+    "balanced accuracy, atypical against normal": (
+        f"{_BINARY}.at_operating_point.balanced_accuracy",
+        "binary.balanced_accuracy",
+    ),
+    "sensitivity for atypical": (f"{_BINARY}.at_operating_point.sensitivity", "binary.sensitivity"),
+    "specificity": (f"{_BINARY}.at_operating_point.specificity", "binary.specificity"),
+    "AUC against the majority of the votes": ("binary.against.majority_atypical.auc", ""),
+    "balanced accuracy against that majority": (
+        "binary.against.majority_atypical.at_operating_point.balanced_accuracy",
+        "",
+    ),
+}
+
+
+def path(metrics: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """Find ``overall.kappa`` and the like; None where a table has no such measure."""
+    node: Any = metrics
+    for part in name.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return None
+        node = node[part]
+    return node if isinstance(node, dict) else None
+
+
+def figure(measure: dict[str, Any] | None) -> str:
+    """Give a measure with its interval."""
+    if measure is None or measure.get("value") is None:
+        return "–"
+    if measure.get("low") is None:
+        return f"{measure['value']:.3f}"
+    return f"{measure['value']:.3f} ({measure['low']:.3f}–{measure['high']:.3f})"
+
+
+def failures(metrics: dict[str, Any]) -> list[str]:
+    """Say, for each subtype found in less than six of ten figures, what it is taken for."""
+    lines = []
+    names = list(metrics["per_class"])
+    for i, subtype in enumerate(names):
+        row = metrics["confusion"][i]
+        if sum(row) and row[i] / sum(row) < 0.6:
+            taken = sorted((c for c in range(len(row)) if c != i), key=lambda c: -row[c])[:2]
+            words = " and ".join(
+                f"{DISPLAY_NAMES[names[c]]} ({100 * row[c] / sum(row):.0f} %)" for c in taken
+            )
+            lines.append(
+                f"- {DISPLAY_NAMES[subtype]}: {100 * row[i] / sum(row):.0f} % of {sum(row)} found; "
+                f"most often taken for {words}."
+            )
+    return lines
+
+
+if __name__ == "__main__":
+    main()

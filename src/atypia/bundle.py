@@ -1,0 +1,184 @@
+"""The bundle on disk: ``model.json``, one ``.safetensors`` file per network, a model card.
+
+It holds all that prediction needs and nothing that can run code. The top level of ``model.json``
+describes the model at its best; an entry ``fast``, where there is one, describes in the same words
+a model for the same task that trades some skill for speed. This module needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+# pydantic reads the annotations
+from atypia.config import InputSpec, ModelConfig  # noqa: TC001
+from atypia.decision import Decision  # noqa: TC001
+from atypia.errors import InputError, Problem
+from atypia.labels import SUBTYPES
+from atypia.runs import read_json, sha256_file, write_json, write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FORMAT_VERSION: Final = 1
+RELEASED: Final = "released"
+"""Name of the model in the package."""
+BEST: Final = "best"
+FAST: Final = "fast"
+HEADER: Final = "model.json"
+CARD: Final = "model-card.md"
+
+
+class MemberFile(BaseModel):
+    """One network's weights."""
+
+    file: Annotated[str, Field(pattern=r"^[\w-]+\.safetensors$")]
+    sha256: str
+    network: ModelConfig | None = None
+    """None: that of the quality."""
+    input: InputSpec | None = None
+    """None: that of the quality."""
+
+
+class Thresholds(BaseModel):
+    """Operating points."""
+
+    atypical: float
+    """A figure is called atypical from this p_atypical on."""
+
+
+class QualityHeader(BaseModel):
+    """One way to answer: which networks, what they see, and what becomes of their mean."""
+
+    input: InputSpec
+    network: ModelConfig
+    members: Annotated[list[MemberFile], Field(min_length=1)]
+    tta: bool
+    """Average over the eight rotations and flips of a patch."""
+    calibration: dict[str, Any] = {"kind": "none"}
+    """See :class:`atypia.evaluation.calibration.Calibration`."""
+    conformal: dict[str, Any] | None = None
+    """See :class:`atypia.evaluation.conformal.ConformalSets`."""
+    decision: Decision
+    thresholds: Thresholds
+
+
+class BundleHeader(QualityHeader):
+    """The content of ``model.json``."""
+
+    format: Literal[1] = FORMAT_VERSION
+    created_with: str
+    classes: tuple[str, ...] = SUBTYPES
+    fast: QualityHeader | None = None
+    provenance: dict[str, Any]
+    card: Annotated[str, Field(pattern=r"^[\w-]+\.md$")] | None = None
+    intended_use: str = "Research use. Not a medical device."
+
+    @field_validator("classes")
+    @classmethod
+    def _our_classes(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if classes != SUBTYPES:
+            raise ValueError(f"expected the classes {SUBTYPES}")
+        return classes
+
+    @property
+    def qualities(self) -> dict[str, QualityHeader]:
+        """What this model offers, by name; ``best`` is always there."""
+        return {BEST: self} if self.fast is None else {BEST: self, FAST: self.fast}
+
+
+def find_bundle(model: Path | str = RELEASED) -> Path:
+    """Find the folder with ``model.json``.
+
+    Args:
+        model: ``released`` for the model in the package; a bundle; or a run folder.
+
+    Raises:
+        InputError: There is no model.
+    """
+    if str(model) == RELEASED:
+        folder = Path(str(resources.files("atypia"))) / RELEASED
+        if not (folder / HEADER).is_file():
+            raise InputError(
+                f"--model {RELEASED}: this installation of Atypia has no model in it (expected "
+                f"{folder / HEADER}). Install it from a wheel, or give --model: a bundle or a run "
+                f"folder. (For a folder of that name: ./{RELEASED})"
+            )
+        return folder
+    for folder in (Path(model), Path(model) / "model"):  # a bundle, a run folder
+        if (folder / HEADER).is_file():
+            return folder
+    raise InputError(
+        f"{model} is not a model: expected {RELEASED!r}, a bundle with {HEADER}, or a run folder."
+    )
+
+
+def read_header(folder: Path) -> BundleHeader:
+    """Read ``model.json`` of a bundle.
+
+    Raises:
+        InputError: Lists every entry that is missing or wrong.
+    """
+    try:
+        return BundleHeader.model_validate(read_json(folder / HEADER))
+    except ValidationError as error:
+        raise InputError(
+            [
+                Problem(
+                    f"{fault['msg']}, but got {fault['input']!r}.",
+                    str(folder / HEADER),
+                    column=".".join(map(str, fault["loc"])) or None,
+                )
+                for fault in error.errors()
+            ]
+        ) from None
+
+
+def write_header(folder: Path, header: BundleHeader) -> None:
+    """Write ``model.json``, atomically. It comes last: a folder with it is complete."""
+    tree = header.model_dump(mode="json", exclude_none=True)
+    first = ("format", "created_with", "classes")
+    write_json(folder / HEADER, {key: tree[key] for key in first} | tree)
+
+
+def write_card(folder: Path, text: str) -> None:
+    """Put a model card (Markdown) into a bundle.
+
+    Raises:
+        InputError: `folder` holds no sound bundle.
+    """
+    header = read_header(folder)
+    write_text(folder / CARD, text)
+    write_header(folder, header.model_copy(update={"card": CARD}))
+
+
+def read_card(folder: Path) -> str | None:
+    """Read the model card of a bundle; None where there is none.
+
+    Raises:
+        InputError: ``model.json`` names a card that is missing.
+    """
+    name = read_header(folder).card
+    if name is None:
+        return None
+    if not (folder / name).is_file():
+        raise InputError(f"{folder / name}: expected the model card but there is no such file.")
+    return (folder / name).read_text(encoding="utf-8")
+
+
+def damaged_files(folder: Path, members: Iterable[MemberFile]) -> list[Problem]:
+    """Tell which weights are missing or not those that ``model.json`` was written for."""
+    problems = []
+    for member in members:
+        file = folder / member.file
+        if not file.is_file() or sha256_file(file) != member.sha256:
+            state = "differs" if file.is_file() else "is missing"
+            what = (
+                f"expected the SHA-256 that {HEADER} gives, but the file {state}. "
+                "Copy the bundle again."
+            )
+            problems.append(Problem(what, str(file)))
+    return problems

@@ -1,0 +1,72 @@
+"""``atypia slide``: the candidates of a slide to subtypes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.markup import escape
+
+from atypia.cli.app import SkipBad, app, out_console
+from atypia.cli.show import progress, show_skipped
+from atypia.errors import AtypiaError
+
+
+@app.command()
+def slide(
+    slide: Annotated[Path, typer.Argument(help="A slide, a TIFF image, or a DICOM slide.")],
+    candidates: Annotated[
+        Path,
+        typer.Option(
+            help="Figures found: GeoJSON (QuPath), MIDOG JSON, a CSV of centres, a cohort."
+        ),
+    ],
+    out: Annotated[
+        list[Path],
+        typer.Option(help="A .geojson (QuPath), .csv, .json or .dcm to write. Repeatable."),
+    ],
+    model: Annotated[
+        str, typer.Option(help="'released' (in the package), a bundle, or a run folder.")
+    ] = "released",
+    quality: Annotated[str, typer.Option(help="best or fast.")] = "best",
+    mpp: Annotated[
+        float | None, typer.Option(help="µm per pixel, where the slide does not say it.")
+    ] = None,
+    units: Annotated[
+        Literal["px", "um"] | None,
+        typer.Option(help="Of the candidates' coordinates, where their file does not say it."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    skip_bad: SkipBad = False,
+) -> None:
+    """Classify the mitotic figures that were found on a slide; QuPath opens the answers."""
+    from atypia import pipeline
+
+    with progress() as bar:
+        task = bar.add_task("candidates", total=None)
+        answers = pipeline.slide(
+            slide,
+            candidates,
+            out,
+            model,
+            quality=quality,
+            mpp=mpp,
+            units=units,
+            device=device,
+            skip_bad=skip_bad,
+            on_start=lambda n: bar.update(task, total=n),
+            on_done=lambda n: bar.advance(task, n),
+        )
+    show_skipped([*answers.found.problems, *answers.unread])
+    atypical = int(answers.table["predicted_atypical"].sum())
+    told = f"{len(answers.table):,} figures, {atypical:,} of them atypical"
+    if answers.found.regions:
+        told += f"; {len(answers.found.regions)} annotated regions"
+    out_console.print(f"{told}: {escape(', '.join(map(str, out)))}", soft_wrap=True)
+    if answers.unread and not skip_bad:
+        raise AtypiaError(
+            f"{len(answers.unread)} of {len(answers.found.candidates):,} candidates could not be "
+            "read and are listed above; the answers on the others are written. --skip-bad takes "
+            "this for good."
+        )

@@ -1,0 +1,196 @@
+"""Processes that read fields of one slide, so that a crash of a native library costs one field.
+
+The process that asks never opens the slide itself. A reader that dies is replaced, the field it
+was reading is reported, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+from atypia.data.slides.slide import SlideInfo, open_slide
+from atypia.errors import AtypiaError, InputError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from multiprocessing.connection import Connection
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from atypia.data.slides.slide import Colour, Slide
+
+    Opener = Callable[..., AbstractContextManager[Slide]]
+
+MOST_READERS = 4
+_PATIENCE_S = 5
+"""How long a reader may take to end when it is told to."""
+
+
+class SlidePool:
+    """Several processes with the same slide open.
+
+    Use it as a context manager. :meth:`read` may be called from as many threads at once as there
+    are readers.
+
+    Args:
+        path: See :func:`atypia.data.slides.open_slide`.
+        mpp: µm per pixel of level 0; None is what the file says.
+        readers: Processes; by default one per core, at most :data:`MOST_READERS`.
+        opener: Opens the slide in the reader; importable by name, as processes are spawned.
+
+    Raises:
+        InputError: The slide cannot be opened.
+        AtypiaError: A reader ended before it had opened the slide.
+    """
+
+    info: SlideInfo
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        mpp: float | None = None,
+        readers: int | None = None,
+        opener: Opener = open_slide,
+    ) -> None:
+        self.readers = readers or min(MOST_READERS, os.cpu_count() or 1)
+        self._path, self._mpp, self._opener = path, mpp, opener
+        self._background: Colour | None = None
+        first = _Reader(opener, path, mpp, None)
+        self.info = first.info
+        self._background = first.info.background  # measured once
+        self._idle: queue.SimpleQueue[_Reader | None] = queue.SimpleQueue()
+        for _ in range(self.readers - 1):
+            self._idle.put(None)  # started when it is needed
+        self._idle.put(first)
+
+    def read(
+        self, centres: NDArray[np.float64], field_um: float, out_mpp: float
+    ) -> list[NDArray[np.uint8] | Problem]:
+        """Read fields one after the other, in one of the processes.
+
+        Args:
+            centres: (N, 2) x and y in px on level 0.
+            field_um: Side of each field, µm.
+            out_mpp: µm per pixel of what is returned.
+
+        Returns:
+            For each centre RGB ``uint8`` (S, S, 3), or what is wrong there.
+        """
+        answers: list[NDArray[np.uint8] | Problem] = []
+        reader = self._idle.get()
+        try:
+            while len(answers) < len(centres):
+                if reader is None or not reader.alive:
+                    reader = _Reader(self._opener, self._path, self._mpp, self._background)
+                try:
+                    rest = centres[len(answers) :]
+                    for answer in reader.read(rest, field_um, out_mpp):
+                        answers.append(answer)
+                except (EOFError, OSError):
+                    code = reader.stop()
+                    what = f"the process that reads the slide died here (exit code {code})."
+                    answers.append(Problem(what, str(self._path)))
+                    reader = None
+        finally:
+            self._idle.put(reader)
+        return answers
+
+    def close(self) -> None:
+        """End all readers."""
+        for _ in range(self.readers):
+            reader = self._idle.get()
+            if reader is not None:
+                reader.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class _Reader:
+    """One process, seen from outside."""
+
+    def __init__(
+        self, opener: Opener, path: Path, mpp: float | None, background: Colour | None
+    ) -> None:
+        # Spawned, not forked: neither torch's threads nor an open slide survive a fork.
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(theirs, opener, path, mpp, background), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+        try:
+            answer = self._connection.recv()
+        except (EOFError, OSError):
+            raise AtypiaError(
+                f"{path}: the process that reads the slide ended at once (exit code "
+                f"{self.stop()}). A script that classifies slides needs its code below "
+                "`if __name__ == '__main__':`."
+            ) from None
+        if isinstance(answer, list):
+            self.stop()
+            raise InputError(answer)
+        self.info: SlideInfo = answer
+
+    @property
+    def alive(self) -> bool:
+        return self._process.is_alive()
+
+    def read(
+        self, centres: NDArray[np.float64], field_um: float, out_mpp: float
+    ) -> Iterator[NDArray[np.uint8] | Problem]:
+        self._connection.send((centres, field_um, out_mpp))
+        for _ in range(len(centres)):
+            yield self._connection.recv()
+
+    def stop(self) -> int | None:
+        """End the process; its exit code."""
+        self._connection.close()
+        self._process.join(_PATIENCE_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        return self._process.exitcode
+
+
+def _serve(
+    connection: Connection,
+    opener: Opener,
+    path: Path,
+    mpp: float | None,
+    background: Colour | None,
+) -> None:
+    """Answer requests until the other side hangs up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+    with suppress(EOFError, OSError):
+        try:
+            with opener(path, mpp=mpp, background=background) as slide:
+                connection.send(slide.info)
+                while True:
+                    centres, field_um, out_mpp = connection.recv()
+                    for x, y in centres:
+                        connection.send(_answer(slide, x, y, field_um, out_mpp))
+        except InputError as error:
+            connection.send(error.problems)
+
+
+def _answer(
+    slide: Slide, x: float, y: float, field_um: float, out_mpp: float
+) -> NDArray[np.uint8] | Problem:
+    try:
+        return slide.read_field(x, y, field_um, out_mpp)
+    except InputError as error:
+        return error.problems[0]

@@ -1,0 +1,53 @@
+"""How the summary page puts measures into words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atypia.evaluation.report.html import Html, join, tag
+
+if TYPE_CHECKING:
+    from atypia.evaluation.biomarker.uncertainty import Measure
+
+NONE = "–"
+
+
+def per_mm2(value: float) -> str:
+    """Tell a density: one decimal, two below 1."""
+    return f"{value:.2f}" if 0 < value < 1 else f"{value:.1f}"
+
+
+def percent(value: float) -> str:
+    """Tell a share: a whole number of percent, one decimal below 10 %."""
+    hundredths = 100 * value
+    text = f"{hundredths:.1f}" if 0 < hundredths < 9.95 else f"{hundredths:.0f}"
+    return f"{text} %"
+
+
+def spoken(measure: Measure | None, *, share: bool = False) -> str:
+    """Tell a value with its interval within a sentence."""
+    if measure is None or measure.value is None:
+        return "not known"
+    return f"{_one(measure.value, share)} ({_range(measure, share)})"
+
+
+def cell(measure: Measure | None, *, share: bool = False) -> Html:
+    """Show a value and, smaller, its interval; a dash where it is not known."""
+    if measure is None or measure.value is None:
+        return join(NONE)
+    return join(
+        _one(measure.value, share),
+        " ",
+        tag("span", f"({_range(measure, share)})", class_="interval"),
+    )
+
+
+def _range(measure: Measure, share: bool) -> str:
+    if measure.low is None or measure.high is None:
+        return "no interval"
+    low, high = _one(measure.low, share), _one(measure.high, share)
+    return f"{low.removesuffix(' %')}–{high}"
+
+
+def _one(value: float, share: bool) -> str:
+    return percent(value) if share else per_mm2(value)

@@ -1,0 +1,98 @@
+"""Audit the labels of a cohort by out-of-fold predictions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atypia.errors import InputError, Problem
+from atypia.evaluation.audit import audit as audit_labels
+from atypia.evaluation.predictions import read_predictions
+from atypia.evaluation.report.audit import TOP, render_audit
+from atypia.pipeline.report import cohort_of, patch_reader
+from atypia.runs import read_json, sha256_file, write_json, write_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from atypia.data.cohort import Cohort
+    from atypia.evaluation.audit import AuditResult
+
+_SHOWN = 5
+
+
+def audit(
+    source: Path,
+    out: Path,
+    label: str = "expert1",
+    top: int = TOP,
+    cohort: Cohort | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> AuditResult:
+    """List the patches whose label is probably wrong: ``audit.csv``, ``.json`` and ``.html``.
+
+    Args:
+        source: A run folder, or a table of predictions by a model that has not learned from the
+            patches in it.
+        out: The folder to write to.
+        label: The label to audit: a rater, or ``agreed``.
+        top: How many issues the page shows.
+        cohort: For the images; None looks for a run's cohort where it was when the run began.
+        resamples: Resamples of patients for the intervals.
+        seed: Seed of the resampling.
+
+    Raises:
+        InputError: The run has no out-of-fold predictions, a problem of the table, or patches
+            that the cohort lacks. Nothing is written.
+    """
+    table = out_of_fold_table(source)
+    result = audit_labels(read_predictions(table), label, resamples, seed)
+    if cohort is None and (source / "run.json").is_file():
+        cohort = cohort_of(source, read_json(source / "run.json"))
+    if cohort is not None:
+        _check_images(cohort, result, top)
+    page = render_audit(
+        result,
+        title=source.resolve().name,
+        patches=patch_reader(cohort) if cohort is not None else None,
+        top=top,
+    )
+    rounded = result.table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    write_text(out / "audit.csv", rounded)
+    origin = {"predictions": {"file": table.name, "sha256": sha256_file(table)}}
+    write_json(out / "audit.json", origin | result.summary)
+    write_text(out / "audit.html", page)
+    return result
+
+
+def out_of_fold_table(source: Path) -> Path:
+    """Find the table of a run in which no model has learned from the patches that it predicts.
+
+    These are the predictions of the training part, each by the member that was not trained on it.
+    With several outer folds they are those of the test parts, which together hold every patient.
+
+    Raises:
+        InputError: The run has neither.
+    """
+    if not source.is_dir():
+        return source
+    several = any(source.glob("outer-*"))
+    table = source / ("predictions-test.csv" if several else "predictions-oof.csv")
+    if not table.is_file():
+        raise InputError(
+            f"{source} has no {table.name}. Finish the run first (--resume), or give a table of "
+            "predictions by a model that has not learned from the patches in it."
+        )
+    return table
+
+
+def _check_images(cohort: Cohort, result: AuditResult, top: int) -> None:
+    known = set(cohort.manifest["patch_id"])
+    missing = [name for name in result.issues["patch_id"].head(top) if name not in known]
+    if missing:
+        shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+        what = (
+            f"expected the patches of the predictions but {len(missing)} to be shown are missing: "
+            f"{shown}. Give the cohort that was predicted."
+        )
+        raise InputError(Problem(what, str(cohort.path)))

@@ -1,0 +1,293 @@
+"""From tables of classified slides to the biomarker: per slide, per patient, one page each."""
+
+from __future__ import annotations
+
+import logging
+import re
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from atypia.bundle import HEADER, find_bundle
+from atypia.data.slides import open_slide
+from atypia.errors import InputError, Problem
+from atypia.evaluation.biomarker import (
+    ErrorModel,
+    HotspotChoice,
+    biomarkers,
+    by_patient,
+    cohort_table,
+    column_meanings,
+    read_areas,
+    read_patients,
+    read_regions,
+    read_slides,
+    slides_table,
+)
+from atypia.evaluation.biomarker.summary import Summary, render_summary
+from atypia.evaluation.intervals import LEVEL
+from atypia.evaluation.predictions import read_predictions
+from atypia.progress import OnDone, silent
+from atypia.runs import building_folder, read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy.typing as npt
+    import pandas as pd
+
+    from atypia.data.slides import Slide
+    from atypia.evaluation.biomarker import PatientBiomarkers, SlideBiomarkers, SlideFigures
+    from atypia.evaluation.report.input import Patches
+
+log = logging.getLogger("atypia")
+
+FIELD_UM: Final = 32.0
+"""Side of the images in the gallery."""
+_IMAGE_MPP: Final = 0.25
+
+
+@dataclass(frozen=True)
+class ModelErrors:
+    """A model's errors, and what a page tells of the model."""
+
+    errors: ErrorModel | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+def biomarker(
+    tables: Sequence[Path],
+    out: Path,
+    *,
+    area: float | Path | None = None,
+    regions: Path | None = None,
+    choice: HotspotChoice | None = None,
+    patients: Path | None = None,
+    model: str | Path | None = None,
+    label: str | None = None,
+    images: Path | None = None,
+    on_start: OnDone = silent,
+    on_done: OnDone = silent,
+) -> tuple[list[SlideBiomarkers], list[PatientBiomarkers]]:
+    """Measure slides and patients; write tables, outlines and a page per slide into a new folder.
+
+    ``cohort.csv`` (a row per patient), ``slides.csv``, ``columns.csv`` (what the columns mean),
+    ``biomarkers.json`` (everything), ``slides/NAME.html`` and ``slides/NAME-hotspot.geojson``.
+
+    Args:
+        tables: CSV files as ``atypia slide`` writes them.
+        out: The folder to make.
+        area: mm² in which candidates were searched, on every slide, or a CSV with ``slide`` and
+            ``area_mm2``.
+        regions: Annotated regions; see :func:`atypia.evaluation.biomarker.read_regions`.
+        choice: Which hot-spot.
+        patients: CSV with ``slide`` and ``patient_id``.
+        model: Whose errors to correct for: the bundle or run folder of the model that classified
+            the figures, a table of its out-of-fold predictions, or a JSON of its errors.
+        label: What the model is compared with, where `model` does not tell it.
+        images: Folder with the slides, for the gallery.
+        on_start: Called with the number of slides.
+        on_done: Called with the number of slides done since the last call.
+
+    Raises:
+        InputError: Lists every problem of an input; nothing is written.
+    """
+    sources = read_slides(tables, read_patients(patients) if patients else None)
+    names = [source.slide for source in sources]
+    known = model_errors(model, label) if model is not None else ModelErrors()
+    if known.errors is None:
+        log.warning("No errors of a model are known: values are plain counts, not corrected.")
+    rates = known.errors.rates() if known.errors else None
+    region_of = read_regions(regions, names) if regions else {}
+    area_of = _areas(area, names)
+    choice = choice or HotspotChoice()
+    on_start(len(sources))
+    slides: list[SlideBiomarkers] = []
+    with building_folder(out) as folder:
+        for source, file in zip(sources, _file_names(names), strict=True):
+            with _open_image(images, source) as image:
+                region = region_of.get(source.slide)
+                origin = image.info.origin if image else (0, 0)
+                slide = biomarkers(
+                    source,
+                    area_of.get(source.slide),
+                    region.moved(*origin) if region else None,
+                    image.info.mpp if image else None,
+                    choice,
+                    rates,
+                )
+                page = Summary(
+                    slide, _patches(image, source) if image else None, known.errors, known.facts
+                )
+                write_text(folder / "slides" / f"{file}.html", render_summary(page))
+                if (outline := _outline(slide, origin)) is not None:
+                    write_json(folder / "slides" / f"{file}-hotspot.geojson", outline)
+            slides.append(slide)
+            on_done(1)
+        joined = by_patient(slides, rates, choice.of)
+        _write_table(folder / "cohort.csv", cohort_table(joined))
+        _write_table(folder / "slides.csv", slides_table(slides))
+        _write_table(folder / "columns.csv", column_meanings())
+        write_json(folder / "biomarkers.json", _everything(slides, joined, choice, known))
+    return slides, joined
+
+
+def model_errors(model: str | Path, label: str | None = None) -> ModelErrors:
+    """Find the errors of a model, out of fold.
+
+    Args:
+        model: A bundle with errors; a run folder, whose out-of-fold predictions are counted; such
+            a table; or a JSON of :meth:`ErrorModel.to_json`.
+        label: What the model is compared with; None is what the bundle says, else ``expert1``.
+
+    Raises:
+        InputError: There is no such file, or it holds no errors.
+    """
+    path = Path(model)
+    if path.suffix == ".csv":
+        return ModelErrors(ErrorModel.fit(read_predictions(path), label or "expert1"))
+    if path.suffix == ".json":
+        return ModelErrors(ErrorModel.from_json(read_json(path), str(path)))
+    bundle = find_bundle(model)
+    header = read_json(bundle / HEADER)
+    told = header.get("provenance", {})
+    facts = {"Model": f"{bundle.resolve().parent.name}/{bundle.name}"}
+    facts |= {
+        name: str(told[key])
+        for name, key in (("Trained on", "cohort"), ("Learned from", "label"))
+        if told.get(key)
+    }
+    facts["Called atypical from p"] = f"{header['thresholds']['atypical']:.3f}"
+    facts["Intended use"] = str(header.get("intended_use", ""))
+    if header.get("errors") is not None:
+        return ModelErrors(ErrorModel.from_json(header["errors"], str(bundle / HEADER)), facts)
+    table = bundle.parent / "predictions-oof.csv"
+    if not table.is_file():
+        raise InputError(
+            f"{bundle} holds no errors and has no out-of-fold predictions beside it. Give the "
+            "run folder, or the table predictions-oof.csv of the run."
+        )
+    compared = label or str(told.get("label") or "expert1")
+    return ModelErrors(ErrorModel.fit(read_predictions(table), compared), facts)
+
+
+def _areas(area: float | Path | None, names: Sequence[str]) -> dict[str, float]:
+    if area is None:
+        return {}
+    if isinstance(area, float):
+        if not (np.isfinite(area) and area > 0):
+            raise InputError(f"expected an area of more than 0 mm² but got {area:g}.")
+        return dict.fromkeys(names, area)
+    areas = read_areas(area)
+    if missing := [name for name in names if name not in areas]:
+        log.warning("%s has no area of %d slides: their densities are empty", area, len(missing))
+    return areas
+
+
+@contextmanager
+def _open_image(folder: Path | None, source: SlideFigures) -> Iterator[Slide | None]:
+    """Open the image of a slide, if a folder of images was given and has it."""
+    path = None
+    if folder is not None:
+        if not folder.is_dir():
+            raise InputError(Problem("expected a folder with slides.", str(folder)))
+        exact = folder / source.slide
+        same = [p for p in sorted(folder.iterdir()) if p.is_file() and p.stem == source.slide]
+        path = exact if exact.exists() else same[0] if len(same) == 1 else None
+        if path is None:
+            found = f"{len(same)} files of that name" if same else "no such file"
+            log.warning("Slide %s: %s in %s, its page has no images", source.slide, found, folder)
+    if path is None:
+        yield None
+        return
+    with open_slide(path, mpp=source.mpp) as slide:
+        yield slide
+
+
+def _patches(image: Slide, source: SlideFigures) -> Patches:
+    place = dict(zip(map(str, source.figures.patch_ids), source.centres_px, strict=True))
+
+    def read(names: Sequence[str]) -> list[npt.NDArray[np.uint8]]:
+        centres = [place[name] for name in names]
+        return [image.read_field(x, y, FIELD_UM, _IMAGE_MPP) for x, y in centres]
+
+    return read
+
+
+def _outline(slide: SlideBiomarkers, origin: tuple[int, int]) -> dict[str, Any] | None:
+    """GeoJSON of the hot-spot in pixels, counted as QuPath does; None if there is none."""
+    if slide.hotspot is None or slide.mpp is None:
+        return None
+    ring = slide.hotspot.outline_um / slide.mpp - np.array(origin)
+    feature = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [np.round(ring, 2).tolist()]},
+        "properties": {
+            "objectType": "annotation",
+            "name": f"Hot-spot, {slide.hotspot.area_mm2:.3g} mm²",
+            "slide": slide.source.slide,
+        },
+    }
+    return {"type": "FeatureCollection", "features": [feature]}
+
+
+def _everything(
+    slides: Sequence[SlideBiomarkers],
+    patients: Sequence[PatientBiomarkers],
+    choice: HotspotChoice,
+    known: ModelErrors,
+) -> dict[str, Any]:
+    errors = known.errors
+    return {
+        "hotspot": asdict(choice),
+        "interval": {"level": LEVEL},
+        "model": known.facts,
+        "errors": None
+        if errors is None
+        else {
+            "label": errors.label,
+            "n_figures": errors.n_figures,
+            "n_patients": errors.n_patients,
+            "atypical": errors.atypical.sum(axis=0).tolist(),
+        },
+        "slides": [
+            {
+                "slide": slide.source.slide,
+                "patient_id": slide.source.patient,
+                "mpp": slide.mpp,
+                "hotspot_centre_um": slide.hotspot.centre_um if slide.hotspot else None,
+                "hotspot_outline_um": np.round(slide.hotspot.outline_um, 2).tolist()
+                if slide.hotspot
+                else None,
+                "hotspot_share_in_region": slide.hotspot_in_region,
+                "measures": {k: asdict(m) if m else None for k, m in slide.measures.items()},
+            }
+            for slide in slides
+        ],
+        "patients": [
+            asdict(replace(patient, measures={}))
+            | {"measures": {k: asdict(m) if m else None for k, m in patient.measures.items()}}
+            for patient in patients
+        ],
+    }
+
+
+def _file_names(names: Sequence[str]) -> list[str]:
+    """File names for slides: what no file system minds, each once."""
+    taken: set[str] = set()
+    files = []
+    for name in names:
+        plain = re.sub(r"[^\w.-]+", "_", name).strip("._") or "slide"
+        file, number = plain, 2
+        while file.lower() in taken:
+            file, number = f"{plain}-{number}", number + 1
+        taken.add(file.lower())
+        files.append(file)
+    return files
+
+
+def _write_table(path: Path, table: pd.DataFrame) -> None:
+    write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))

@@ -1,0 +1,67 @@
+"""Answer one case of the MIDOG 2025 challenge, track 2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atypia.bundle import BEST, RELEASED
+from atypia.errors import InputError, Problem
+from atypia.inference.backend import load_ensemble
+from atypia.inference.challenge import (
+    ANSWER_FILE,
+    MODEL_FOLDER,
+    MPP,
+    answers,
+    find_stack,
+    read_stack,
+)
+from atypia.inference.predict import predict_arrays
+from atypia.runs import write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def challenge(
+    source: Path,
+    out: Path,
+    model: Path | str | None = None,
+    *,
+    quality: str = BEST,
+    mpp: float = MPP,
+    backend: str = "auto",
+    device: str = "auto",
+) -> list[dict[str, str | float]]:
+    """Classify the stack below `source` and write the answer into `out`.
+
+    Args:
+        source: ``/input`` of the container; only read.
+        out: ``/output`` of the container.
+        model: ``released``, a bundle, a run folder or an ONNX export. None: what is in
+            ``/opt/ml/model``, else the model in the package.
+        quality: ``best`` or ``fast``.
+        mpp: µm per pixel of the pages.
+        backend: See :func:`atypia.inference.backend.load_ensemble`.
+        device: ``auto``, ``cpu``, ``cuda``.
+
+    Returns:
+        One answer per page, in their order.
+
+    Raises:
+        InputError: The case is not one of this challenge, or there is no model; nothing is
+            written.
+        MissingExtraError: What the stack's format or the backend needs is not installed.
+    """
+    if model is None:
+        mounted = MODEL_FOLDER.is_dir() and any(MODEL_FOLDER.iterdir())
+        model = MODEL_FOLDER if mounted else RELEASED
+    stack = find_stack(source)
+    pages = read_stack(stack)
+    ensemble = load_ensemble(model, quality, backend=backend, device=device)
+    try:
+        table = predict_arrays(ensemble, pages, mpp)
+    except InputError as error:
+        raise InputError([Problem(p.what, str(stack)) for p in error.problems]) from None
+    given = answers(table["p_atypical"].to_numpy(), ensemble.threshold)
+    write_json(out / ANSWER_FILE, given)
+    return given

@@ -1,0 +1,120 @@
+"""Distil a run into one small, fast network."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from atypia.config import config_from_tree, load_config
+from atypia.errors import InputError, Problem
+from atypia.pipeline.train import train
+from atypia.progress import OnStep, silent
+from atypia.runs import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from atypia.config import TrainConfig
+
+PRESET = "fast"
+TEACHER_MASS = 0.5
+"""Share of the target that is the teacher's, if the settings do not say otherwise."""
+
+
+def distill(
+    teacher: Path,
+    out: Path,
+    settings: Sequence[str] = (),
+    *,
+    into: Path | None = None,
+    resume: bool = False,
+    command: str = "",
+    on_step: OnStep = silent,
+) -> dict[str, Any] | None:
+    """Train one student on the cohort, the split and the out-of-fold answers of a finished run.
+
+    The student learns from all training patients but those of inner fold 0. On that fold its
+    temperature, its threshold and its prediction sets are fixed; the test part of the run is
+    predicted once. It has seen labels of fold 0 only through the teacher's answers to other
+    patients, which makes figures on that fold a little optimistic; the test part is clean.
+
+    Args:
+        teacher: Folder of a finished run with one outer split.
+        out: The student's run folder.
+        settings: ``key=value`` over the preset ``fast``.
+        into: A bundle, or the folder of a run, that gets the student as its quality ``fast``.
+        resume: Go on with a student's run that was stopped.
+        command: The command line, for the record.
+        on_step: Called with the member's name, batches done and batches in all.
+
+    Returns:
+        The content of the student's ``metrics.json``; None in processes that do not write.
+
+    Raises:
+        InputError: The run is not finished or not of one split, its cohort is not where it was,
+            or the settings are wrong.
+        TrainingError: The training cannot go on.
+    """
+    from atypia.bundle import find_bundle, read_header
+    from atypia.ensemble import Ensemble, add_quality
+
+    bundle = None if into is None else find_bundle(into)
+    if bundle is not None:
+        read_header(bundle)  # a fault is told before the work
+    cohort = _cohort_folder(teacher)
+    config = None if resume and not settings else student_config(teacher, settings)
+    metrics = train(cohort, out, config, resume=resume, command=command, on_step=on_step)
+    if bundle is not None and metrics is not None:
+        add_quality(bundle, Ensemble.load(out))
+    return metrics
+
+
+def student_config(teacher: Path, settings: Sequence[str] = ()) -> TrainConfig:
+    """Resolve the student's configuration: preset ``fast``, then the teacher's data, then settings.
+
+    Raises:
+        InputError: Lists every unknown key and wrong value.
+    """
+    file = teacher / "config.yaml"
+    own = config_from_tree(yaml.safe_load(file.read_text("utf-8")), str(file))
+    taught = {
+        "label": own.label,
+        "split.kind": str((teacher / "splits.json").resolve()),
+        "ensemble.members": own.ensemble.members,
+        "target.teacher": str((teacher / "predictions-oof.csv").resolve()),
+        "target.teacher_mass": TEACHER_MASS,
+    }
+    return load_config(PRESET, [*(f"{k}={json.dumps(v)}" for k, v in taught.items()), *settings])
+
+
+def _cohort_folder(teacher: Path) -> Path:
+    """Cohort of a run that can teach."""
+    needed = ["run.json", "config.yaml", "splits.json"]
+    missing = [name for name in needed if not (teacher / name).is_file()]
+    if missing:
+        raise InputError(f"{teacher}: expected a run but it has no {', '.join(missing)}.")
+    problems = []
+    run = read_json(teacher / "run.json")
+    if run["status"] != "finished":
+        problems.append(
+            f"expected a finished run but its status is {run['status']!r}. Finish it with: "
+            f"atypia train COHORT --out {teacher} --resume"
+        )
+    n_outer = len(read_json(teacher / "splits.json")["outer"])
+    if n_outer != 1:
+        problems.append(
+            f"expected a run with one outer split but it has {n_outer}. A student is one network "
+            "for one split."
+        )
+    elif not problems and not (teacher / "predictions-oof.csv").is_file():
+        problems.append("expected predictions-oof.csv but it is missing.")
+    cohort = Path(os.path.normpath(teacher / run["cohort"]["path"]))
+    if not cohort.is_dir():
+        problems.append(f"expected its cohort at {cohort}, where it was, but there is none.")
+    if problems:
+        raise InputError([Problem(what, str(teacher)) for what in problems])
+    return cohort

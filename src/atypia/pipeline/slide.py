@@ -1,0 +1,144 @@
+"""Classify the candidates of a slide and write the answers in the forms that people open."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from atypia.bundle import BEST, RELEASED, find_bundle
+from atypia.data.slides.pool import SlidePool
+from atypia.errors import InputError, Problem
+from atypia.evaluation.predictions import write_predictions
+from atypia.inference.candidates import read_candidates
+from atypia.inference.dicom_annotations import write_dicom_annotations
+from atypia.inference.geojson import write_geojson
+from atypia.inference.slide import classify_slide
+from atypia.pipeline.predict import prediction_records
+from atypia.progress import OnDone, silent
+from atypia.runs import write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+    from atypia.data.slides import SlideInfo
+    from atypia.inference.candidates import Found
+    from atypia.inference.candidates.read import Units
+
+FORMS: Final = (".geojson", ".csv", ".json", ".dcm")
+
+log = logging.getLogger("atypia")
+
+
+@dataclass(frozen=True)
+class SlideAnswers:
+    """What was found on a slide."""
+
+    table: pd.DataFrame
+    """One row per figure; see :func:`atypia.inference.slide.classify_slide`."""
+    found: Found
+    """The candidates and annotated regions, and what was skipped."""
+    unread: Sequence[Problem]
+    """One for each candidate whose place on the slide cannot be read."""
+    info: SlideInfo
+
+
+def slide(
+    path: Path,
+    candidates: Path,
+    outs: Sequence[Path],
+    model: Path | str = RELEASED,
+    *,
+    quality: str = BEST,
+    mpp: float | None = None,
+    units: Units | None = None,
+    device: str = "auto",
+    skip_bad: bool = False,
+    on_start: OnDone = silent,
+    on_done: OnDone = silent,
+) -> SlideAnswers:
+    """Classify the candidates of a slide.
+
+    Args:
+        path: The slide; see :func:`atypia.data.slides.open_slide`.
+        candidates: Where figures were found; see :func:`read_candidates`.
+        outs: What to write: ``.geojson`` for QuPath, ``.csv``, ``.json``, or ``.dcm`` (DICOM
+            annotations, for a DICOM slide).
+        model: ``released`` for the model in the package, a bundle, or a run folder.
+        quality: ``best``, or ``fast`` where the model has it.
+        mpp: µm per pixel, where the slide does not say it or says it wrongly.
+        units: ``px`` or ``um``, where the file of candidates does not say it.
+        device: ``auto``, ``cpu``, ``cuda``, ``mps``.
+        skip_bad: Leave out bad candidates, and return what is wrong with them.
+        on_start: Called with the number of candidates.
+        on_done: Called with the number of candidates done since the last call.
+
+    Raises:
+        InputError: Lists every problem of the slide, of the candidates and of the options;
+            nothing is written.
+        AtypiaError: Not one candidate could be read.
+    """
+    _check(outs, mpp)
+    folder = find_bundle(model)
+    with SlidePool(path, mpp=mpp) as pool:
+        info = pool.info
+        found = read_candidates(candidates, info, units=units, skip_bad=skip_bad)
+        if info.origin != (0, 0):
+            log.info(
+                "%s: the scanned part begins at %d, %d px; QuPath, and so GeoJSON, counts from "
+                "there, everything else from the corner of level 0",
+                path,
+                *info.origin,
+            )
+        if mpp is not None and info.stated_mpp and abs(info.stated_mpp / mpp - 1) > 0.02:
+            log.warning(
+                "%s says %.4g µm per pixel, but --mpp %.4g is taken", path, info.stated_mpp, mpp
+            )
+        on_start(len(found.candidates))
+
+        from atypia.ensemble import Ensemble  # torch, which errors above need not wait for
+        from atypia.models.hardware import choose_device, choose_precision
+
+        chosen = choose_device(device)
+        ensemble = Ensemble.load(folder, quality).to(chosen, choose_precision("auto", chosen))
+        table, unread = classify_slide(ensemble, pool, found.candidates, on_done=on_done)
+    answers = SlideAnswers(table, found, unread, info)
+    for out in outs:
+        _write(out, answers, ensemble.field_of_view_um)
+    return answers
+
+
+def _check(outs: Sequence[Path], mpp: float | None) -> None:
+    problems = [
+        Problem(f"--out: expected a name that ends in one of {list(FORMS)} but got {out.name!r}.")
+        for out in outs
+        if out.suffix.lower() not in FORMS
+    ]
+    if mpp is not None and not 0.01 <= mpp <= 10:
+        problems.append(Problem(f"--mpp: expected µm per pixel (0.01 to 10) but got {mpp:g}."))
+    if problems:
+        raise InputError(problems)
+
+
+def _write(out: Path, answers: SlideAnswers, field_um: float) -> None:
+    table, info = answers.table, answers.info
+    kind = out.suffix.lower()
+    if kind == ".geojson":
+        write_geojson(out, table, answers.found.candidates, info, field_um)
+    elif kind == ".csv":
+        write_predictions(out, table, patients_known=False)
+    elif kind == ".dcm":
+        write_dicom_annotations(out, table, info)
+    else:
+        content = {
+            "slide": info.path.name,
+            "width_px": info.width,
+            "height_px": info.height,
+            "mpp": info.mpp,
+            "figures": prediction_records(table),
+            "problems": [str(p) for p in (*answers.found.problems, *answers.unread)],
+        }
+        write_json(out, content)

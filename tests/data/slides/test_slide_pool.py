@@ -1,0 +1,77 @@
+"""Fields read in other processes; a process that dies costs one field."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from slide_files import noise, spoil_tile, write_pyramid, write_tiff
+
+from atypia.data.slides import open_slide
+from atypia.data.slides.pool import SlidePool
+from atypia.errors import AtypiaError, InputError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PIXELS = noise(150, 200)
+CENTRES = np.array([(20.0 + 10 * i, 40.0 + 5 * i) for i in range(12)])
+
+
+class Deadly:
+    """A slide on which two places kill the process that reads them."""
+
+    def __init__(self, slide: Any) -> None:
+        self.info, self._slide = slide.info, slide
+
+    def read_field(self, x: float, y: float, field_um: float, out_mpp: float) -> np.ndarray:
+        if x == CENTRES[3, 0]:
+            os._exit(7)
+        if x == CENTRES[8, 0]:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return self._slide.read_field(x, y, field_um, out_mpp)
+
+
+@contextmanager
+def open_deadly(path: Path, **options: Any) -> Iterator[Deadly]:
+    with open_slide(path, **options) as slide:
+        yield Deadly(slide)
+
+
+def die_at_once(*_: Any, **__: Any) -> None:
+    os._exit(1)
+
+
+def test_a_process_that_dies_costs_one_field_and_the_rest_goes_on(tmp_path):
+    path = write_tiff(tmp_path / "a.tif", PIXELS, 0.5)
+    with open_slide(path) as slide, SlidePool(path, readers=1, opener=open_deadly) as pool:
+        assert pool.info == slide.info
+        answers = pool.read(CENTRES, 8.0, 0.5)
+        for i, (answer, centre) in enumerate(zip(answers, CENTRES, strict=True)):
+            if i in (3, 8):
+                assert isinstance(answer, Problem)
+                assert f"exit code {7 if i == 3 else -signal.SIGSEGV}" in answer.what
+            else:
+                np.testing.assert_array_equal(answer, slide.read_field(*centre, 8.0, 0.5))
+
+
+def test_damaged_places_and_faults_of_a_slide_are_told_across_processes(tmp_path):
+    path = write_pyramid(tmp_path / "a.tif", PIXELS, 0.5)
+    spoil_tile(path, 5)
+    with SlidePool(path, readers=1) as pool:
+        bad, good = pool.read(np.array([(96.0, 96.0), (30.0, 30.0)]), 8.0, 0.5)
+    assert isinstance(bad, Problem)
+    assert "cannot be read" in bad.what
+    np.testing.assert_array_equal(good, PIXELS[22:38, 22:38])
+    with pytest.raises(InputError, match="no such file"):
+        SlidePool(tmp_path / "gone.tif")
+
+
+def test_a_reader_that_never_starts_is_an_error(tmp_path):
+    with pytest.raises(AtypiaError, match=r"ended at once \(exit code 1\)"):
+        SlidePool(tmp_path, opener=die_at_once)

@@ -1,0 +1,122 @@
+"""``atypia biomarker`` from tables to files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from atypia import cli
+from atypia.errors import InputError
+from atypia.evaluation.predictions import write_predictions
+from atypia.pipeline.biomarker import model_errors
+from atypia.runs import write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from atypia.evaluation.biomarker import ErrorModel
+
+    Table = Callable[..., pd.DataFrame]
+
+TWO = (["amf_other", "nmf_metaphase"], [(10.0, 20.0), (1000.0, 500.0)])
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    monkeypatch.setattr(logging.getLogger("atypia"), "handlers", [])  # of another test's output
+
+    def atypia(*arguments: str | Path) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["atypia", "biomarker", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return atypia
+
+
+def test_tables_outlines_and_pages(
+    run: Callable[..., tuple[int, str]], table: Table, error_model: ErrorModel, tmp_path: Path
+) -> None:
+    table(*TWO, slide="a/1").to_csv(tmp_path / "1.csv", index=False)
+    table(*TWO, slide="a_1").to_csv(tmp_path / "2.csv", index=False)
+    write_json(tmp_path / "errors.json", error_model.to_json())
+    (tmp_path / "areas.csv").write_text("slide,area_mm2\na/1,5\na_1,3\n")
+    out = tmp_path / "out"
+    arguments = (tmp_path / "1.csv", tmp_path / "2.csv", "--out", out)
+    options = ("--area-mm2", tmp_path / "areas.csv", "--model", tmp_path / "errors.json")
+    code, text = run(*arguments, *options, "--hotspot-mm2", "1.5", "--hotspot-shape", "rectangle")
+    assert code == 0, text
+    assert "2 slides of 1 patients" in text
+    cohort = pd.read_csv(out / "cohort.csv")
+    assert cohort["patient_id"].tolist() == ["P1"]
+    assert cohort["all_area_mm2"].tolist() == [8]
+    assert cohort["hotspot_area_mm2"].tolist() == [1.5]
+    assert cohort["all_atypical_per_mm2"].notna().all()
+    assert pd.read_csv(out / "slides.csv")["slide"].tolist() == ["a/1", "a_1"]
+    names = {path.name for path in (out / "slides").iterdir()}
+    assert names == {"a_1.html", "a_1-hotspot.geojson", "a_1-2.html", "a_1-2-hotspot.geojson"}
+    outline = json.loads((out / "slides" / "a_1-hotspot.geojson").read_text())["features"][0]
+    x, y = np.array(outline["geometry"]["coordinates"][0]).T
+    assert np.ptp(x) * np.ptp(y) * 0.25**2 / 1e6 == pytest.approx(1.5, rel=1e-3)
+    everything = json.loads((out / "biomarkers.json").read_text())
+    assert everything["patients"][0]["measures"]["all"]["counts"]["figures"] == 4
+    assert everything["errors"]["n_patients"] == 60
+    code, text = run(*arguments)
+    assert (code, "already exists" in text) == (2, True)
+
+
+def test_wrong_input_leaves_nothing_behind(
+    run: Callable[..., tuple[int, str]], table: Table, tmp_path: Path
+) -> None:
+    table(*TWO).to_csv(tmp_path / "1.csv", index=False)
+    out = tmp_path / "out"
+    for options in (
+        ("--area-mm2", "wide"),
+        ("--area-mm2", "-1"),
+        ("--hotspot-mm2", "0"),
+        ("--model", tmp_path / "none.json"),
+        ("--regions", tmp_path / "none.geojson"),
+        ("--patients", tmp_path / "none.csv"),
+        ("--slides", tmp_path / "nowhere"),
+    ):
+        code, text = run(tmp_path / "1.csv", "--out", out, *options)
+        assert code == 2, (options, text)
+        assert "Traceback" not in text
+    assert [path.name for path in tmp_path.iterdir()] == ["1.csv"]
+
+
+def test_errors_come_from_a_run_or_from_its_bundle(
+    make_table: Callable[..., pd.DataFrame], error_model: ErrorModel, tmp_path: Path
+) -> None:
+    header = {"thresholds": {"atypical": 0.4}, "provenance": {"cohort": "c", "label": "expert2"}}
+    write_json(tmp_path / "run" / "model" / "model.json", header)
+    with pytest.raises(InputError, match="holds no errors and has no out-of-fold"):
+        model_errors(tmp_path / "run")
+    write_predictions(tmp_path / "run" / "predictions-oof.csv", make_table())
+    found = model_errors(tmp_path / "run")
+    assert found.errors is not None
+    assert (found.errors.label, found.facts["Called atypical from p"]) == ("expert2", "0.400")
+    assert model_errors(tmp_path / "run", "expert1").errors != found.errors
+    table = model_errors(tmp_path / "run" / "predictions-oof.csv").errors
+    assert table is not None
+    assert table.label == "expert1"
+    write_json(
+        tmp_path / "run" / "model" / "model.json", header | {"errors": error_model.to_json()}
+    )
+    kept = model_errors(tmp_path / "run").errors
+    assert kept is not None
+    assert (kept.atypical == error_model.atypical).all()

@@ -1,0 +1,55 @@
+"""DICOM annotations hold the same answers as the table."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from slide_files import noise, write_dicom, write_tiff
+
+from atypia.data.slides import open_slide
+from atypia.decision import Decision
+from atypia.errors import InputError
+from atypia.inference.dicom_annotations import write_dicom_annotations
+from atypia.inference.geojson import MEASUREMENTS, class_name
+from atypia.inference.predict import prediction_table
+from atypia.labels import N_SUBTYPES, SUBTYPES
+
+highdicom = pytest.importorskip("highdicom")
+pytest.importorskip("wsidicom")
+
+
+def answers(n: int) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(N_SUBTYPES), n).astype(np.float32)
+    about = pd.DataFrame({"patch_id": [str(i) for i in range(n)], "patient_id": "", "domain": ""})
+    about[["x_px", "y_px"]] = rng.uniform(0, 90, (n, 2))
+    return prediction_table(about, p, Decision(prior=[1 / 8] * 8, power=0), 0.5)
+
+
+def test_annotations_are_read_back_by_highdicom(tmp_path):
+    slide = write_dicom(tmp_path / "dicom", noise(96, 128), 0.25)
+    table = answers(30)
+    with open_slide(slide) as opened:
+        write_dicom_annotations(tmp_path / "a.dcm", table, opened.info)
+    annotations = highdicom.ann.annread(tmp_path / "a.dcm")
+    groups = annotations.get_annotation_groups()
+    assert {g.label for g in groups} == {class_name(s) for s in set(table["predicted_subtype"])}
+    assert sum(g.number_of_annotations for g in groups) == 30
+    for subtype in SUBTYPES:
+        rows = table[table["predicted_subtype"] == subtype]
+        for group in (g for g in groups if g.label == class_name(subtype)):
+            points = np.concatenate(group.get_graphic_data(coordinate_type="2D"))
+            np.testing.assert_allclose(points, rows[["x_px", "y_px"]], atol=1e-4)
+            _, values, _ = group.get_measurements()
+            np.testing.assert_allclose(values, rows[list(MEASUREMENTS)], atol=1e-6)
+    reference = annotations.ReferencedSeriesSequence[0]
+    assert reference.SeriesInstanceUID == highdicom.imread(slide).SeriesInstanceUID
+
+
+def test_other_slides_are_refused(tmp_path):
+    path = write_tiff(tmp_path / "a.tif", noise(64, 64), 0.25)
+    refused = pytest.raises(InputError, match="expected a DICOM slide")
+    with open_slide(path) as slide, refused:
+        write_dicom_annotations(tmp_path / "a.dcm", answers(3), slide.info)
+    assert not (tmp_path / "a.dcm").exists()

@@ -1,0 +1,116 @@
+"""Where bundles are found, their cards, and what is told of damage."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from atypia import bundle, doctor
+from atypia.config import InputSpec, ModelConfig
+from atypia.decision import Decision
+from atypia.errors import InputError
+from atypia.runs import sha256_file
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A bundle whose weights nobody will load."""
+    members = []
+    for i in range(2):
+        file = tmp_path / f"member-{i}.safetensors"
+        file.write_bytes(bytes([i]) * 10)
+        members.append(bundle.MemberFile(file=file.name, sha256=sha256_file(file)))
+    header = bundle.BundleHeader(
+        created_with="atypia",
+        input=InputSpec(field_of_view_um=18, size_px=96, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        network=ModelConfig(backbone="tf_efficientnet_lite0"),
+        members=members,
+        tta=True,
+        calibration={"kind": "temperature", "temperature": 1.25},
+        conformal={"kind": "lac", "alpha": 0.1},
+        decision=Decision(prior=[1 / 8] * 8, power=0),
+        thresholds=bundle.Thresholds(atypical=0.3),
+        provenance={"cohort": "ami-br", "free": [{"anything": None}]},
+    )
+    bundle.write_header(tmp_path, header)
+    return tmp_path
+
+
+def test_what_is_written_is_read(folder: Path) -> None:
+    header = bundle.read_header(folder)
+    assert header.provenance == {"cohort": "ami-br", "free": [{"anything": None}]}
+    assert header.members[0].input is None
+    assert bundle.read_card(folder) is None
+    bundle.write_card(folder, "# Card\n\nµm")
+    assert bundle.read_card(folder) == "# Card\n\nµm"
+    assert bundle.read_header(folder) == header.model_copy(update={"card": "model-card.md"})
+    (folder / "model-card.md").unlink()
+    with pytest.raises(InputError, match="card"):
+        bundle.read_card(folder)
+
+
+def test_a_path_out_of_the_bundle_is_refused(folder: Path) -> None:
+    text = (folder / "model.json").read_text()
+    (folder / "model.json").write_text(text.replace("member-1", "../member-1"))
+    with pytest.raises(InputError, match=r"members\.1\.file"):
+        bundle.read_header(folder)
+
+
+def test_a_bundle_or_a_run_is_found(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    run = tmp_path_factory.mktemp("run")
+    (run / "model").symlink_to(folder)
+    assert bundle.find_bundle(folder) == folder
+    assert bundle.find_bundle(str(run)) == run / "model"
+    with pytest.raises(InputError, match="released"):
+        bundle.find_bundle(folder / "nothing")
+
+
+def test_the_model_in_the_package(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    package = tmp_path_factory.mktemp("atypia")
+    monkeypatch.setattr("atypia.bundle.resources.files", lambda _: package)
+    with pytest.raises(InputError, match="no model in it"):
+        bundle.find_bundle()
+    (package / "released").symlink_to(folder)
+    assert bundle.find_bundle() == package / "released"
+    assert bundle.find_bundle("released") == package / "released"
+
+
+def test_the_shipped_model_is_sound() -> None:
+    try:
+        folder = bundle.find_bundle()
+    except InputError:
+        pytest.skip("this checkout has no model in it")
+    header = bundle.read_header(folder)
+    files = [m for quality in header.qualities.values() for m in quality.members]
+    assert bundle.damaged_files(folder, files) == []
+    assert bundle.read_card(folder)
+
+
+def test_doctor_tells_what_a_model_is(folder: Path) -> None:
+    told = dict(doctor.examine_model(folder))
+    assert told["cohort"] == "ami-br"
+    assert told["quality best"] == (
+        "2 x tf_efficientnet_lite0 on 18 µm (96 px), mean over 8 views, temperature 1.25, "
+        "atypical from 0.3 on, sets that miss 10% at most"
+    )
+
+
+def test_doctor_lists_every_damaged_file(folder: Path) -> None:
+    (folder / "member-0.safetensors").write_bytes(b"other")
+    (folder / "member-1.safetensors").unlink()
+    with pytest.raises(InputError) as caught:
+        list(doctor.examine_model(folder))
+    assert [("differs" in p.what, "missing" in p.what) for p in caught.value.problems] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+def test_a_header_needs_no_torch() -> None:
+    code = "import sys, atypia.bundle\nassert not {'torch', 'pandas'} & set(sys.modules)\n"
+    subprocess.run([sys.executable, "-c", code], check=True)
