@@ -17,7 +17,8 @@ CORE = {"labels", "errors", "config", "runs", "progress", ""}
 MAY_IMPORT = {
     "data": CORE | {"data"},
     "models": CORE | {"models"},
-    "training": CORE | {"training", "data", "models", "ensemble", "evaluation.metrics"},
+    "training": CORE
+    | {"training", "data", "models", "ensemble", "evaluation.metrics", "evaluation.predictions"},
     "decision": CORE,
     "bundle": CORE | {"decision"},
     "ensemble": CORE

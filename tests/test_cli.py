@@ -52,6 +52,7 @@ def test_wrong_words_exit_with_2_and_no_trace(run, tmp_path: Path) -> None:  # t
         ("prepare", tmp_path, "--out", tmp_path / "y", "--mpp", "0"),
         ("download", "imagenet", "--out", tmp_path / "z"),
         ("evaluate", tmp_path / "none.csv", "--out", tmp_path / "e"),
+        ("distill", tmp_path, "--out", tmp_path / "d"),
         ("predict", tmp_path, "--model", tmp_path, "--out", tmp_path / "p.csv"),
     ):
         code, text = run(*arguments)

@@ -87,6 +87,12 @@ class TargetConfig(_Frozen):
     per_rater: bool = False
     """The second rater gets scores of its own instead of a share of one target: two heads on one
     backbone, each with its rater's labels; the first one answers (Guan et al., AAAI 2018)."""
+    teacher: str | None = None
+    """A table of predictions whose probabilities are learned, too: distillation (Hinton et al.
+    2015). They must be out of fold, as in a run's ``predictions-oof.csv``. A patch without a label
+    learns from them alone."""
+    teacher_mass: Fraction = 0.0
+    """Share of the label mass that goes to the teacher."""
 
     @model_validator(mode="after")
     def _mass_needs_rater(self) -> TargetConfig:
@@ -94,6 +100,8 @@ class TargetConfig(_Frozen):
             raise ValueError("expected second_rater and second_rater_mass together, or neither")
         if self.per_rater and self.second_rater is None:
             raise ValueError("per_rater: expected a second_rater")
+        if (self.teacher is None) != (self.teacher_mass == 0):
+            raise ValueError("expected teacher and teacher_mass together, or neither")
         return self
 
 
@@ -182,6 +190,8 @@ class EnsembleConfig(_Frozen):
 
     members: Annotated[int, Field(ge=2, le=20)] = 3
     """Inner patient-level folds; each member validates on another one."""
+    trained: Count | None = None
+    """Train only the first so many of the members; None: all."""
     tta: bool = False
     """Average over the eight rotations and flips of a patch."""
     prior_power: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -194,6 +204,12 @@ class EnsembleConfig(_Frozen):
     conformal_alpha: Annotated[float, Field(gt=0, lt=0.5)] | None = None
     """Rate of prediction sets that may miss the subtype, promised within every subtype; None makes
     no sets."""
+
+    @model_validator(mode="after")
+    def _no_more_than_there_are(self) -> EnsembleConfig:
+        if self.trained is not None and self.trained > self.members:
+            raise ValueError(f"trained: expected at most the {self.members} members")
+        return self
 
 
 class RuntimeConfig(_Frozen):

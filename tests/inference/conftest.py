@@ -1,9 +1,11 @@
-"""A model and its ONNX export, made once: the exporter's first call takes seconds."""
+"""A model and its ONNX export, made once."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -67,11 +69,33 @@ def small_ensemble(seed: int = 0) -> Ensemble:
     )
 
 
+def export_quickly(export: Any, *args: Any, **options: Any) -> SimpleNamespace:
+    """Use torch's older exporter: the one in use, in a slow test, is slow to import."""
+    import onnx
+    import torch
+
+    names = {name: {0: "batch"} for name in options["input_names"] + options["output_names"]}
+    written = io.BytesIO()
+    with torch.no_grad():
+        export(
+            *args,
+            written,
+            input_names=options["input_names"],
+            output_names=options["output_names"],
+            opset_version=options["opset_version"],
+            dynamic_axes=names,
+            dynamo=False,
+        )
+    return SimpleNamespace(model_proto=onnx.load_from_string(written.getvalue()))
+
+
 @pytest.fixture(scope="session")
 def exported(cohort_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
     """An export with both number formats, checked on the synthetic cohort."""
     for package in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(package)
+    import torch
+
     from atypia import pipeline
     from atypia.ensemble import Ensemble
 
@@ -81,5 +105,7 @@ def exported(cohort_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> E
     with pytest.MonkeyPatch.context() as patch:
         # No name of a network would build these members again.
         patch.setattr(Ensemble, "load", lambda *_: ensemble)
+        export = torch.onnx.export
+        patch.setattr(torch.onnx, "export", lambda *a, **k: export_quickly(export, *a, **k))
         pipeline.export(folder / "bundle", folder / "onnx", int8=True, cohort=cohort_folder)
     return Export(ensemble, folder / "bundle", folder / "onnx")

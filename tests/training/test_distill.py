@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atypia.config import TargetConfig
+from atypia.config import TargetConfig, load_config
 from atypia.errors import InputError, LeakError
 from atypia.labels import PROBABILITY_COLUMNS
 from atypia.training.distill import read_teacher, require_unseen_test_part, with_teacher
@@ -94,6 +94,14 @@ def test_targets_are_distributions_wherever_either_is(
     assert (mixed >= 0).all()
     np.testing.assert_array_equal(with_teacher(own, np.zeros_like(own), mass), own)
     np.testing.assert_array_equal(with_teacher(np.zeros_like(own), teacher, mass), teacher)
+
+
+def test_settings_that_say_half_are_refused() -> None:
+    with pytest.raises(InputError) as caught:
+        load_config("fast", ["target.teacher_mass=0.5", "ensemble.trained=4"])
+    text = str(caught.value)
+    assert "expected teacher and teacher_mass together" in text
+    assert "expected at most the 3 members" in text
 
 
 def test_a_teacher_that_knows_the_test_part_is_a_leak(table: Path) -> None:

@@ -141,11 +141,12 @@ class OnnxEnsemble:
             state = "differs" if file.is_file() else "is missing"
             what = f"expected the SHA-256 that {HEADER} gives, but the file {state}. Copy it again."
             raise InputError(Problem(what, str(file)))
+        session = open_session(file, device, threads)
         try:
-            return cls.of_graph(open_session(file, device, threads), export)
+            return cls.of_graph(session, export)
         except InputError as error:
             raise InputError(
-                [Problem(p.what, p.file or str(folder / HEADER)) for p in error.problems]
+                [Problem(p.what, str(folder / HEADER)) for p in error.problems]
             ) from None
 
     @classmethod

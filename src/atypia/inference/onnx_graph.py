@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.util
 import logging
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
-from atypia.data.transforms import dihedral, normalise
+from atypia.data.transforms import normalise
 from atypia.errors import InputError, MissingExtraError
 from atypia.inference.onnx_export import EXTRA, METADATA, OUTPUT, GraphInput
 from atypia.labels import N_SUBTYPES
@@ -50,7 +50,7 @@ class EnsembleGraph(nn.Module):
         views = [normalise(images, spec) for images, spec in zip(fields, self.specs, strict=True)]
         if self.tta:
             # One batch of all views instead of a copy of the network for each.
-            views = [torch.cat(list(dihedral(images))) for images in views]  # (8 N, 3, S, S)
+            views = [torch.cat(_dihedral(images)) for images in views]  # (8 N, 3, S, S)
         answers = [
             member(views[i]).float().softmax(dim=1)
             for member, i in zip(self.members, self.sees, strict=True)
@@ -108,12 +108,21 @@ def write_graph(ensemble: Ensemble, file: Path, description: str) -> str:
             external_data=False,
             verbose=False,
         )
-    assert program is not None  # without a file to write to
-    program.model.producer_name = "atypia"
-    program.model.metadata_props[METADATA] = description
+    model = cast("Any", program).model_proto
+    model.producer_name = "atypia"
+    model.metadata_props.add(key=METADATA, value=description)
     with atomic_write(file, "wb") as stream:
-        stream.write(program.model_proto.SerializeToString())
+        stream.write(model.SerializeToString())
     return sha256_file(file)
+
+
+def _dihedral(images: torch.Tensor) -> list[torch.Tensor]:
+    """Turn and flip as :func:`atypia.data.transforms.dihedral`, by operators that ONNX has."""
+    return [
+        turned.flip(axes) if axes else turned
+        for turned in (images, images.transpose(-2, -1))
+        for axes in ((), (-1,), (-2,), (-2, -1))
+    ]
 
 
 class _quiet:  # noqa: N801

@@ -17,7 +17,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 from timm.data.config import resolve_data_config
-from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import nn
 
 from atypia.errors import InputError
@@ -264,4 +264,7 @@ def _resampled(positions: torch.Tensor, module: nn.Module) -> torch.Tensor:
     if patches < 1 or math.isqrt(patches) ** 2 != patches:
         return positions  # refused with the other tensors that do not fit
     # Without antialiasing, as DINOv2 was trained (Oquab et al., TMLR 2024) and as it is exported.
-    return resample_abs_pos_embed(positions, list(grid), num_prefix_tokens=prefix, antialias=False)
+    resampled: torch.Tensor = resample_abs_pos_embed(
+        positions, list(grid), num_prefix_tokens=prefix, antialias=False
+    )
+    return resampled

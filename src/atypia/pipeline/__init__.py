@@ -1,4 +1,4 @@
-"""The whole story: prepare, train, evaluate, audit, report, predict, biomarker.
+"""The whole story: prepare, train, distill, evaluate, audit, report, predict, biomarker.
 
 Each module holds one verb of the command line. The stages do the work; these pages say in which
 order, and what each leaves on disk.
@@ -7,6 +7,7 @@ order, and what each leaves on disk.
 from atypia.pipeline.audit import audit
 from atypia.pipeline.biomarker import biomarker
 from atypia.pipeline.challenge import challenge
+from atypia.pipeline.distill import distill
 from atypia.pipeline.evaluate import compare, evaluate
 from atypia.pipeline.export import export
 from atypia.pipeline.predict import predict
@@ -19,6 +20,7 @@ __all__ = [
     "biomarker",
     "challenge",
     "compare",
+    "distill",
     "evaluate",
     "export",
     "predict",

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,12 +32,10 @@ from atypia.pipeline.run import (
     warn_of_missing_classes,
 )
 from atypia.progress import OnStep, silent
-from atypia.runs import describe_machine, read_json, versions, write_json
+from atypia.runs import describe_machine, read_json, sha256_file, versions, write_json
 from atypia.training.targets import chosen_labels
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from atypia.config import TrainConfig
     from atypia.training.crossval import Members
     from atypia.training.fit import Place
@@ -232,6 +231,8 @@ def _finish_outer(run: Run, number: int, members: Members, place: Place) -> dict
         "calibration": calibration.to_json(),
         "always_in_set": [] if conformal is None else list(conformal.always_in),
     }
+    if config.target.teacher is not None:
+        facts["teacher_sha256"] = sha256_file(Path(config.target.teacher))
     ensemble = Ensemble(
         members.networks,
         members.spec,
@@ -243,7 +244,7 @@ def _finish_outer(run: Run, number: int, members: Members, place: Place) -> dict
             "cohort": run.cohort.name,
             "cohort_sha256": run.cohort.sha256,
             "label": config.label,
-            "target": config.target.model_dump(mode="json"),
+            "target": config.target.model_dump(mode="json", exclude={"teacher"}),
             "seed": config.seed,
             "split": run.splits.kind,
             "outer": number,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,12 +16,11 @@ from atypia.labels import N_SUBTYPES
 from atypia.models.network import make_network
 from atypia.progress import OnStep, silent
 from atypia.runs import read_json, sha256_file
+from atypia.training.distill import require_unseen_test_part
 from atypia.training.fit import MemberTask, fit
 from atypia.training.targets import chosen_labels, make_targets, require_every_class
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy.typing as npt
 
     from atypia.config import InputSpec, TrainConfig
@@ -42,7 +42,7 @@ class Members:
     origin: str
     """Of the initial weights."""
     oof_rows: npt.NDArray[np.int64]
-    """Rows of the cohort outside the test part."""
+    """Rows of the cohort outside the test part, of the folds whose members are trained."""
     oof_folds: npt.NDArray[np.int64]
     """(len(oof_rows),) the member that answered."""
     oof_probabilities: npt.NDArray[np.float32]
@@ -56,14 +56,17 @@ def member_tasks(
 
     Raises:
         InputError: A member's training part lacks a subtype, or its validation part any label.
+        LeakError: A teacher has learned from the test part.
     """
     labels = chosen_labels(cohort.manifest, config.label)
     targets = make_targets(cohort.manifest, labels, config.target)
+    if config.target.teacher is not None:
+        require_unseen_test_part(Path(config.target.teacher), outer.test, number)
     teach = targets.subtypes.any(axis=(1, 2))  # with heads of their own, by either rater
     if config.loss.atypical:  # a vote alone teaches, too
         teach |= ~np.isnan(targets.atypical)
     tasks = []
-    for i in range(len(outer.inner)):
+    for i in range(config.ensemble.trained or len(outer.inner)):
         train_patients, valid_patients = outer.member(i)
         train = np.flatnonzero(rows(cohort.manifest, train_patients) & teach)
         valid = np.flatnonzero(rows(cohort.manifest, valid_patients) & (labels >= 0))

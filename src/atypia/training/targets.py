@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from atypia.errors import InputError
 from atypia.labels import N_ATYPICAL, N_SUBTYPES, SUBTYPES, parse_atypical, subtype_index
+from atypia.training.distill import read_teacher, with_teacher
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -54,7 +56,7 @@ class Targets:
     @property
     def n_raters(self) -> int:
         """Number of raters with scores of their own."""
-        return self.subtypes.shape[1]
+        return int(self.subtypes.shape[1])
 
 
 def make_targets(
@@ -64,8 +66,9 @@ def make_targets(
 
     A second rater's opinion takes its share of the mass where that rater gave one, or, with
     `per_rater`, stands beside the first. A cohort without that rater is learned from the chosen
-    label alone. The share of atypical opinions is that of the votes, where there are any, else
-    that of the chosen label.
+    label alone. A teacher takes its share of what the first rater's scores learn, and all of it
+    where that rater gave nothing. The share of atypical opinions is that of the votes, where there
+    are any, else that of the chosen label.
 
     Args:
         manifest: Of a cohort.
@@ -80,7 +83,7 @@ def make_targets(
         if config.per_rater:
             subtypes.append(second)
         else:
-            both = (first.any(axis=1) & second.any(axis=1))[:, None]
+            both = first.any(axis=1, keepdims=True) & second.any(axis=1, keepdims=True)
             mass = config.second_rater_mass
             subtypes = [np.where(both, (1 - mass) * first + mass * second, first)]
     known = [part.any(axis=1, keepdims=True) for part in subtypes]
@@ -88,6 +91,9 @@ def make_targets(
         np.where(k, (1 - config.smoothing) * part + config.smoothing / N_SUBTYPES, 0)
         for k, part in zip(known, subtypes, strict=True)
     ]
+    if config.teacher is not None:
+        teacher = read_teacher(Path(config.teacher), manifest["patch_id"].tolist())
+        smoothed[0] = with_teacher(smoothed[0], teacher, config.teacher_mass)
     by_label = np.where(labels >= 0, (labels < N_ATYPICAL).astype(float), np.nan)
     votes = _share_of_votes(manifest)
     atypical = np.where(np.isnan(votes), by_label, votes)

@@ -131,4 +131,4 @@ def test_40_000_figures_make_a_page_of_reasonable_size(source: SlideFigures) -> 
     ],
 )
 def test_numbers_are_as_exact_as_they_deserve(value: float, density: str, share: str) -> None:
-    assert (per_mm2(value), percent(value)) == (density, share)
+    assert (per_mm2(value), percent(value)) == (density, share.replace(" ", "\N{NO-BREAK SPACE}"))

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from atypia.evaluation.biomarker.uncertainty import Measure
 
 NONE = "–"
+_PERCENT = "\N{NO-BREAK SPACE}%"
 
 
 def per_mm2(value: float) -> str:
@@ -21,7 +22,7 @@ def percent(value: float) -> str:
     """Tell a share: a whole number of percent, one decimal below 10 %."""
     hundredths = 100 * value
     text = f"{hundredths:.1f}" if 0 < hundredths < 9.95 else f"{hundredths:.0f}"
-    return f"{text} %"
+    return text + _PERCENT
 
 
 def spoken(measure: Measure | None, *, share: bool = False) -> str:
@@ -46,7 +47,7 @@ def _range(measure: Measure, share: bool) -> str:
     if measure.low is None or measure.high is None:
         return "no interval"
     low, high = _one(measure.low, share), _one(measure.high, share)
-    return f"{low.removesuffix(' %')}–{high}"
+    return f"{low.removesuffix(_PERCENT)}–{high}"
 
 
 def _one(value: float, share: bool) -> str:
