@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-PATCHES = {"fast": 3000, "best": 150}
+PATCHES = {"fast": 2000, "best": 64}
 
 
 def first_answer(image: Path, mpp: float, model: str, quality: str) -> float:

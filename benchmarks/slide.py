@@ -38,7 +38,7 @@ def write_slide(path: Path) -> None:
         for level in range(4):
             side = SIDE >> level
             per_cm = 1e4 / (0.25 * 2**level)
-            count = -((-side // TILE) ** 2)
+            count = math.ceil(side / TILE) ** 2
             tiles = (
                 noise[i % 700 : i % 700 + TILE, i % 500 : i % 500 + TILE] for i in range(count)
             )

@@ -25,15 +25,16 @@ MAY_IMPORT = {
     | {"bundle", "decision", "models", "data.transforms", "data.field"}
     | {"evaluation.calibration", "evaluation.conformal"},
     "inference": CORE
-    | {"inference", "ensemble", "evaluation.conformal"}
-    | {"data.transforms", "data.cohort", "data.images", "data.resolution"}
+    | {"inference", "ensemble", "bundle", "decision", "models.hardware"}
+    | {"evaluation.calibration", "evaluation.conformal"}
+    | {"data.transforms", "data.field", "data.cohort", "data.images", "data.resolution"}
     | {"data.slides", "data.tables"},
     "evaluation": CORE | {"evaluation"},
     "pipeline": CORE
     | {"pipeline", "data", "models", "training", "bundle", "ensemble", "inference", "evaluation"},
     "demo": CORE | {"data", "models", "pipeline"},
     "doctor": CORE | {"models", "bundle"},
-    "api": CORE | {"bundle", "ensemble", "inference", "models.hardware"},
+    "api": CORE | {"bundle", "ensemble", "inference"},
     **dict.fromkeys(CORE, CORE),
     "": CORE | {"api"},  # atypia itself, for atypia.load_model
 }
@@ -43,6 +44,8 @@ OPTIONAL = {"openslide": 1, "tifffile": 1, "imagecodecs": 1, "onnx": 1} | {
     "highdicom": 1,
     "pydicom": 2,
     "shapely": 1,
+    "onnxruntime": 2,  # to run a graph, and to quantise one
+    "SimpleITK": 1,
 }
 
 

@@ -19,18 +19,24 @@ __version__ = "0.1.0"
 
 
 def load_model(
-    name_or_path: str | Path = "released", quality: str = "best", *, device: str = "auto"
+    name_or_path: str | Path = "released",
+    quality: str = "best",
+    *,
+    backend: str = "auto",
+    device: str = "auto",
 ) -> Classifier:
     """Load a model to classify patches with; see :class:`atypia.api.Classifier`.
 
     Args:
-        name_or_path: ``released`` for the model in the package, a bundle, or a run folder.
+        name_or_path: ``released`` for the model in the package, a bundle, a run folder, or an
+            export.
         quality: ``best``, or ``fast`` where the model has it.
+        backend: ``auto``, ``torch``, ``onnx`` or ``onnx-int8``.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
 
     Raises:
-        InputError: No such model, quality or device, or a damaged bundle.
+        InputError: No such model, quality, backend or device, or damaged files.
     """
     from atypia.api import load_model as load
 
-    return load(name_or_path, quality, device=device)
+    return load(name_or_path, quality, backend=backend, device=device)

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from atypia.bundle import BEST, RELEASED, find_bundle, read_card
-from atypia.ensemble import Ensemble
+from atypia.bundle import BEST, HEADER, RELEASED, read_card
 from atypia.errors import InputError
+from atypia.inference.backend import find_model, load_ensemble
 from atypia.inference.predict import find_items, predict_arrays, predict_items
-from atypia.models.hardware import choose_device, choose_precision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
+
+    from atypia.ensemble import Ensemble
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 PathLike: TypeAlias = str | Path
@@ -83,19 +84,25 @@ class Classifier:
 
 
 def load_model(
-    name_or_path: PathLike = RELEASED, quality: str = BEST, *, device: str = "auto"
+    name_or_path: PathLike = RELEASED,
+    quality: str = BEST,
+    *,
+    backend: str = "auto",
+    device: str = "auto",
 ) -> Classifier:
     """Load a model for :meth:`Classifier.predict`.
 
     Args:
-        name_or_path: ``released`` for the model in the package, a bundle, or a run folder.
+        name_or_path: ``released`` for the model in the package, a bundle, a run folder, or an
+            export.
         quality: ``best``, or ``fast`` where the model has it.
+        backend: ``auto``, ``torch``, ``onnx`` or ``onnx-int8``; see
+            :func:`atypia.inference.backend.load_ensemble`.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
 
     Raises:
-        InputError: No such model, quality or device, or a damaged bundle.
+        InputError: No such model, quality, backend or device, or damaged files.
     """
-    folder = find_bundle(name_or_path)
-    chosen = choose_device(device)
-    ensemble = Ensemble.load(folder, quality).to(chosen, choose_precision("auto", chosen))
-    return Classifier(ensemble, read_card(folder))
+    folder = find_model(name_or_path)
+    ensemble = load_ensemble(folder, quality, backend=backend, device=device)
+    return Classifier(ensemble, read_card(folder) if (folder / HEADER).is_file() else None)

@@ -64,6 +64,8 @@ class QualityHeader(BaseModel):
     """See :class:`atypia.evaluation.conformal.ConformalSets`."""
     decision: Decision
     thresholds: Thresholds
+    errors: dict[str, Any] | None = None
+    """See :class:`atypia.evaluation.biomarker.error_model.ErrorModel`."""
 
 
 class BundleHeader(QualityHeader):

@@ -120,6 +120,8 @@ class Ensemble:
     """What becomes of the members' mean."""
     conformal: ConformalSets | None = None
     """Sets of subtypes that a figure may have, at a promised rate."""
+    errors: Mapping[str, Any] | None = None
+    """How often calls were wrong out of fold, for the biomarker; see ``ErrorModel.to_json``."""
     specs: Sequence[InputSpec] | None = None
     """What each member sees, where they differ; None: `spec`."""
     models: Sequence[ModelConfig] | None = None
@@ -229,6 +231,7 @@ class Ensemble:
             conformal=None if self.conformal is None else self.conformal.to_json(),
             decision=self.decision,
             thresholds=Thresholds(atypical=self.threshold),
+            errors=None if self.errors is None else dict(self.errors),
         )
 
     @classmethod
@@ -275,6 +278,7 @@ class Ensemble:
             provenance=header.provenance,
             calibration=calibration,
             conformal=conformal or None,
+            errors=chosen.errors,
             specs=specs,
             models=models,
         )

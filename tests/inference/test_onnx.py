@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from atypia import pipeline
 from atypia.bundle import read_header as read_bundle
@@ -256,6 +257,52 @@ def test_a_second_quality_joins_the_first(
     write_header(other, header.model_copy(update={"created_with": "another"}))
     with pytest.raises(InputError, match="another model"):
         pipeline.export(other, copy)
+
+
+@pytest.mark.slow
+def test_the_exporter_itself(tmp_path: Path) -> None:
+    """The real one, on the networks that Atypia ships, from the command line."""
+    pytest.importorskip("onnxscript")
+    import torch
+
+    from atypia.cli import app
+    from atypia.config import InputConfig, ModelConfig
+    from atypia.decision import Decision
+    from atypia.ensemble import Ensemble
+    from atypia.evaluation.calibration import Calibration
+    from atypia.models.network import make_network
+
+    torch.manual_seed(0)
+    config = ModelConfig(backbone="tf_efficientnet_lite0", pretrained=False)
+    made = [make_network(config, InputConfig(field_of_view_um=f, size_px=64)) for f in (18, 24)]
+    for network, _, _ in made:
+        torch.nn.init.normal_(network.head.weight, std=1e3)  # features of random weights are small
+    ensemble = Ensemble(
+        members=[network.eval() for network, _, _ in made],
+        spec=made[0][1],
+        model=config,
+        tta=True,
+        decision=Decision(prior=[1 / 8] * 8, power=0.5),
+        threshold=0.5,
+        calibration=Calibration(1.3),
+        specs=[spec for _, spec, _ in made],
+    )
+    ensemble.save(tmp_path / "bundle")
+    command = [
+        "export",
+        "--model",
+        str(tmp_path / "bundle"),
+        "--out",
+        str(tmp_path / "bundle/onnx"),
+    ]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert "2 members, within" in result.output
+    exported = load_ensemble(tmp_path / "bundle", backend="onnx", device="cpu")
+    patches = noise(9, 100)
+    expected = ensemble.predict_proba(patches, 0.25)
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(exported.predict_proba(patches, 0.25), expected, atol=1e-4)
 
 
 def test_options_that_do_not_fit_are_refused_before_the_work(

@@ -33,7 +33,13 @@ err_console = Console(stderr=True)
 Out = Annotated[Path, typer.Option("--out", help="Where to write.", show_default=False)]
 Label = Annotated[str, typer.Option(help="A rater, 'agreed' or 'majority_atypical'.")]
 Resamples = Annotated[int, typer.Option(min=100, help="Resamples of patients for intervals.")]
+Backend = Annotated[
+    str, typer.Option(help="torch, onnx, onnx-int8, or auto: what the model and the machine have.")
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out bad items; list them.")]
+
+_NOT_LIGHT = {"torch", "torchvision", "timm", "safetensors", "sklearn"}
+"""Of the packages that Atypia needs, those that only training, or torch's own models, need."""
 
 
 def main() -> None:
@@ -49,6 +55,12 @@ def main() -> None:
         err_console.print("Stopped. A training goes on with --resume.")
         sys.exit(130)
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in _NOT_LIGHT:
+            err_console.print(
+                f"[red]Error:[/red] this needs {error.name}, which a light installation leaves "
+                "out. Install all of Atypia: pip install atypia"
+            )
+            sys.exit(2)
         if hasattr(error, "format_message"):  # of the option parser
             err_console.print(f"[red]Error:[/red] {escape(error.format_message())}")
             sys.exit(2)

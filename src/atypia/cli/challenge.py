@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from atypia.cli.app import app, out_console
+from atypia.cli.app import Backend, app, out_console
 
 
 @app.command()
@@ -23,7 +23,7 @@ def challenge(
     ] = None,
     quality: Annotated[str, typer.Option(help="best or fast.")] = "best",
     mpp: Annotated[float, typer.Option(help="µm per pixel of the pages.")] = 0.25,
-    backend: Annotated[str, typer.Option(help="auto, torch, onnx or onnx-int8.")] = "auto",
+    backend: Backend = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
 ) -> None:
     """Answer one case of MIDOG 2025, track 2: normal or atypical, for each page of a stack."""

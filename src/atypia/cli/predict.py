@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from atypia.cli.app import SkipBad, app, out_console
+from atypia.cli.app import Backend, SkipBad, app, out_console
 from atypia.cli.show import progress, show_skipped
 from atypia.errors import InputError
 from atypia.labels import DISPLAY_NAMES, SUBTYPES
@@ -31,7 +31,7 @@ def predict(
         Path | None, typer.Option(help="A .csv or .json to write; without it, answers are printed.")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="'released' (in the package), a bundle, or a run folder.")
+        str, typer.Option(help="'released' (in the package), a bundle, run or ONNX export.")
     ] = "released",
     quality: Annotated[str, typer.Option(help="best or fast.")] = "best",
     mpp: Annotated[
@@ -44,6 +44,7 @@ def predict(
             min=0, max=1, help='Say "don\'t know" where the subtype is less probable than this.'
         ),
     ] = None,
+    backend: Backend = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     skip_bad: SkipBad = False,
 ) -> None:
@@ -68,6 +69,7 @@ def predict(
             quality=quality,
             mpp=mpp,
             min_confidence=min_confidence,
+            backend=backend,
             device=device,
             skip_bad=skip_bad,
             on_start=start,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from rich.markup import escape
 
-from atypia.cli.app import SkipBad, app, out_console
+from atypia.cli.app import Backend, SkipBad, app, out_console
 from atypia.cli.show import progress, show_skipped
 from atypia.errors import AtypiaError
 
@@ -27,7 +27,7 @@ def slide(
         typer.Option(help="A .geojson (QuPath), .csv, .json or .dcm to write. Repeatable."),
     ],
     model: Annotated[
-        str, typer.Option(help="'released' (in the package), a bundle, or a run folder.")
+        str, typer.Option(help="'released' (in the package), a bundle, run or ONNX export.")
     ] = "released",
     quality: Annotated[str, typer.Option(help="best or fast.")] = "best",
     mpp: Annotated[
@@ -37,6 +37,7 @@ def slide(
         Literal["px", "um"] | None,
         typer.Option(help="Of the candidates' coordinates, where their file does not say it."),
     ] = None,
+    backend: Backend = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     skip_bad: SkipBad = False,
 ) -> None:
@@ -53,6 +54,7 @@ def slide(
             quality=quality,
             mpp=mpp,
             units=units,
+            backend=backend,
             device=device,
             skip_bad=skip_bad,
             on_start=lambda n: bar.update(task, total=n),

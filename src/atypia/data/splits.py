@@ -375,15 +375,14 @@ def _domains(manifest: pd.DataFrame) -> list[tuple[str, ...]]:
             "split 'domains': expected the domain of every patch but it is empty for patients "
             f"{unknown}."
         )
-    domains = manifest.groupby("domain")["patient_id"].agg(lambda ids: tuple(sorted(set(ids))))
-    both = [p for p, n in Counter(chain.from_iterable(domains)).items() if n > 1]
+    grouped = manifest.groupby("domain")["patient_id"]
+    domains = {str(name): tuple(sorted(set(patients))) for name, patients in grouped}
+    both = [p for p, n in Counter(chain.from_iterable(domains.values())).items() if n > 1]
     if both:
         raise LeakError(f"expected each patient in one domain but got in several: {sorted(both)}.")
     if len(domains) < 2:
-        raise InputError(
-            f"split 'domains': expected at least two domains but got {list(domains.index)}."
-        )
-    return list(domains)
+        raise InputError(f"split 'domains': expected at least two domains but got {list(domains)}.")
+    return list(domains.values())
 
 
 def _read_roles(path: Path) -> dict[str, str]:

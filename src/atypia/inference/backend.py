@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, cast
 
 from atypia.bundle import BEST, RELEASED, find_bundle
 from atypia.errors import InputError
@@ -13,8 +13,6 @@ from atypia.inference.onnx_export import HEADER
 
 if TYPE_CHECKING:
     from atypia.ensemble import Ensemble
-
-    AnyEnsemble: TypeAlias = Ensemble | OnnxEnsemble
 
 BACKENDS: Final = ("auto", "torch", "onnx", "onnx-int8")
 
@@ -34,7 +32,7 @@ def load_ensemble(
     *,
     backend: str = "auto",
     device: str = "auto",
-) -> AnyEnsemble:
+) -> Ensemble:
     """Load a model on a device.
 
     Args:
@@ -44,6 +42,9 @@ def load_ensemble(
             the same in 8-bit integers; or ``auto``: ``onnx`` where `model` is an export or torch
             is not installed, else ``torch``.
         device: ``auto``, ``cpu``, ``cuda``; ``mps`` with torch.
+
+    Returns:
+        The ensemble, or an :class:`OnnxEnsemble`, which is used like one.
 
     Raises:
         InputError: No such model, quality, backend or device; or damaged files.
@@ -57,7 +58,8 @@ def load_ensemble(
         backend = "onnx" if is_export or not has_torch else "torch"
     if backend != "torch":
         folder = find_bundle(model) if str(model) == RELEASED else model
-        return OnnxEnsemble.load(folder, quality, int8=backend == "onnx-int8", device=device)
+        loaded = OnnxEnsemble.load(folder, quality, int8=backend == "onnx-int8", device=device)
+        return cast("Ensemble", loaded)
     if not has_torch:
         raise InputError(
             "--backend torch: torch is not installed. Install it (pip install atypia), or give an "

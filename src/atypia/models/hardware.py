@@ -1,4 +1,7 @@
-"""Devices and number formats: what this machine has, and what is worth using."""
+"""Devices and number formats: what this machine has, and what is worth using.
+
+Functions import torch themselves: the other ones are of use without it.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,12 @@ import ctypes
 import os
 import resource
 import sys
-
-import torch
+from typing import TYPE_CHECKING
 
 from atypia.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def choose_device(name: str) -> torch.device:
@@ -18,6 +23,8 @@ def choose_device(name: str) -> torch.device:
     Raises:
         InputError: The named device does not exist here.
     """
+    import torch
+
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -38,6 +45,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
     On a CPU without such instructions bf16 is emulated and several times slower than fp32.
     """
+    import torch
+
     if name == "auto":
         native = (
             torch.cuda.is_bf16_supported(including_emulation=False)
@@ -50,6 +59,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 def make_deterministic(device: torch.device) -> None:
     """Choose algorithms that give the same bits each time, where a GPU has both kinds."""
+    import torch
+
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
@@ -58,6 +69,8 @@ def make_deterministic(device: torch.device) -> None:
 
 def cpu_multiplies_bf16() -> bool:
     """Whether the CPU has AVX512-BF16 or AMX-BF16 instructions."""
+    import torch
+
     flags = torch.backends.cpu.get_cpu_capability()
     return "AMX" in flags or bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atypia.bundle import BEST, RELEASED, find_bundle
+from atypia.bundle import BEST, RELEASED
 from atypia.errors import InputError
 from atypia.evaluation.predictions import predictions_from_table, write_predictions
+from atypia.inference.backend import find_model, load_ensemble
 from atypia.inference.predict import find_items, predict_items
 from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES, subtype_index
 from atypia.progress import OnDone, silent
@@ -35,6 +36,7 @@ def predict(
     quality: str = BEST,
     mpp: float | None = None,
     min_confidence: float | None = None,
+    backend: str = "auto",
     device: str = "auto",
     skip_bad: bool = False,
     on_start: OnDone = silent,
@@ -45,11 +47,13 @@ def predict(
     Args:
         inputs: What to classify.
         out: The ``.csv`` or ``.json`` to write; None writes nothing.
-        model: ``released`` for the model in the package, a bundle, or a run folder.
+        model: ``released`` for the model in the package, a bundle, a run folder, or an export.
         quality: ``best``, or ``fast`` where the model has it.
         mpp: µm per pixel of what is not in a cohort; None where each TIFF file carries its own.
         min_confidence: Adds the column ``abstained``: whether the probability of the predicted
             subtype is below this, 0 to 1.
+        backend: ``auto``, ``torch``, ``onnx`` or ``onnx-int8``; see
+            :func:`atypia.inference.backend.load_ensemble`.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
         skip_bad: Leave out what cannot be read, and return it.
         on_start: Called with the number of files.
@@ -63,15 +67,11 @@ def predict(
     """
     if out is not None and out.suffix.lower() not in (".csv", ".json"):
         raise InputError(f"--out: expected a .csv or a .json file but got {out}.")
-    folder = find_bundle(model)
+    folder = find_model(model)
     items = find_items(inputs, mpp)
     on_start(len(items))
-
-    from atypia.ensemble import Ensemble  # torch, which errors above need not wait for
-    from atypia.models.hardware import choose_device, choose_precision
-
-    chosen = choose_device(device)
-    ensemble = Ensemble.load(folder, quality).to(chosen, choose_precision("auto", chosen))
+    # Only now, with torch: errors above need not wait for it.
+    ensemble = load_ensemble(folder, quality, backend=backend, device=device)
     table, skipped = predict_items(ensemble, items, skip_bad=skip_bad, on_done=on_done)
     if min_confidence is not None:
         table = table.assign(abstained=_abstained(table, min_confidence))

@@ -6,10 +6,11 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from atypia.bundle import BEST, RELEASED, find_bundle
+from atypia.bundle import BEST, RELEASED
 from atypia.data.slides.pool import SlidePool
 from atypia.errors import InputError, Problem
 from atypia.evaluation.predictions import write_predictions
+from atypia.inference.backend import find_model, load_ensemble
 from atypia.inference.candidates import read_candidates
 from atypia.inference.dicom_annotations import write_dicom_annotations
 from atypia.inference.geojson import write_geojson
@@ -55,6 +56,7 @@ def slide(
     quality: str = BEST,
     mpp: float | None = None,
     units: Units | None = None,
+    backend: str = "auto",
     device: str = "auto",
     skip_bad: bool = False,
     on_start: OnDone = silent,
@@ -67,10 +69,12 @@ def slide(
         candidates: Where figures were found; see :func:`read_candidates`.
         outs: What to write: ``.geojson`` for QuPath, ``.csv``, ``.json``, or ``.dcm`` (DICOM
             annotations, for a DICOM slide).
-        model: ``released`` for the model in the package, a bundle, or a run folder.
+        model: ``released`` for the model in the package, a bundle, a run folder, or an export.
         quality: ``best``, or ``fast`` where the model has it.
         mpp: µm per pixel, where the slide does not say it or says it wrongly.
         units: ``px`` or ``um``, where the file of candidates does not say it.
+        backend: ``auto``, ``torch``, ``onnx`` or ``onnx-int8``; see
+            :func:`atypia.inference.backend.load_ensemble`.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
         skip_bad: Leave out bad candidates, and return what is wrong with them.
         on_start: Called with the number of candidates.
@@ -82,7 +86,7 @@ def slide(
         AtypiaError: Not one candidate could be read.
     """
     _check(outs, mpp)
-    folder = find_bundle(model)
+    folder = find_model(model)
     with SlidePool(path, mpp=mpp) as pool:
         info = pool.info
         found = read_candidates(candidates, info, units=units, skip_bad=skip_bad)
@@ -98,12 +102,8 @@ def slide(
                 "%s says %.4g µm per pixel, but --mpp %.4g is taken", path, info.stated_mpp, mpp
             )
         on_start(len(found.candidates))
-
-        from atypia.ensemble import Ensemble  # torch, which errors above need not wait for
-        from atypia.models.hardware import choose_device, choose_precision
-
-        chosen = choose_device(device)
-        ensemble = Ensemble.load(folder, quality).to(chosen, choose_precision("auto", chosen))
+        # Only now, with torch: errors above need not wait for it.
+        ensemble = load_ensemble(folder, quality, backend=backend, device=device)
         table, unread = classify_slide(ensemble, pool, found.candidates, on_done=on_done)
     answers = SlideAnswers(table, found, unread, info)
     for out in outs:

@@ -15,10 +15,15 @@ import pandas as pd
 from atypia.data.cohort import Cohort
 from atypia.data.splits import rows
 from atypia.errors import AtypiaError
+from atypia.evaluation.biomarker.error_model import ErrorModel
 from atypia.evaluation.calibration import Calibration, fit_calibration
 from atypia.evaluation.conformal import ConformalSets
 from atypia.evaluation.evaluate import evaluate as evaluate_predictions
-from atypia.evaluation.predictions import read_predictions, write_predictions
+from atypia.evaluation.predictions import (
+    predictions_from_table,
+    read_predictions,
+    write_predictions,
+)
 from atypia.evaluation.thresholds import operating_point
 from atypia.inference.predict import find_items, predict_items, prediction_table
 from atypia.labels import N_ATYPICAL, N_SUBTYPES
@@ -252,6 +257,7 @@ def _finish_outer(run: Run, number: int, members: Members, place: Place) -> dict
         },
         calibration=calibration,
         conformal=conformal,
+        errors=ErrorModel.fit(predictions_from_table(out_of_fold), config.label).to_json(),
     )
     ensemble.save(folder / "model")
     ensemble.to(place.device, place.precision)
