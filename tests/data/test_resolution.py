@@ -35,14 +35,26 @@ def test_ome(tmp_path: Path, unit: str | None, size: float) -> None:
     assert tiff_mpp(tmp_path / "a.ome.tif") == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("unit", ["um", "micron", "\\u00B5m"])
-def test_imagej(tmp_path: Path, unit: str) -> None:
+@pytest.mark.parametrize(
+    ("unit", "per_unit", "mpp"),
+    [
+        ("um", 4, 0.25),
+        ("micron", 4, 0.25),
+        ("\\u00B5m", 4, 0.25),
+        ("cm", 40_000, 0.25),
+        ("pixel", 4, None),
+    ],
+)
+def test_imagej(tmp_path: Path, unit: str, per_unit: int, mpp: float | None) -> None:
+    resolution = (per_unit, per_unit)
     tifffile.imwrite(
-        tmp_path / "a.tif", PIXELS, imagej=True, resolution=(4, 4), metadata={"unit": unit}
+        tmp_path / "a.tif", PIXELS, imagej=True, resolution=resolution, metadata={"unit": unit}
     )
-    assert tiff_mpp(tmp_path / "a.tif") == pytest.approx(0.25)
+    found = tiff_mpp(tmp_path / "a.tif")
+    assert found == (None if mpp is None else pytest.approx(mpp))
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_what_says_nothing_plausible_is_unknown(tmp_path: Path) -> None:
     image = Image.fromarray(PIXELS)
     image.save(tmp_path / "no tags.tif")

@@ -274,7 +274,7 @@ def test_the_exporter_itself(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     config = ModelConfig(backbone="tf_efficientnet_lite0", pretrained=False)
-    made = [make_network(config, InputConfig(field_of_view_um=f, size_px=64)) for f in (18, 24)]
+    made = [make_network(config, InputConfig(field_of_view_um=f, size_px=32)) for f in (18, 24)]
     for network, _, _ in made:
         torch.nn.init.normal_(network.head.weight, std=1e3)  # features of random weights are small
     ensemble = Ensemble(

@@ -107,12 +107,12 @@ def test_two_files_with_one_name_are_refused(
         pipeline.predict([images], tmp_path / "p.csv", run_folder, mpp=0.25)
 
 
-def test_inputs_that_do_not_exist_are_all_named(run_folder: Path, tmp_path: Path) -> None:
+def test_everything_that_is_wrong_before_the_work_is_named_at_once(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     inputs = [tmp_path / "empty", tmp_path / "none.png"]
     with pytest.raises(InputError) as caught:
-        pipeline.predict(inputs, tmp_path / "p.csv", run_folder, mpp=0.25)
-    assert len(caught.value.problems) == 2
+        pipeline.predict(inputs, tmp_path / "p.txt", tmp_path / "no model", mpp=40)
+    assert len(caught.value.problems) == 5
 
 
 def test_tiff_files_may_carry_their_resolution(

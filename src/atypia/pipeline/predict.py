@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from atypia.bundle import BEST, RELEASED
-from atypia.errors import InputError
+from atypia.errors import InputError, Problem
 from atypia.evaluation.predictions import predictions_from_table, write_predictions
 from atypia.inference.backend import find_model, load_ensemble
 from atypia.inference.predict import find_items, predict_items
@@ -17,13 +18,12 @@ from atypia.progress import OnDone, silent
 from atypia.runs import write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
     import pandas as pd
 
-    from atypia.errors import Problem
 
 log = logging.getLogger("atypia")
 
@@ -65,10 +65,15 @@ def predict(
     Raises:
         InputError: Lists every problem of the inputs; nothing is written.
     """
+    problems: list[Problem] = []
     if out is not None and out.suffix.lower() not in (".csv", ".json"):
-        raise InputError(f"--out: expected a .csv or a .json file but got {out}.")
-    folder = find_model(model)
-    items = find_items(inputs, mpp)
+        problems.append(Problem(f"--out: expected a .csv or a .json file but got {out}."))
+    with _collected(problems):
+        folder = find_model(model)
+    with _collected(problems):
+        items = find_items(inputs, mpp)
+    if problems:
+        raise InputError(problems)
     on_start(len(items))
     # Only now, with torch: errors above need not wait for it.
     ensemble = load_ensemble(folder, quality, backend=backend, device=device)
@@ -78,6 +83,15 @@ def predict(
     if out is not None:
         _write(out, table)
     return table, skipped
+
+
+@contextmanager
+def _collected(problems: list[Problem]) -> Iterator[None]:
+    """Note the problems of an InputError instead of raising it."""
+    try:
+        yield
+    except InputError as error:
+        problems += error.problems
 
 
 def _abstained(table: pd.DataFrame, minimum: float) -> npt.NDArray[np.bool_]:
