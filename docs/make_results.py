@@ -17,7 +17,7 @@ from atypia.labels import DISPLAY_NAMES
 from atypia.pipeline import write_report
 from atypia.runs import read_json, write_json, write_text
 
-SMALL = ("config.yaml", "splits.json", "metrics.json", "metrics-oof.json", "predictions-test.csv")
+SMALL = ("config.yaml", "splits.json", "metrics.json", "metrics-oof.json")
 
 
 def percent(measure: dict[str, Any] | None, *, interval: bool = True) -> str:
@@ -92,6 +92,9 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for name in SMALL:
         shutil.copy(options.run / name, options.out / name)
+    test = options.run / "predictions-test.csv"  # a run of the split "all" has none
+    predictions = test if test.is_file() else options.run / "predictions-oof.csv"
+    shutil.copy(predictions, options.out / predictions.name)
     for history in sorted(options.run.glob("fold-*/history.csv")):
         shutil.copy(history, options.out / f"history-{history.parent.name}.csv")
     run = read_json(options.run / "run.json")

@@ -201,6 +201,9 @@ class EnsembleConfig(_Frozen):
     calibration: Literal["none", "temperature"] = "none"
     """Temperature scaling (Guo et al. 2017) fitted on the out-of-fold predictions, where every
     domain counts alike."""
+    threshold: Literal["figures", "domains"] = "figures"
+    """What counts alike when the binary threshold is fixed out of fold: every figure, or every
+    domain, so that the threshold is not that of the largest one."""
     conformal_alpha: Annotated[float, Field(gt=0, lt=0.5)] | None = None
     """Rate of prediction sets that may miss the subtype, promised within every subtype; None makes
     no sets."""

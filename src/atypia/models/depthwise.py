@@ -37,8 +37,8 @@ class SmallMapDepthwise(nn.Conv2d):
         taps = _taps(height, width, *cast("tuple[int, int]", self.kernel_size)).to(input.dtype)
         matrices = (taps @ self.weight.flatten(1).T).view(size, size, channels)
         pixels = input.permute(0, 2, 3, 1).reshape(batch, size, channels)
-        output = _PixelsTimesMatrices.apply(pixels, matrices).view(batch, height, width, channels)
-        output = output.permute(0, 3, 1, 2)
+        product: torch.Tensor = _PixelsTimesMatrices.apply(pixels, matrices)
+        output = product.view(batch, height, width, channels).permute(0, 3, 1, 2)
         return output if self.bias is None else output + self.bias[:, None, None]
 
 

@@ -75,7 +75,7 @@ def _open(file: Path) -> tuple[Any, dict[str, torch.Tensor]]:
     except ModuleNotFoundError:
         raise MissingExtraError("onnx", "weights-vit", f"Reading weights from {file}") from None
     try:
-        graph = onnx.load(str(file)).graph
+        graph = onnx.load_model(str(file)).graph
     except Exception as error:  # protobuf's and onnx's own, none documented
         raise InputError(
             f"{file}: expected an ONNX file but it cannot be read as such: "

@@ -200,8 +200,8 @@ def _finish_outer(run: Run, number: int, members: Members, place: Place) -> dict
     labels = chosen_labels(manifest, config.label)[members.oof_rows]
     known = labels >= 0
     calibration, conformal = Calibration(), None
+    domains = manifest["domain"].to_numpy(dtype=str)[members.oof_rows]
     if config.ensemble.calibration == "temperature":
-        domains = manifest["domain"].to_numpy(dtype=str)[members.oof_rows]
         calibration = fit_calibration(
             members.oof_probabilities[known], labels[known], domains[known]
         )
@@ -218,6 +218,7 @@ def _finish_outer(run: Run, number: int, members: Members, place: Place) -> dict
         labels[known] < N_ATYPICAL,
         manifest["patient_id"].to_numpy()[members.oof_rows][known],
         seed=config.seed,
+        domains=domains[known] if config.ensemble.threshold == "domains" else None,
     )
     counts = np.bincount(labels[known], minlength=N_SUBTYPES)
     decision = Decision(prior=(counts / counts.sum()).tolist(), power=config.ensemble.prior_power)

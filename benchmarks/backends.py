@@ -1,7 +1,7 @@
 """Torch against ONNX Runtime, in fp32 and in 8-bit integers: speed and answers.
 
     atypia export --model RUN --out EXPORT --int8 --calibration-images COHORT
-    python benchmarks/onnx.py --model RUN --export EXPORT --cohort COHORT
+    python benchmarks/backends.py --model RUN --export EXPORT --cohort COHORT
 
 Decoded patches to probabilities, as `predict_proba` does it: sampling of the field of view
 included, decoding of files not. Backends take turns, so that other work on the machine meets all of
@@ -65,7 +65,10 @@ def main() -> None:
             wall, cpu = time.perf_counter(), time.process_time()
             answers[name][chosen] = model.predict_proba(patches[chosen], mpp)
             seconds[name][repeat] = time.perf_counter() - wall, time.process_time() - cpu
-    auc = {name: float(np.nanmean(one_vs_rest_auc(truth, p))) for name, p in answers.items()}
+    auc = {
+        name: float(np.nanmean(one_vs_rest_auc(truth, p.astype(np.float64))))
+        for name, p in answers.items()
+    }
     figures = {
         name: {
             "patches_per_second": round(len(rows) / float(seconds[name][:, 0].sum()), 1),
