@@ -225,17 +225,25 @@ def test_a_draw_in_the_middle_changes_no_colour(name: str) -> None:
     torch.testing.assert_close(images, plain_rgb(pixels), atol=1e-5, rtol=0)
 
 
-def test_both_jitters_are_one_after_the_other() -> None:
-    """Dyes first, then channels: what comes out of the first is what the second changes."""
-    pixels = stained(6)
-    both = colour_only(stain=0.1, optical_density=0.1)
-    after = -torch.log(augmented_rgb(both, pixels))
-    dyes = -torch.log(augmented_rgb(colour_only(stain=0.1), pixels))
-    for i in range(6):
-        for channel in range(3):
-            x, y = dyes[i, channel].flatten().double(), after[i, channel].flatten().double()
-            slope, intercept = np.polyfit(x, y, 1)
-            np.testing.assert_allclose(y, slope * x + intercept, atol=1e-4)
+def test_style_dyes_and_channels_are_changed_one_after_the_other() -> None:
+    """In one map; with the same draws each change alone is known from what it does to a patch."""
+    pixels, styles = stained(3), colour_styles(stained(1, seed=1).numpy() // 4 * 3)
+    draws = {"u13": 0.0, "u15": 0.6} | {
+        f"u{c}": 0.2 + c / 40 for c in (*range(5, 11), *range(16, 22))
+    }
+
+    def density(**changes: float) -> np.ndarray:
+        images = augmented_rgb(colour_only(**changes), pixels, styles, **draws)
+        return -np.log(images.double().flatten(2).numpy()).swapaxes(1, 2)  # (B, pixels, 3)
+
+    expected = density(style=1)
+    for changes in ({"stain": 0.1}, {"optical_density": 0.1}):
+        before, after = density().reshape(-1, 3), density(**changes).reshape(-1, 3)
+        affine = np.linalg.lstsq(np.c_[before, np.ones(len(before))], after, rcond=None)[0]
+        expected = expected @ affine[:3] + affine[3]
+    together = density(style=1, stain=0.1, optical_density=0.1)
+    np.testing.assert_allclose(together, expected, atol=1e-4)
+    assert np.abs(together - density(style=1)).mean() > 0.01
 
 
 def mean_density(images: torch.Tensor) -> torch.Tensor:

@@ -46,6 +46,9 @@ for command in commands:
         main()
     except SystemExit as stop:
         print("exit", stop.code)
+import atypia
+model = atypia.load_model(commands[0][-1])
+print(len(model.predict(commands[0][1])), "by Python")
 """
 
 
@@ -108,7 +111,7 @@ def test_patches_slides_and_tables_without_torch(
         ["predict", str(cohort_folder), "--out", str(table), "--model", str(exported.bundle)],
         ["train", str(cohort_folder), "--out", str(tmp_path / "run")],
     )
-    assert done.stdout.splitlines()[-2:] == ["exit 2", "exit 2"], done
+    assert done.stdout.splitlines()[-3:] == ["exit 2", "exit 2", "240 by Python"], done
     assert "atypia export" in done.stderr  # what to do with a bundle
     assert re.search(r"needs torch.*pip install\s+atypia", done.stderr, re.DOTALL)
 

@@ -51,6 +51,8 @@ def test_mixup_joins_images_and_targets_with_the_same_partner() -> None:
     torch.testing.assert_close(shares.sum(1), torch.ones(12))
     assert ((shares > 0).sum(1) <= 2).all()
     assert len(shares.diagonal()[shares.diagonal() < 1].unique()) == 1  # one share per batch
+    (other,) = _mixed(0.4, np.random.default_rng(1), who)
+    assert not torch.equal(other > 0, shares > 0)  # another batch, other partners
 
 
 def test_mixup_mixes_by_a_beta_distribution() -> None:

@@ -73,12 +73,13 @@ def sample_field(
     batch, height, width, _ = pixels.shape
     down = sampling_matrix(height, mpp, spec)  # (S, H)
     across = sampling_matrix(width, mpp, spec)  # (S, W)
+    ys, xs = _seen(down), _seen(across)
     fields = np.empty((batch, 3, spec.size_px, spec.size_px), np.float32)
     for start in range(0, batch, _BATCH):  # float copies of many large patches would fill memory
-        part = pixels[start : start + _BATCH].astype(np.float32) / 255
-        rows = down @ part.reshape(len(part), height, width * 3)  # (n, S, W * 3)
-        rows = rows.reshape(len(part), spec.size_px, width, 3).transpose(0, 3, 1, 2)
-        fields[start : start + _BATCH] = rows @ across.T
+        part = pixels[start : start + _BATCH, ys, xs].transpose(0, 3, 1, 2)
+        planes = part.astype(np.float32, order="C")  # (n, 3, H', W'); else BLAS is not used
+        fields[start : start + _BATCH] = down[:, ys] @ planes @ across[:, xs].T
+    fields /= 255
     return fields
 
 
@@ -105,6 +106,12 @@ def sampling_matrix(side: int, mpp: float, spec: InputSpec) -> npt.NDArray[np.fl
     if step > 1.25:
         weights = weights @ _blur_matrix(side, math.sqrt(step**2 - 1) / 2)
     return weights.astype(np.float32)
+
+
+def _seen(weights: npt.NDArray[np.float32]) -> slice:
+    """Tell which pixels of a line any sample looks at."""
+    pixels = np.flatnonzero(weights.any(axis=0))
+    return slice(pixels[0], pixels[-1] + 1)
 
 
 def _mirrored(position: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.float64]:

@@ -1,0 +1,63 @@
+"""The model in the package: whole, small enough, and able to answer offline."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+import atypia
+from atypia.bundle import CARD, HEADER, find_bundle, read_header
+from atypia.labels import PROBABILITY_COLUMNS
+
+MEGABYTES = 40
+
+
+def test_it_is_whole_and_small() -> None:
+    folder = find_bundle("released")
+    header = read_header(folder)
+    files = {member.file for quality in header.qualities.values() for member in quality.members}
+    assert {file.name for file in folder.iterdir()} == {HEADER, CARD, *files}
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= MEGABYTES * 1e6
+    assert header.calibration["kind"] == "temperature"
+    assert header.conformal is not None
+    assert header.errors is not None
+    assert header.provenance["split"] == "all"
+    card = (folder / CARD).read_text("utf-8")
+    assert "not for diagnosis" in card
+    assert f"{header.thresholds.atypical:.3f}" in card
+
+
+def test_it_names_no_place_on_a_machine() -> None:
+    text = json.dumps(read_header(find_bundle("released")).provenance)
+    assert "/" not in text.replace("EfficientNet/", "")
+
+
+def test_one_cell_from_the_command_line(tmp_path: Path) -> None:
+    from atypia.data.synthetic import make_synthetic_cohort
+
+    make_synthetic_cohort(tmp_path / "cohort", patients=8, patches=16, seed=3)
+    image = next((tmp_path / "cohort" / "patches").glob("*.png"))
+    command = [sys.executable, "-m", "atypia", "predict", str(image), "--mpp", "0.25"]
+    subprocess.run([*command, "--out", str(tmp_path / "one.csv")], check=True)
+    row = pd.read_csv(tmp_path / "one.csv").iloc[0]
+    assert row[list(PROBABILITY_COLUMNS)].sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.realdata
+def test_it_has_learned(ami_br: Path) -> None:
+    """On figures that it learned from: far above chance, or the weights are damaged."""
+    table = pd.read_csv(ami_br / "AMI-BR.csv").sample(96, random_state=0)
+    folders = np.where(table["majority_atypical"], "atypical", "normal")
+    files = [
+        ami_br / "patches" / folder / f"{row.dataset}_{row.uid}.png"
+        for folder, row in zip(folders, table.itertuples(), strict=True)
+    ]
+    answers = atypia.load_model("released").predict(files, mpp=0.25)
+    assert roc_auc_score(table["majority_atypical"], answers["p_atypical"]) > 0.9
