@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from atypia.bundle import write_card
 from atypia.labels import DISPLAY_NAMES
 from atypia.runs import read_json, write_text
 
@@ -96,8 +97,8 @@ def main() -> None:
     held_out = {} if options.held_out is None else read_json(options.held_out / "metrics.json")
     header = read_json(options.bundle / "model.json")
     text = card(read_json(options.all / "metrics.json"), held_out, header)
-    for place in (options.out, options.bundle / "model-card.md"):
-        write_text(place, text)
+    write_text(options.out, text)
+    write_card(options.bundle, text)
 
 
 def card(out_of_fold: dict[str, Any], held_out: dict[str, Any], header: dict[str, Any]) -> str:

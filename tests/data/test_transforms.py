@@ -229,7 +229,7 @@ def test_style_dyes_and_channels_are_changed_one_after_the_other() -> None:
     """In one map; with the same draws each change alone is known from what it does to a patch."""
     pixels, styles = stained(3), colour_styles(stained(1, seed=1).numpy() // 4 * 3)
     draws = {"u13": 0.0, "u15": 0.6} | {
-        f"u{c}": 0.2 + c / 40 for c in (*range(5, 11), *range(16, 22))
+        f"u{c}": 0.05 + c / 23 for c in (*range(5, 11), *range(16, 22))
     }
 
     def density(**changes: float) -> np.ndarray:
