@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -63,7 +62,6 @@ def main() -> None:
             "patches per second": round(n / wall, 1),
             # On a busy machine: what it would be with all cores to itself.
             "patches per CPU second": round(n / cpu, 1),
-            "cores": os.cpu_count(),
             "seconds to the first answer": round(wait, 2),
         }
     print(json.dumps(figures, indent=2))
