@@ -1,0 +1,98 @@
+"""``atypia serve``: the HTTP API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from atypia.cli.app import Backend, app
+from atypia.errors import InputError, Problem
+
+_MIB = 2**20
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        str, typer.Option(help="'released' (in the package), a bundle, run or ONNX export.")
+    ] = "released",
+    quality: Annotated[str, typer.Option(help="best or fast.")] = "best",
+    slides: Annotated[
+        Path | None, typer.Option(help="A folder: each slide in it, by the name of its file.")
+    ] = None,
+    register: Annotated[
+        list[str] | None, typer.Option(metavar="ID=PATH", help="A slide, by an id. Repeatable.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; this machine alone by default.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A further name by which clients may address the server. Repeatable."),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="Holds a token that clients must send; so does ATYPIA_TOKEN."),
+    ] = None,
+    max_body_mb: Annotated[int, typer.Option(min=1, help="Of one request.")] = 32,
+    max_megapixels: Annotated[
+        float, typer.Option(min=0.001, help="Of one image, all its pages together.")
+    ] = 16.8,
+    max_patches: Annotated[
+        int,
+        typer.Option(min=1, help="In one request; twice as many may wait for an answer."),
+    ] = 4096,
+    max_requests: Annotated[int, typer.Option(min=1, help="At once; others get 503.")] = 256,
+    max_memory_mb: Annotated[
+        int, typer.Option(min=1, help="For uploads, and as much again for pixels.")
+    ] = 512,
+    backend: Backend = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+) -> None:
+    """Answer programs over HTTP, on this machine; /openapi.json describes how to ask."""
+    from atypia.server import Limits
+    from atypia.server import serve as run
+    from atypia.server.registry import register_slides
+
+    limits = Limits(
+        body_bytes=max_body_mb * _MIB,
+        image_pixels=round(max_megapixels * 1e6),
+        patches=max_patches,
+        requests=max_requests,
+        buffer_bytes=max_memory_mb * _MIB,
+    )
+    run(
+        model,
+        quality=quality,
+        backend=backend,
+        device=device,
+        slides=register_slides(slides, _named(register or [])),
+        host=host,
+        port=port,
+        allow_hosts=allow_host or (),
+        token=_token(token_file),
+        limits=limits,
+    )
+
+
+def _named(registered: list[str]) -> list[tuple[str, Path]]:
+    wrong = [text for text in registered if not all(text.partition("="))]
+    if wrong:
+        raise InputError(
+            [Problem(f"--register: expected ID=PATH but got {text!r}.") for text in wrong]
+        )
+    return [(text.partition("=")[0], Path(text.partition("=")[2])) for text in registered]
+
+
+def _token(file: Path | None) -> str | None:
+    import os
+
+    if file is None:
+        return os.environ.get("ATYPIA_TOKEN")
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--token-file {file}: expected a text file ({error}).") from None

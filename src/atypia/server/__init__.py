@@ -1,0 +1,12 @@
+"""The HTTP API: what ``atypia predict`` and ``atypia slide`` do, for programs on this machine.
+
+A request passes :mod:`.guard` (who may ask, and whether there is room), its images go to files
+of the server's own (:mod:`.uploads`), a thread runs the pipeline on them (:mod:`.service`), and one
+thread that all requests share holds the model (:mod:`.shared_model`). :mod:`.app` puts it together;
+:mod:`.run` listens.
+"""
+
+from atypia.server.limits import Limits
+from atypia.server.run import serve
+
+__all__ = ["Limits", "serve"]

@@ -1,0 +1,83 @@
+"""The slides that clients may ask about: by id, chosen when the server is started."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from atypia.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+# What OpenSlide, tifffile and wsidicom read.
+_SUFFIXES: Final = frozenset(
+    {".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif"}
+    | {".czi", ".dcm"}
+)
+_LONGEST_ID: Final = 200
+
+log = logging.getLogger("atypia")
+
+
+def register_slides(
+    folder: Path | None = None, named: Iterable[tuple[str, Path]] = ()
+) -> dict[str, Path]:
+    """List slides.
+
+    Args:
+        folder: Every slide right in it, and every folder in it with DICOM files, has its own name
+            for an id.
+        named: Ids and slides.
+
+    Returns:
+        Slides by id. None has been opened.
+
+    Raises:
+        InputError: Lists what does not exist, ids that occur twice or cannot be part of an
+            address; or the folder holds no slide.
+    """
+    problems: list[Problem] = []
+    found = [] if folder is None else _slides_in(folder, problems)
+    slides: dict[str, Path] = {}
+    for slide_id, path in [*found, *named]:
+        if not path.exists():
+            problems.append(Problem("expected a slide but there is no such file.", str(path)))
+        if not _is_id(slide_id):
+            what = (
+                f"expected an id of 1 to {_LONGEST_ID} printable characters without slashes but "
+                f"got {slide_id!r}."
+            )
+            problems.append(Problem(what, str(path)))
+        if slide_id in slides:
+            what = f"has the id {slide_id!r}, like {slides[slide_id]}."
+            problems.append(Problem(what, str(path)))
+        slides.setdefault(slide_id, path.absolute())
+    if problems:
+        raise InputError(problems)
+    return slides
+
+
+def _slides_in(folder: Path, problems: list[Problem]) -> list[tuple[str, Path]]:
+    if not folder.is_dir():
+        problems.append(Problem("expected a folder of slides but there is none.", str(folder)))
+        return []
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    slides = [entry for entry in entries if _is_slide(entry)]
+    if len(slides) < len(entries):
+        log.warning("%s: %d entries are no slides", folder, len(entries) - len(slides))
+    if not slides:
+        problems.append(Problem("expected slides in this folder but found none.", str(folder)))
+    return [(slide.name, slide) for slide in slides]
+
+
+def _is_slide(entry: Path) -> bool:
+    if entry.is_dir():
+        return any(file.suffix.lower() == ".dcm" for file in entry.iterdir())
+    return entry.suffix.lower() in _SUFFIXES
+
+
+def _is_id(text: str) -> bool:
+    allowed = text.isprintable() and not set(text) & set("/\\")
+    return allowed and 0 < len(text) <= _LONGEST_ID and text not in (".", "..")

@@ -1,0 +1,195 @@
+"""What goes in and comes out, typed: the models behind the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from atypia.labels import SUBTYPES
+
+Mpp = Annotated[float, Field(ge=0.01, le=10, description="µm per pixel", examples=[0.25])]
+Subtype = Annotated[str, Field(json_schema_extra={"enum": list(SUBTYPES)})]
+Probability = Annotated[float, Field(ge=0, le=1)]
+SkipBad = Annotated[
+    bool,
+    Field(description="Answer the good ones and list what is wrong with the others."),
+]
+
+# A flat image of 64 × 64 px.
+_CELL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAAUElEQVR42u3PQQkAAAgEsOsfwDi+jWUE38Jg"
+    "BZapfi0CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICApcFiFjB8N33Cv4A"
+    "AAAASUVORK5CYII="
+)
+
+
+class _Strict(BaseModel):
+    """Unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Patch(_Strict):
+    """One image, or a stack with one patch per page, centred on one mitotic figure."""
+
+    image: Annotated[
+        str,
+        Field(
+            description="A PNG, JPEG, TIFF, BMP or WebP file, 8-bit RGB, in base64.",
+            json_schema_extra={"contentEncoding": "base64"},
+        ),
+    ]
+    patch_id: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=1000,
+            description="Comes back with the answer; its number, from 0, where there is none.",
+        ),
+    ] = None
+    mpp: Annotated[Mpp | None, Field(description="µm per pixel of this image.")] = None
+
+
+class PatchesRequest(_Strict):
+    """Patches to classify."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"mpp": 0.25, "patches": [{"patch_id": "cell", "image": _CELL}]}
+        }
+    )
+
+    patches: Annotated[list[Patch], Field(min_length=1)]
+    mpp: Annotated[
+        Mpp | None,
+        Field(description="Of all images that do not say it themselves; TIFF files may."),
+    ] = None
+    skip_bad: SkipBad = False
+
+
+class Centre(_Strict):
+    """A mitotic figure found on a slide."""
+
+    id: Annotated[str, Field(max_length=1000)] = ""
+    x: Annotated[float, Field(allow_inf_nan=False)]
+    y: Annotated[float, Field(allow_inf_nan=False)]
+
+
+class CandidatesRequest(_Strict):
+    """Candidates of a slide to classify."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"units": "px", "candidates": [{"id": "a", "x": 1200.5, "y": 830}]}
+        }
+    )
+
+    candidates: Annotated[list[Centre], Field(min_length=1)]
+    units: Annotated[
+        Literal["px", "um"],
+        Field(description="Pixels of the full resolution, or µm from the slide's corner."),
+    ]
+    mpp: Annotated[
+        Mpp | None, Field(description="Of the slide, where it does not say it or says it wrongly.")
+    ] = None
+    skip_bad: SkipBad = False
+
+
+class Prediction(BaseModel):
+    """The answer on one figure, as ``atypia predict --out FILE.json`` writes it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    patch_id: str
+    patient_id: str
+    domain: str
+    fold: str
+    probabilities: Annotated[
+        dict[str, Probability], Field(description="Of each subtype; they sum to 1.")
+    ]
+    p_atypical: Probability
+    predicted_subtype: Subtype
+    predicted_atypical: bool
+    conformal_set: Annotated[
+        list[Subtype],
+        Field(description="Subtypes that the figure may have; absent where the model has no sets."),
+    ] = []
+
+
+class Figure(Prediction):
+    """The answer on one candidate, as ``atypia slide --out FILE.json`` writes it."""
+
+    slide: str
+    x_px: float
+    y_px: float
+    x_um: float
+    y_um: float
+
+
+class Answered(BaseModel):
+    """What every answer holds."""
+
+    model: Annotated[str, Field(examples=["released"])]
+    quality: Annotated[str, Field(examples=["best"])]
+    problems: Annotated[
+        list[str], Field(description="What was left out, and why: one sentence each.")
+    ]
+
+
+class PatchAnswers(Answered):
+    """The answers on patches, in the order of the images and their pages."""
+
+    warnings: list[str]
+    predictions: list[Prediction]
+
+
+class SlideAnswers(Answered):
+    """The answers on the candidates of a slide."""
+
+    slide: str
+    width_px: int
+    height_px: int
+    mpp: float
+    figures: list[Figure]
+
+
+class Slides(BaseModel):
+    """The slides that the server was started with."""
+
+    slides: list[str]
+
+
+class Refused(BaseModel):
+    """Why there is no answer."""
+
+    problems: Annotated[
+        list[str],
+        Field(description="One sentence for each thing that is wrong."),
+    ]
+
+
+class Health(BaseModel):
+    """That the server is up, and how busy it is."""
+
+    status: Literal["ok"] = "ok"
+    requests: Annotated[int, Field(description="Under way.")]
+    waiting_patches: Annotated[int, Field(description="Accepted and not answered yet.")]
+
+
+class About(BaseModel):
+    """What answers: the package and the model."""
+
+    atypia: Annotated[str, Field(description="Version of the package.", examples=["0.1.0"])]
+    model: Annotated[str, Field(examples=["released"])]
+    quality: Annotated[str, Field(examples=["best"])]
+    backend: Annotated[str, Field(examples=["torch"])]
+    created_with: str
+    files: Annotated[dict[str, str], Field(description="SHA-256 of each file of the model.")]
+    classes: list[str]
+    thresholds: Annotated[dict[str, float], Field(examples=[{"atypical": 0.5}])]
+    conformal: Annotated[
+        dict[str, Any] | None, Field(description="How sets are made; null where there are none.")
+    ]
+    field_of_view_um: float
+    intended_use: str
