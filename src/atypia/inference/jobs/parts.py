@@ -1,0 +1,178 @@
+"""Answers on disk: one Parquet file per item, there whole or not at all.
+
+The rows are those of ``predictions.csv``. What failed is in the file's metadata, so that an item is
+one file and one rename. The only module that imports pyarrow.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from atypia.errors import AtypiaError, MissingExtraError
+from atypia.inference.jobs.work import Failure, Part
+from atypia.labels import PROBABILITY_COLUMNS
+from atypia.runs import atomic_write
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+EXTRA: Final = "cluster"
+SUFFIX: Final = ".parquet"
+_KEY: Final = b"atypia"
+_FLOAT32: Final = {*PROBABILITY_COLUMNS, "p_atypical"}
+_FLOAT64: Final = {"x_px", "y_px", "x_um", "y_um"}
+_BOOL: Final = {"predicted_atypical"}
+
+
+@dataclass(frozen=True)
+class PartSummary:
+    """What a file tells without its rows."""
+
+    rows: int
+    columns: tuple[str, ...]
+    answered: int
+    atypical: int
+    """Rows that are called atypical."""
+    failures: tuple[Failure, ...]
+
+
+def check_pyarrow() -> None:
+    """Check that pyarrow is there, before any work is done.
+
+    Raises:
+        MissingExtraError: It is not.
+    """
+    _pyarrow()
+
+
+def encode_part(part: Part) -> bytes:
+    """Make a Parquet file.
+
+    Columns have the same type in every file, whatever pandas takes them for: strings but for the
+    known numbers.
+    """
+    arrow, parquet = _pyarrow()
+    schema = arrow.schema([(name, _type(name, arrow)) for name in part.table.columns])
+    called = part.table.get("predicted_atypical")
+    about = {
+        "answered": part.answered,
+        "atypical": 0 if called is None else int(called.sum()),
+        "failures": [asdict(failure) for failure in part.failures],
+    }
+    content = json.dumps(about, ensure_ascii=False).encode()
+    columns = []
+    for field in schema:
+        cells = part.table[field.name]
+        if field.type == arrow.string():
+            cells = cells.astype(object).map(str, na_action="ignore")
+        columns.append(arrow.array(cells.to_numpy(), field.type, from_pandas=True))
+    table = arrow.Table.from_arrays(columns, schema=schema.with_metadata({_KEY: content}))
+    buffer = io.BytesIO()
+    parquet.write_table(table, buffer, row_group_size=part.group_size, compression="zstd")
+    return buffer.getvalue()
+
+
+def write_part(path: Path, content: bytes) -> None:
+    """Write a file atomically: under another name, flushed to the disk, renamed.
+
+    Raises:
+        AtypiaError: It cannot be written.
+    """
+    with atomic_write(path, "wb") as stream:
+        stream.write(content)
+
+
+def part_path(folder: Path, key: str) -> Path:
+    """File of an item."""
+    return folder / f"{key}{SUFFIX}"
+
+
+def keys_in(folder: Path) -> set[str]:
+    """Keys of the items that are done."""
+    if not folder.is_dir():
+        return set()
+    names = (path.name for path in folder.iterdir())
+    return {n.removesuffix(SUFFIX) for n in names if n.endswith(SUFFIX) and n[0] != "."}
+
+
+def read_summary(path: Path) -> PartSummary:
+    """Read what a file tells without its rows.
+
+    Raises:
+        AtypiaError: The file is missing or damaged.
+    """
+    file = _open(path)
+    about = json.loads(file.schema_arrow.metadata[_KEY])
+    return PartSummary(
+        rows=file.metadata.num_rows,
+        columns=tuple(file.schema_arrow.names),
+        answered=about["answered"],
+        atypical=about["atypical"],
+        failures=tuple(Failure(**failure) for failure in about["failures"]),
+    )
+
+
+def read_rows(
+    path: Path, group: int | None = None, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Read the rows of a file.
+
+    Args:
+        path: Of the file.
+        group: One group of rows; None is all.
+        columns: Some of them; None is all.
+
+    Raises:
+        AtypiaError: The file is missing or damaged.
+    """
+    file = _open(path)
+    wanted = None if columns is None else list(columns)
+    try:
+        table = (
+            file.read(columns=wanted)
+            if group is None
+            else file.read_row_group(group, columns=wanted)
+        )
+    except (OSError, ValueError) as error:  # pyarrow's own are both
+        raise _damaged(path, error) from None
+    return table.to_pandas()  # type: ignore[no-any-return]
+
+
+def _open(path: Path) -> Any:
+    arrow, parquet = _pyarrow()
+    try:
+        return parquet.ParquetFile(path)
+    except FileNotFoundError:
+        raise AtypiaError(f"{path} is missing. The same command makes it again.") from None
+    except (OSError, arrow.ArrowException) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> AtypiaError:
+    return AtypiaError(
+        f"{path}: expected a Parquet file but it cannot be read ({error}). Delete it; the same "
+        "command makes it again."
+    )
+
+
+def _type(column: str, arrow: Any) -> Any:
+    if column in _FLOAT32:
+        return arrow.float32()
+    if column in _FLOAT64:
+        return arrow.float64()
+    return arrow.bool_() if column in _BOOL else arrow.string()
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError:
+        raise MissingExtraError("pyarrow", EXTRA, "Writing Parquet files") from None
+    return pyarrow, pyarrow.parquet

@@ -1,0 +1,365 @@
+"""``atypia slides`` in one process: the answers, what fails, going on, and what becomes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+from slide_files import noise, spoil_tile, write_pyramid
+from slide_jobs import MPP, SIZE, answers, write_slide_table
+from untrained import untrained_ensemble
+
+from atypia import cli, pipeline
+from atypia.errors import AtypiaError, InputError
+from atypia.inference.jobs.slide_work import ClassifyCandidates, ListCandidates
+from atypia.labels import PROBABILITY_COLUMNS
+from atypia.pipeline.job import EngineChoice
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+P = list(PROBABILITY_COLUMNS)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    untrained_ensemble().save(folder)
+    return folder
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """Names of the slides that were listed, and of those of which a range was classified."""
+    told: dict[str, list[str]] = {"listed": [], "classified": []}
+    for kind, name, row in (
+        (ListCandidates, "listed", lambda item: item.row),
+        (ClassifyCandidates, "classified", lambda item: item.listing.row),
+    ):
+        call = kind.__call__
+
+        def noted(self, item, call=call, name=name, row=row):  # type: ignore[no-untyped-def]
+            told[name].append(row(item).slide_id)
+            return call(self, item)
+
+        monkeypatch.setattr(kind, "__call__", noted)
+    return told
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """The exit code of a verb."""
+    monkeypatch.setattr("sys.argv", ["atypia", *map(str, arguments)])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def test_the_answers_are_those_of_each_slide_by_itself(tmp_path, model):
+    table = write_slide_table(tmp_path, [5, 12], patient_id=["p1", "p2"])
+    out = tmp_path / "out"
+    result = pipeline.slides(table, out, model, item_size=5, csv=tmp_path / "all.csv")
+    assert (result.inputs, result.answered, result.rows, len(result.failures)) == (17, 17, 17, 0)
+    assert len(list((out / "parts").iterdir())) == 1 + 3
+    found = answers(out).set_index("patch_id")
+    for number in range(2):
+        single = tmp_path / f"single{number}.csv"
+        slide = tmp_path / f"s{number}.tif"
+        pipeline.slide(slide, tmp_path / f"s{number}.csv", [single], model)
+        expected = pd.read_csv(single, index_col="patch_id")
+        ours = found.loc[[f"s{number}.tif/{name}" for name in expected.index]]
+        for columns in (P, ["x_px", "y_px", "x_um", "y_um"]):
+            pd.testing.assert_frame_equal(
+                ours[columns].reset_index(drop=True),
+                expected[columns].reset_index(drop=True),
+                check_dtype=False,
+                atol=1e-6,
+            )
+        assert set(ours["slide"]) == {slide.name}
+        assert set(ours["patient_id"]) == {f"p{number + 1}"}
+    assert (out / "slides.csv").read_text().splitlines() == [
+        "slide,patient_id,candidates,answered,failed",
+        "s0.tif,p1,5,5,0",
+        "s1.tif,p2,12,12,0",
+    ]
+    assert (out / "failed.csv").read_text() == "slide,patch_id,reason\n"
+    record = json.loads((out / "job.json").read_text())
+    assert record["status"] == "done"
+    assert record["counts"]["answered"] == 17
+    # As one CSV: every figure, in the order of the table.
+    everything = pd.read_csv(tmp_path / "all.csv")
+    assert [name.split("/")[0] for name in everything["patch_id"]] == ["s0.tif"] * 5 + [
+        "s1.tif"
+    ] * 12
+    pd.testing.assert_frame_equal(
+        everything.set_index("patch_id")[P], found.loc[everything["patch_id"], P], atol=1e-7,
+        check_dtype=False, check_index_type=False,
+    )  # fmt: skip
+
+
+def test_a_stopped_job_goes_on_with_what_is_missing(tmp_path, model, done):
+    table = write_slide_table(tmp_path, [20, 20])
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+
+    class Stop(BaseException):
+        pass
+
+    finished: list[int] = []
+
+    def stop(n: int) -> None:
+        finished.append(n)
+        if sum(finished) >= 15:
+            raise Stop
+
+    with pytest.raises(Stop):
+        pipeline.slides(table, stopped, model, item_size=5, on_done=stop)
+    assert len(list((stopped / "parts").glob("*.parquet"))) == 3
+    assert json.loads((stopped / "job.json").read_text())["status"] == "running"
+    done["listed"].clear()
+    done["classified"].clear()
+    again: list[int] = []
+    result = pipeline.slides(table, stopped, model, item_size=5, on_done=again.append)
+    assert again[0] == 15
+    assert sum(again) == result.answered == 40
+    assert done == {"listed": [], "classified": ["s0.tif"] + 4 * ["s1.tif"]}
+    pipeline.slides(table, whole, model, item_size=5)
+    pd.testing.assert_frame_equal(answers(stopped), answers(whole))
+    assert {p.name for p in (stopped / "parts").iterdir()} == {
+        p.name for p in (whole / "parts").iterdir()
+    }
+    # A finished job has nothing to do.
+    done["classified"].clear()
+    assert pipeline.slides(table, stopped, model, item_size=5).answered == 40
+    assert done["classified"] == []
+
+
+def test_a_job_is_not_continued_with_something_else(tmp_path, model):
+    table = write_slide_table(tmp_path, [3])
+    out = tmp_path / "out"
+    pipeline.slides(table, out, model)
+    other = tmp_path / "other"
+    untrained_ensemble().save(other)
+    header = (other / "model.json").read_text()
+    (other / "model.json").write_text(header.replace('"atypical": 0.5', '"atypical": 0.25'))
+    table.write_text(table.read_text() + "s0.tif,none\n".replace("s0.tif,", "x.tif,"))
+    with pytest.raises(InputError) as error:
+        pipeline.slides(table, out, other, item_size=7, skip_bad=True)
+    assert [p.column for p in error.value.problems] == ["table", "model", "skip_bad", "item_size"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match="already exists and is no job"):
+        pipeline.slides(table, tmp_path / "mine", model)
+
+
+def test_what_is_broken_is_listed_and_the_rest_is_done(tmp_path, monkeypatch, model, capsys, done):
+    table = write_slide_table(tmp_path, [4, 4, 4, 4, 4])
+    (tmp_path / "s0.tif").write_bytes(b"no slide")
+    (tmp_path / "s1.csv").unlink()
+    with (tmp_path / "s2.csv").open("a") as stream:
+        stream.write("far,5000,20\n")
+    spoil_tile(tmp_path / "s3.tif", 8)  # columns 64..128, rows 64..128
+    (tmp_path / "s3.csv").write_text("id,x_px,y_px\nbad,96,96\ngood,250,200\n")
+    out = tmp_path / "out"
+    arguments = ("slides", table, "--out", out, "--model", model, "--item-size", 3)
+    assert run(monkeypatch, *arguments) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "3 slides and 1 of 6 candidates failed and are listed in" in told
+    assert "failed.csv; the others are done" in told
+    failed = pd.read_csv(out / "failed.csv", keep_default_na=False)
+    assert list(failed["slide"]) == ["s0.tif", "s1.tif", "s2.tif", "s3.tif"]
+    assert list(failed["patch_id"]) == ["", "", "", "s3.tif/bad"]
+    for reason, words in zip(
+        failed["reason"],
+        ("cannot be read", "there is none", "inside the slide", "at x = 96, y = 96 px"),
+        strict=True,
+    ):
+        assert words in reason
+    assert list(answers(out)["patch_id"]) == ["s3.tif/good", *(f"s4.tif/c{i}" for i in range(4))]
+    counted = pd.read_csv(out / "slides.csv", dtype=str, keep_default_na=False)
+    assert counted[["candidates", "answered", "failed"]].to_numpy().tolist() == [
+        *3 * [["", "0", ""]],
+        ["2", "1", "1"],
+        ["4", "4", "0"],
+    ]
+    # Mended, it is done by the same command, and nothing else is.
+    write_pyramid(tmp_path / "s0.tif", noise(*SIZE), MPP)
+    done["classified"].clear()
+    assert run(monkeypatch, *arguments) == 1
+    assert done["classified"] == ["s0.tif", "s0.tif"]
+    assert list(pd.read_csv(out / "failed.csv")["slide"]) == ["s1.tif", "s2.tif", "s3.tif"]
+
+
+def test_bad_candidates_are_left_out_where_that_is_asked_for(tmp_path, monkeypatch, model):
+    table = write_slide_table(tmp_path, [4])
+    with (tmp_path / "s0.csv").open("a") as stream:
+        stream.write("far,5000,20\n")
+    out = tmp_path / "out"
+    assert run(monkeypatch, "slides", table, "--out", out, "--model", model, "--skip-bad") == 0
+    assert len(answers(out)) == 4
+    skipped = pd.read_csv(out / "skipped.csv")
+    assert list(skipped["slide"]) == ["s0.tif"]
+    assert "x = 5000" in skipped["reason"][0]
+
+
+def test_advice_names_the_columns_of_the_table(tmp_path, model):
+    table = write_slide_table(tmp_path, [2, 2], mpp=["", "0.5"])
+    for number in range(2):
+        write_pyramid(tmp_path / f"s{number}.tif", noise(*SIZE), 100.0)  # µm per pixel: a default
+    (tmp_path / "s1.csv").write_text("x,y\n20,20\n")
+    out = tmp_path / "out"
+    pipeline.slides(table, out, model)
+    reasons = list(pd.read_csv(out / "failed.csv")["reason"])
+    assert "Give the table's column mpp" in reasons[0]
+    assert "give the table's column units px" in reasons[1]
+
+
+def test_an_item_of_which_nothing_can_be_read_is_listed_candidate_by_candidate(tmp_path, model):
+    table = write_slide_table(tmp_path, [0, 3])
+    spoil_tile(tmp_path / "s0.tif", 8)
+    (tmp_path / "s0.csv").write_text("id,x_px,y_px\na,96,96\nb,97,90\nc,250,200\n")
+    out = tmp_path / "out"
+    result = pipeline.slides(table, out, model, item_size=2)
+    assert [f.patch_id for f in result.failures] == ["s0.tif/a", "s0.tif/b"]
+    assert "not one candidate could be read" in result.failures[0].reason
+    assert result.inputs == 6
+    assert result.answered == 4
+
+
+def test_slides_on_which_nothing_was_found_count_in_the_biomarker(tmp_path, monkeypatch, model):
+    table = write_slide_table(tmp_path, [6, 0], patient_id=["p1", "p2"])
+    table.write_text(table.read_text().replace("s1.csv", "none"))
+    out, per_slide = tmp_path / "out", tmp_path / "per-slide"
+    arguments = ("slides", table, "--out", out, "--model", model)
+    assert run(monkeypatch, *arguments, "--csv", per_slide) == 0
+    assert sorted(p.name for p in per_slide.iterdir()) == ["s0.tif.csv", "s1.tif.csv"]
+    tables = sorted(per_slide.iterdir())
+    assert (
+        run(
+            monkeypatch, "biomarker", *tables, "--out", tmp_path / "bm", "--area-mm2", 2,
+            "--patients", out / "slides.csv",
+        ) == 0
+    )  # fmt: skip
+    cohort = pd.read_csv(tmp_path / "bm" / "cohort.csv")
+    assert list(cohort["patient_id"]) == ["p1", "p2"]
+    assert cohort["all_figures_n"].tolist() == [6, 0]
+
+
+def test_problems_are_told_together_before_anything_is_written(
+    tmp_path, monkeypatch, capsys, model
+):
+    table = write_slide_table(tmp_path, [1, 1], mpp=["x", "99"])
+    out = tmp_path / "out"
+    arguments = ("slides", table, "--out", out, "--workers", 2, "--csv", tmp_path / "a.xlsx")
+    assert run(monkeypatch, *arguments, "--model", tmp_path / "none") == 2
+    told = capsys.readouterr().err
+    for words in (
+        "row 2, column 'mpp'",
+        "row 3, column 'mpp'",
+        "--workers",
+        "--csv",
+        "not a model",
+    ):
+        assert words in told
+    assert not out.exists()
+    table.write_text("slide,candidates\ns0.tif,s0.csv\n")
+    assert run(monkeypatch, *arguments[:4], "--model", model, "--quality", "superb") == 2
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("package", "engine"), [("ray", "ray"), ("pyarrow", "local")])
+def test_a_missing_package_is_told_with_its_extra(
+    tmp_path, monkeypatch, capsys, model, package, engine
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    table = write_slide_table(tmp_path, [1])
+    out = tmp_path / "out"
+    code = run(monkeypatch, "slides", table, "--out", out, "--model", model, "--engine", engine)
+    assert code == 2
+    assert "pip install 'atypia[cluster]'" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_files_that_do_not_add_up_are_an_error(tmp_path, model):
+    table = write_slide_table(tmp_path, [4, 2])
+    out = tmp_path / "out"
+    pipeline.slides(table, out, model, item_size=3)
+    parts = sorted((out / "parts").iterdir(), key=lambda path: len(pd.read_parquet(path)))
+    one, two, three = parts  # rows
+    whole = three.read_bytes()
+    three.write_bytes(two.read_bytes())
+    stray = out / "parts" / "0.parquet"
+    stray.write_bytes(whole)
+    one.write_bytes(whole[:-20])
+    with pytest.raises(AtypiaError, match="the count is wrong") as error:
+        pipeline.slides(table, out, model, item_size=3)
+    told = str(error.value)
+    assert f"{three}: expected 3 answers and failures but got 2 rows" in told
+    assert f"{stray} is of no item" in told
+    assert f"{one}: expected a Parquet file but it cannot be read" in told
+    for path in (one, three, stray):
+        path.unlink()
+    assert pipeline.slides(table, out, model, item_size=3).answered == 6
+
+
+def test_images_are_a_job_as_well(tmp_path, monkeypatch, model, capsys):
+    from PIL import Image
+
+    folder = tmp_path / "patches"
+    folder.mkdir()
+    for i in range(7):
+        Image.fromarray(noise(96, 96, seed=i)).save(folder / f"c{i}.png")
+    pages = [Image.fromarray(noise(96, 96, seed=10 + i)) for i in range(2)]
+    pages[0].save(folder / "stack.tif", save_all=True, append_images=pages[1:])
+    expected, _ = pipeline.predict([folder], None, model, mpp=0.25)
+    arguments = ("predict", folder, "--mpp", 0.25, "--model", model, "--engine", "local")
+    out, csv = tmp_path / "job", tmp_path / "job.csv"
+    more = ("--item-size", 3, "--csv", csv)
+    assert run(monkeypatch, *arguments, "--out", out, *more) == 0
+    assert "9 figures" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(
+        pd.read_csv(csv)[["patch_id", *P]], expected[["patch_id", *P]], atol=1e-6,
+        check_dtype=False,
+    )  # fmt: skip
+    # A broken image costs itself, even where it is all there is of an item.
+    for name in ("d0", "d1", "d2", "stack2"):
+        (folder / f"{name}.png").write_bytes(b"none")
+    again = tmp_path / "again"
+    assert run(monkeypatch, *arguments, "--out", again, *more) == 1
+    assert "4 of 12 images failed" in capsys.readouterr().err
+    failed = pd.read_csv(again / "failed.csv")
+    assert list(failed["patch_id"]) == ["d0", "d1", "d2", "stack2"]
+    assert len(pd.read_csv(csv)) == 9
+    # More images are another job; a job needs a folder.
+    Image.fromarray(noise(96, 96)).save(folder / "e.png")
+    assert run(monkeypatch, *arguments, "--out", again, *more) == 2
+    assert run(monkeypatch, *arguments, "--out", tmp_path / "x.csv") == 2
+
+
+@pytest.mark.slow
+def test_a_job_that_was_killed_goes_on(tmp_path, model):
+    table = write_slide_table(tmp_path, [200, 200])
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    command = [sys.executable, "-m", "atypia", "slides", table, "--out", out, "--model", model]
+    command = [*map(str, command), "--item-size", "8"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    parts = out / "parts"
+    while len(list(parts.glob("*.parquet"))) < 5:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    before = {path.name: path.stat().st_mtime_ns for path in parts.glob("*.parquet")}
+    assert len(before) < 50
+    subprocess.run(command, check=True)
+    assert {name: (parts / name).stat().st_mtime_ns for name in before} == before
+    assert not list(parts.glob(".*"))
+    pipeline.slides(table, whole, model, item_size=8, engine=EngineChoice(threads=1))
+    pd.testing.assert_frame_equal(answers(out), answers(whole), atol=1e-6)
