@@ -1,11 +1,19 @@
 """What each ingredient of a recipe is worth, inside the training part of a split.
 
 One member per variant learns from the training patients outside one inner fold and answers for that
-fold; no test part is touched. Variants are compared with the one they change, patient by patient. A
-stopped run goes on where it was; a finished variant is not trained again.
+fold; no test part is touched. Each variant changes one thing of the recipe ``released`` and is
+compared with it, patient by patient. A stopped run goes on where it was; a finished one is not
+trained again.
 
-    python benchmarks/ablation.py cohort --out runs/ablation --variant quick_16_epochs
-    python benchmarks/ablation.py cohort --out runs/ablation --table
+    python benchmarks/ablation.py cohorts/ami-br --out runs/ablation --variant released
+    python benchmarks/ablation.py cohorts/ami-br --out runs/ablation --variant mixup
+    python benchmarks/ablation.py cohorts/ami-br --out runs/ablation --table
+
+``seed1`` and ``seed2`` are the recipe with other random numbers: how far a figure moves by chance.
+``mean`` and ``soup`` are not trained; they join the members of ``released``, ``seed1`` and
+``seed2``, which have learned from the same patients: the mean of their probabilities, and one
+network with the mean of their weights (Wortsman et al., ICML 2022). ``vit`` needs the package's
+extra weights-vit.
 
 One process uses one thread by default: two of them beside each other are faster than one with two.
 """
@@ -14,17 +22,21 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from atypia.config import load_config
 from atypia.data.cohort import Cohort
-from atypia.data.loader import open_store
+from atypia.data.loader import open_store, plan_epoch
 from atypia.data.splits import make_splits
+from atypia.data.transforms import Augmenter, colour_styles
 from atypia.ensemble import Decision, load_network, predict_network
+from atypia.errors import InputError, Problem
 from atypia.evaluation.compare import compare
 from atypia.evaluation.predictions import read_predictions, write_predictions
 from atypia.inference.predict import prediction_table
@@ -35,34 +47,71 @@ from atypia.pipeline.run import CHOSEN, with_chosen_label
 from atypia.runs import write_json, write_text
 from atypia.training.crossval import member_tasks
 from atypia.training.distributed import World
-from atypia.training.fit import Place, fit
+from atypia.training.fit import fit
+from atypia.training.task import MemberTask, Place
+from atypia.training.views import Views
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-BASE = ["optim.epochs=16"]
-SMALL = [*BASE, "input.size_px=80"]
-GROWING = [*BASE, "optim.progressive=[[0,64],[0.5,80],[0.75,96]]"]
-ALONE = ["target.second_rater=null", "target.second_rater_mass=0"]
-COLOUR = ["augment.stain=0.05", "augment.style=0.3", "augment.blur_um=0.25", "augment.scale=0.2"]
+    from atypia.config import InputSpec, TrainConfig
+    from atypia.data.loader import PatchStore
+    from atypia.models.network import Network
 
-# Name: the variant it changes, what that means, settings on top of the preset `quick`.
-VARIANTS: dict[str, tuple[str, str, list[str]]] = {
-    "base": ("", "quick, 16 epochs", BASE),
-    "field24": ("base", "field of 24 µm instead of 18 µm", [*BASE, "input.field_of_view_um=24"]),
-    "small": ("base", "80 px instead of 96 px", SMALL),
-    "expert1": ("small", "labels of expert 1 alone", [*SMALL, *ALONE]),
-    "growing": ("base", "64, 80, then 96 px", GROWING),
-    "colour": ("base", "64 to 96 px; dyes, styles, blur, more scale", [*GROWING, *COLOUR]),
-    "votes": ("base", "64 to 96 px; term for the atypical votes", [*GROWING, "loss.atypical=0.5"]),
-    "mixup": ("base", "64 to 96 px; MixUp 0.2", [*GROWING, "augment.mixup=0.2"]),
-    "per_rater": ("base", "64 to 96 px; a head per rater", [*GROWING, "target.per_rater=true"]),
+PRESET = "released"
+MEMBERS = ["ensemble.members=3"]
+PLAIN_COLOUR = ["augment.stain=0", "augment.style=0", "augment.blur_um=0"]
+ALONE = ["target.second_rater=null", "target.second_rater_mass=0"]
+
+# Name: what it changes in the recipe, and how.
+VARIANTS: dict[str, tuple[str, list[str]]] = {
+    "released": ("the recipe", []),
+    "expert1": ("labels of expert 1 alone", ALONE),
+    "per_rater": ("a head per rater instead of a shared target", ["target.per_rater=true"]),
+    "no_votes": ("without the term for the atypical votes", ["loss.atypical=0"]),
+    "plain_colour": ("without dyes, styles and blur", PLAIN_COLOUR),
+    "mixup": ("with MixUp 0.2", ["augment.mixup=0.2"]),
+    "cutmix": ("with CutMix 1", ["augment.cutmix=1"]),
     "focal": (
-        "small",
         "focal loss, balanced class weights",
-        [*SMALL, "loss.kind=focal", "loss.class_weights=balanced"],
+        ["loss.kind=focal", "loss.class_weights=balanced"],
     ),
+    "sampling": ("every subtype drawn equally often", ["optim.sampling=1"]),
+    "no_ema": ("last weights instead of their moving average", ["optim.ema=0"]),
+    "swa": (
+        "equal average of the last 4 epochs instead of a moving one",
+        ["optim.ema=0", "optim.average=0.25"],
+    ),
+    "self_supervised": (
+        "10 epochs without labels first",
+        ["optim.self_supervised_epochs=10"],
+    ),
+    "field24": ("field of 24 µm", ["input.field_of_view_um=24"]),
+    "px96": ("96 px", ["input.size_px=96"]),
+    "whole": ("the whole network, stages of 1/32 included", ["model.reduction=null"]),
+    "lite1": ("EfficientNet-Lite1", ["model.backbone=tf_efficientnet_lite1"]),
+    "lite2": ("EfficientNet-Lite2", ["model.backbone=tf_efficientnet_lite2"]),
+    "vit": (
+        "ViT-S/14, 84 px, a tenth of the learning rate",
+        [
+            *("model.backbone=vit_small_patch14_dinov2", "model.reduction=null"),
+            *("input.size_px=84", "optim.learning_rate=1e-4"),
+        ],
+    ),
+    "convnext": (
+        "ConvNeXt-Atto from random weights",
+        ["model.backbone=convnext_atto", "model.pretrained=false", "model.reduction=null"],
+    ),
+    "seed1": ("the recipe, other random numbers", []),
+    "seed2": ("the recipe, other random numbers again", []),
+    "mean": ("mean probability of three seeds", []),
+    "soup": ("mean weights of three seeds, against their mean probability", []),
 }
+SEEDS = {"seed1": 1, "seed2": 2}
+JOINED = ("mean", "soup")
+PARTS = ("released", "seed1", "seed2")
+REFERENCE = {"soup": "mean"}
+"""What a variant is compared with, where it is not the recipe."""
 MEASURES = ("mean_auc", "balanced_accuracy", "macro_f1", "kappa", "log_loss", "binary.auc")
 
 
@@ -91,9 +140,9 @@ def main() -> None:
 
 
 def train_variant(options: argparse.Namespace) -> None:
-    """Train one member; leaves its answers for the fold it has not seen."""
+    """Train one member, or join three; leaves the answers for the fold that was not seen."""
     cohort = Cohort.open(options.cohort)
-    config = load_config("quick", VARIANTS[options.variant][2])
+    config = load_config(PRESET, [*MEMBERS, *VARIANTS[options.variant][1]])
     folder = options.out / options.variant
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.yaml", config.to_yaml())
@@ -106,14 +155,27 @@ def train_variant(options: argparse.Namespace) -> None:
         inner_folds=config.ensemble.members,
     ).outer[0]
     task = member_tasks(cohort, outer, 0, config)[options.member]
+    # The folds are the recipe's own; only what happens in the training is drawn anew.
+    task = replace(task, seed=task.seed + SEEDS.get(options.variant, 0))
     _, spec, _ = make_network(config.model, config.input, initial_weights=False)
     store = open_store(cohort, spec, config.augment, folder / ".pixels.npy")
-    device = torch.device("cpu")
-    fit(task, config, store, Place(device, torch.float32, World()), folder)
-    network = load_network(config.model, spec, folder / "member.safetensors")
-    rows = task.valid_rows
-    answers = predict_network(
-        network, store.pixels, store.mpp, spec, device=device, tta=config.ensemble.tta, rows=rows
+    place = Place(torch.device("cpu"), torch.float32, World())
+    if options.variant in JOINED:
+        networks = load_parts(options.out, config, spec)
+        if options.variant == "soup":
+            networks = [soup(networks, task, config, spec, store, place)]
+    else:
+        fit(task, config, store, place, folder)
+        networks = [load_network(config.model, spec, folder / "member.safetensors")]
+    rows, tta = task.valid_rows, config.ensemble.tta
+    answers = np.mean(
+        [
+            predict_network(
+                network, store.pixels, store.mpp, spec, device=place.device, tta=tta, rows=rows
+            )
+            for network in networks
+        ],
+        axis=0,
     )
     counts = np.bincount(task.labels[task.train_rows], minlength=N_SUBTYPES)
     decision = Decision(prior=(counts / counts.sum()).tolist(), power=config.ensemble.prior_power)
@@ -121,31 +183,67 @@ def train_variant(options: argparse.Namespace) -> None:
     write_predictions(folder / "predictions.csv", frame)
 
 
+def load_parts(out: Path, config: TrainConfig, spec: InputSpec) -> list[Network]:
+    """Load the members that are joined."""
+    missing = [name for name in PARTS if not (out / name / "done.json").is_file()]
+    if missing:
+        raise InputError([Problem(f"expected --variant {name} to be done.") for name in missing])
+    return [load_network(config.model, spec, out / name / "member.safetensors") for name in PARTS]
+
+
+def soup(
+    parts: Sequence[Network],
+    task: MemberTask,
+    config: TrainConfig,
+    spec: InputSpec,
+    store: PatchStore,
+    place: Place,
+) -> Network:
+    """Average the weights of networks that started from the same backbone, all alike.
+
+    Their running means of batches are not those of the averaged weights; these are taken anew from
+    one pass over the augmented training images.
+    """
+    average = AveragedModel(parts[0])
+    for part in parts:
+        average.update_parameters(part)
+    styles = colour_styles(store.pixels[task.train_rows])
+    augmenter = Augmenter(config.augment, spec, task.seed, styles)
+    plan = plan_epoch(len(task.train_rows), config.optim.batch_size, None, task.seed, 0)
+    torch.manual_seed(task.seed)
+    update_bn(Views(store, task.train_rows, plan, augmenter, place), average)
+    return cast("Network", average.module).eval()
+
+
 def table(out: Path, variants: Sequence[str]) -> list[dict[str, Any]]:
-    """Measures of each variant, and its difference to the one it changes."""
-    rows = []
-    for name in variants:
-        reference, meaning, _ = VARIANTS[name]
-        other = reference if reference in variants else next(v for v in variants if v != name)
-        named = {n: read_predictions(out / n / "predictions.csv") for n in (other, name)}
-        result = compare(named)
-        difference = result["differences"][0]["measures"] if reference in variants else {}
-        rows.append(
-            {
-                "variant": name,
-                "changes": reference,
-                "meaning": meaning,
-                "n": result["n"],
-                "measures": {m: result["measures"][name][m] for m in MEASURES},
-                "differences": {m: difference[m] for m in MEASURES if m in difference},
-            }
-        )
+    """Measures of the recipe and of each variant, and its difference to what it is judged by."""
+    named = {n: read_predictions(out / n / "predictions.csv") for n in variants}
+    rows: list[dict[str, Any]] = []
+    for name in variants[1:]:
+        reference = REFERENCE.get(name, variants[0])
+        if reference not in named:
+            reference = variants[0]
+        result = compare({reference: named[reference], name: named[name]})
+        difference = result["differences"][0]["measures"]
+        if not rows:
+            rows.append(_row(variants[0], result, {}))
+        rows.append(_row(name, result, difference))
     return rows
+
+
+def _row(name: str, result: dict[str, Any], difference: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "variant": name,
+        "meaning": VARIANTS[name][0],
+        "n": result["n"],
+        "measures": {m: result["measures"][name][m] for m in MEASURES},
+        "differences": {m: difference[m] for m in MEASURES if m in difference},
+    }
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """Lay the table out; differences with their 95 % intervals stand in brackets."""
-    lines = [f"| variant | against | {' | '.join(MEASURES)} |", "|---" * (2 + len(MEASURES)) + "|"]
+    lines = [f"| variant | {' | '.join(MEASURES)} |", "|---" * (1 + len(MEASURES)) + "|"]
     for row in rows:
         cells = []
         for measure in MEASURES:
@@ -154,7 +252,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
                 d = row["differences"][measure]
                 cell += f" [{d['value']:+.3f}, {d['low']:+.3f} to {d['high']:+.3f}]"
             cells.append(cell)
-        lines.append(f"| {row['meaning']} | {row['changes'] or '–'} | {' | '.join(cells)} |")
+        lines.append(f"| {row['meaning']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

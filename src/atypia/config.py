@@ -73,6 +73,10 @@ class ModelConfig(_Frozen):
     """Before the classification layer."""
     drop_path: Fraction = 0.0
     """Stochastic depth (Huang et al. 2016), where the backbone has residual blocks."""
+    reduction: Literal[8, 16, 32] | None = None
+    """Stop where feature maps have 1/reduction of the input's side. A field of 64 px leaves the
+    last stages of a network for 224 px two pixels to look at: they cost more than they tell. None
+    keeps the whole backbone."""
 
 
 class TargetConfig(_Frozen):
@@ -145,6 +149,9 @@ class AugmentConfig(_Frozen):
     mixup: Annotated[float, Field(ge=0, le=2)] = 0.0
     """Parameter of the Beta distribution of MixUp (Zhang et al., ICLR 2018); partners are drawn
     within a batch. 0 is off."""
+    cutmix: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """Parameter of the Beta distribution of CutMix (Yun et al., ICCV 2019): share of the image that
+    a partner's rectangle takes. 0 is off. With `mixup`, each batch takes one of them by a coin."""
 
 
 class OptimConfig(_Frozen):
@@ -162,6 +169,14 @@ class OptimConfig(_Frozen):
     CPU, time. Exact for networks without batch normalisation."""
     batches_per_epoch: Count | None = None
     """None: as many as the training part fills."""
+    sampling: Fraction = 0.0
+    """Figures are drawn in proportion to 1 / frequency**sampling of their subtype: 0 shows each
+    one equally often, 1 each subtype. The probabilities are then those of a cohort with the
+    frequencies that were drawn."""
+    self_supervised_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs of a warm-up without labels before all else: the backbone learns to describe two views
+    of one crop alike (VICReg), from the member's training patients; see
+    :mod:`atypia.training.self_supervised`."""
     head_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs in which only the classification layer learns."""
     head_learning_rate: Positive = 1e-4
@@ -182,7 +197,33 @@ class OptimConfig(_Frozen):
     With ``best``, out-of-fold figures are optimistic: the fold that chose is the fold reported."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay per step of a moving average of the weights; 0 is off."""
+    average: Fraction = 0.0
+    """Share of the epochs, the last ones, whose weights are averaged, all alike (SWA: Izmailov et
+    al., UAI 2018). The learning rate stays where it is from there on. 0 is off."""
     gradient_clip: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_average_of_known_epochs(self) -> OptimConfig:
+        if not self.average:
+            return self
+        wrong = []
+        if self.ema:
+            wrong.append(f"ema=0 (two averages are one too many) but got {self.ema:g}")
+        if self.select == "best":
+            wrong.append("select=last, since the average is there at the end, but got best")
+        if self.early_stopping is not None:
+            wrong.append(
+                f"no early_stopping, since the last epochs must be known, but got "
+                f"{self.early_stopping}"
+            )
+        if self.schedule == "one_cycle" and self.average > 1 - self.warmup:
+            wrong.append(
+                f"average of at most {1 - self.warmup:g}, since the rate is still rising in the "
+                f"warmup, but got {self.average:g}"
+            )
+        if wrong:
+            raise ValueError(f"average: expected {'; '.join(wrong)}")
+        return self
 
 
 class EnsembleConfig(_Frozen):
@@ -201,6 +242,10 @@ class EnsembleConfig(_Frozen):
     calibration: Literal["none", "temperature"] = "none"
     """Temperature scaling (Guo et al. 2017) fitted on the out-of-fold predictions, where every
     domain counts alike."""
+    threshold_by: Literal["label", "label_and_majority"] = "label"
+    """By whose calls the binary threshold is fixed out of fold: by the chosen label, or by that and
+    the majority of the votes, both counted alike. What one expert calls atypical is not what the
+    next hospital's experts will."""
     threshold: Literal["figures", "domains"] = "figures"
     """What counts alike when the binary threshold is fixed out of fold: every figure, or every
     domain, so that the threshold is not that of the largest one."""
@@ -221,7 +266,8 @@ class RuntimeConfig(_Frozen):
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """``auto``: bf16 on hardware that multiplies bf16 natively, fp32 elsewhere."""
+    """Of a training step. ``auto``: bf16 on hardware that multiplies bf16 natively, fp32 elsewhere.
+    Answers are always computed in fp32."""
     channels_last: bool = True
     threads: Count | None = None
     """CPU threads of torch; None: all."""
@@ -254,10 +300,11 @@ class TrainConfig(_Frozen):
             or starts[-1] == 1  # the network would never learn from what it is to see
             or starts != sorted(set(starts))
             or steps[-1][1] != self.input.size_px
+            or max(size for _, size in steps) > self.input.size_px
         ):
             raise ValueError(
                 "optim.progressive: expected rising shares of the epochs from 0 on and below 1, "
-                f"the last with input.size_px = {self.input.size_px}, but got "
+                f"the last with the largest side, input.size_px = {self.input.size_px}, but got "
                 f"{[list(step) for step in steps]}"
             )
         return self

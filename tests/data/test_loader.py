@@ -94,6 +94,16 @@ def test_an_epoch_depends_on_seed_and_number_only() -> None:
     )
 
 
+def test_weights_decide_how_often_a_sample_is_seen() -> None:
+    weights = np.array([0.0, 1.0, 3.0, 4.0])
+    plans = [plan_epoch(4, 4, 50, 1, epoch, weights) for epoch in range(20)]
+    seen = np.bincount(np.concatenate([p.samples.ravel() for p in plans]), minlength=4) / 4000
+    np.testing.assert_allclose(seen, weights / 8, atol=0.03)
+    draws = np.concatenate([p.passes.ravel() for p in plans])
+    assert len(np.unique(draws)) == len(draws)  # no two are augmented alike
+    assert np.array_equal(plan_epoch(4, 4, 50, 1, 3, weights).samples, plans[3].samples)
+
+
 def test_prefetch_keeps_order_and_passes_errors_on() -> None:
     batches = np.arange(12).reshape(4, 3)
     shown = list(prefetch(lambda b: b.astype(np.uint8), batches))

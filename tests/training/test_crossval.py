@@ -48,6 +48,8 @@ def test_whoever_said_something_teaches_where_the_loss_can_hear_it(
     for task, learned, validated in zip(tasks, "BA", "AB", strict=True):
         start = 11 * "ABT".index(learned)
         np.testing.assert_array_equal(task.train_rows, start + np.array(taught))
+        mute = np.setdiff1d(np.arange(11), taught)  # a warm-up without labels sees them, too
+        np.testing.assert_array_equal(task.silent_rows, start + mute)
         # Scored is the chosen rater's label alone, whatever is learned.
         np.testing.assert_array_equal(task.valid_rows, 11 * "ABT".index(validated) + np.arange(8))
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 
-from atypia.config import load_config
+from atypia.config import OptimConfig, load_config
 from atypia.data.transforms import Augmenter
 from atypia.errors import InputError
 from atypia.training import fit as fit_module
-from atypia.training.fit import _mixed, _size_px
+from atypia.training.fit import _size_px, _weights
+from atypia.training.task import MemberTask
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,39 +37,6 @@ def test_the_last_epoch_has_the_final_size_however_few_there_are(epochs: int) ->
     reached = sizes("[[0, 64], [0.5, 80], [0.9, 96]]", epochs)
     assert reached[-1] == 96
     assert reached == sorted(reached)
-
-
-def test_mixup_joins_images_and_targets_with_the_same_partner() -> None:
-    who = torch.eye(12)
-    images, subtypes, atypical = _mixed(
-        0.4, np.random.default_rng(0), who.view(12, 3, 2, 2), who[:, None], torch.arange(12.0)
-    )
-    shares = images.flatten(1)  # (12, 12) row i: how much of whom is in i
-    torch.testing.assert_close(shares, subtypes[:, 0])
-    torch.testing.assert_close(atypical, shares @ torch.arange(12.0))
-    torch.testing.assert_close(shares.sum(0), torch.ones(12))  # nobody is lost
-    torch.testing.assert_close(shares.sum(1), torch.ones(12))
-    assert ((shares > 0).sum(1) <= 2).all()
-    assert len(shares.diagonal()[shares.diagonal() < 1].unique()) == 1  # one share per batch
-    (other,) = _mixed(0.4, np.random.default_rng(1), who)
-    assert not torch.equal(other > 0, shares > 0)  # another batch, other partners
-
-
-def test_mixup_mixes_by_a_beta_distribution() -> None:
-    part = torch.tensor([0.0, 1.0])
-    shares = []
-    for seed in range(400):
-        (mixed,) = _mixed(0.5, np.random.default_rng(seed), part)
-        if mixed[0] != part[0]:  # partners, not each with itself
-            shares.append(float(mixed[1]))
-    assert np.mean(shares) == pytest.approx(0.5, abs=0.06)
-    assert np.var(shares) == pytest.approx(0.125, rel=0.15)  # of Beta(1/2, 1/2)
-
-
-def test_a_vote_that_is_unknown_stays_unknown_when_mixed() -> None:
-    votes = torch.tensor([1.0, float("nan"), 0.0])
-    (mixed,) = _mixed(1.0, np.random.default_rng(1), votes)
-    assert mixed[1].isnan()
 
 
 class Seen(BaseException):
@@ -105,3 +72,14 @@ def test_a_backbone_of_one_size_does_not_grow(
     ]
     with pytest.raises(InputError, match=r"optim\.progressive: test_vit"):
         pipeline.train(cohort_folder, tmp_path / "run", load_config("quick", settings))
+
+
+@pytest.mark.parametrize(("power", "shares"), [(1, [1, 1]), (0.5, [3**0.5, 1])])
+def test_rare_subtypes_are_drawn_more_often(power: float, shares: list[float]) -> None:
+    labels = np.array([5, 6, 6, 5, 6, 0, 6, 6, 6])  # two and six of them in the training part
+    task = MemberTask("", np.array([0, 1, 2, 3, 4, 6, 7, 8]), np.array([5]), None, labels, 0)  # type: ignore[arg-type]
+    optim = OptimConfig(batch_size=2, epochs=1, sampling=power)
+    weights = _weights(task, optim)
+    drawn = np.bincount(labels[task.train_rows], weights)[[6, 5]]
+    np.testing.assert_allclose(drawn / drawn[1], shares)
+    assert _weights(task, OptimConfig(batch_size=2, epochs=1)) is None

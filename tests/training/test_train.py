@@ -93,6 +93,8 @@ EVERYTHING = (
     "target.per_rater=true",
     "loss.atypical=0.5",
     "augment.mixup=0.2",
+    "augment.cutmix=0.5",
+    "optim.self_supervised_epochs=1",
     "augment.style=0.5",
     "augment.stain=0.05",
     "augment.blur_um=0.25",
@@ -276,6 +278,12 @@ def test_cross_validation_tests_every_patient_once(
     assert metrics is not None
     assert sorted(table.patch_ids) == sorted(Cohort.open(cohort_folder).manifest["patch_id"])
     assert (out / "outer-1" / "model" / "model.json").is_file()
+    facts = read_json(out / "run.json")["models"]
+    for number in range(2):  # each part is also judged by itself, at its own threshold
+        own = read_json(out / f"outer-{number}" / "metrics.json")
+        assert own["n"] == len(read_predictions(out / f"outer-{number}" / "predictions-test.csv"))
+        point = own["binary"]["against"]["expert1"]["at_operating_point"]
+        assert point["threshold"] == facts[number]["threshold_atypical"]
 
 
 @pytest.fixture(scope="module")

@@ -160,12 +160,21 @@ class Epoch:
     and its pass name one draw of the augmentation."""
 
 
-def plan_epoch(n: int, batch_size: int, batches: int | None, seed: int, epoch: int) -> Epoch:
+def plan_epoch(
+    n: int,
+    batch_size: int,
+    batches: int | None,
+    seed: int,
+    epoch: int,
+    weights: npt.NDArray[np.float64] | None = None,
+) -> Epoch:
     """Choose the samples of one epoch.
 
     Samples come in random permutations of the whole training set, one after the other without
     regard to where an epoch ends, so each is seen equally often whatever `batches` is. With
     `batches` None an epoch is one permutation, less a last part that fills no batch.
+
+    With `weights`, (n,), samples are drawn with replacement in proportion to them instead.
     """
     batch_size = min(batch_size, n)
     if batches is None:
@@ -174,6 +183,11 @@ def plan_epoch(n: int, batch_size: int, batches: int | None, seed: int, epoch: i
     else:
         start = epoch * batches * batch_size
     position = start + np.arange(batches * batch_size)
+    if weights is not None:
+        random = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+        drawn = random.choice(n, size=(batches, batch_size), p=weights / weights.sum())
+        # A sample that comes twice is changed in two ways: each place is a pass of its own.
+        return Epoch(drawn, position.reshape(batches, batch_size))
     passes = position // n
     order = {i: _permutation(n, seed, i) for i in np.unique(passes)}
     samples = np.array([order[i][p % n] for i, p in zip(passes, position, strict=True)])

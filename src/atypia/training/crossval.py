@@ -17,8 +17,9 @@ from atypia.models.network import make_network
 from atypia.progress import OnStep, silent
 from atypia.runs import read_json, sha256_file
 from atypia.training.distill import require_unseen_test_part
-from atypia.training.fit import MemberTask, fit
+from atypia.training.fit import fit
 from atypia.training.targets import chosen_labels, make_targets, require_every_class
+from atypia.training.task import MemberTask
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from atypia.data.loader import PatchStore
     from atypia.data.splits import Outer
     from atypia.models.network import Network
-    from atypia.training.fit import Place
+    from atypia.training.task import Place
 
 log = logging.getLogger("atypia")
 
@@ -68,7 +69,8 @@ def member_tasks(
     tasks = []
     for i in range(config.ensemble.trained or len(outer.inner)):
         train_patients, valid_patients = outer.member(i)
-        train = np.flatnonzero(rows(cohort.manifest, train_patients) & teach)
+        mine = rows(cohort.manifest, train_patients)
+        train, mute = np.flatnonzero(mine & teach), np.flatnonzero(mine & ~teach)
         valid = np.flatnonzero(rows(cohort.manifest, valid_patients) & (labels >= 0))
         require_every_class(labels[train], f"training part of member {i}, outer split {number}")
         if not len(valid):
@@ -77,7 +79,7 @@ def member_tasks(
                 "but found none. Use fewer members (ensemble.members) or another seed."
             )
         seed = int(np.random.SeedSequence([config.seed, number, i]).generate_state(1)[0]) >> 1
-        tasks.append(MemberTask(f"member {i}", train, valid, targets, labels, seed))
+        tasks.append(MemberTask(f"member {i}", train, valid, targets, labels, seed, mute))
     return tasks
 
 
@@ -141,7 +143,6 @@ def train_members(
             store.mpp,
             spec,
             device=place.device,
-            precision=place.precision,
             tta=config.ensemble.tta,
             rows=held_out,
         )

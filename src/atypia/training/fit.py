@@ -7,70 +7,46 @@ killed repeats the epoch it was in, with the same numbers.
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import update_bn
 
-from atypia.data.loader import plan_epoch, prefetch
+from atypia.data.loader import Epoch, plan_epoch
 from atypia.data.transforms import Augmenter, colour_styles
-from atypia.ensemble import decide, predict_network, save_network
+from atypia.ensemble import save_network
 from atypia.errors import InputError, TrainingError
-from atypia.evaluation.metrics import balanced_accuracy, confusion_matrix, one_vs_rest_auc
 from atypia.models.network import make_network
 from atypia.progress import OnStep, silent
 from atypia.runs import sha256_file, write_json
+from atypia.training.average import answering, is_averaged, make_average
 from atypia.training.checkpoint import Progress, load_checkpoint, save_checkpoint, write_history
 from atypia.training.losses import SubtypeLoss
+from atypia.training.mixing import mixed
+from atypia.training.schedule import one_cycle
+from atypia.training.self_supervised import warm_up
+from atypia.training.validate import validate
+from atypia.training.views import Views, seed_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
 
-    from atypia.config import InputSpec, OptimConfig, TrainConfig
-    from atypia.data.loader import Epoch, PatchStore
+    from atypia.config import OptimConfig, TrainConfig
+    from atypia.data.loader import PatchStore
     from atypia.models.network import Network
     from atypia.training.distributed import World
-    from atypia.training.targets import Targets
+    from atypia.training.task import MemberTask, Place
 
 log = logging.getLogger("atypia")
-
-
-@dataclass(frozen=True)
-class MemberTask:
-    """One member's share of the data."""
-
-    name: str
-    train_rows: npt.NDArray[np.int64]
-    """Rows of the store to learn from."""
-    valid_rows: npt.NDArray[np.int64]
-    """Rows of other patients, to watch and to stop by."""
-    targets: Targets
-    """For every row of the store: what is learned."""
-    labels: npt.NDArray[np.int64]
-    """(N,) subtype index for every row of the store: what is scored."""
-    seed: int
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a training runs."""
-
-    device: torch.device
-    precision: torch.dtype
-    world: World
-    layout: torch.memory_format = torch.channels_last
-    """Of images and kernels in memory; most networks are faster with channels last."""
 
 
 def fit(
@@ -110,19 +86,21 @@ def fit(
             f"optim.progressive: {config.model.backbone} is made for one size of image; leave it "
             "out."
         )
-    mass = torch.from_numpy(task.targets.subtypes[task.train_rows, 0].sum(axis=0))
+    taught = task.targets.subtypes[task.train_rows, 0]
+    often = _weights(task, optim)
+    mass = torch.from_numpy((taught if often is None else taught * often[:, None]).sum(axis=0))
     loss_of = SubtypeLoss(config.loss, mass)
     network.start_from(loss_of.prior)
     loss_of.to(device)
     network.to(device, memory_format=place.layout)  # type: ignore[call-overload]
-    average = (
-        AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(optim.ema), use_buffers=True)  # type: ignore[no-untyped-call]
-        if optim.ema
-        else None
-    )
+    warmed = {}
+    if optim.self_supervised_epochs:
+        origin += f", then {optim.self_supervised_epochs} epochs without labels (VICReg)"
+        warmed = warm_up(network, task, config, spec, store, place, folder, on_step)
+    average = make_average(network, optim)
     styles = colour_styles(store.pixels[task.train_rows]) if config.augment.style else None
-    views = Augmenter(config.augment, spec, task.seed, styles)
-    batches = len(_plan(task, optim, 0).samples)
+    augmenter = Augmenter(config.augment, spec, task.seed, styles)
+    batches = len(_plan(task, optim, 0, world).samples)
     n_epochs = optim.head_epochs + optim.epochs
 
     progress = Progress()
@@ -152,30 +130,19 @@ def fit(
             saved = {}
 
         # Dropout and stochastic depth draw from torch's own generator.
-        torch.manual_seed(_seed_of(task.seed, epoch, world.rank))
+        torch.manual_seed(seed_of(task.seed, epoch, world.rank))
         network.train()
-        started, waited, augmented, losses = time.perf_counter(), 0.0, 0.0, 0.0
-        augment = views.at_size(_size_px(optim, epoch - optim.head_epochs, spec.size_px))
-        plan = _plan(task, optim, epoch)
-        mine = slice(world.rank, None, world.size)
-        shown, passes = plan.samples[:, mine], plan.passes[:, mine]
-        fetched = prefetch(lambda batch: store.pixels[task.train_rows[batch]], shown)
-        for step in range(batches):
-            clock = time.perf_counter()
-            pixels = torch.from_numpy(next(fetched)).to(device, non_blocking=True)
-            waited += time.perf_counter() - clock
-            clock = time.perf_counter()
-            images = augment(pixels, store.mpp, shown[step], passes[step])
-            images = images.contiguous(memory_format=place.layout)
-            augmented += time.perf_counter() - clock
-            rows = task.train_rows[shown[step]]
+        started, losses = time.perf_counter(), 0.0
+        averages = is_averaged(epoch, optim)
+        size_px = _size_px(optim, epoch - optim.head_epochs, spec.size_px)
+        plan = _plan(task, optim, epoch, world)
+        views = Views(store, task.train_rows, plan, augmenter.at_size(size_px), place)
+        for step, images in enumerate(views):
+            rows = task.train_rows[plan.samples[step]]
             subtypes = torch.from_numpy(task.targets.subtypes[rows]).to(device)
             atypical = torch.from_numpy(task.targets.atypical[rows]).to(device)
-            if config.augment.mixup:
-                random = np.random.default_rng([task.seed, epoch, step, world.rank])
-                images, subtypes, atypical = _mixed(
-                    config.augment.mixup, random, images, subtypes, atypical
-                )
+            random = np.random.default_rng([task.seed, epoch, step, world.rank])
+            images, subtypes, atypical = mixed(config.augment, random, images, subtypes, atypical)
 
             optimizer.zero_grad(set_to_none=True)
             size = optim.micro_batch or len(images)
@@ -199,20 +166,24 @@ def fit(
             if optim.gradient_clip is not None:
                 torch.nn.utils.clip_grad_norm_(network.parameters(), optim.gradient_clip)
             optimizer.step()
-            if isinstance(schedule, OneCycleLR):
+            if isinstance(schedule, OneCycleLR) and not averages:
                 schedule.step()
-            if average is not None:
+            if average is not None and optim.ema:
                 average.update_parameters(network)
             on_step(task.name, epoch * batches + step + 1, n_epochs * batches)
+        if average is not None and averages:
+            average.update_parameters(network)
+            if epoch + 1 == n_epochs:  # running means belong to the weights that gave them
+                update_bn(views, average.module)
         seconds = time.perf_counter() - started
 
-        kept: Network = average.module if average is not None else network  # type: ignore[assignment]
         world.synchronise_buffers(network, average)
-        scores = _validate(kept, loss_of, task, store, spec, place, config.ensemble.prior_power)
+        kept = answering(network, average)
+        scores = validate(kept, loss_of, task, store, spec, place, config.ensemble.prior_power)
         if not (math.isfinite(scores["valid_loss"]) and _is_finite(network)):
             raise TrainingError(_not_finite(task.name, f"at the end of epoch {epoch + 1}"))
         rate = float(optimizer.param_groups[0]["lr"])
-        if isinstance(schedule, ReduceLROnPlateau):
+        if isinstance(schedule, ReduceLROnPlateau) and not averages:
             schedule.step(scores["valid_loss"])
         progress.epoch += 1
         progress.history.append(
@@ -223,8 +194,8 @@ def fit(
                 "train_loss": float(np.mean(world.gather(losses))) / batches,
                 **scores,
                 "seconds": round(seconds, 2),
-                "wait_fraction": round(waited / seconds, 5),
-                "augment_fraction": round(augmented / seconds, 5),
+                "wait_fraction": round(views.waited / seconds, 5),
+                "augment_fraction": round(views.augmented / seconds, 5),
             }
         )
         if scores["valid_loss"] < progress.phase_best_loss:
@@ -257,19 +228,29 @@ def fit(
         write_history(folder / "history.csv", progress)
         weights, best = folder / "member.safetensors", folder / "best.safetensors"
         if optim.select == "last":
-            save_network(average.module if average is not None else network, weights)  # type: ignore[arg-type]
+            save_network(answering(network, average), weights)
         elif best.is_file():  # else it has been renamed before a kill
             best.replace(weights)
-        record = {"initial_weights": origin, "sha256": sha256_file(weights)}
+        record = {"initial_weights": origin, **warmed, "sha256": sha256_file(weights)}
         write_json(folder / "done.json", record)
         checkpoint.unlink(missing_ok=True)
     world.barrier()
 
 
-def _plan(task: MemberTask, optim: OptimConfig, epoch: int) -> Epoch:
-    return plan_epoch(
-        len(task.train_rows), optim.batch_size, optim.batches_per_epoch, task.seed, epoch
-    )
+def _plan(task: MemberTask, optim: OptimConfig, epoch: int, world: World) -> Epoch:
+    """Choose what this process shows of an epoch."""
+    n, weights = len(task.train_rows), _weights(task, optim)
+    whole = plan_epoch(n, optim.batch_size, optim.batches_per_epoch, task.seed, epoch, weights)
+    mine = slice(world.rank, None, world.size)
+    return Epoch(whole.samples[:, mine], whole.passes[:, mine])
+
+
+def _weights(task: MemberTask, optim: OptimConfig) -> npt.NDArray[np.float64] | None:
+    """How often each row of the training part is drawn, (n,); None draws all alike."""
+    if not optim.sampling:
+        return None
+    labels = task.labels[task.train_rows]  # -1 where a figure has no subtype: a class of its own
+    return (np.bincount(labels + 1)[labels + 1] / len(labels)) ** -optim.sampling
 
 
 def _size_px(optim: OptimConfig, epoch: int, final: int) -> int:
@@ -277,15 +258,6 @@ def _size_px(optim: OptimConfig, epoch: int, final: int) -> int:
     # A step within an epoch is made at its start, so that the last epoch has the final size.
     reached = [size for start, size in optim.progressive if epoch + 1 > start * optim.epochs]
     return reached[-1] if reached else final
-
-
-def _mixed(
-    alpha: float, random: np.random.Generator, *parts: torch.Tensor
-) -> tuple[torch.Tensor, ...]:
-    """Join each sample with another one of the batch: MixUp (Zhang et al., ICLR 2018)."""
-    share = float(random.beta(alpha, alpha))
-    partner = torch.from_numpy(random.permutation(len(parts[0]))).to(parts[0].device)
-    return tuple(share * part + (1 - share) * part[partner] for part in parts)
 
 
 def _not_finite(name: str, when: str) -> str:
@@ -298,11 +270,6 @@ def _not_finite(name: str, when: str) -> str:
 
 def _is_finite(network: Network) -> bool:
     return all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())
-
-
-def _seed_of(*parts: int) -> int:
-    """One well-mixed seed from several numbers."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _stopped(progress: Progress, optim: OptimConfig) -> bool:
@@ -330,9 +297,7 @@ def _optimizer(
     if head_only:
         return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     if optim.schedule == "one_cycle":
-        return optimizer, OneCycleLR(
-            optimizer, max_lr=rate, total_steps=optim.epochs * batches, pct_start=optim.warmup
-        )
+        return optimizer, one_cycle(optimizer, rate, optim.epochs * batches, optim.warmup)
     return optimizer, ReduceLROnPlateau(
         optimizer,
         factor=optim.plateau_factor,
@@ -343,45 +308,6 @@ def _optimizer(
         threshold_mode="abs",
         min_lr=optim.min_learning_rate,
     )
-
-
-def _validate(
-    network: Network,
-    loss_of: SubtypeLoss,
-    task: MemberTask,
-    store: PatchStore,
-    spec: InputSpec,
-    place: Place,
-    prior_power: float,
-) -> dict[str, float]:
-    """Loss, mean AUC and balanced accuracy on the validation patients, without augmentation."""
-    world = place.world
-    mine = task.valid_rows[world.rank :: world.size]
-    parts = world.gather(
-        predict_network(
-            network,
-            store.pixels,
-            store.mpp,
-            spec,
-            device=place.device,
-            precision=place.precision,
-            rows=mine,
-        )
-    )
-    probabilities = np.empty((len(task.valid_rows), parts[0].shape[1]), np.float32)
-    for rank, part in enumerate(parts):
-        probabilities[rank :: world.size] = part
-    loss_on_cpu = copy.deepcopy(loss_of).cpu()  # alike in all processes, to the last bit
-    subtypes = torch.from_numpy(task.targets.subtypes[task.valid_rows, :1])
-    atypical = torch.from_numpy(task.targets.atypical[task.valid_rows])
-    log_p = torch.from_numpy(probabilities).clamp_min(1e-12).log()
-    labels = task.labels[task.valid_rows]
-    answers = decide(probabilities, loss_on_cpu.prior.numpy(), prior_power)
-    return {
-        "valid_loss": float(loss_on_cpu(log_p, subtypes, atypical)),
-        "valid_mean_auc": float(np.nanmean(one_vs_rest_auc(labels, probabilities))),
-        "valid_balanced_accuracy": float(balanced_accuracy(confusion_matrix(labels, answers))[0]),
-    }
 
 
 def _log_epoch(name: str, progress: Progress, n_epochs: int) -> None:

@@ -1,0 +1,229 @@
+"""Warm-up without labels: the backbone learns that two views show the same cell.
+
+The method is VICReg (Bardes, Ponce and LeCun, ICLR 2022). Of its kind it suits small networks and
+small batches on a CPU best: it needs one network, no negatives, hence no large batch, and no second
+network that follows. What keeps BYOL and SimSiam from giving every image the same description is
+implicit; here it is a term of the loss, which the record shows epoch by epoch.
+
+An epoch is one pass over the crops, and what survives a kill, as in :mod:`atypia.training.fit`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from timm.optim import param_groups_weight_decay  # type: ignore[attr-defined]
+from torch import nn
+from torch.nn import functional
+
+from atypia.data.loader import Epoch, plan_epoch
+from atypia.data.transforms import Augmenter, colour_styles
+from atypia.errors import TrainingError
+from atypia.models.backbones import read_tensors
+from atypia.runs import atomic_write, sha256_file
+from atypia.training.checkpoint import Progress, load_checkpoint, save_checkpoint, write_history
+from atypia.training.schedule import one_cycle
+from atypia.training.views import Views, seed_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from atypia.config import InputSpec, TrainConfig
+    from atypia.data.loader import PatchStore
+    from atypia.models.network import Network
+    from atypia.progress import OnStep
+    from atypia.training.task import MemberTask, Place
+
+log = logging.getLogger("atypia")
+
+NAME = "self-supervised"
+BATCH_SIZE = 64
+"""Crops per step, two views of each. The terms of the loss are taken over a batch, so it is larger
+than that of the training; more views at once would need too much memory."""
+WIDTH = 1024
+"""Of the projector's layers."""
+TERMS = {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}
+"""The terms of the loss and their weights, the authors'."""
+_STREAM = 1  # of random numbers, beside those of the training
+
+
+def vicreg(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Compute the weighted terms of VICReg, whose sum is the loss.
+
+    Invariance draws the two descriptions of a crop together; variance keeps the standard deviation
+    of each dimension over the crops from falling below 1; covariance lets the dimensions tell
+    different things. The authors' code halves the variance, their paper does not; this is the code.
+
+    Args:
+        first: (B, D) float32, one view of each crop; B and D of at least 2.
+        second: (B, D) float32, the other view.
+
+    Returns:
+        (3,) in the order of :data:`TERMS`.
+    """
+    invariance = functional.mse_loss(first, second)
+    variance, covariance = torch.zeros_like(invariance), torch.zeros_like(invariance)
+    for view in (first, second):
+        deviation = (view.var(dim=0) + 1e-4).sqrt()
+        variance = variance + functional.relu(1 - deviation).mean() / 2
+        matrix = view.T.cov()  # (D, D)
+        off_diagonal = matrix.square().sum() - matrix.diagonal().square().sum()
+        covariance = covariance + off_diagonal / len(matrix)
+    weights = torch.tensor(list(TERMS.values()), device=first.device)
+    return weights * torch.stack([invariance, variance, covariance])
+
+
+def make_projector(n_features: int, width: int = WIDTH) -> nn.Sequential:
+    """Three layers between the features and what VICReg compares; thrown away afterwards."""
+    return nn.Sequential(
+        nn.Linear(n_features, width, bias=False),
+        nn.BatchNorm1d(width),
+        nn.ReLU(),
+        nn.Linear(width, width, bias=False),
+        nn.BatchNorm1d(width),
+        nn.ReLU(),
+        nn.Linear(width, width, bias=False),
+    )
+
+
+def warm_up(
+    network: Network,
+    task: MemberTask,
+    config: TrainConfig,
+    spec: InputSpec,
+    store: PatchStore,
+    place: Place,
+    folder: Path,
+    on_step: OnStep,
+) -> dict[str, Any]:
+    """Teach the backbone without labels; leaves ``self-supervised.safetensors`` in `folder`.
+
+    Only crops of the member's training patients are seen, those without a label among them. Where
+    the file is there already it is taken; a warm-up that was stopped goes on after its last epoch.
+    Of several processes the first one works and the others wait for the file.
+
+    Args:
+        network: Its backbone is changed.
+        task: Which data.
+        config: Epochs are ``optim.self_supervised_epochs``; the learning rate and its rise,
+            weight decay and augmentation are those of the training.
+        spec: What the network sees.
+        store: Decoded patches.
+        place: Device, number format, processes.
+        folder: Of the member.
+        on_step: Called after each batch.
+
+    Returns:
+        What the member's record says of it.
+
+    Raises:
+        TrainingError: The loss is not finite.
+        InputError: The file in `folder` is damaged.
+    """
+    weights, checkpoint = folder / f"{NAME}.safetensors", folder / f"{NAME}.pt"
+    rows = np.union1d(task.train_rows, task.silent_rows)
+    if place.world.is_main:
+        if not weights.is_file():
+            _learn(network, rows, task, config, spec, store, place, folder, on_step)
+            tensors = {k: v.cpu().contiguous() for k, v in network.backbone.state_dict().items()}
+            with atomic_write(weights, "wb") as stream:
+                stream.write(save(tensors))
+        checkpoint.unlink(missing_ok=True)
+    place.world.barrier()
+    network.backbone.load_state_dict(read_tensors(weights))
+    return {
+        "self_supervised": {
+            "epochs": config.optim.self_supervised_epochs,
+            "figures": len(rows),
+            "sha256": sha256_file(weights),
+        }
+    }
+
+
+def _learn(
+    network: Network,
+    rows: npt.NDArray[np.int64],
+    task: MemberTask,
+    config: TrainConfig,
+    spec: InputSpec,
+    store: PatchStore,
+    place: Place,
+    folder: Path,
+    on_step: OnStep,
+) -> None:
+    optim, name, seed = config.optim, f"{task.name}, without labels", seed_of(task.seed, _STREAM)
+    torch.manual_seed(seed)
+    model = nn.Sequential(network.backbone, make_projector(network.head.in_features))
+    model.to(place.device)
+    styles = colour_styles(store.pixels[rows]) if config.augment.style else None
+    augmenter = Augmenter(config.augment, spec, seed, styles)
+    n_epochs = optim.self_supervised_epochs
+    batches = len(plan_epoch(len(rows), BATCH_SIZE, None, seed, 0).samples)
+    optimizer = torch.optim.AdamW(
+        param_groups_weight_decay(model, optim.weight_decay), lr=optim.learning_rate, fused=True
+    )
+    schedule = one_cycle(optimizer, optim.learning_rate, n_epochs * batches, optim.warmup)
+    progress, checkpoint = Progress(), folder / f"{NAME}.pt"
+    if checkpoint.is_file():
+        progress, saved = load_checkpoint(checkpoint)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        schedule.load_state_dict(saved["schedule"])
+        log.info("%s: goes on after epoch %d", name, progress.epoch)
+
+    while progress.epoch < n_epochs:
+        torch.manual_seed(seed_of(seed, progress.epoch))
+        model.train()
+        started, total = time.perf_counter(), np.zeros(len(TERMS))
+        plan = plan_epoch(len(rows), BATCH_SIZE, None, seed, progress.epoch)
+        # A pass names one draw of the augmentation: each pass over the crops is two of them.
+        pair = (Epoch(plan.samples, 2 * plan.passes + i) for i in range(2))
+        views = (Views(store, rows, each, augmenter, place) for each in pair)
+        for step, (first, second) in enumerate(zip(*views, strict=True)):
+            with torch.autocast(
+                place.device.type, place.precision, enabled=place.precision != torch.float32
+            ):
+                described = model(torch.cat([first, second])).float()  # (2 B, WIDTH)
+            terms = vicreg(*described.chunk(2))
+            loss = terms.sum()
+            if not math.isfinite(loss.item()):
+                raise TrainingError(
+                    f"{name}: the loss is not finite in epoch {progress.epoch + 1}, batch "
+                    f"{step + 1}. Try a smaller optim.learning_rate or runtime.precision=fp32."
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if optim.gradient_clip is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), optim.gradient_clip)
+            optimizer.step()
+            schedule.step()
+            total += terms.detach().cpu().numpy()
+            on_step(name, progress.epoch * batches + step + 1, n_epochs * batches)
+        progress.epoch += 1
+        seconds = round(time.perf_counter() - started, 2)
+        mean = dict(zip(TERMS, (total / batches).tolist(), strict=True))
+        row = {"epoch": progress.epoch, "loss": sum(mean.values()), **mean, "seconds": seconds}
+        progress.history.append(row)
+        save_checkpoint(
+            checkpoint,
+            progress,
+            {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+            },
+        )
+        write_history(folder / f"{NAME}.csv", progress)
+        told = "  ".join(f"{term} {value:.3f}" for term, value in mean.items())
+        log.info("%s  epoch %d/%d  %s  %.0f s", name, progress.epoch, n_epochs, told, seconds)
+    write_history(
+        folder / f"{NAME}.csv", progress
+    )  # a kill after the last checkpoint left it short

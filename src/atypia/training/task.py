@@ -1,0 +1,44 @@
+"""What one member learns from, and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from atypia.training.distributed import World
+    from atypia.training.targets import Targets
+
+
+@dataclass(frozen=True)
+class MemberTask:
+    """One member's share of the data."""
+
+    name: str
+    train_rows: npt.NDArray[np.int64]
+    """Rows of the store to learn from."""
+    valid_rows: npt.NDArray[np.int64]
+    """Rows of other patients, to watch and to stop by."""
+    targets: Targets
+    """For every row of the store: what is learned."""
+    labels: npt.NDArray[np.int64]
+    """(N,) subtype index for every row of the store: what is scored."""
+    seed: int
+    silent_rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """Rows of the training patients that teach nothing; a warm-up without labels sees them, too."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training runs."""
+
+    device: torch.device
+    precision: torch.dtype
+    world: World
+    layout: torch.memory_format = torch.channels_last
+    """Of images and kernels in memory; most networks are faster with channels last."""

@@ -1,0 +1,57 @@
+"""How good a member is on its validation patients, after an epoch."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from atypia.ensemble import decide, predict_network
+from atypia.evaluation.metrics import balanced_accuracy, confusion_matrix, one_vs_rest_auc
+
+if TYPE_CHECKING:
+    from atypia.config import InputSpec
+    from atypia.data.loader import PatchStore
+    from atypia.models.network import Network
+    from atypia.training.losses import SubtypeLoss
+    from atypia.training.task import MemberTask, Place
+
+
+def validate(
+    network: Network,
+    loss_of: SubtypeLoss,
+    task: MemberTask,
+    store: PatchStore,
+    spec: InputSpec,
+    place: Place,
+    prior_power: float,
+) -> dict[str, float]:
+    """Loss, mean AUC and balanced accuracy on the validation patients, without augmentation."""
+    world = place.world
+    mine = task.valid_rows[world.rank :: world.size]
+    parts = world.gather(
+        predict_network(
+            network,
+            store.pixels,
+            store.mpp,
+            spec,
+            device=place.device,
+            rows=mine,
+        )
+    )
+    probabilities = np.empty((len(task.valid_rows), parts[0].shape[1]), np.float32)
+    for rank, part in enumerate(parts):
+        probabilities[rank :: world.size] = part
+    loss_on_cpu = copy.deepcopy(loss_of).cpu()  # alike in all processes, to the last bit
+    subtypes = torch.from_numpy(task.targets.subtypes[task.valid_rows, :1])
+    atypical = torch.from_numpy(task.targets.atypical[task.valid_rows])
+    log_p = torch.from_numpy(probabilities).clamp_min(1e-12).log()
+    labels = task.labels[task.valid_rows]
+    answers = decide(probabilities, loss_on_cpu.prior.numpy(), prior_power)
+    return {
+        "valid_loss": float(loss_on_cpu(log_p, subtypes, atypical)),
+        "valid_mean_auc": float(np.nanmean(one_vs_rest_auc(labels, probabilities))),
+        "valid_balanced_accuracy": float(balanced_accuracy(confusion_matrix(labels, answers))[0]),
+    }
