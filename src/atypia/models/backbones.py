@@ -115,6 +115,7 @@ def make_backbone(
     pretrained: bool,
     weights: Path | None = None,
     drop_path: float = 0.0,
+    reduction: int | None = None,
 ) -> Backbone:
     """Build a backbone that maps (B, 3, S, S) to (B, n_features).
 
@@ -124,10 +125,11 @@ def make_backbone(
         pretrained: False gives random weights.
         weights: Local `.safetensors` or `.pt`/`.pth` file, preferred to all other sources.
         drop_path: Stochastic depth.
+        reduction: Stop where feature maps have 1/reduction of S; None keeps all stages.
 
     Raises:
-        InputError: No such model, a size that it cannot have, or weights that cannot be had; the
-            message names every way.
+        InputError: No such model, a size or a reduction that it cannot have, or weights that
+            cannot be had; the message names every way.
     """
     options: dict[str, Any] = {"num_classes": 0}
     if drop_path:
@@ -144,6 +146,8 @@ def make_backbone(
     origin = _load_weights(module, name, size_px, weights) if pretrained else "random"
     # Some heads have a layer of their own before the classes.
     n_features: Any = getattr(module, "head_hidden_size", None) or module.num_features
+    if reduction is not None:
+        n_features = _stop_at(module, name, reduction)
     return Backbone(module, n_features, scaling["mean"], scaling["std"], origin)
 
 
@@ -160,6 +164,24 @@ def _set_size(module: nn.Module, name: str, size_px: int) -> None:
             f"{below} or {below + patch[0]}, but got {size_px}."
         )
     set_input_size(img_size=size_px)
+
+
+def _stop_at(module: nn.Module, name: str, reduction: int) -> int:
+    """Cut off the stages behind feature maps of 1/reduction; gives the number of features."""
+    stages: Any = list(getattr(module, "feature_info", []))
+    reductions = [stage["reduction"] for stage in stages]
+    cut: Any = getattr(module, "prune_intermediate_layers", None)
+    if cut is None or reduction not in reductions or not hasattr(module, "conv_head"):
+        raise InputError(
+            f"model.reduction: expected a backbone of the EfficientNet family with feature maps of "
+            f"1/{reduction} but got {name} with 1/{reductions or 'none'}. Leave it out to keep the "
+            "whole backbone."
+        )
+    last = max(i for i, r in enumerate(reductions) if r == reduction)
+    cut([last], prune_norm=True)
+    module.reset_classifier(0, "avg")  # type: ignore[operator]  # cutting takes the pooling, too
+    n_features: int = stages[last]["num_chs"]
+    return n_features
 
 
 def _load_weights(module: nn.Module, name: str, size_px: int, file: Path | None) -> str:

@@ -30,7 +30,7 @@ SCALES: Final = {
     "tf_efficientnet_lite4": (1.4, 1.8),
 }
 """Backbone to the factors on its width and on its depth."""
-N_FEATURES: Final = 1280
+_N_FEATURES: Final = 1280
 
 # Expansion, kernel, stride, blocks, channels; the first and the last stage do not get deeper.
 _STAGES: Final = (
@@ -116,22 +116,26 @@ class _Inverted(nn.Module):
 
 
 class Lite(nn.Module):
-    """Maps (B, 3, S, S) to features (B, 1280). For prediction: it has no stochastic depth.
+    """Maps (B, 3, S, S) to features (B, n_features). For prediction: it has no stochastic depth.
 
     Args:
         name: One of :data:`SCALES`.
+        reduction: Stop where feature maps have 1/reduction of S; None keeps the head as well.
     """
 
     pairs: ClassVar = (("conv_stem", "bn1"), ("conv_head", "bn2"))
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, reduction: int | None = None) -> None:
         super().__init__()
         width, depth = SCALES[name]
-        inputs = 32
+        inputs, reduced = 32, 2
         self.conv_stem = _Conv(3, inputs, 3, stride=2)
         self.bn1 = _norm(inputs)
         self.blocks = nn.Sequential()
         for expansion, kernel, stride, n, channels in _STAGES:
+            reduced *= stride
+            if reduction is not None and reduced > reduction:
+                break
             outputs = _scaled(channels, width)
             n_blocks = n if n == 1 else math.ceil(n * depth)
             stage = nn.Sequential()
@@ -143,14 +147,18 @@ class Lite(nn.Module):
                     stage.append(_Inverted(inputs, outputs, kernel, step, expansion))
                 inputs = outputs
             self.blocks.append(stage)
-        self.conv_head = _Conv(inputs, N_FEATURES, 1)
-        self.bn2 = _norm(N_FEATURES)
+        self.has_head = reduction is None
+        self.n_features = _N_FEATURES if self.has_head else inputs
+        if self.has_head:
+            self.conv_head = _Conv(inputs, _N_FEATURES, 1)
+            self.bn2 = _norm(_N_FEATURES)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Mean features of normalised images."""
         x = functional.relu6(self.bn1(self.conv_stem(images)), inplace=True)
         x = self.blocks(x)
-        x = functional.relu6(self.bn2(self.conv_head(x)), inplace=True)
+        if self.has_head:
+            x = functional.relu6(self.bn2(self.conv_head(x)), inplace=True)
         return x.mean((2, 3))
 
 
@@ -164,6 +172,8 @@ def fused(network: Network) -> Network:
     network = copy.deepcopy(network).eval()
     for module in list(network.backbone.modules()):
         for conv, norm in getattr(module, "pairs", ()):
+            if not hasattr(module, conv):  # a head that was cut off
+                continue
             parts: Any = (module.get_submodule(conv), module.get_submodule(norm))
             setattr(module, conv, fuse_conv_bn_eval(*parts))
             setattr(module, norm, nn.Identity())

@@ -102,6 +102,7 @@ def make_network(
         pretrained=model.pretrained and initial_weights,
         weights=Path(model.weights) if model.weights else None,
         drop_path=model.drop_path,
+        reduction=model.reduction,
     )
     spec = InputSpec(
         field_of_view_um=size.field_of_view_um,
