@@ -30,8 +30,9 @@ from atypia.models.hardware import choose_device, choose_precision, peak_memory_
 from atypia.models.network import make_network
 from atypia.runs import describe_machine
 from atypia.training.distributed import World
-from atypia.training.fit import MemberTask, Place, fit
+from atypia.training.fit import fit
 from atypia.training.targets import Targets
+from atypia.training.task import MemberTask, Place
 
 
 def main() -> None:
@@ -89,9 +90,7 @@ def main() -> None:
 
     def infer(n: int) -> float:
         clock = time.perf_counter()
-        predict_network(
-            network, pixels[:n], 0.25, spec, device=device, precision=precision, batch_size=8
-        )
+        predict_network(network, pixels[:n], 0.25, spec, device=device, batch_size=8)
         return time.perf_counter() - clock
 
     infer(8)

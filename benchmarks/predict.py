@@ -41,7 +41,7 @@ def main() -> None:
     from atypia.bundle import find_bundle, read_header
     from atypia.ensemble import Ensemble
     from atypia.inference.predict import find_items, predict_items
-    from atypia.models.hardware import choose_device, choose_precision, keep_freed_memory
+    from atypia.models.hardware import choose_device, keep_freed_memory
     from atypia.runs import describe_machine
 
     items = find_items([options.cohort], None)
@@ -50,7 +50,7 @@ def main() -> None:
     for quality in read_header(find_bundle(options.model)).qualities:
         wait = first_answer(items[0].path, items[0].mpp, options.model, quality)
         device = choose_device("auto")
-        model = Ensemble.load(options.model, quality).to(device, choose_precision("auto", device))
+        model = Ensemble.load(options.model, quality).to(device)
         predict_items(model, items[:64])  # buffers are made, threads started
         n = min(PATCHES[quality], len(items))
         clock, cpu = time.perf_counter(), time.process_time()

@@ -30,13 +30,13 @@ answers.
 
 | quality | networks | input | averaging |
 |---|---|---|---|
-| `best` | {members} EfficientNet-Lite0, each on four fifths of the patients | {size} px of \
+| `best` | {members} {network}, each on four fifths of the patients | {size} px of \
 {field:g} µm | members, rotations and flips |
 {fast}
 Probabilities are calibrated by one temperature ({temperature}), fitted out of fold with both
 domains counting alike. A figure is called atypical from p_atypical = {threshold:.3f} on, fixed out
-of fold; the subtype is the one with the largest p / frequency^{power:g}. The prediction sets miss
-the subtype in at most 10 % of figures of each subtype, out of fold.
+of fold; the subtype is the one with the largest p / frequency^{power:g}. The prediction sets are
+made to miss at most 10 % of the figures of each subtype (split conformal, class-conditional).
 
 ## Training data
 
@@ -59,8 +59,8 @@ Licences: AMi-Br patches MIT (AMi-Br_Benchmark); initial weights of EfficientNet
 
 All against expert 1, with 95 % intervals from resampling patients. *Out of fold*: five-fold
 cross-validation by patient with this model's own members: each network answers for the fifth of the
-patients that it has not seen. The average of the five, which is what `best` answers with, can be
-expected to do somewhat better. {held_out_words}
+patients that it has not seen. What `best` answers with is the average of the five{fast_words}:
+this very model has not been measured on patients of its own. {held_out_words}
 
 | measure | out of fold | expert 2 | held out |
 |---|---|---|---|
@@ -69,7 +69,7 @@ expected to do somewhat better. {held_out_words}
 | subtype | AUC | sensitivity | PPV |
 |---|---|---|---|
 {per_class}
-
+{domains}
 ## Known failures
 
 {failures}
@@ -91,17 +91,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("all", type=Path, help="results of the released model's own run")
     parser.add_argument("--held-out", type=Path, help="results of the recipe on a test part")
+    parser.add_argument("--domains", type=Path, help="results of the recipe with domains left out")
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     held_out = {} if options.held_out is None else read_json(options.held_out / "metrics.json")
+    domains = {
+        folder.name.removeprefix("tested-on-"): read_json(folder / "metrics.json")
+        for folder in sorted((options.domains or Path("none")).glob("tested-on-*"))
+    }
     header = read_json(options.bundle / "model.json")
-    text = card(read_json(options.all / "metrics.json"), held_out, header)
+    text = card(read_json(options.all / "metrics.json"), held_out, domains, header)
     write_text(options.out, text)
     write_card(options.bundle, text)
 
 
-def card(out_of_fold: dict[str, Any], held_out: dict[str, Any], header: dict[str, Any]) -> str:
+def card(
+    out_of_fold: dict[str, Any],
+    held_out: dict[str, Any],
+    domains: dict[str, Any],
+    header: dict[str, Any],
+) -> str:
     """Fill the card."""
     fast = header.get("fast")
     expert = next(iter(out_of_fold["raters"].values()))
@@ -125,13 +135,18 @@ def card(out_of_fold: dict[str, Any], held_out: dict[str, Any], header: dict[str
         members=len(header["members"]),
         size=header["input"]["size_px"],
         field=header["input"]["field_of_view_um"],
+        network=network_words(header["network"]),
         fast=""
         if fast is None
-        else f"| `fast` | {len(fast['members'])} of them | "
+        else f"| `fast` | {fast_network(header)} | "
         f"{fast['input']['size_px']} px of {fast['input']['field_of_view_um']:g} µm | none |\n",
+        fast_words=", and `fast` was taught by their out-of-fold answers"
+        if is_distilled(header)
+        else ", and `fast` is one of them without averaging over views",
         temperature=f"{header['calibration'].get('temperature', 1):.2f}",
         threshold=header["thresholds"]["atypical"],
         power=header["decision"]["power"],
+        domains=domain_words(domains),
         n=out_of_fold["n"],
         patients=out_of_fold["n_patients"],
         kappa2=figure(expert["overall"]["kappa"]),
@@ -143,6 +158,45 @@ def card(out_of_fold: dict[str, Any], held_out: dict[str, Any], header: dict[str
         per_class="\n".join(per_class),
         failures="\n".join(failures(out_of_fold)),
     )
+
+
+def network_words(network: dict[str, Any]) -> str:
+    """Name a network."""
+    name = {"tf_efficientnet_lite0": "EfficientNet-Lite0"}.get(
+        network["backbone"], network["backbone"]
+    )
+    cut = network.get("reduction")
+    return name if cut is None else f"{name} up to feature maps of 1/{cut}"
+
+
+def is_distilled(header: dict[str, Any]) -> bool:
+    """Whether the quality ``fast`` is a student."""
+    return "teacher_sha256" in header["provenance"].get("fast", {})
+
+
+def fast_network(header: dict[str, Any]) -> str:
+    """Say what answers at quality ``fast``."""
+    if is_distilled(header):
+        return "1 such network, distilled from the out-of-fold answers of the others"
+    return f"{len(header['fast']['members'])} of them"
+
+
+def domain_words(domains: dict[str, dict[str, Any]]) -> str:
+    """Tell how the recipe does on a domain that it has not seen."""
+    if not domains:
+        return ""
+    lines = [
+        "",
+        "On a domain that it has not learned from (networks, temperature and threshold from the "
+        "other domain alone):",
+        "",
+        "| measure | " + " | ".join(f"tested on {name}" for name in domains) + " |",
+        "|---|" + "---|" * len(domains),
+    ]
+    for words, (name, _) in MEASURES.items():
+        cells = " | ".join(figure(path(metrics, name)) for metrics in domains.values())
+        lines.append(f"| {words} | {cells} |")
+    return "\n".join(lines) + "\n"
 
 
 _BINARY = "binary.against.expert1"

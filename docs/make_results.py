@@ -12,12 +12,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from atypia.evaluation import reference
 from atypia.labels import DISPLAY_NAMES
 from atypia.pipeline import write_report
 from atypia.runs import read_json, write_json, write_text
 
-SMALL = ("config.yaml", "splits.json", "metrics.json", "metrics-oof.json")
+SMALL = ("config.yaml", "splits.json", "metrics.json")
 
 
 def percent(measure: dict[str, Any] | None, *, interval: bool = True) -> str:
@@ -92,11 +94,20 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for name in SMALL:
         shutil.copy(options.run / name, options.out / name)
+    if (options.run / "metrics-oof.json").is_file():  # a run of several outer splits has one each
+        shutil.copy(options.run / "metrics-oof.json", options.out)
     test = options.run / "predictions-test.csv"  # a run of the split "all" has none
     predictions = test if test.is_file() else options.run / "predictions-oof.csv"
     shutil.copy(predictions, options.out / predictions.name)
     for history in sorted(options.run.glob("fold-*/history.csv")):
         shutil.copy(history, options.out / f"history-{history.parent.name}.csv")
+    for part in sorted(options.run.glob("outer-*/predictions-test.csv")):
+        tested = pd.read_csv(part, usecols=["domain"])["domain"].unique()
+        if len(tested) == 1:  # of the split "domains": by itself, at its own threshold
+            own = options.out / f"tested-on-{tested[0]}"
+            own.mkdir(exist_ok=True)
+            for name in ("metrics.json", "metrics-oof.json"):
+                shutil.copy(part.parent / name, own / name)
     run = read_json(options.run / "run.json")
     run["cohort"].pop("path", None)
     write_json(options.out / "run.json", run)

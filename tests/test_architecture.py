@@ -31,10 +31,14 @@ MAY_IMPORT = {
     | {"data.slides", "data.tables"},
     "evaluation": CORE | {"evaluation"},
     "pipeline": CORE
-    | {"pipeline", "data", "models", "training", "bundle", "ensemble", "inference", "evaluation"},
+    | {"pipeline", "data", "models", "training", "bundle", "decision", "ensemble"}
+    | {"inference", "evaluation"},
     "demo": CORE | {"data", "models", "pipeline"},
     "doctor": CORE | {"models", "bundle"},
     "api": CORE | {"bundle", "ensemble", "inference"},
+    "server": CORE
+    | {"server", "pipeline.predict", "inference", "bundle", "decision", "evaluation.conformal"}
+    | {"data.images", "data.resolution", "data.slides"},
     **dict.fromkeys(CORE, CORE),
     "": CORE | {"api"},  # atypia itself, for atypia.load_model
 }
@@ -46,6 +50,11 @@ OPTIONAL = {"openslide": 1, "tifffile": 1, "imagecodecs": 1, "onnx": 1} | {
     "shapely": 1,
     "onnxruntime": 2,  # to run a graph, and to quantise one
     "SimpleITK": 1,
+    "fastapi": 2,  # to make the application, and its addresses
+    "starlette": 2,
+    "uvicorn": 1,
+    "ray": 1,
+    "pyarrow": 1,
 }
 
 

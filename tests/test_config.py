@@ -71,6 +71,7 @@ def test_scores_per_rater_need_a_second_rater() -> None:
         "[[0.5, 64], [0, 96]]",  # falls
         "[[0, 48], [0.8, 64], [0.4, 96]]",  # falls later on
         "[[0, 64], [1, 96]]",  # never comes to the last
+        "[[0, 128], [0.5, 96]]",  # larger than the input
     ],
 )
 def test_progressive_sizes_go_from_the_first_epoch_to_the_input(steps: str) -> None:
@@ -93,6 +94,9 @@ def test_progressive_sizes_that_fit() -> None:
         "augment.stain=-1",
         "augment.blur_um=6",
         "augment.mixup=3",
+        "augment.cutmix=-1",
+        "optim.average=1.1",
+        "optim.self_supervised_epochs=-1",
         "optim.progressive=[[0, 16]]",
         "ensemble.calibration=platt",
         "ensemble.conformal_alpha=0.5",
@@ -102,6 +106,27 @@ def test_progressive_sizes_that_fit() -> None:
 def test_a_value_out_of_range_is_named(setting: str) -> None:
     with pytest.raises(InputError, match=setting.partition("=")[0]):
         load_config("quick", [setting])
+
+
+def test_an_equal_average_needs_known_epochs_and_no_other_average() -> None:
+    settings = ["optim.average=0.9", "optim.ema=0.99", "optim.select=best"]
+    with pytest.raises(InputError, match=r"average: expected ema=0.*select=last.*0\.9") as caught:
+        load_config("quick", [*settings, "optim.early_stopping=3", "optim.warmup=0.2"])
+    assert "no early_stopping" in str(caught.value)
+    assert "at most 0.8" in str(caught.value)
+    alone = ["optim.ema=0", "optim.warmup=0.2"]
+    assert load_config("quick", [*alone, "optim.average=0.8"]).optim.average == 0.8
+    plateau = [*alone, "optim.schedule=plateau", "optim.average=1"]
+    assert load_config("quick", plateau).optim.average == 1
+
+
+def test_settings_of_a_run_from_before_a_setting_existed_still_load() -> None:
+    tree = load_config("released").model_dump(mode="json")
+    for group, name in (
+        *(("augment", "cutmix"), ("optim", "average"), ("optim", "self_supervised_epochs")),
+    ):
+        assert tree[group].pop(name) == 0
+    assert config_from_tree(tree, "config.yaml") == load_config("released")
 
 
 def test_an_unknown_preset_names_the_known_ones() -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from atypia.ensemble import Ensemble
+    from atypia.inference.model import SubtypeModel
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 PathLike: TypeAlias = str | Path
@@ -37,7 +37,7 @@ class Classifier:
         card: The model card (Markdown), or None.
     """
 
-    def __init__(self, ensemble: Ensemble, card: str | None = None) -> None:
+    def __init__(self, ensemble: SubtypeModel, card: str | None = None) -> None:
         self.ensemble = ensemble
         self.card = card
 

@@ -11,14 +11,14 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 # pydantic reads the annotations
 from atypia.config import InputSpec, ModelConfig  # noqa: TC001
 from atypia.decision import Decision  # noqa: TC001
 from atypia.errors import InputError, Problem
 from atypia.labels import SUBTYPES
-from atypia.runs import read_json, sha256_file, write_json, write_text
+from atypia.runs import read_as, sha256_file, write_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -124,19 +124,7 @@ def read_header(folder: Path) -> BundleHeader:
     Raises:
         InputError: Lists every entry that is missing or wrong.
     """
-    try:
-        return BundleHeader.model_validate(read_json(folder / HEADER))
-    except ValidationError as error:
-        raise InputError(
-            [
-                Problem(
-                    f"{fault['msg']}, but got {fault['input']!r}.",
-                    str(folder / HEADER),
-                    column=".".join(map(str, fault["loc"])) or None,
-                )
-                for fault in error.errors()
-            ]
-        ) from None
+    return read_as(BundleHeader, folder / HEADER)
 
 
 def write_header(folder: Path, header: BundleHeader) -> None:

@@ -63,12 +63,11 @@ def predict_network(
     spec: InputSpec,
     *,
     device: torch.device,
-    precision: torch.dtype = torch.float32,
     tta: bool = False,
     batch_size: int = 64,
     rows: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Subtype probabilities of one network.
+    """Subtype probabilities of one network, in fp32: bf16 would round them by 0.001 and more.
 
     Args:
         network: In evaluation mode afterwards.
@@ -76,7 +75,6 @@ def predict_network(
         mpp: µm per pixel.
         spec: What the network sees.
         device: Of the network.
-        precision: For autocast; fp32 is without.
         tta: Average over the eight rotations and flips.
         batch_size: Patches per step; the answer does not depend on it.
         rows: (M,) which of the patches, in which order; None is all.
@@ -93,9 +91,8 @@ def predict_network(
         views = list(dihedral(images)) if tta else [images]
         total = torch.zeros(len(batch), N_SUBTYPES, device=device)
         for view in views:
-            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                logits = network(view.contiguous(memory_format=torch.channels_last))
-            total += logits.float().softmax(dim=1)
+            logits = network(view.contiguous(memory_format=torch.channels_last))
+            total += logits.softmax(dim=1)
         answers.append((total / len(views)).cpu().numpy())
     return np.concatenate(answers)
 
@@ -115,7 +112,6 @@ class Ensemble:
     """A figure is called atypical from this p_atypical on; fixed on out-of-fold predictions."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    precision: torch.dtype = torch.float32
     calibration: Calibration = field(default_factory=Calibration)
     """What becomes of the members' mean."""
     conformal: ConformalSets | None = None
@@ -142,11 +138,11 @@ class Ensemble:
         """Side of the square that the members see together, in µm."""
         return max(spec.field_of_view_um for spec in self.specs or ())
 
-    def to(self, device: torch.device, precision: torch.dtype = torch.float32) -> Ensemble:
+    def to(self, device: torch.device) -> Ensemble:
         """Move all members to a device."""
         for member in self.members:
             member.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.device, self.precision, self._answering = device, precision, None
+        self.device, self._answering = device, None
         return self
 
     def predict_proba(
@@ -178,7 +174,6 @@ class Ensemble:
                 mpp,
                 spec,
                 device=self.device,
-                precision=self.precision,
                 tta=self.tta,
                 batch_size=batch_size,
             )
@@ -330,7 +325,8 @@ def _is_matrix(tensor: torch.Tensor) -> bool:
 def load_network(model: ModelConfig, spec: InputSpec, file: Path) -> Network:
     """Build a network for prediction, in fp32, and fill it with saved weights."""
     if model.backbone in lite.SCALES:  # the same network without the wait for timm
-        network = Network(lite.Lite(model.backbone), lite.N_FEATURES, model.dropout)
+        backbone = lite.Lite(model.backbone, model.reduction)
+        network = Network(backbone, backbone.n_features, model.dropout)
     else:
         size = InputConfig(field_of_view_um=spec.field_of_view_um, size_px=spec.size_px)
         network, _, _ = make_network(model, size, initial_weights=False)

@@ -11,13 +11,18 @@ import tempfile
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from atypia import __version__
-from atypia.errors import AtypiaError, InputError
+from atypia.errors import AtypiaError, InputError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 @contextmanager
@@ -145,3 +150,24 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor()
+
+
+def read_as(kind: type[Model], file: Path) -> Model:
+    """Read a JSON file as a pydantic model.
+
+    Raises:
+        InputError: Lists every entry that is missing or wrong.
+    """
+    try:
+        return kind.model_validate(read_json(file))
+    except ValidationError as error:
+        raise InputError(
+            [
+                Problem(
+                    f"{fault['msg']}, but got {fault['input']!r}.",
+                    str(file),
+                    column=".".join(map(str, fault["loc"])) or None,
+                )
+                for fault in error.errors()
+            ]
+        ) from None

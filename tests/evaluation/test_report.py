@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from atypia.evaluation import reference
 from atypia.evaluation.evaluate import evaluate
@@ -220,6 +221,33 @@ def test_summary_says_model_and_second_expert_in_words(full: ReportInput, text: 
         told = f"{measure['value']:.3f} ({measure['low']:.3f}–{measure['high']:.3f})"
         assert told in lead[1]
     assert "240 mitotic figures of 12 patients" in lead[1]
+
+
+def test_figures_out_of_fold_are_named_as_such(full: ReportInput, text: str) -> None:
+    assert "There is no test part" not in text
+    assert ">Test<" in section(full, "splits")
+    without_test = dataclasses.replace(
+        full,
+        metrics={**full.metrics, "part": "out of fold"},
+        splits={"kind": "all", "seed": 0, "outer": [{**full.splits["outer"][0], "test": []}]},
+    )
+    assert "There is no test part" in render_report(without_test)
+    table = section(without_test, "splits")
+    assert "Validation of member 1" in table
+    assert ">Test<" not in table
+
+
+def test_a_second_rater_has_a_share_or_scores_of_its_own(full: ReportInput) -> None:
+    def learned(target: dict) -> str:
+        config = yaml.safe_dump({"label": "expert1", "target": target})
+        page = render_report(dataclasses.replace(full, config_yaml=config))
+        return page.partition("Learned from: ")[2].partition(" · ")[0]
+
+    target = {"second_rater": "expert2", "second_rater_mass": 0.35}
+    assert "with 35% of the weight, " in learned(target)
+    apart = learned({**target, "per_rater": True})
+    assert "with scores of its own, " in apart
+    assert "%" not in apart
 
 
 def test_confusion_counts_of_model_and_expert_are_drawn(full: ReportInput, text: str) -> None:

@@ -37,6 +37,19 @@ Backend = Annotated[
     str, typer.Option(help="torch, onnx, onnx-int8, or auto: what the model and the machine have.")
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out bad items; list them.")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Of a Ray cluster: auto or HOST:PORT. Without it, one starts here."),
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="With --engine ray. [default: what there are cores for]")
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Cores of each worker. [default: 1 with Ray, else all]")
+]
+ItemSize = Annotated[
+    int, typer.Option(min=1, help="Most candidates or images that a worker does at a time.")
+]
 
 _NOT_LIGHT = {"torch", "torchvision", "timm", "safetensors", "sklearn"}
 """Of the packages that Atypia needs, those that only training, or torch's own models, need."""

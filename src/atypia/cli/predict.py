@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from atypia.cli.app import Backend, SkipBad, app, out_console
-from atypia.cli.show import progress, show_skipped
+from atypia.cli.app import (
+    Address,
+    Backend,
+    ItemSize,
+    SkipBad,
+    Threads,
+    Workers,
+    app,
+    out_console,
+)
+from atypia.cli.show import progress, show_job, show_skipped
 from atypia.errors import InputError
 from atypia.labels import DISPLAY_NAMES, SUBTYPES
 
@@ -28,7 +37,11 @@ MOST_SHOWN = 100
 def predict(
     inputs: Annotated[list[Path], typer.Argument(help="Images, folders, stacks or cohorts.")],
     out: Annotated[
-        Path | None, typer.Option(help="A .csv or .json to write; without it, answers are printed.")
+        Path | None,
+        typer.Option(
+            help="A .csv or .json to write (with --engine a folder); without it, answers are "
+            "printed."
+        ),
     ] = None,
     model: Annotated[
         str, typer.Option(help="'released' (in the package), a bundle, run or ONNX export.")
@@ -47,10 +60,46 @@ def predict(
     backend: Backend = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     skip_bad: SkipBad = False,
+    engine: Annotated[
+        Literal["local", "ray"] | None,
+        typer.Option(help="As a job that can be stopped: here, or on a Ray cluster."),
+    ] = None,
+    address: Address = None,
+    workers: Workers = None,
+    threads: Threads = None,
+    item_size: ItemSize = 1024,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="With --engine: also write one .csv.")
+    ] = None,
 ) -> None:
     """Classify patches, each centred on one mitotic figure."""
     from atypia import pipeline
 
+    if engine is not None:
+        from atypia.pipeline.job import EngineChoice
+
+        if out is None or out.suffix.lower() in (".csv", ".json"):
+            raise InputError("--out: with --engine, expected a folder for the job. See --csv.")
+        if min_confidence is not None:
+            raise InputError("--min-confidence: is not for --engine.")
+        with progress() as bar:
+            task = bar.add_task("files", total=None)
+            result = pipeline.predict_job(
+                inputs,
+                out,
+                model,
+                engine=EngineChoice(engine, address, workers, threads),
+                csv=csv,
+                quality=quality,
+                mpp=mpp,
+                backend=backend,
+                device=device,
+                item_size=item_size,
+                on_start=lambda n: bar.update(task, total=n),
+                on_done=lambda n: bar.advance(task, n),
+            )
+        show_job(result, "images")
+        return
     with progress() as bar:
         task = bar.add_task("files", total=None)
 

@@ -8,13 +8,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from atypia.cli.app import err_console, out_console
+from atypia.errors import AtypiaError
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.progress import Progress
 
     from atypia.errors import Problem
+    from atypia.pipeline.job import JobResult
     from atypia.progress import OnStep
+
+MOST_FAILURES = 10
+"""Failures of a job that are told; all are in its folder."""
 
 
 def progress(*, transfer: bool = False) -> Progress:
@@ -101,3 +106,47 @@ def show_skipped(skipped: list[Problem]) -> None:
         err_console.print(f"[yellow]{len(skipped)} skipped:[/yellow]")
         for problem in skipped:
             err_console.print(f"  • {escape(str(problem))}", soft_wrap=True)
+
+
+def show_job(result: JobResult, inputs: str) -> None:
+    """Tell what a job has done.
+
+    Args:
+        result: Of the job.
+        inputs: What it was asked for: candidates, images.
+
+    Raises:
+        AtypiaError: Something has no answer; the first few are listed.
+    """
+    if result.skipped:
+        err_console.print(
+            f"[yellow]{len(result.skipped):,} skipped:[/yellow] "
+            f"{escape(str(result.folder / 'skipped.csv'))}",
+            soft_wrap=True,
+        )
+    out_console.print(
+        f"{result.rows:,} figures, {result.atypical:,} of them atypical: "
+        f"{escape(str(result.folder / 'parts'))}",
+        soft_wrap=True,
+    )
+    if not result.failures:
+        return
+    slides = sum(not failure.patch_id for failure in result.failures)
+    failed = [f"{slides:,} slides"] if slides else []
+    if len(result.failures) > slides:
+        failed.append(f"{len(result.failures) - slides:,} of {result.inputs:,} {inputs}")
+    shown = [
+        f"  {failure.patch_id or failure.slide}: {failure.reason}"
+        for failure in result.failures[:MOST_FAILURES]
+    ]
+    more = len(result.failures) - len(shown)
+    raise AtypiaError(
+        "\n".join(
+            [
+                f"{' and '.join(failed)} failed and are listed in {result.folder / 'failed.csv'}; "
+                "the others are done. The same command tries them again.",
+                *shown,
+                *([f"  ... and {more:,} more"] if more else []),
+            ]
+        )
+    )

@@ -33,7 +33,9 @@ def train(
     """Split by patient, train the members, evaluate the ensemble, write the report."""
     from atypia import pipeline
     from atypia.config import load_config
+    from atypia.models.hardware import keep_freed_memory
 
+    keep_freed_memory()
     overrides = list(settings or [])
     overrides += [f"split.kind={json.dumps(split)}"] * (split is not None)
     overrides += [f"label={json.dumps(label)}"] * (label is not None)

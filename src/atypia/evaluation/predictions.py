@@ -224,11 +224,17 @@ def write_predictions(path: Path, table: pd.DataFrame, *, patients_known: bool =
     if not patients_known:
         checked = table.assign(patient_id=table["patient_id"].replace("", "unknown"))
     predictions_from_table(checked, str(path))
-    columns = [c for c in _ORDER if c in table.columns]
-    columns += [c for c in table.columns if c.startswith("label_")]
-    columns += [c for c in table.columns if c not in columns]
+    columns = in_order(table.columns)
     text = table[columns].to_csv(index=False, float_format="%.9g", lineterminator="\n")
     write_text(path, text)
+
+
+def in_order(columns: Iterable[str]) -> list[str]:
+    """Columns of a table of predictions in the agreed order: the named ones, labels, the rest."""
+    given = list(columns)
+    ordered = [c for c in _ORDER if c in given]
+    ordered += [c for c in given if c.startswith("label_")]
+    return ordered + [c for c in given if c not in ordered]
 
 
 def _as_text(value: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from atypia.bundle import BEST, RELEASED, find_bundle
 from atypia.errors import InputError
@@ -12,7 +12,7 @@ from atypia.inference.onnx import OnnxEnsemble
 from atypia.inference.onnx_export import HEADER
 
 if TYPE_CHECKING:
-    from atypia.ensemble import Ensemble
+    from atypia.inference.model import SubtypeModel
 
 BACKENDS: Final = ("auto", "torch", "onnx", "onnx-int8")
 
@@ -32,7 +32,8 @@ def load_ensemble(
     *,
     backend: str = "auto",
     device: str = "auto",
-) -> Ensemble:
+    threads: int | None = None,
+) -> SubtypeModel:
     """Load a model on a device.
 
     Args:
@@ -42,9 +43,11 @@ def load_ensemble(
             the same in 8-bit integers; or ``auto``: ``onnx`` where `model` is an export or torch
             is not installed, else ``torch``.
         device: ``auto``, ``cpu``, ``cuda``; ``mps`` with torch.
+        threads: On the CPU; None: as the backend takes them. With torch they are those of the
+            whole process.
 
     Returns:
-        The ensemble, or an :class:`OnnxEnsemble`, which is used like one.
+        An :class:`atypia.ensemble.Ensemble` or an :class:`OnnxEnsemble`.
 
     Raises:
         InputError: No such model, quality, backend or device; or damaged files.
@@ -58,15 +61,19 @@ def load_ensemble(
         backend = "onnx" if is_export or not has_torch else "torch"
     if backend != "torch":
         folder = find_bundle(model) if str(model) == RELEASED else model
-        loaded = OnnxEnsemble.load(folder, quality, int8=backend == "onnx-int8", device=device)
-        return cast("Ensemble", loaded)
+        return OnnxEnsemble.load(
+            folder, quality, int8=backend == "onnx-int8", device=device, threads=threads
+        )
     if not has_torch:
         raise InputError(
             "--backend torch: torch is not installed. Install it (pip install atypia), or give an "
             "export: --backend onnx"
         )
-    from atypia.ensemble import Ensemble
-    from atypia.models.hardware import choose_device, choose_precision
+    import torch
 
-    chosen = choose_device(device)
-    return Ensemble.load(model, quality).to(chosen, choose_precision("auto", chosen))
+    from atypia.ensemble import Ensemble
+    from atypia.models.hardware import choose_device
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return Ensemble.load(model, quality).to(choose_device(device))

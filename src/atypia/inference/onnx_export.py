@@ -10,14 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from atypia.bundle import BEST, FAST, Thresholds
 from atypia.config import InputSpec  # noqa: TC001
 from atypia.decision import Decision  # noqa: TC001
-from atypia.errors import InputError, Problem
 from atypia.labels import SUBTYPES
-from atypia.runs import read_json
+from atypia.runs import read_as
 
 EXTRA: Final = "onnx"
 HEADER: Final = "onnx.json"
@@ -113,16 +112,4 @@ def read_export(folder: Path) -> ExportHeader:
     Raises:
         InputError: Lists every entry that is missing or wrong.
     """
-    try:
-        return ExportHeader.model_validate(read_json(folder / HEADER))
-    except ValidationError as error:
-        raise InputError(
-            [
-                Problem(
-                    f"{fault['msg']}, but got {fault['input']!r}.",
-                    str(folder / HEADER),
-                    column=".".join(map(str, fault["loc"])) or None,
-                )
-                for fault in error.errors()
-            ]
-        ) from None
+    return read_as(ExportHeader, folder / HEADER)

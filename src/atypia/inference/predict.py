@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from atypia.ensemble import Decision, Ensemble
+    from atypia.decision import Decision
     from atypia.evaluation.conformal import ConformalSets
+    from atypia.inference.model import SubtypeModel
 
 CHUNK = 128
 
@@ -139,7 +140,7 @@ def _cohort_items(cohort: Cohort) -> Iterator[Item]:
 
 
 def predict_items(
-    model: Ensemble,
+    model: SubtypeModel,
     items: Sequence[Item],
     *,
     skip_bad: bool = False,
@@ -189,7 +190,11 @@ def predict_items(
 
 
 def predict_arrays(
-    model: Ensemble, arrays: Sequence[npt.NDArray[np.uint8]], mpp: float, *, batch_size: int = 64
+    model: SubtypeModel,
+    arrays: Sequence[npt.NDArray[np.uint8]],
+    mpp: float,
+    *,
+    batch_size: int = 64,
 ) -> pd.DataFrame:
     """Classify patches in memory.
 
@@ -225,7 +230,7 @@ def predict_arrays(
     return _classify(model, patches, batch_size)
 
 
-def _decode(item: Item, model: Ensemble) -> tuple[list[_Patch], list[Problem]]:
+def _decode(item: Item, model: SubtypeModel) -> tuple[list[_Patch], list[Problem]]:
     """Pages of one file, each large enough for the model, or what is wrong with them."""
     try:
         pages = read_pages(item.path)
@@ -245,7 +250,7 @@ def _decode(item: Item, model: Ensemble) -> tuple[list[_Patch], list[Problem]]:
 
 
 def _central_part(
-    page: npt.NDArray[np.uint8], model: Ensemble, mpp: float
+    page: npt.NDArray[np.uint8], model: SubtypeModel, mpp: float
 ) -> npt.NDArray[np.uint8]:
     """Cut a page down to what the networks see, so that pages of many sizes share a batch.
 
@@ -259,12 +264,12 @@ def _central_part(
     return np.ascontiguousarray(page[top : height - top, left : width - left])
 
 
-def _n_mirrored(model: Ensemble, patches: Iterable[_Patch]) -> int:
+def _n_mirrored(model: SubtypeModel, patches: Iterable[_Patch]) -> int:
     needed = model.field_of_view_um * 0.999
     return sum(min(patch.pixels.shape[:2]) * patch.mpp < needed for patch in patches)
 
 
-def _warn_of_mirrored(model: Ensemble, n: int) -> None:
+def _warn_of_mirrored(model: SubtypeModel, n: int) -> None:
     if n:
         log.warning(
             "%d %s smaller than the model's field of view, %g µm: what lies beyond the edge is "
@@ -275,7 +280,7 @@ def _warn_of_mirrored(model: Ensemble, n: int) -> None:
         )
 
 
-def _classify(model: Ensemble, patches: Sequence[_Patch], batch_size: int) -> pd.DataFrame:
+def _classify(model: SubtypeModel, patches: Sequence[_Patch], batch_size: int) -> pd.DataFrame:
     probabilities = np.empty((len(patches), len(SUBTYPES)), np.float32)
     # Patches of one shape and resolution go through the network together.
     groups: dict[tuple[tuple[int, ...], float], list[int]] = {}

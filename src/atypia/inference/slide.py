@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from atypia.config import InputSpec
     from atypia.data.slides.pool import SlidePool
-    from atypia.ensemble import Ensemble
     from atypia.inference.candidates import Candidate
+    from atypia.inference.model import SubtypeModel
 
     Fields = list[npt.NDArray[np.uint8] | Problem]
 
@@ -42,7 +42,7 @@ SCAN_40X_MPP: Final = 0.25
 
 
 def classify_slide(
-    model: Ensemble,
+    model: SubtypeModel,
     slide: SlidePool,
     candidates: Sequence[Candidate],
     *,
@@ -67,7 +67,7 @@ def classify_slide(
     """
     if slide.info.mpp is None:
         raise InputError(unknown_resolution(slide.info.path))
-    field_um, out_mpp = field_to_read(model.specs or [model.spec], slide.info.mpp)
+    field_um, out_mpp = field_to_read(model.specs or (), slide.info.mpp)
     centres = np.array([(c.x, c.y) for c in candidates], dtype=np.float64).reshape(-1, 2)
     probabilities = np.full((len(candidates), N_SUBTYPES), np.nan, np.float32)
     problems: list[Problem] = []

@@ -11,8 +11,10 @@ from atypia.pipeline.distill import distill
 from atypia.pipeline.evaluate import compare, evaluate
 from atypia.pipeline.export import export
 from atypia.pipeline.predict import predict
+from atypia.pipeline.predict_job import predict_job
 from atypia.pipeline.report import write_report
 from atypia.pipeline.slide import slide
+from atypia.pipeline.slides import slides
 from atypia.pipeline.train import train
 
 __all__ = [
@@ -24,7 +26,9 @@ __all__ = [
     "evaluate",
     "export",
     "predict",
+    "predict_job",
     "slide",
+    "slides",
     "train",
     "write_report",
 ]

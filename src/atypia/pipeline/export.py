@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -234,7 +234,7 @@ def _cost(
     tables: dict[str, Predictions] = {}
     for name, graph in (("fp32", file), ("int8", small)):
         model = OnnxEnsemble.of_graph(open_session(graph, "cpu"), about)
-        table, _ = predict_items(cast("Ensemble", model), items)
+        table, _ = predict_items(model, items)
         tables[name] = predictions_from_table(table)
     fp32, eight = tables["fp32"], tables["int8"]
     compared = compare(tables, label, resamples=500)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from atypia.data.cohort import Cohort
+from atypia.data.cohort import MAJORITY_COLUMN, Cohort
 from atypia.data.splits import rows
+from atypia.decision import Decision
 from atypia.errors import AtypiaError
 from atypia.evaluation.biomarker.error_model import ErrorModel
 from atypia.evaluation.calibration import Calibration, fit_calibration
@@ -26,7 +27,7 @@ from atypia.evaluation.predictions import (
 )
 from atypia.evaluation.thresholds import operating_point
 from atypia.inference.predict import find_items, predict_items, prediction_table
-from atypia.labels import N_ATYPICAL, N_SUBTYPES
+from atypia.labels import N_ATYPICAL, N_SUBTYPES, parse_atypical
 from atypia.pipeline.report import write_report
 from atypia.pipeline.run import (
     Run,
@@ -41,9 +42,11 @@ from atypia.runs import describe_machine, read_json, sha256_file, versions, writ
 from atypia.training.targets import chosen_labels
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from atypia.config import TrainConfig
     from atypia.training.crossval import Members
-    from atypia.training.fit import Place
+    from atypia.training.task import Place
 
 log = logging.getLogger("atypia")
 
@@ -85,7 +88,7 @@ def train(
         peak_memory_bytes,
     )
     from atypia.training.distributed import world
-    from atypia.training.fit import Place
+    from atypia.training.task import Place
 
     started, clock = datetime.now(UTC), time.perf_counter()
     config = run_config(out, config, resume)
@@ -193,7 +196,7 @@ def _train_all(run: Run, place: Place, on_step: OnStep) -> list[dict[str, Any]]:
 
 def _finish_outer(run: Run, number: int, members: Members, place: Place) -> dict[str, Any]:
     """Join the members of one outer split, calibrate and fix the threshold out of fold, predict."""
-    from atypia.ensemble import Decision, Ensemble, p_atypical
+    from atypia.ensemble import Ensemble, p_atypical
 
     manifest, config = run.cohort.manifest, run.config
     folder = run.outer_folder(number)
@@ -213,21 +216,13 @@ def _finish_outer(run: Run, number: int, members: Members, place: Place) -> dict
             config.ensemble.conformal_alpha,
             class_conditional=True,
         )
-    threshold = operating_point(
-        p_atypical(probabilities)[known].astype(float),
-        labels[known] < N_ATYPICAL,
-        manifest["patient_id"].to_numpy()[members.oof_rows][known],
-        seed=config.seed,
-        domains=domains[known] if config.ensemble.threshold == "domains" else None,
+    threshold = _fix_threshold(
+        config, manifest.iloc[members.oof_rows], p_atypical(probabilities), labels
     )
     counts = np.bincount(labels[known], minlength=N_SUBTYPES)
     decision = Decision(prior=(counts / counts.sum()).tolist(), power=config.ensemble.prior_power)
     out_of_fold = prediction_table(
-        manifest.iloc[members.oof_rows],
-        probabilities,
-        decision,
-        threshold,
-        members.oof_folds,
+        manifest.iloc[members.oof_rows], probabilities, decision, threshold, members.oof_folds
     )
     write_predictions(folder / "predictions-oof.csv", out_of_fold)
     facts = {
@@ -261,7 +256,7 @@ def _finish_outer(run: Run, number: int, members: Members, place: Place) -> dict
         errors=ErrorModel.fit(predictions_from_table(out_of_fold), config.label).to_json(),
     )
     ensemble.save(folder / "model")
-    ensemble.to(place.device, place.precision)
+    ensemble.to(place.device)
     if not run.splits.outer[number].test:
         return facts
     test = np.flatnonzero(rows(manifest, run.splits.outer[number].test))
@@ -269,6 +264,31 @@ def _finish_outer(run: Run, number: int, members: Members, place: Place) -> dict
     table, _ = predict_items(ensemble, [items[row] for row in test])
     write_predictions(folder / "predictions-test.csv", table.assign(fold=number))
     return facts
+
+
+def _fix_threshold(
+    config: TrainConfig,
+    manifest: pd.DataFrame,
+    p_atypical: npt.NDArray[np.floating[Any]],
+    labels: npt.NDArray[np.int64],
+) -> float:
+    """Fix the binary threshold on out-of-fold predictions; all arguments have their N rows."""
+    calls = [np.where(labels >= 0, labels < N_ATYPICAL, np.nan)]
+    if config.ensemble.threshold_by == "label_and_majority" and MAJORITY_COLUMN in manifest.columns:
+        votes = [
+            parse_atypical(str(vote)) if str(vote) else None for vote in manifest[MAJORITY_COLUMN]
+        ]
+        calls.append(np.array(votes, dtype=float))  # None becomes NaN
+    call = np.concatenate(calls)
+    known, rows_of = ~np.isnan(call), np.tile(np.arange(len(labels)), len(calls))
+    domains = manifest["domain"].to_numpy(dtype=str)[rows_of]
+    return operating_point(
+        p_atypical[rows_of][known].astype(float),
+        call[known] == 1,
+        manifest["patient_id"].to_numpy()[rows_of][known],
+        seed=config.seed,
+        domains=domains[known] if config.ensemble.threshold == "domains" else None,
+    )
 
 
 def _evaluate_run(run: Run, facts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -290,6 +310,7 @@ def _evaluate_run(run: Run, facts: list[dict[str, Any]]) -> dict[str, Any]:
         "alpha": run.config.ensemble.conformal_alpha,
     }
     threshold = facts[0]["threshold_atypical"] if n_outer == 1 else None
+    labels = chosen_labels(run.cohort.manifest, run.config.label)
     for number in range(n_outer):
         folder = run.outer_folder(number)
         out_of_fold = read_predictions(folder / "predictions-oof.csv")
@@ -298,6 +319,12 @@ def _evaluate_run(run: Run, facts: list[dict[str, Any]]) -> dict[str, Any]:
         # The fold that chose a checkpoint is no fair judge of it.
         scores["optimistic"] = run.config.optim.select == "best"
         write_json(folder / "metrics-oof.json", scores)
+        in_test = rows(run.cohort.manifest, run.splits.outer[number].test)
+        if n_outer > 1 and (labels[in_test] >= 0).any():  # a whole domain may lack this label
+            tested = read_predictions(folder / "predictions-test.csv")
+            write_json(
+                folder / "metrics.json", evaluate_predictions(tested, threshold=fixed, **options)
+            )
     if without_test:
         metrics = scores | {"part": "out of fold"}
     else:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from atypia.data.slides.slide import Colour, Slide
+    from atypia.data.slides.pixels import Colour
+    from atypia.data.slides.slide import Slide
 
     Opener = Callable[..., AbstractContextManager[Slide]]
 

@@ -9,68 +9,25 @@ from __future__ import annotations
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from PIL import Image
 
+from atypia.data.resolution import PLAUSIBLE_MPP
 from atypia.errors import InputError, MissingExtraError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-Colour = tuple[int, int, int]
-"""RGB, 0..255."""
-
-PLAUSIBLE_MPP: Final = (0.05, 4.0)
-"""µm per pixel of a light microscope; a TIFF that says 72 dpi (353 µm) only has a default."""
+    from atypia.data.slides.pixels import Colour, Pixels
 
 WHITE: Final = (255, 255, 255)
 _BRIGHT: Final = 200
 """A pixel counts as background where no channel is darker."""
-
-
-class Level(NamedTuple):
-    """One level of a pyramid."""
-
-    width: int
-    height: int
-    downsample: float
-    """Pixels of level 0 to one of this level, in x and in y."""
-
-
-class Pixels(Protocol):
-    """What a format gives. Safe to use from several threads at once."""
-
-    @property
-    def levels(self) -> Sequence[Level]:
-        """Finest first."""
-
-    @property
-    def mpp(self) -> tuple[float, float] | None:
-        """µm per pixel of level 0 in x and y, None where the file does not say it."""
-
-    @property
-    def background(self) -> Colour | None:
-        """Colour of empty glass, None where the file does not say it."""
-
-    @property
-    def origin(self) -> tuple[int, int]:
-        """Where the scanned part begins, px on level 0."""
-
-    def read(
-        self, level: int, left: int, top: int, width: int, height: int, empty: Colour
-    ) -> NDArray[np.uint8]:
-        """RGB (height, width, 3) of a rectangle inside a level, in px of that level.
-
-        What the scanner stored no pixels for is `empty`.
-        """
-
-    def close(self) -> None:
-        """Close the file."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from atypia.data.slides.slide import Colour, Level
+from atypia.data.slides.pixels import Colour, Level
 from atypia.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def _openslide() -> Any:
 
 
 class OpenSlidePixels:
-    """See :class:`atypia.data.slides.slide.Pixels`."""
+    """See :class:`atypia.data.slides.pixels.Pixels`."""
 
     def __init__(self, open_file: Callable[[], Any]) -> None:
         self._open_file = open_file

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from atypia.data.slides.slide import Colour, Level
+from atypia.data.slides.pixels import Colour, Level
 from atypia.errors import InputError, MissingExtraError, Problem
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _tifffile() -> Any:
 
 
 class TiffPixels:
-    """See :class:`atypia.data.slides.slide.Pixels`."""
+    """See :class:`atypia.data.slides.pixels.Pixels`."""
 
     background: Colour | None = None
     origin = (0, 0)

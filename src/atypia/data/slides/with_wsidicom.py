@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atypia.data.slides.slide import Colour, Level
+from atypia.data.slides.pixels import Colour, Level
 from atypia.errors import InputError, MissingExtraError, Problem
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def open_with_wsidicom(path: Path) -> DicomPixels:
 
 
 class DicomPixels:
-    """See :class:`atypia.data.slides.slide.Pixels`."""
+    """See :class:`atypia.data.slides.pixels.Pixels`."""
 
     background: Colour | None = None
     origin = (0, 0)

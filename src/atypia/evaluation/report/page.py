@@ -98,7 +98,9 @@ def _learned_from(report: ReportInput) -> str | None:
         return None
     target = config.get("target", {})
     learned = f"Learned from: {rater_name(config['label'])}"
-    if target.get("second_rater"):
+    if target.get("second_rater") and target.get("per_rater"):
+        learned += f" and, with scores of its own, {rater_name(target['second_rater'])}"
+    elif target.get("second_rater"):
         share = f"{target['second_rater_mass']:.0%}"
         learned += f" and, with {share} of the weight, {rater_name(target['second_rater'])}"
     return learned
@@ -113,6 +115,12 @@ def _summary(report: ReportInput) -> str:
         f"{metrics['n']:,} mitotic figures of {metrics['n_patients']:,} patients were scored "
         f"against the label of {rater_name(metrics['label'])}. "
     )
+    if metrics.get("part") == "out of fold":
+        text += (
+            "There is no test part: each figure is answered by the one member that has not learned "
+            "from its patient, and what was fixed on these answers (threshold, calibration) is "
+            "judged on them, too. "
+        )
     if overall:
         text += (
             "Shown one figure of a subtype and one of another, the model gives the first the "

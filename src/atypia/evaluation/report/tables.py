@@ -307,7 +307,7 @@ def splits(report: ReportInput) -> Html:
     outer = report.splits["outer"]
     for i, split in enumerate(outer):
         prefix = f"Split {i + 1}, " if len(outer) > 1 else ""
-        parts = [("test", split["test"])]
+        parts = [("test", split["test"])] if split["test"] else []
         parts += [(f"validation of member {j + 1}", p) for j, p in enumerate(split["inner"])]
         for name, patients in parts:
             counts = sum((known.get(str(p), Counter()) for p in patients), Counter())

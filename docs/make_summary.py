@@ -1,0 +1,104 @@
+"""Set the results of one recipe beside each other: seeds, splits and domains left out.
+
+    python docs/make_summary.py docs/results/released-table1-s* docs/results/released-benchmark \
+        --domains docs/results/released-domains --out docs/results/released.md
+
+Every figure comes from a ``metrics.json`` that ``make_results.py`` copied.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from make_model_card import figure, path
+
+from atypia.labels import DISPLAY_NAMES
+from atypia.runs import read_json, write_text
+
+_EXPERT = "binary.against.expert1"
+_MAJORITY = "binary.against.majority_atypical"
+ROWS = {
+    "mean AUC": "overall.mean_auc",
+    "balanced accuracy": "overall.balanced_accuracy",
+    "macro-F1": "overall.macro_f1",
+    "Cohen's κ": "overall.kappa",
+    "calibration error (ECE, 15 bins)": "overall.ece",
+    "log-loss": "overall.log_loss",
+    "atypical or normal, expert 1: AUC": f"{_EXPERT}.auc",
+    "— balanced accuracy at the fixed threshold": (
+        f"{_EXPERT}.at_operating_point.balanced_accuracy"
+    ),
+    "— sensitivity": f"{_EXPERT}.at_operating_point.sensitivity",
+    "— specificity": f"{_EXPERT}.at_operating_point.specificity",
+    "atypical or normal, majority of the votes: AUC": f"{_MAJORITY}.auc",
+    "— its balanced accuracy at the same threshold": (
+        f"{_MAJORITY}.at_operating_point.balanced_accuracy"
+    ),
+}
+
+
+def main() -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of make_results.py")
+    parser.add_argument("--domains", type=Path, help="one of a run over the split domains")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    columns = {folder.name: read_json(folder / "metrics.json") for folder in options.runs}
+    text = ["# One recipe, its seeds and splits", "", *table(columns), *spread(columns)]
+    text += ["", "## AUC of each subtype", "", *per_class(columns)]
+    if options.domains is not None:
+        parts = {
+            folder.name: read_json(folder / "metrics.json")
+            for folder in sorted(options.domains.glob("tested-on-*"))
+        }
+        text += ["", "## Each domain left out of the training and tested on", "", *table(parts)]
+    write_text(options.out, "\n".join(text) + "\n")
+
+
+def threshold(metrics: dict[str, Any]) -> float:
+    """Give the threshold that was fixed before."""
+    return float(metrics["binary"]["against"]["expert1"]["at_operating_point"]["threshold"])
+
+
+def table(columns: dict[str, dict[str, Any]]) -> list[str]:
+    """Write one row per measure, one column per run."""
+    lines = ["| measure | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
+    lines.append(
+        "| figures, patients | "
+        + " | ".join(f"{m['n']:,}, {m['n_patients']}" for m in columns.values())
+        + " |"
+    )
+    for words, name in ROWS.items():
+        cells = " | ".join(figure(path(metrics, name)) for metrics in columns.values())
+        lines.append(f"| {words} | {cells} |")
+    cells = " | ".join(f"{threshold(metrics):.3f}" for metrics in columns.values())
+    return [*lines, f"| threshold | {cells} |"]
+
+
+def spread(columns: dict[str, dict[str, Any]]) -> list[str]:
+    """Write mean and standard deviation over the runs that differ in their seed alone."""
+    seeds = [metrics for name, metrics in columns.items() if name[-3:-1] == "-s"]
+    if len(seeds) < 2:
+        return []
+    lines = ["", f"Over the {len(seeds)} seeds, mean ± standard deviation:", ""]
+    for words, name in list(ROWS.items())[:8]:
+        values = [float((path(metrics, name) or {})["value"]) for metrics in seeds]
+        lines.append(f"- {words}: {fmean(values):.3f} ± {stdev(values):.3f}")
+    return lines
+
+
+def per_class(columns: dict[str, dict[str, Any]]) -> list[str]:
+    """Write one row per subtype."""
+    lines = ["| subtype | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
+    for subtype in next(iter(columns.values()))["per_class"]:
+        cells = " | ".join(figure(m["per_class"][subtype]["auc"]) for m in columns.values())
+        lines.append(f"| {DISPLAY_NAMES[subtype]} | {cells} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
