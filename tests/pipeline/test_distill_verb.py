@@ -101,6 +101,16 @@ def test_settings_stand_over_the_preset_and_the_teachers_data_over_neither(
     assert Path(config.target.teacher or "") == (run_folder / "predictions-oof.csv").resolve()
 
 
+def test_students_of_quality_best_take_the_teachers_place(run_folder: Path) -> None:
+    config = student_config(run_folder, quality="best")
+    assert (config.ensemble.members, config.ensemble.trained) == (2, None)
+    assert config.ensemble.tta
+    with pytest.raises(InputError, match="best or fast"):
+        student_config(run_folder, quality="good")
+    with pytest.raises(InputError, match="--into"):
+        pipeline.distill(run_folder, Path("out"), quality="best", into=run_folder)
+
+
 def test_a_patch_without_label_learns_from_the_teacher(
     run_folder: Path, cohort_folder: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""``atypia distill``: from a run to one small, fast network."""
+"""``atypia distill``: from a run to its students."""
 
 from __future__ import annotations
 
@@ -20,12 +20,16 @@ def distill(
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the preset fast to change."),
     ] = None,
+    quality: Annotated[
+        str,
+        typer.Option(help="fast: one network. best: as many as the teacher has, for its place."),
+    ] = "fast",
     into: Annotated[
         Path | None, typer.Option(help="A bundle or run that gets the student as quality fast.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped student.")] = False,
 ) -> None:
-    """Train one small, fast network from a run's out-of-fold answers."""
+    """Train networks on a run's out-of-fold answers: one that is fast, or an ensemble."""
     from atypia import pipeline
 
     with member_progress() as on_step:
@@ -33,6 +37,7 @@ def distill(
             run,
             out,
             settings or (),
+            quality=quality,
             into=into,
             resume=resume,
             command=command_line(),

@@ -1,4 +1,4 @@
-"""Distil a run into one small, fast network."""
+"""Distil a run into one fast network, or into an ensemble that is better than its teacher."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from atypia.bundle import BEST, FAST
 from atypia.config import config_from_tree, load_config
 from atypia.errors import InputError, Problem
 from atypia.pipeline.train import train
@@ -30,22 +31,28 @@ def distill(
     out: Path,
     settings: Sequence[str] = (),
     *,
+    quality: str = FAST,
     into: Path | None = None,
     resume: bool = False,
     command: str = "",
     on_step: OnStep = silent,
 ) -> dict[str, Any] | None:
-    """Train one student on the cohort, the split and the out-of-fold answers of a finished run.
+    """Train students on the cohort, the split and the out-of-fold answers of a finished run.
 
-    The student learns from all training patients but those of inner fold 0. On that fold its
-    temperature, its threshold and its prediction sets are fixed; the test part of the run is
-    predicted once. It has seen labels of fold 0 only through the teacher's answers to other
-    patients, which makes figures on that fold a little optimistic; the test part is clean.
+    At quality ``fast`` it is one network, which learns from all training patients but those of
+    inner fold 0. At quality ``best`` there is one for each inner fold, and their answers are
+    averaged over rotations and flips: networks that learn from an ensemble of their own kind
+    surpass it (born-again networks: Furlanello et al., ICML 2018).
+
+    On the folds left out, temperature, threshold and prediction sets are fixed; the test part of
+    the run is predicted once. A student has seen labels of its fold only through the teacher's
+    answers to other patients, which makes figures on that fold optimistic; the test part is clean.
 
     Args:
         teacher: Folder of a finished run with one outer split.
         out: The student's run folder.
         settings: ``key=value`` over the preset ``fast``.
+        quality: ``fast`` or ``best``.
         into: A bundle, or the folder of a run, that gets the student as its quality ``fast``.
         resume: Go on with a student's run that was stopped.
         command: The command line, for the record.
@@ -56,29 +63,33 @@ def distill(
 
     Raises:
         InputError: The run is not finished or not of one split, its cohort is not where it was,
-            or the settings are wrong.
+            or the settings are wrong; or `into` with students of quality ``best``.
         TrainingError: The training cannot go on.
     """
     from atypia.bundle import find_bundle, read_header
     from atypia.ensemble import Ensemble, add_quality
 
+    if into is not None and quality != FAST:
+        raise InputError("--into: takes a student of quality fast. Leave it out, or --quality.")
     bundle = None if into is None else find_bundle(into)
     if bundle is not None:
         read_header(bundle)  # a fault is told before the work
     cohort = _cohort_folder(teacher)
-    config = None if resume and not settings else student_config(teacher, settings)
+    config = None if resume and not settings else student_config(teacher, settings, quality)
     metrics = train(cohort, out, config, resume=resume, command=command, on_step=on_step)
     if bundle is not None and metrics is not None:
         add_quality(bundle, Ensemble.load(out))
     return metrics
 
 
-def student_config(teacher: Path, settings: Sequence[str] = ()) -> TrainConfig:
+def student_config(teacher: Path, settings: Sequence[str] = (), quality: str = FAST) -> TrainConfig:
     """Resolve the student's configuration: preset ``fast``, then the teacher's data, then settings.
 
     Raises:
-        InputError: Lists every unknown key and wrong value.
+        InputError: Lists every unknown key and wrong value; or an unknown quality.
     """
+    if quality not in (BEST, FAST):
+        raise InputError(f"--quality: expected best or fast but got {quality!r}.")
     file = teacher / "config.yaml"
     own = config_from_tree(yaml.safe_load(file.read_text("utf-8")), str(file))
     taught = {
@@ -88,6 +99,8 @@ def student_config(teacher: Path, settings: Sequence[str] = ()) -> TrainConfig:
         "target.teacher": str((teacher / "predictions-oof.csv").resolve()),
         "target.teacher_mass": TEACHER_MASS,
     }
+    if quality == BEST:
+        taught |= {"ensemble.trained": None, "ensemble.tta": True}
     return load_config(PRESET, [*(f"{k}={json.dumps(v)}" for k, v in taught.items()), *settings])
 
 

@@ -316,8 +316,10 @@ def _evaluate_run(run: Run, facts: list[dict[str, Any]]) -> dict[str, Any]:
         out_of_fold = read_predictions(folder / "predictions-oof.csv")
         fixed = facts[number]["threshold_atypical"]
         scores = evaluate_predictions(out_of_fold, threshold=fixed, **options)
-        # The fold that chose a checkpoint is no fair judge of it.
-        scores["optimistic"] = run.config.optim.select == "best"
+        # The fold that chose a checkpoint is no fair judge of it, nor one that a teacher has seen.
+        scores["optimistic"] = (
+            run.config.optim.select == "best" or run.config.target.teacher is not None
+        )
         write_json(folder / "metrics-oof.json", scores)
         in_test = rows(run.cohort.manifest, run.splits.outer[number].test)
         if n_outer > 1 and (labels[in_test] >= 0).any():  # a whole domain may lack this label
