@@ -1,7 +1,11 @@
 """Write the model card from the runs behind the released model.
 
     python docs/make_model_card.py docs/results/released-all --bundle src/atypia/released \
-        --out docs/model-card.md [--held-out docs/results/released-table1]
+        --out docs/model-card.md [--held-out docs/results/students-table1-s0] \
+        [--domains docs/results/released-domains]
+
+The first run is judged out of fold; where the released networks are its students, their own figures
+out of fold would be optimistic.
 
 Every figure of the card comes from a ``metrics.json``; the words around them are here.
 """
@@ -33,6 +37,7 @@ answers.
 | `best` | {members} {network}, each on four fifths of the patients | {size} px of \
 {field:g} µm | members, rotations and flips |
 {fast}
+{taught}
 Probabilities are calibrated by one temperature ({temperature}), fitted out of fold with both
 domains counting alike. A figure is called atypical from p_atypical = {threshold:.3f} on, fixed out
 of fold; the subtype is the one with the largest p / frequency^{power:g}. The prediction sets are
@@ -58,9 +63,9 @@ Licences: AMi-Br patches MIT (AMi-Br_Benchmark); initial weights of EfficientNet
 ## How good it is
 
 All against expert 1, with 95 % intervals from resampling patients. *Out of fold*: five-fold
-cross-validation by patient with this model's own members: each network answers for the fifth of the
-patients that it has not seen. What `best` answers with is the average of the five{fast_words}:
-this very model has not been measured on patients of its own. {held_out_words}
+cross-validation by patient with {whose} networks, each of which answers for the fifth of the
+patients that it has not seen. The released model answers with all of its networks, and there is no
+patient left that none of them has seen. {held_out_words}
 
 | measure | out of fold | expert 2 | held out |
 |---|---|---|---|
@@ -83,6 +88,13 @@ this very model has not been measured on patients of its own. {held_out_words}
   tumour or species the ranking can be expected to hold better than the threshold: check it on some
   fifty labelled figures of your own (`atypia evaluate`) before counting on it.
 - Nobody has shown that acting on its answers helps a patient.
+"""
+
+
+TAUGHT = """
+The networks are students: half of what each learned from are labels and votes, half the
+out-of-fold answers of five networks of the same kind that had learned from labels and votes alone
+(`atypia train --preset released --split all`, then `atypia distill --quality best`).
 """
 
 
@@ -114,6 +126,7 @@ def card(
 ) -> str:
     """Fill the card."""
     fast = header.get("fast")
+    students = "teacher_sha256" in header["provenance"]
     expert = next(iter(out_of_fold["raters"].values()))
     overall = [
         f"| {words} | {figure(path(out_of_fold, name))} | {figure(path(expert, of_rater))} "
@@ -140,9 +153,8 @@ def card(
         if fast is None
         else f"| `fast` | {fast_network(header)} | "
         f"{fast['input']['size_px']} px of {fast['input']['field_of_view_um']:g} µm | none |\n",
-        fast_words=", and `fast` was taught by their out-of-fold answers"
-        if is_distilled(header)
-        else ", and `fast` is one of them without averaging over views",
+        taught=TAUGHT if students else "",
+        whose="the teachers', five" if students else "this model's own",
         temperature=f"{header['calibration'].get('temperature', 1):.2f}",
         threshold=header["thresholds"]["atypical"],
         power=header["decision"]["power"],
@@ -151,7 +163,8 @@ def card(
         patients=out_of_fold["n_patients"],
         kappa2=figure(expert["overall"]["kappa"]),
         counts="\n".join(counts) + "\n",
-        held_out_words="*Held out*: the same recipe, on patients of a test part."
+        held_out_words="*Held out*: the same recipe, students included, on the test patients of "
+        "`table1`."
         if held_out
         else "The recipe has not been judged on a test part or on another domain yet.",
         overall="\n".join(overall),
@@ -169,14 +182,9 @@ def network_words(network: dict[str, Any]) -> str:
     return name if cut is None else f"{name} up to feature maps of 1/{cut}"
 
 
-def is_distilled(header: dict[str, Any]) -> bool:
-    """Whether the quality ``fast`` is a student."""
-    return "teacher_sha256" in header["provenance"].get("fast", {})
-
-
 def fast_network(header: dict[str, Any]) -> str:
     """Say what answers at quality ``fast``."""
-    if is_distilled(header):
+    if "teacher_sha256" in header["provenance"].get("fast", {}):
         return "1 such network, distilled from the out-of-fold answers of the others"
     return f"{len(header['fast']['members'])} of them"
 
