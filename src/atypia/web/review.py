@@ -1,0 +1,220 @@
+"""Labels that reviewers give in the browser: saved before they are answered.
+
+One SQLite file for all reviewers. Every key press is a row that is only ever added to; an undo
+marks the last row as taken back. The file is in write-ahead mode and synced at each commit, so
+that what was answered as saved survives a crash of the process and of the machine.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import threading
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from atypia.errors import AtypiaError, InputError, Problem
+from atypia.evaluation import metrics
+from atypia.evaluation.predictions import UNKNOWN
+from atypia.labels import SUBTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from atypia.evaluation.metrics import IntArray
+
+_APPLICATION: Final = 0x41545950  # "ATYP" in the file's header: no other program's database
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS reviewer (
+    cohort TEXT NOT NULL,
+    name TEXT NOT NULL,
+    blind INTEGER NOT NULL,
+    PRIMARY KEY (cohort, name)
+);
+CREATE TABLE IF NOT EXISTS event (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    cohort TEXT NOT NULL,
+    reviewer TEXT NOT NULL,
+    patch_id TEXT NOT NULL,
+    subtype TEXT,
+    at TEXT NOT NULL,
+    undone INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS event_of ON event (cohort, reviewer, undone, patch_id);
+"""
+
+
+class ReviewStore:
+    """The labels of all reviewers on one set of figures. Safe to use from several threads.
+
+    Args:
+        file: Made when the first reviewer comes; one file may hold several sets.
+        key: Hash of the figures: labels of other figures are not mixed in.
+        patch_ids: Of the figures.
+    """
+
+    def __init__(self, file: Path, key: str, patch_ids: Sequence[str]) -> None:
+        self._file = file
+        self._key = key
+        self._ids = list(patch_ids)
+        self._place = {patch_id: i for i, patch_id in enumerate(self._ids)}
+        self._lock = threading.Lock()
+
+    def join(self, name: str, *, blind: bool) -> None:
+        """Let a reviewer begin, or come back; `blind` is kept as it was at first.
+
+        Raises:
+            InputError: Not a name; or the reviewer began otherwise.
+            AtypiaError: The file cannot be used.
+        """
+        if not _NAME.fullmatch(name):
+            raise InputError(
+                Problem(
+                    "expected a name of 1 to 40 letters (a to z), digits, _ or -, as it names a "
+                    f"column of the cohort, but got {name[:60]!r}."
+                )
+            )
+        with self._lock, closing(self._open()) as base, base:
+            base.execute(
+                "INSERT OR IGNORE INTO reviewer VALUES (?, ?, ?)", (self._key, name, int(blind))
+            )
+            began_blind = self._blind(base, name)
+        if began_blind and not blind:
+            what = "began blind, and what has been seen cannot be unseen. Go on blind, or take"
+            raise InputError(Problem(f"{name} {what} another name."))
+        if blind and not began_blind:
+            what = "began with the answers in view. Take another name to be blind."
+            raise InputError(Problem(f"{name} {what}"))
+
+    def is_blind(self, name: str) -> bool:
+        """Whether a reviewer may not see what others say; one who never came counts as blind."""
+        if not self._file.exists():
+            return True
+        with closing(self._open()) as base:
+            blind = self._blind(base, name)
+        return True if blind is None else blind
+
+    def give(self, name: str, number: int, subtype: int | None) -> None:
+        """Save a label; None takes the label away. It is on the disk when this returns.
+
+        Raises:
+            InputError: No such reviewer.
+            AtypiaError: It could not be saved.
+        """
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        text = None if subtype is None else SUBTYPES[subtype]
+        with self._lock, closing(self._open()) as base, base:
+            self._check(base, name)
+            base.execute(
+                "INSERT INTO event (cohort, reviewer, patch_id, subtype, at) "
+                "VALUES (?, ?, ?, ?, ?)",
+                (self._key, name, self._ids[number], text, now),
+            )
+
+    def undo(self, name: str) -> int | None:
+        """Take back the last label; tells of which figure, None where there is none left.
+
+        Raises:
+            InputError: No such reviewer.
+        """
+        with self._lock, closing(self._open()) as base, base:
+            self._check(base, name)
+            row = base.execute(
+                "SELECT id, patch_id FROM event WHERE cohort = ? AND reviewer = ? AND NOT undone "
+                "ORDER BY id DESC LIMIT 1",
+                (self._key, name),
+            ).fetchone()
+            if row is None:
+                return None
+            base.execute("UPDATE event SET undone = 1 WHERE id = ?", (row[0],))
+        return self._place.get(row[1])
+
+    def labels(self) -> dict[str, IntArray]:
+        """Every reviewer's labels: (N,) subtype indices, :data:`UNKNOWN` where none is given."""
+        if not self._file.exists():
+            return {}
+        with closing(self._open()) as base:
+            names = base.execute(
+                "SELECT name FROM reviewer WHERE cohort = ? ORDER BY name", (self._key,)
+            ).fetchall()
+            rows = base.execute(
+                "SELECT reviewer, patch_id, subtype FROM event WHERE cohort = ? AND NOT undone "
+                "ORDER BY id",
+                (self._key,),
+            ).fetchall()
+        labels = {name: np.full(len(self._ids), UNKNOWN) for (name,) in names}
+        for name, patch_id, subtype in rows:  # later ones win
+            if patch_id in self._place:
+                code = UNKNOWN if subtype is None else SUBTYPES.index(subtype)
+                labels[name][self._place[patch_id]] = code
+        return labels
+
+    def _check(self, base: sqlite3.Connection, name: str) -> None:
+        if self._blind(base, name) is None:
+            raise InputError(Problem(f"There is no reviewer {name[:60]!r}. Begin first."))
+
+    def _blind(self, base: sqlite3.Connection, name: str) -> bool | None:
+        row = base.execute(
+            "SELECT blind FROM reviewer WHERE cohort = ? AND name = ?", (self._key, name)
+        ).fetchone()
+        return None if row is None else bool(row[0])
+
+    def _open(self) -> sqlite3.Connection:
+        base: sqlite3.Connection | None = None
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            base = sqlite3.connect(self._file, timeout=10)
+            mark = base.execute("PRAGMA application_id").fetchone()[0]
+            tables = base.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+            if tables and mark != _APPLICATION:
+                raise AtypiaError(f"{self._file} is a database of another program.")
+            base.execute("PRAGMA journal_mode = WAL")
+            base.execute("PRAGMA synchronous = FULL")
+            if not tables:
+                base.execute(f"PRAGMA application_id = {_APPLICATION}")
+                base.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            if base is not None:
+                base.close()
+            raise AtypiaError(f"{self._file}: labels cannot be saved there ({error}).") from error
+        except AtypiaError:
+            if base is not None:
+                base.close()
+            raise
+        return base
+
+
+def agreement(labels: Mapping[str, IntArray]) -> list[dict[str, object]]:
+    """Cohen's κ of every pair of raters, on the figures that both have labelled.
+
+    Args:
+        labels: By rater, (N,) subtype indices.
+
+    Returns:
+        ``{"raters": [a, b], "n", "kappa", "agree"}`` for each pair with a common figure; κ is None
+        where chance alone would agree completely. ``agree`` is the share of equal labels.
+    """
+    pairs: list[dict[str, object]] = []
+    names = list(labels)
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            both = (labels[first] != UNKNOWN) & (labels[second] != UNKNOWN)
+            n = int(both.sum())
+            if not n:
+                continue
+            a, b = labels[first][both], labels[second][both]
+            kappa = float(metrics.agreement_measures(a, b)["kappa"][0])
+            pairs.append(
+                {
+                    "raters": [first, second],
+                    "n": n,
+                    "kappa": None if np.isnan(kappa) else round(kappa, 4),
+                    "agree": round(float((a == b).mean()), 4),
+                }
+            )
+    return pairs

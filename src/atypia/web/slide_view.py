@@ -1,0 +1,140 @@
+"""A slide as a browser shows it: tiles of a pyramid, figures, their density, the hot-spot."""
+
+from __future__ import annotations
+
+import io
+import math
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from atypia.errors import InputError
+from atypia.evaluation.biomarker import find_hotspot
+from atypia.evaluation.biomarker.hotspot import AREA_MM2
+
+if TYPE_CHECKING:
+    from atypia.data.slides.pool import SlidePool
+    from atypia.evaluation.biomarker import SlideFigures
+
+TILE_PX: Final = 256
+_KEPT_TILES: Final = 2048
+"""About 40 MB."""
+_QUALITY: Final = 85
+_GRID: Final = 160
+"""Cells of the density map along the longer side."""
+_SPREAD_UM: Final = 150.0
+"""Standard deviation of the kernel of the density map."""
+
+
+class SlideView:
+    """A slide and its figures.
+
+    Args:
+        pool: The open slide.
+        found: Its figures; None where there are no results.
+    """
+
+    def __init__(self, pool: SlidePool, found: SlideFigures | None) -> None:
+        self._pool = pool
+        self._found = found
+        assert pool.info.mpp is not None  # see open_source
+        self._mpp = pool.info.mpp
+        self._lock = threading.Lock()
+        self._tiles: OrderedDict[tuple[int, int, int], bytes] = OrderedDict()
+
+    @property
+    def most_level(self) -> int:
+        """Of the full resolution; on level 0 the whole slide is one pixel."""
+        return math.ceil(math.log2(max(self._pool.info.width, self._pool.info.height)))
+
+    def about(self) -> dict[str, Any]:
+        """Describe the slide, the places of its figures, and the hot-spot."""
+        info = self._pool.info
+        answer: dict[str, Any] = {
+            "name": info.path.name,
+            "width": info.width,
+            "height": info.height,
+            "tile": TILE_PX,
+            "max_level": self.most_level,
+            "mpp": info.mpp,
+            "places": [],
+            "hotspot": None,
+        }
+        if self._found is None or not len(self._found):
+            return answer
+        answer["places"] = self._found.centres_px.round(1).tolist()
+        hotspot = find_hotspot(self._found.centres_um)
+        if hotspot is not None:
+            inside = hotspot.contains(self._found.centres_um)
+            called = self._found.figures.predicted_atypical[inside]
+            answer["hotspot"] = {
+                "area_mm2": AREA_MM2,
+                "outline": (hotspot.outline_um / self._mpp).round(1).tolist(),
+                "figures": int(inside.sum()),
+                "atypical": int(called.sum()),
+            }
+        return answer
+
+    def density(self) -> dict[str, Any]:
+        """Give figures per mm² on a grid over the slide, smoothed with a Gaussian kernel."""
+        info = self._pool.info
+        cell = max(info.width, info.height) / _GRID  # px
+        columns, rows = math.ceil(info.width / cell), math.ceil(info.height / cell)
+        counts = np.zeros((rows, columns))
+        if self._found is not None:
+            places = np.clip(
+                (self._found.centres_px // cell).astype(int), 0, [columns - 1, rows - 1]
+            )
+            np.add.at(counts, (places[:, 1], places[:, 0]), 1)
+        cell_um = cell * self._mpp
+        smooth = ndimage.gaussian_filter(counts, _SPREAD_UM / cell_um, mode="constant")
+        per_mm2 = smooth / (cell_um / 1000) ** 2
+        return {
+            "columns": columns,
+            "rows": rows,
+            "cell_px": cell,
+            "spread_um": _SPREAD_UM,
+            "most": round(float(per_mm2.max()), 3),
+            "per_mm2": per_mm2.round(3).reshape(-1).tolist(),
+        }
+
+    def tile(self, level: int, column: int, row: int) -> bytes:
+        """JPEG of a tile.
+
+        Raises:
+            IndexError: There is no such tile.
+            InputError: The slide is damaged there.
+        """
+        info = self._pool.info
+        if not 0 <= level <= self.most_level:
+            raise IndexError(level)
+        scale = 2 ** (self.most_level - level)  # px of level 0 to one of the tile
+        width, height = math.ceil(info.width / scale), math.ceil(info.height / scale)
+        if not (0 <= column * TILE_PX < width and 0 <= row * TILE_PX < height):
+            raise IndexError((column, row))
+        key = (level, column, row)
+        with self._lock:
+            if key in self._tiles:
+                self._tiles.move_to_end(key)
+                return self._tiles[key]
+        pixels = self._read(column, row, scale)
+        size = (min(TILE_PX, width - column * TILE_PX), min(TILE_PX, height - row * TILE_PX))
+        stream = io.BytesIO()
+        Image.fromarray(pixels[: size[1], : size[0]]).save(stream, "JPEG", quality=_QUALITY)
+        with self._lock:
+            self._tiles[key] = stream.getvalue()
+            while len(self._tiles) > _KEPT_TILES:
+                self._tiles.popitem(last=False)
+        return stream.getvalue()
+
+    def _read(self, column: int, row: int, scale: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        side = TILE_PX * scale
+        centre = np.array([[(column + 0.5) * side, (row + 0.5) * side]])
+        (answer,) = self._pool.read(centre, side * self._mpp, scale * self._mpp)
+        if not isinstance(answer, np.ndarray):
+            raise InputError(answer)
+        return answer

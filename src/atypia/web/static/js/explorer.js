@@ -1,0 +1,83 @@
+// Every figure as a tile: filter, sort, click a cell of the confusion matrix.
+
+import { choice, h } from "./dom.js";
+import { confusion } from "./confusion.js";
+import { filterForm, readState, sorts, writeState } from "./filters.js";
+import { NAMES } from "./subtypes.js";
+import { chooseCell, chooseWithoutCell, countCells, sortFigures } from "./table.js";
+import { Wall } from "./wall.js";
+
+export async function show(root, context, { query }) {
+  const table = await context.table();
+  let state = readState(table, query);
+  const wall = new Wall(context.about.tiles, { name: "Figures", marks: (i) => marksOf(table, state, i), title: (i) => titleOf(table, state, i) });
+  const filters = h("div", {}), matrix = h("div", {}), count = h("span", { class: "count", role: "status" });
+  const nothing = h("p", { class: "nothing", hidden: true }, "No figure passes these filters.");
+  const wide = matchMedia("(min-width: 46.01rem)").matches;
+  const clear = h("button", { type: "button", class: "quiet", on: { click: () => change({ ...readState(table, new URLSearchParams()), sort: state.sort }) } }, "Clear filters");
+  const sort = h("div", {});
+  root.replaceChildren(h("div", { class: "explorer" },
+    h("aside", { "aria-label": "Filters" }, h("details", { open: wide }, h("summary", {}, "Filters"), filters, matrix)),
+    h("section", { "aria-label": "Figures" }, h("h1", { class: "hidden-title" }, "Explorer"), h("div", { class: "head" }, count, clear, sort,
+      h("small", { class: "key" }, table.answers ? `Below each tile: ${state.rater || "label"}, prediction` : "Below each tile: labels")), nothing, wall.element)));
+
+  function change(changes) {
+    const focused = document.activeElement?.closest(".filters label, .confusion td, .head label");
+    const again = focused && [focused.parentElement.className, [...focused.parentElement.children].indexOf(focused), focused.closest("tr")?.rowIndex];
+    state = readState(table, new URLSearchParams(Object.entries({ ...state, ...changes })));
+    history.replaceState(null, "", `#/explorer?${writeState(table, state)}`);
+    update(!("low" in changes || "high" in changes || "search" in changes) || Object.keys(changes).length > 1);
+    if (again && !root.contains(document.activeElement)) {
+      const parent = again[0] ? root.querySelector(`.${again[0].split(" ")[0]}`) : root.querySelectorAll(".confusion tr")[again[2]];
+      parent?.children[again[1]]?.querySelector("select, input, button")?.focus();
+    }
+  }
+  function update(rebuild = true, keepPlace = false) {
+    const before = chooseWithoutCell(table, state);
+    const figures = sortFigures(table, state, chooseCell(table, state, before));
+    if (rebuild) {
+      filters.replaceChildren(filterForm(table, state, change));
+      sort.replaceChildren(choice("Sort", sorts(table), state.sort, (value) => change({ sort: value })));
+    }
+    const truth = table.says(state.rater), other = table.says(state.column);
+    matrix.replaceChildren(truth && other ? confusion(countCells(truth, other, before), {
+      rows: state.rater, columns: state.column === "model" ? "the model" : state.column, chosen: [state.subtype, state.predicted],
+      choose: (r, c) => {
+        const same = state.subtype === String(r) && state.predicted === String(c);
+        change(same ? { subtype: "", predicted: "" } : { subtype: String(r), predicted: String(c) });
+      } }) : "");
+    count.textContent = figures.length === table.n ? `${table.n.toLocaleString("en")} figures` : `${figures.length.toLocaleString("en")} of ${table.n.toLocaleString("en")} figures`;
+    clear.hidden = writeState(table, { ...state, sort: "" }) === "";
+    nothing.hidden = figures.length > 0;
+    context.selection = { figures, back: location.hash };
+    wall.set(figures, keepPlace);
+    wall.element.scrollTop = keepPlace ? context.scroll ?? 0 : 0;
+  }
+  const returning = context.left === location.hash;
+  update(true, returning);
+  if (returning && context.current !== undefined) {
+    const at = wall.figures.indexOf(context.current);
+    if (at >= 0) wall.current = at;
+    wall.element.focus({ preventScroll: true });
+    wall.point(true);
+  }
+  return () => {
+    context.left = context.selection.back;
+    context.scroll = wall.element.scrollTop;
+    wall.close();
+  };
+}
+
+export function marksOf(table, state, i) {
+  const sources = [table.says(state.rater), table.says(state.column)].filter(Boolean);
+  return sources.map((says) => says[i]);
+}
+
+export function titleOf(table, state, i) {
+  const parts = [table.ids[i]];
+  const label = table.says(state.rater)?.[i];
+  if (label >= 0) parts.push(`${state.rater}: ${NAMES[label]}`);
+  const { answers } = table;
+  if (answers && answers.predicted[i] >= 0) parts.push(`model: ${NAMES[answers.predicted[i]]}, ${(100 * answers.confidence(i)).toFixed(0)} %`);
+  return parts.join("; ");
+}

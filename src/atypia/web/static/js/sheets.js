@@ -1,0 +1,86 @@
+// Sheets of thumbnails, fetched and decoded ahead. Small ones are all kept, large ones as many as
+// memory allows, so that a tile always has something to show.
+
+const AT_ONCE = 4;
+
+export class Sheets {
+  constructor(about, arrived) {
+    this.large = about.large;
+    this.small = about.small;
+    this.block = Math.sqrt(this.large.per);
+    this.blocks = Math.sqrt(this.small.per / this.large.per);
+    this.kept = { large: new Map(), small: new Map() };
+    this.most = (navigator.deviceMemory ?? 8) < 4 ? 48 : 160;
+    this.wanted = [];
+    this.asked = new Set();
+    this.running = 0;
+    this.arrived = arrived;
+    this.closed = false;
+  }
+  // Small sheets, once the first screen has what it needs.
+  prefetch() {
+    for (let k = this.small.sheets - 1; k >= 0; k--) this.want("small", k, false);
+  }
+  want(size, number, first = true) {
+    const name = `${size}/${number}`;
+    if (this.kept[size].has(number)) return;
+    if (this.asked.has(name)) {
+      if (!first) return;
+      const at = this.wanted.indexOf(name);
+      if (at < 0) return; // under way
+      this.wanted.splice(at, 1);
+    }
+    this.asked.add(name);
+    if (first) this.wanted.push(name); // the latest wish is served first
+    else this.wanted.unshift(name);
+    this.next();
+  }
+  async next() {
+    if (this.closed || this.running >= AT_ONCE || !this.wanted.length) return;
+    const name = this.wanted.pop();
+    this.running += 1;
+    try {
+      const reply = await fetch(`/web/tiles/${name}.jpg`);
+      if (!reply.ok) throw new Error(reply.statusText);
+      const bitmap = await createImageBitmap(await reply.blob());
+      const [size, number] = name.split("/");
+      this.keep(size, Number(number), bitmap);
+    } catch { /* it is asked for again when it is looked at again */ }
+    this.asked.delete(name);
+    this.running -= 1;
+    this.next();
+  }
+  keep(size, number, bitmap) {
+    if (this.closed) return bitmap.close();
+    const kept = this.kept[size];
+    kept.set(number, bitmap);
+    if (size === "large" && kept.size > this.most) {
+      const [oldest] = kept.keys();
+      kept.get(oldest).close();
+      kept.delete(oldest);
+    }
+    this.arrived(size, number);
+  }
+  // Where a figure's picture is: [bitmap, x, y, side, is it the large one]; null while there is none.
+  find(figure) {
+    const number = Math.floor(figure / this.large.per), place = figure % this.large.per;
+    const column = place % this.block, row = Math.floor(place / this.block);
+    const large = this.kept.large.get(number);
+    if (large) {
+      this.kept.large.delete(number); // now it is the latest
+      this.kept.large.set(number, large);
+      return [large, column * this.large.side, row * this.large.side, this.large.side, true];
+    }
+    this.want("large", number);
+    const small = this.kept.small.get(Math.floor(figure / this.small.per));
+    if (!small) return null;
+    const block = number % (this.small.per / this.large.per), side = this.small.side;
+    const x = ((block % this.blocks) * this.block + column) * side;
+    const y = (Math.floor(block / this.blocks) * this.block + row) * side;
+    return [small, x, y, side, false];
+  }
+  close() {
+    this.closed = true;
+    for (const kept of Object.values(this.kept)) for (const bitmap of kept.values()) bitmap.close();
+  }
+}

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score
+from web_folders import make_cohort
+
+from atypia.data.cohort import Cohort
+from atypia.errors import AtypiaError, InputError
+from atypia.evaluation.biomarker import read_slides
+from atypia.evaluation.predictions import UNKNOWN
+from atypia.inference.candidates import read_candidates
+from atypia.labels import SUBTYPES
+from atypia.web.export import export_cohort, export_geojson
+from atypia.web.review import ReviewStore, agreement
+from atypia.web.source import open_source
+
+IDS = [f"c{i}" for i in range(20)]
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = ReviewStore(tmp_path / "reviews.sqlite", "key", IDS)
+    store.join("ann", blind=False)
+    return store
+
+
+def test_the_last_label_counts_and_undo_goes_back_one_by_one(store):
+    store.give("ann", 3, 5)
+    store.give("ann", 4, 6)
+    store.give("ann", 3, 1)
+    assert store.labels()["ann"][3] == 1
+    assert store.undo("ann") == 3
+    assert store.labels()["ann"][[3, 4]].tolist() == [5, 6]
+    assert store.undo("ann") == 4
+    assert store.undo("ann") == 3
+    assert store.undo("ann") is None
+    assert (store.labels()["ann"] == UNKNOWN).all()
+
+
+def test_taking_a_label_away_can_be_undone(store):
+    store.give("ann", 3, 5)
+    store.give("ann", 3, None)
+    assert store.labels()["ann"][3] == UNKNOWN
+    store.undo("ann")
+    assert store.labels()["ann"][3] == 5
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.one_of(st.none(), st.tuples(st.integers(0, 4), st.integers(0, 7))), max_size=20))
+def test_the_labels_are_those_of_a_list_of_key_presses(tmp_path_factory, presses):
+    store = ReviewStore(tmp_path_factory.mktemp("r") / "r.sqlite", "key", IDS)
+    store.join("ann", blind=True)
+    done: list[tuple[int, int]] = []
+    for press in presses:
+        if press is None:
+            assert store.undo("ann") == (done.pop()[0] if done else None)
+        else:
+            store.give("ann", *press)
+            done.append(press)
+    expected = np.full(len(IDS), UNKNOWN)
+    for number, subtype in done:
+        expected[number] = subtype
+    assert store.labels()["ann"].tolist() == expected.tolist()
+
+
+def test_what_is_answered_is_on_the_disk(store, tmp_path):
+    store.give("ann", 0, 2)
+    # Another connection, as after a crash, sees it; the file is synced at each commit.
+    with sqlite3.connect(tmp_path / "reviews.sqlite") as base:
+        assert base.execute("SELECT subtype FROM event").fetchall() == [(SUBTYPES[2],)]
+        assert base.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    with store._open() as base:
+        assert base.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+
+
+def test_reviewers_and_cohorts_are_kept_apart(store, tmp_path):
+    store.join("ben", blind=True)
+    store.give("ann", 0, 1)
+    store.give("ben", 0, 2)
+    other = ReviewStore(tmp_path / "reviews.sqlite", "another", IDS)
+    assert {name: labels[0] for name, labels in store.labels().items()} == {"ann": 1, "ben": 2}
+    assert other.labels() == {}
+
+
+def test_many_reviewers_at_once_lose_nothing(store):
+    names = [f"r{i}" for i in range(8)]
+    for name in names:
+        store.join(name, blind=True)
+
+    def review(name: str) -> None:
+        for number in range(len(IDS)):
+            store.give(name, number, number % 8)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(review, names))
+    labels = store.labels()
+    for name in names:
+        assert labels[name].tolist() == [i % 8 for i in range(len(IDS))]
+
+
+def test_who_began_blind_stays_blind_and_nobody_becomes_it(store):
+    store.join("ben", blind=True)
+    with pytest.raises(InputError, match="unseen"):
+        store.join("ben", blind=False)
+    with pytest.raises(InputError, match="in view"):
+        store.join("ann", blind=True)
+    assert store.is_blind("ben")
+    assert not store.is_blind("ann")
+    assert store.is_blind("who")
+
+
+@pytest.mark.parametrize("name", ["", " ", "a b", "../x", "<b>", "é", "x" * 41, "a\n"])
+def test_a_name_that_is_no_column_is_refused(store, name):
+    with pytest.raises(InputError, match="expected a name"):
+        store.join(name, blind=True)
+
+
+def test_labels_of_somebody_who_never_came_are_refused(store):
+    with pytest.raises(InputError, match="no reviewer"):
+        store.give("who", 0, 1)
+    with pytest.raises(InputError, match="no reviewer"):
+        store.undo("who")
+
+
+def test_a_database_of_another_program_is_left_alone(tmp_path):
+    file = tmp_path / "theirs.sqlite"
+    with sqlite3.connect(file) as base:
+        base.execute("CREATE TABLE t (x)")
+    before = file.read_bytes()
+    with pytest.raises(AtypiaError, match="another program"):
+        ReviewStore(file, "key", IDS).join("ann", blind=True)
+    assert file.read_bytes() == before
+    (tmp_path / "text.sqlite").write_text("not a database, but long enough to look at" * 20)
+    with pytest.raises(AtypiaError, match="cannot be saved"):
+        ReviewStore(tmp_path / "text.sqlite", "key", IDS).join("ann", blind=True)
+
+
+def test_kappa_is_that_of_scikit_learn_on_the_common_figures():
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 8, 200)
+    b = np.where(rng.random(200) < 0.6, a, rng.integers(0, 8, 200))
+    a[:20], b[10:40] = UNKNOWN, UNKNOWN
+    both = (a != UNKNOWN) & (b != UNKNOWN)
+    (pair,) = agreement({"a": a, "b": b, "idle": np.full(200, UNKNOWN)})
+    assert pair["n"] == both.sum()
+    assert pair["kappa"] == pytest.approx(cohen_kappa_score(a[both], b[both]), abs=1e-4)
+    (same,) = agreement({"a": np.zeros(3, int), "b": np.zeros(3, int)})
+    assert same["kappa"] is None
+
+
+def test_an_export_is_a_new_cohort_and_the_old_one_is_as_it_was(tmp_path):
+    cohort = make_cohort(tmp_path / "old", 12)
+    before = {p.name: p.read_bytes() for p in cohort.path.iterdir() if p.is_file()}
+    labels = np.full(12, UNKNOWN)
+    labels[[2, 7]] = [3, 7]
+    out = export_cohort(cohort, "ann", labels, tmp_path / "new")
+    new = Cohort.open(out, verify=True)
+    assert new.raters == (*cohort.raters, "ann")
+    expected = [SUBTYPES[c] if c >= 0 else "" for c in labels]
+    assert new.manifest["label_ann"].tolist() == expected
+    rest = new.manifest.drop(columns="label_ann")
+    assert rest.equals(cohort.manifest)
+    assert {p.name: p.read_bytes() for p in cohort.path.iterdir() if p.is_file()} == before
+    for rater, given_labels, told in (
+        ("expert1", labels, "already"),
+        ("ben", np.full(12, UNKNOWN), "not labelled"),
+    ):
+        with pytest.raises(InputError, match=told):
+            export_cohort(cohort, rater, given_labels, tmp_path / "no")
+    with pytest.raises(InputError, match="exists"):
+        export_cohort(cohort, "ann", labels, out)
+
+
+def test_geojson_comes_back_as_candidates_at_the_same_places(shown, tmp_path):
+    table = shown / "slides" / "figures.csv"
+    (found,) = read_slides([table])
+    labels = np.full(len(found), UNKNOWN)
+    labels[[0, 9]] = [1, 6]
+    with open_source(shown / "slides" / "slide.tif", results=table) as source:
+        text = export_geojson(found, source.pool.info, "ann", labels)
+        (tmp_path / "x.geojson").write_text(text, encoding="utf-8")
+        back = read_candidates(tmp_path / "x.geojson", source.pool.info)
+    places = np.array([(c.x, c.y) for c in back.candidates])
+    assert places == pytest.approx(found.centres_px[[0, 9]])
+    first = json.loads(text)["features"][0]["properties"]
+    assert first["classification"]["name"] == "AMF multipolar"
+    assert first["metadata"] == {
+        "patch_id": str(found.figures.patch_ids[0]),
+        "subtype": "amf_multipolar",
+        "rater": "ann",
+    }
