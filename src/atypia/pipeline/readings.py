@@ -1,0 +1,145 @@
+"""Runs that read shapes: every patch of a cohort is read once, then each outer split is settled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pandas as pd
+
+from atypia.data.images import read_patch
+from atypia.data.splits import rows
+from atypia.evaluation.predictions import write_predictions
+from atypia.inference.predict import prediction_table, with_reasons
+from atypia.pipeline.settle import settle, settled_facts
+from atypia.rules import read_patches
+from atypia.runs import write_text
+from atypia.training.targets import chosen_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from atypia.answers import Answers, Explanation
+    from atypia.config import HybridConfig, RulesConfig
+    from atypia.data.cohort import Cohort
+    from atypia.evaluation.conformal import ConformalSets
+    from atypia.models.rules.reading import Reading
+    from atypia.pipeline.run import Run
+    from atypia.progress import OnStep
+
+    Indices = npt.NDArray[np.int64]
+    Answered = tuple[npt.NDArray[np.float32], list[Explanation]]
+
+MEASURES: Final = "measures.csv"
+"""What was measured of every patch of the cohort."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of the manifest that one outer split fixes answers on, and those that it tests."""
+
+    training: Indices
+    """(N,)."""
+    folds: Indices
+    """(N,) inner fold of each."""
+    test: Indices
+    """(M,)."""
+
+
+@dataclass(frozen=True)
+class Unsettled:
+    """A model of one outer split with probabilities of which nothing is made yet."""
+
+    part: Part
+    training: npt.NDArray[np.floating[Any]]
+    """(N, 8) probabilities of the training rows, out of fold."""
+    test: npt.NDArray[np.floating[Any]]
+    """(M, 8) of the test rows."""
+    facts: dict[str, Any]
+    """For ``run.json`` and the bundle's provenance."""
+    answer: Callable[[Answers, npt.NDArray[np.floating[Any]], Indices], Answered]
+    """From probabilities of some rows to answers with reasons."""
+    save: Callable[[Path, Answers, dict[str, Any]], None]
+    """Write the bundle, given its provenance."""
+
+
+def read_cohort(cohort: Cohort, on_step: OnStep) -> list[Reading]:
+    """Read every patch of a cohort, in the order of its manifest."""
+    mpp = cohort.manifest["mpp"].to_numpy(dtype=float)
+    readings = []
+    for row, path in enumerate(cohort.image_paths()):
+        readings += read_patches(read_patch(path)[None], float(mpp[row]))
+        on_step("shapes", row + 1, len(mpp))
+    return readings
+
+
+def write_measures(folder: Path, cohort: Cohort, readings: Sequence[Reading]) -> None:
+    """Write :data:`MEASURES`: one row per patch, empty where nothing was found."""
+    table = pd.DataFrame([dict(reading.measures) for reading in readings])
+    table.insert(0, "patch_id", cohort.manifest["patch_id"].to_numpy())
+    text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    write_text(folder / MEASURES, text)
+
+
+def part_of(run: Run[RulesConfig | HybridConfig], number: int) -> Part:
+    """Rows of an outer split: all of its training patients, and its test patients."""
+    manifest, outer = run.cohort.manifest, run.splits.outer[number]
+    fold_of = np.full(len(manifest), -1)
+    for fold, patients in enumerate(outer.inner):
+        fold_of[rows(manifest, patients)] = fold
+    training = np.flatnonzero(fold_of >= 0)
+    return Part(training, fold_of[training], np.flatnonzero(rows(manifest, outer.test)))
+
+
+def settle_outer(
+    run: Run[RulesConfig | HybridConfig], number: int, model: Unsettled
+) -> dict[str, Any]:
+    """Fix a model's answers on the training part, save it, and write its predictions.
+
+    Returns:
+        What ``run.json`` tells of the model.
+    """
+    manifest, config, part = run.cohort.manifest, run.config, model.part
+    folder = run.outer_folder(number)
+    labels = chosen_labels(manifest, config.label)[part.training]
+    answers, _ = settle(config, manifest.iloc[part.training], labels, model.training, part.folds)
+    facts = model.facts | settled_facts(answers)
+    provenance = {
+        "cohort": run.cohort.name,
+        "cohort_sha256": run.cohort.sha256,
+        "label": config.label,
+        "seed": config.seed,
+        "split": run.splits.kind,
+        "outer": number,
+        **facts,
+    }
+    model.save(folder / "model", answers, provenance)
+
+    def write(
+        name: str,
+        own: Indices,
+        raw: npt.NDArray[np.floating[Any]],
+        fold: Indices | int,
+        conformal: ConformalSets | None,
+    ) -> None:
+        probabilities, reasons = model.answer(answers, raw, own)
+        table = prediction_table(
+            manifest.iloc[own],
+            probabilities,
+            answers.decision,
+            answers.threshold,
+            fold,
+            conformal=conformal,
+        )
+        table = with_reasons(table, reasons).drop(columns="measures")  # they have a file
+        write_predictions(folder / name, table)
+
+    # As for networks: a set for a figure that the sets were fixed on would promise too much.
+    write("predictions-oof.csv", part.training, model.training, part.folds, None)
+    if len(part.test):
+        write("predictions-test.csv", part.test, model.test, number, answers.conformal)
+    return facts
