@@ -158,6 +158,13 @@ def _hash_of(files: Mapping[str, str]) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
+def column_order(column: str) -> tuple[int, str]:
+    """Sort columns of answers: subtypes first, then votes, the majority last; raters by name."""
+    if column == MAJORITY_COLUMN:
+        return 2, column
+    return (0 if column.startswith("label_") else 1), column
+
+
 def read_manifest(path: Path) -> pd.DataFrame:
     """Read ``manifest.csv`` and check every cell.
 

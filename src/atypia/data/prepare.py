@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
-from atypia.data.cohort import MAJORITY_COLUMN, REQUIRED_COLUMNS, Cohort
+from atypia.data.cohort import REQUIRED_COLUMNS, Cohort, column_order
 from atypia.data.images import export_png, read_patch, write_png
 from atypia.data.slides import Slide, open_slide
 from atypia.data.sources import Columns, Found, PrepareOptions, Record, Region, read_source
@@ -45,7 +45,8 @@ def prepare(
     """Make a cohort folder from a source.
 
     Args:
-        source: An AMi-Br checkout, a folder with one folder per class, or a CSV file.
+        source: A public cohort as its authors publish it, a folder with one folder per class, or a
+            table; see :func:`atypia.data.sources.read_source`.
         out: The cohort folder to make; it must not exist yet, or be empty.
         options: What the source does not say by itself.
         progress: Called with (patches done, patches in all).
@@ -59,8 +60,7 @@ def prepare(
     """
     options = options or PrepareOptions()
     found = read_source(source, options)
-    is_release = found.kind.startswith("ami-br")
-    name = options.name or ("AMi-Br" if is_release else out.name)
+    name = options.name or found.name or out.name
     with building_folder(out) as folder:
         _write_patches(found.records, folder / "patches", options, progress)
         good = [record for record in found.records if not record.problems]
@@ -121,7 +121,7 @@ def _write_patches(
             advance()
         # One source image at a time: a plain TIFF may fill the memory.
         for path, wanted in regions.items():
-            for _ in _crop_all(path, wanted, folder, options, pool):
+            for _ in _crop_all(path, wanted, folder, pool):
                 advance()
     if not options.mixed_sizes:
         _mark_odd_sizes(sizes, folder)
@@ -155,14 +155,13 @@ def _crop_all(
     path: Path,
     wanted: list[tuple[Record, Region]],
     folder: Path,
-    options: PrepareOptions,
     pool: ThreadPoolExecutor,
 ) -> list[None]:
     """Crop all regions of one source image; what is wrong is noted with the records."""
 
     def crop(task: tuple[Record, Region]) -> None:
         try:
-            _crop(slide, *task, folder, options)
+            _crop(slide, *task, folder)
         except InputError as error:
             task[0].problems += [_at(task[0], problem) for problem in error.problems]
 
@@ -177,15 +176,12 @@ def _crop_all(
         return [None] * len(wanted)
 
 
-def _crop(
-    slide: Slide, record: Record, region: Region, folder: Path, options: PrepareOptions
-) -> None:
+def _crop(slide: Slide, record: Record, region: Region, folder: Path) -> None:
     info = slide.info
     mpp = record.mpp or info.mpp
     if mpp is None:
         record.fault(f"{info.path}: the file does not say its µm per pixel. Give --mpp.")
         return
-    assert options.field_um is not None  # read_source sees to it
     scale = 1 / mpp if region.unit == "um" else 1.0
     x, y = region.x * scale, region.y * scale
     if not (0 <= x < info.width and 0 <= y < info.height):
@@ -194,7 +190,7 @@ def _crop(
             f"but got x = {x:g}, y = {y:g} px."
         )
         return
-    side = round(options.field_um / mpp)
+    side = round(region.field_um / mpp)
     record.mpp = mpp
     pixels = slide.crop(x, y, side)
     if not record.problems:
@@ -239,14 +235,7 @@ def _manifest(records: list[Record], name: str) -> pd.DataFrame:
         }
         for record in records
     ]
-    return pd.DataFrame(rows, columns=[*REQUIRED_COLUMNS, *sorted(answers, key=_column_order)])
-
-
-def _column_order(column: str) -> tuple[int, str]:
-    """Subtypes first, then votes, the majority last; raters by name."""
-    if column == MAJORITY_COLUMN:
-        return 2, column
-    return (0 if column.startswith("label_") else 1), column
+    return pd.DataFrame(rows, columns=[*REQUIRED_COLUMNS, *sorted(answers, key=column_order)])
 
 
 def _listing(problems: list[Problem]) -> str:

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 PLAUSIBLE_MPP: Final = (0.05, 4.0)
 """µm per pixel of a light microscope; a TIFF that says 72 dpi (353 µm) only has a default."""
 
-# Micrometres in one unit, as OME-XML and ImageJ write it: with the micro sign, the Greek letter,
-# or an escape.
-_UM: Final = {
+UM_OF_UNIT: Final = {
     **dict.fromkeys(("\u00b5m", "\u03bcm", "\\u00B5m", "um", "micron", "microns"), 1.0),
     "nm": 1e-3,
     "mm": 1e3,
     "cm": 1e4,
 }
+"""Micrometres in one unit, as OME-XML and ImageJ write it: with the micro sign, the Greek letter,
+or an escape."""
 _DESCRIPTION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 270, 282, 283, 296
 _UM_OF_TAG: Final = {2: 25_400.0, 3: 10_000.0}  # inch, centimetre
 
@@ -67,7 +67,7 @@ def _pixel_size_um(tags: Mapping[int, Any]) -> tuple[float, float] | None:
     per_unit = [float(tags.get(tag, 0)) for tag in (_X_RESOLUTION, _Y_RESOLUTION)]
     if description.startswith("ImageJ="):
         unit = re.search(r"^unit=(.*)$", description, re.MULTILINE)
-        um = _UM.get(unit[1].strip()) if unit else None
+        um = UM_OF_UNIT.get(unit[1].strip()) if unit else None
     else:
         um = _UM_OF_TAG.get(tags.get(_RESOLUTION_UNIT, 2))
     if um is None or not all(per_unit):
@@ -81,7 +81,7 @@ def _of_ome(description: str) -> tuple[float, float] | None:
     sizes = []
     for axis in "XY":
         size = entries.get(f"PhysicalSize{axis}")
-        unit = _UM.get(entries.get(f"PhysicalSize{axis}Unit", "um"))
+        unit = UM_OF_UNIT.get(entries.get(f"PhysicalSize{axis}Unit", "um"))
         if size is None or unit is None:
             return None
         sizes.append(float(size) * unit)

@@ -61,10 +61,14 @@ def _suggestion(column: str, table: Table) -> str:
     return f"; the columns are {list(table.columns)}"
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, *, may_be_empty: bool = False) -> Table:
     """Read a UTF-8 CSV file with a header line.
 
     Commas, semicolons or tabs separate, whichever the header uses most. Blank lines are skipped.
+
+    Args:
+        path: Of the file.
+        may_be_empty: Take a header without a row.
 
     Raises:
         InputError: The file cannot be read, is not UTF-8, or has no header, no rows, or an empty
@@ -86,7 +90,7 @@ def read_table(path: Path) -> Table:
     except csv.Error as error:
         what = f"expected comma-separated cells but got: {error}."
         raise InputError(Problem(what, str(path), lines.line_num)) from None
-    if not rows:
+    if not rows and not may_be_empty:
         raise InputError(Problem("expected at least one row below the header.", str(path)))
     return Table(path, columns, tuple(rows))
 

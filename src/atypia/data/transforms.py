@@ -162,6 +162,12 @@ class Augmenter:
         other.spec = self.spec.model_copy(update={"size_px": size_px})
         return other
 
+    def with_seed(self, seed: int) -> Augmenter:
+        """Make other random views of the same kind."""
+        other = copy.copy(self)
+        other.seed = seed
+        return other
+
     def __call__(
         self,
         pixels: torch.Tensor,

@@ -45,6 +45,17 @@ def planes(folder: Path) -> Path:
     return write_tiff(folder / "a.ome.tif", moved, metadata=OME | {"axes": "SYX"}, **options)
 
 
+def raw_planes(folder: Path) -> Path:
+    moved = np.moveaxis(PIXELS, -1, 0)
+    return write_tiff(folder / "a.tif", moved, 0.5, planarconfig="separate")
+
+
+def imagej(folder: Path) -> Path:
+    path = folder / "a.tif"
+    tifffile.imwrite(path, PIXELS, imagej=True, resolution=(2, 2), metadata={"unit": "micron"})
+    return path
+
+
 def ome_pyramid(folder: Path) -> Path:
     path = folder / "a.ome.tif"
     with tifffile.TiffWriter(path, ome=True) as tiff:
@@ -77,6 +88,8 @@ FORMATS: dict[Any, type] = {
     plain: TiffPixels,
     strips: TiffPixels,
     planes: TiffPixels,
+    raw_planes: TiffPixels,
+    imagej: TiffPixels,
     ome_pyramid: TiffPixels,
     pyramid: OpenSlidePixels,
     dicom: DicomPixels,

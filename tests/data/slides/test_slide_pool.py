@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,3 +76,21 @@ def test_damaged_places_and_faults_of_a_slide_are_told_across_processes(tmp_path
 def test_a_reader_that_never_starts_is_an_error(tmp_path):
     with pytest.raises(AtypiaError, match=r"ended at once \(exit code 1\)"):
         SlidePool(tmp_path, opener=die_at_once)
+
+
+def test_answers_that_nobody_took_are_not_taken_for_the_next_ones(tmp_path, monkeypatch):
+    with SlidePool(write_tiff(tmp_path / "a.tif", PIXELS, 0.5), readers=1) as pool:
+        receive = Connection.recv
+        received: list[Any] = []
+
+        def short_of_memory(connection: Connection) -> Any:
+            received.append(receive(connection))
+            if len(received) == 3:
+                raise MemoryError
+            return received[-1]
+
+        monkeypatch.setattr(Connection, "recv", short_of_memory)
+        with pytest.raises(MemoryError):
+            pool.read(CENTRES, 8.0, 0.5)
+        (field,) = pool.read(CENTRES[:1], 8.0, 0.5)
+        np.testing.assert_array_equal(field, received[0])

@@ -101,6 +101,11 @@ class SlidePool:
                     what = f"the process that reads the slide died here (exit code {code})."
                     answers.append(Problem(what, str(self._path)))
                     reader = None
+        except BaseException:
+            if reader is not None:  # what it was asked for would be taken for the next answers
+                reader.stop()
+            reader = None
+            raise
         finally:
             self._idle.put(reader)
         return answers

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from atypia.data.resolution import UM_OF_UNIT
 from atypia.data.slides.pixels import Colour, Level
 from atypia.errors import InputError, MissingExtraError, Problem
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 _CACHE_BYTES: Final = 2**26
 """Decoded tiles or strips that are kept: candidates often lie close to each other."""
 
-_UM: Final = {"µm": 1.0, "\u03bcm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3}
+_PLANES: Final = 2
+"""Planar configuration (TIFF 6.0): each channel on its own."""
 
 
 def is_ome(path: Path) -> bool:
@@ -84,9 +86,9 @@ class TiffPixels:
             Level(page.imagewidth, page.imagelength, first.imagewidth / page.imagewidth)
             for page in self._pages
         ]
-        self.mpp = _ome_mpp(tiff.ome_metadata) if tiff.is_ome else _tag_mpp(first)
+        self.mpp = _mpp(tiff)
         # Uncompressed pixels in one piece need no decoding.
-        self._maps = [p.asarray(out="memmap") if p.is_memmappable else None for p in self._pages]
+        self._maps = [_map(page) if page.is_memmappable else None for page in self._pages]
         self._tables = [_jpeg_tables(page) for page in self._pages]
         self._cache: OrderedDict[tuple[int, int], Any] = OrderedDict()
         self._cached_bytes = 0
@@ -144,6 +146,12 @@ class TiffPixels:
         self._tiff.close()
 
 
+def _map(page: Any) -> NDArray[np.uint8]:
+    """Map the pixels (height, width, 3) of a page, whether channels lie together or in planes."""
+    pixels: NDArray[np.uint8] = page.asarray(out="memmap")
+    return np.moveaxis(pixels, 0, -1) if page.planarconfig == _PLANES else pixels
+
+
 def _segments(page: Any, left: int, top: int, width: int, height: int) -> Iterator[int]:
     """Yield the indices of the tiles or strips that a rectangle touches, in all planes."""
     tile_height = page.tilelength if page.is_tiled else page.rowsperstrip
@@ -161,6 +169,20 @@ def _jpeg_tables(page: Any) -> bytes | None:
     return None if tag is None else bytes(tag.value)
 
 
+def _mpp(tiff: Any) -> tuple[float, float] | None:
+    if tiff.is_ome:
+        return _ome_mpp(tiff.ome_metadata)
+    page = tiff.series[0].pages[0]
+    if not tiff.is_imagej:
+        return _tag_mpp(page)
+    # ImageJ's unit is in its own metadata; the tag says that there is none.
+    unit = UM_OF_UNIT.get(str((tiff.imagej_metadata or {}).get("unit")))
+    if unit is None or "XResolution" not in page.tags:
+        return None
+    x, y = page.get_resolution()
+    return (unit / x, unit / y) if x and y else None
+
+
 def _tag_mpp(page: Any) -> tuple[float, float] | None:
     if "XResolution" not in page.tags:
         return None
@@ -175,7 +197,7 @@ def _ome_mpp(description: str) -> tuple[float, float] | None:
     sizes = []
     for axis in "XY":
         size = pixels.get(f"PhysicalSize{axis}")
-        unit = _UM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        unit = UM_OF_UNIT.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
         if size is None or unit is None:
             return None
         sizes.append(float(size) * unit)

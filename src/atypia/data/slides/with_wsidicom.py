@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+_WHOLE_SLIDE: Final = "1.2.840.10008.5.1.4.1.1.77.1.6"
+"""VL Whole Slide Microscopy Image Storage (PS3.4)."""
 
 
 def is_dicom(path: Path) -> bool:
@@ -43,10 +46,14 @@ def open_with_wsidicom(path: Path) -> DicomPixels:
         raise MissingExtraError("wsidicom", "dicom", "Reading DICOM slides") from None
     series: dict[str, list[Path]] = {}
     for file in dicom_files(path):
-        header = pydicom.dcmread(file, specific_tags=["SeriesInstanceUID"])
-        series.setdefault(str(header.get("SeriesInstanceUID", "")), []).append(file)
+        header = pydicom.dcmread(file, specific_tags=["SeriesInstanceUID", "SOPClassUID"])
+        if header.get("SOPClassUID") == _WHOLE_SLIDE:  # annotations may lie beside it
+            series.setdefault(str(header.get("SeriesInstanceUID", "")), []).append(file)
     if path.is_file():
-        files = next(files for files in series.values() if path in files)
+        files = next((files for files in series.values() if path in files), [])
+        if not files:
+            what = "expected a DICOM whole slide image but it is another DICOM object."
+            raise InputError(Problem(what, str(path)))
     elif len(series) == 1:
         (files,) = series.values()
     else:

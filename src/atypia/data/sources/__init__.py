@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from atypia.data.sources.ami_br import is_ami_br, read_ami_br
+from atypia.data.sources.atnorm import is_atnorm, read_atnorm
 from atypia.data.sources.folders import read_folders
 from atypia.data.sources.listing import read_listing
-from atypia.data.sources.options import Columns, PrepareOptions
+from atypia.data.sources.midog25 import find_midog25, read_midog25
+from atypia.data.sources.midog_json import find_midog_json, read_midog_json
+from atypia.data.sources.omg_octo import find_omg_octo, read_omg_octo
+from atypia.data.sources.options import Columns, PrepareOptions, field_of
 from atypia.data.sources.records import Found, Record, Region, mark_duplicates
 from atypia.errors import InputError
 
@@ -20,25 +24,42 @@ __all__ = ["Columns", "Found", "PrepareOptions", "Record", "Region", "read_sourc
 def read_source(source: Path, options: PrepareOptions) -> Found:
     """Recognise a source and read it.
 
-    An AMi-Br checkout has ``AMI-BR.csv``; any other folder holds one folder per class; a file is
-    a table, of centres where ``options.field_um`` is given and of image paths where it is not.
+    Public cohorts are known by the files and columns that their authors publish: AMi-Br by
+    ``AMI-BR.csv``, the MIDOG 2025 training set and OMG-Octo by the columns of their table, AtNorM
+    by its folders and a table of votes, MIDOG++ by its JSON file. Any other folder holds one folder
+    per class; any other file is a table, of centres where ``options.field_um`` is given and of
+    image paths where it is not, as is every table whose columns the user names.
 
     Raises:
         InputError: Lists every problem that concerns the source as a whole. What is wrong with
             one patch is with its record.
     """
-    if options.images is not None and options.field_um is None:
+    if not source.exists():
         raise InputError(
-            "--images: expected the field of view to crop, too. Give --field-um "
-            "(the crops of the AMi-Br release are 32 µm wide)."
+            f"{source}: expected a folder, a CSV file or the JSON file of MIDOG but it does not "
+            "exist."
         )
-    if source.is_dir():
-        found = (read_ami_br if is_ami_br(source) else read_folders)(source, options)
-    elif source.is_file():
-        found = read_listing(source, options)
-    else:
-        raise InputError(f"{source}: expected a folder or a CSV file but it does not exist.")
+    found = _read(source, options)
     for record in found.records:
         record.check()
     mark_duplicates(found.records)
     return found
+
+
+def _read(source: Path, options: PrepareOptions) -> Found:
+    if source.is_dir() and is_ami_br(source):
+        return read_ami_br(source, options)
+    if not options.columns.model_fields_set:
+        if (table := find_midog25(source)) is not None:
+            return read_midog25(table, options)
+        if (table := find_omg_octo(source)) is not None:
+            return read_omg_octo(table, options)
+        if (file := find_midog_json(source)) is not None:
+            return read_midog_json(file, options)
+        if is_atnorm(source):
+            return read_atnorm(source, options)
+    if source.is_dir():
+        return read_folders(source, options)
+    if options.images is not None:
+        field_of(options)
+    return read_listing(source, options)

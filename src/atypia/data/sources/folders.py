@@ -22,7 +22,8 @@ def read_folders(source: Path, options: PrepareOptions) -> Found:
     """Read images from folders named after classes, at any depth.
 
     The innermost folder that names a subtype is the label of ``options.rater``; where none does,
-    the innermost one that says atypical or normal is that rater's vote. The id of a patch is its
+    the innermost one that says atypical or normal is that rater's vote; where none does either,
+    ``options.unlabelled`` must say that this is meant. The id of a patch is its
     path below `source` without the extension.
 
     Raises:
@@ -64,13 +65,14 @@ def _record(source: Path, path: Path, options: PrepareOptions) -> Record:
         domain=options.domain or "",
         scanner=options.scanner,
         mpp=options.mpp,
+        unlabelled=options.unlabelled,
     )
     subtype, vote = _classes(below.parent)
     if subtype is not None:
         record.answers[f"label_{options.rater}"] = subtype
     elif vote is not None:
         record.answers[f"atypical_{options.rater}"] = vote
-    else:
+    elif not options.unlabelled:
         record.fault(
             f"expected a folder named after one of {list(labels.SUBTYPES)}, or atypical or normal, "
             f"but got {below.parent.as_posix()!r}."

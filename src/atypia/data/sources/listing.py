@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from atypia.data.cohort import MAJORITY_COLUMN
+from atypia.data.sources.options import field_of
 from atypia.data.sources.patients import assign_patients, check_patient_options
 from atypia.data.sources.records import Found, Record, Region
 from atypia.data.tables import Row, Table, read_table
@@ -28,10 +29,11 @@ def read_listing(source: Path, options: PrepareOptions) -> Found:
     labels, votes = _answer_columns(table, options)
     patient = _patient_column(table, options)
     problems = _column_problems(table, options, centres=centres)
-    if not labels and not votes:
+    if not labels and not votes and not options.unlabelled:
         what = (
             "expected a column of subtypes (label_<rater>) or of votes (atypical_<rater>) but got "
-            f"{list(table.columns)}. Name yours with --label-column or --vote-column."
+            f"{list(table.columns)}. Name yours with --label-column or --vote-column, or say that "
+            "there is none: --unlabelled."
         )
         problems.append(Problem(what, str(source), row=1))
     problems += check_patient_options(options, column=patient)
@@ -106,6 +108,7 @@ def _record(source: Path, row: Row, options: PrepareOptions, *, centres: bool) -
         domain=cells.get(columns.domain, "") or options.domain or "",
         scanner=cells.get(columns.scanner, "") or options.scanner,
         mpp=options.mpp,
+        unlabelled=options.unlabelled,
     )
     if row.problem:
         record.problems.append(row.problem)
@@ -128,7 +131,7 @@ def _record(source: Path, row: Row, options: PrepareOptions, *, centres: bool) -
         y = record.read_number(cells[columns.y], columns.y, options.centre_unit)
         if x is not None and y is not None:
             image = (options.images or source.parent) / text
-            record.origin = Region(image, x, y, options.centre_unit)
+            record.origin = Region(image, x, y, options.centre_unit, field_of(options))
     else:
         record.origin = source.parent / text
     record.patch_id = _patch_id(row, options, text, centres=centres)

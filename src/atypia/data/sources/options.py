@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from atypia.errors import InputError
+
 RaterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
 
 
@@ -69,5 +71,21 @@ class PrepareOptions(BaseModel):
     """Unit of the centres: px on level 0, or µm from the top left corner."""
     mixed_sizes: bool = False
     """Accept patches of different sizes at one resolution; else they are taken for a mistake."""
+    unlabelled: bool = False
+    """Accept patches without any label and vote, to learn from or to predict."""
     skip_bad: bool = False
     """Leave out what is wrong, count it and list it in ``skipped.csv``, instead of refusing."""
+
+
+def field_of(options: PrepareOptions) -> float:
+    """Side of the square to crop from source images, µm.
+
+    Raises:
+        InputError: It is not given.
+    """
+    if options.field_um is None:
+        raise InputError(
+            "--images: expected the field of view to crop, too. Give --field-um "
+            "(the crops of the AMi-Br release are 32 µm wide)."
+        )
+    return options.field_um

@@ -27,6 +27,8 @@ class Region:
     x: float
     y: float
     unit: str
+    field_um: float
+    """Side of the square to crop, µm."""
 
 
 @dataclass
@@ -48,6 +50,8 @@ class Record:
     """µm per pixel; None where only the source image knows it."""
     answers: dict[str, str] = field(default_factory=dict)
     """Cells of the columns ``label_<rater>``, ``atypical_<rater>`` and ``majority_atypical``."""
+    unlabelled: bool = False
+    """Whether it may come without any label and vote."""
     problems: list[Problem] = field(default_factory=list)
 
     def fault(self, what: str, column: str | None = None) -> None:
@@ -94,8 +98,11 @@ class Record:
                 f'\\ : * ? " < > |) but got {self.patch_id!r}.',
                 "patch_id",
             )
-        if not self.problems and not any(self.answers.values()):
-            self.fault("expected at least one label or vote but every such cell is empty.")
+        if not self.problems and not self.unlabelled and not any(self.answers.values()):
+            self.fault(
+                "expected at least one label or vote but every such cell is empty. Where it is "
+                "meant, say --unlabelled."
+            )
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,8 @@ class Found:
     records: list[Record]
     about: Mapping[str, Any] = field(default_factory=dict)
     """What else to keep in ``cohort.json``: hashes, files that were ignored."""
+    name: str | None = None
+    """Of the cohort, where it is a public one."""
 
 
 def mark_duplicates(records: Iterable[Record]) -> None:

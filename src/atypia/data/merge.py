@@ -1,0 +1,157 @@
+"""Several cohorts as one: a folder like any other, whose patients are each one person."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+from itertools import combinations
+from typing import TYPE_CHECKING, Final
+
+import pandas as pd
+
+from atypia.data.cohort import REQUIRED_COLUMNS, Cohort, column_order
+from atypia.data.overlap import Shared, find_overlap, refuse
+from atypia.errors import InputError
+from atypia.runs import building_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+_UNSAFE: Final = re.compile(r"[^\w.+-]+")
+_Patient = tuple[str, str]  # part and id in it
+
+
+def merge(
+    folders: Sequence[Path],
+    out: Path,
+    name: str | None = None,
+    *,
+    allow_overlap: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Cohort:
+    """Make one cohort of several.
+
+    Patches get the name of their cohort before their own. Raters keep their names, so that equal
+    ones of two cohorts become one column. A patient who is in several cohorts is one patient of the
+    new one, with the id and the domain of the first; so no split can tear the figures apart.
+
+    Args:
+        folders: Two or more cohorts.
+        out: The cohort folder to make; it must not exist yet, or be empty.
+        name: Of the cohort; the name of the folder by default.
+        allow_overlap: Take cohorts that have patients in common.
+        progress: Called with what is being done, and patches done and in all.
+
+    Returns:
+        The cohort, read back from `out`.
+
+    Raises:
+        LeakError: A patient is in two cohorts; lists all of them.
+        InputError: Fewer than two cohorts, cohorts of one name, or damaged ones.
+    """
+    cohorts = _open(folders)
+    overlap: dict[tuple[str, str], list[Shared]] = {}
+    for first, second in combinations(cohorts, 2):
+
+        def step(done: int, total: int, what: str = f"{first} and {second}") -> None:
+            if progress is not None:
+                progress(what, done, total)
+
+        shared = find_overlap(cohorts[first], cohorts[second], step)
+        if not allow_overlap:
+            remedy = "Leave one of them out, or take them as one patient each: --allow-overlap."
+            refuse(first, second, shared, remedy)
+        overlap[first, second] = shared
+    manifest = _joined(cohorts, _groups(cohorts, overlap))
+    with building_folder(out) as folder:
+        done = 0
+        for part, cohort in cohorts.items():
+            for source, file in zip(cohort.image_paths(), cohort.manifest["file"], strict=True):
+                target = folder / _file(part, file)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+                done += 1
+                if progress is not None:
+                    progress("patches", done, len(manifest))
+        Cohort.write(folder, name or out.name, manifest, _about(cohorts, overlap))
+    return Cohort.open(out)
+
+
+def _open(folders: Sequence[Path]) -> dict[str, Cohort]:
+    """Cohorts by name, in the order given."""
+    if len(folders) < 2:
+        raise InputError(f"expected two or more cohorts but got {len(folders)}.")
+    cohorts = [Cohort.open(folder, verify=True) for folder in folders]
+    names = [_UNSAFE.sub("-", cohort.name).strip("-") for cohort in cohorts]
+    if twice := sorted(name for name, n in Counter(names).items() if n > 1):
+        raise InputError(
+            f"expected cohorts of different names but got several of {twice}. Prepare one of them "
+            "again with another --name."
+        )
+    return dict(zip(names, cohorts, strict=True))
+
+
+def _groups(
+    cohorts: dict[str, Cohort], overlap: dict[tuple[str, str], list[Shared]]
+) -> dict[_Patient, _Patient]:
+    """Find the first of those who are one person, for every patient."""
+    patients = [
+        (part, p) for part, c in cohorts.items() for p in sorted(set(c.manifest["patient_id"]))
+    ]
+    first = {patient: patient for patient in patients}
+
+    def root(patient: _Patient) -> _Patient:
+        while first[patient] != patient:
+            patient = first[patient]
+        return patient
+
+    rank = {patient: i for i, patient in enumerate(patients)}
+    for (one, other), shared in overlap.items():
+        for entry in shared:
+            roots = {root((one, entry.first)), root((other, entry.second))}
+            leader = min(roots, key=rank.__getitem__)
+            for follower in roots:
+                first[follower] = leader
+    return {patient: root(patient) for patient in patients}
+
+
+def _joined(cohorts: dict[str, Cohort], groups: dict[_Patient, _Patient]) -> pd.DataFrame:
+    domains: dict[_Patient, str] = {}
+    parts = []
+    for part, cohort in cohorts.items():
+        table = cohort.manifest.copy()
+        owners = [groups[part, patient] for patient in table["patient_id"]]
+        table["patch_id"] = [f"{part}/{patch}" for patch in table["patch_id"]]
+        table["file"] = [_file(part, file) for file in table["file"]]
+        table["patient_id"] = [patient for _, patient in owners]
+        mine = zip(owners, table["domain"], strict=True)
+        table["domain"] = [domain if owner[0] == part else domains[owner] for owner, domain in mine]
+        for owner, domain in zip(owners, table["domain"], strict=True):
+            domains.setdefault(owner, domain)
+        parts.append(table)
+    joined = pd.concat(parts, ignore_index=True)
+    answers = sorted(set(joined.columns) - set(REQUIRED_COLUMNS), key=column_order)
+    return joined[[*REQUIRED_COLUMNS, *answers]].fillna("")
+
+
+def _file(part: str, file: str) -> str:
+    return f"patches/{part}/{file.removeprefix('patches/')}"
+
+
+def _about(
+    cohorts: dict[str, Cohort], overlap: dict[tuple[str, str], list[Shared]]
+) -> dict[str, object]:
+    return {
+        "kind": "merged",
+        "parts": [
+            {"name": name, "n": len(cohort), "sha256": cohort.sha256, "source": dict(cohort.source)}
+            for name, cohort in cohorts.items()
+        ],
+        "shared_patients": [
+            {"cohorts": list(pair), "patients": [str(entry) for entry in shared]}
+            for pair, shared in overlap.items()
+            if shared
+        ],
+    }

@@ -1,0 +1,156 @@
+"""AtNorM-Br and AtNorM-MD: ``Atypical/`` and ``Normal/`` with crops, and a table of the votes.
+
+Banerjee et al., "Benchmarking deep learning and vision foundation models for atypical vs. normal
+mitosis classification with cross-dataset evaluation", MELBA 2026, arXiv 2506.21444;
+https://github.com/DeepMicroscopy/AMi-Br_Benchmark. AtNorM-Br is from TCGA's breast cancers,
+AtNorM-MD from MIDOG++.
+
+The folders are those that the authors' programs read. The table could not be reached when this was
+written: its columns are found by what they hold. That of the crops is the one that names the most
+files; experts are columns such as ``expert1``, ``Expert 2`` or ``rater_3``; the majority is
+``majority``, ``majority_vote``, ``consensus`` or the like, and must be what the folder says.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Final
+
+from atypia.data.cohort import MAJORITY_COLUMN
+from atypia.data.sources.cases import midog_patient, tcga_patient
+from atypia.data.sources.crops import column_of_crops, images_in, tables_in
+from atypia.data.sources.patients import assign_patients, check_patient_options
+from atypia.data.sources.records import Found, Record
+from atypia.errors import InputError, Problem
+from atypia.runs import sha256_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from atypia.data.sources.options import PrepareOptions
+    from atypia.data.tables import Row, Table
+
+_FOLDERS: Final = {"atypical": "True", "normal": "False"}
+_EXPERT = re.compile(
+    r"(?:expert|rater|annotator|pathologist)[ _-]*(\w)(?:[ _-]*(?:vote|label))?", re.I
+)
+_MAJORITY = re.compile(r"(?:majority|consensus|final)(?:[ _-]*(?:vote|label|atypical))?", re.I)
+_CASE = re.compile(r"(?:patient|case|slide|wsi|file ?name|tcga)(?:[ _-]*(?:id|name))?", re.I)
+
+
+def is_atnorm(source: Path) -> bool:
+    """Whether a folder has both folders of crops and a table with experts' votes."""
+    if not source.is_dir() or len(_class_folders(source)) < len(_FOLDERS):
+        return False
+    return any(_experts(table) for table in tables_in(source))
+
+
+def read_atnorm(source: Path, options: PrepareOptions) -> Found:
+    """Read the crops with the votes of the table.
+
+    A patient is what the table names as case, slide or patient, or a TCGA barcode in the name of a
+    crop; else the user must say it.
+
+    Raises:
+        InputError: Several tables with votes, a table without a column of crops, no resolution, or
+            nothing that tells the patients. What is wrong with a crop is with its record.
+    """
+    folders = _class_folders(source)
+    crops = {path: vote for vote, folder in folders.items() for path in images_in(folder)}
+    voting = [table for table in tables_in(source) if _experts(table)]
+    problems = []
+    if len(voting) > 1:
+        names = [table.path.name for table in voting]
+        problems.append(Problem(f"expected one table of votes but got {names}.", str(source)))
+    table = voting[0]
+    column = column_of_crops(table, crops)
+    if column is None:
+        what = f"expected a column with the names of the crops but got {list(table.columns)}."
+        problems.append(Problem(what, str(table.path), row=1))
+    if options.mpp is None:
+        problems.append(Problem("expected the resolution of the crops. Give --mpp, µm per pixel."))
+    if problems or column is None:
+        raise InputError(problems)
+
+    case = next((c for c in table.columns if c != column and _CASE.fullmatch(c)), None)
+    given = options.patients or options.patient_regex or options.patient_per_patch
+    told = case or ("the names of the crops" if any(tcga_patient(p.name) for p in crops) else None)
+    problems = check_patient_options(options, column=None if given else told)
+    if problems:
+        raise InputError(problems)
+    rows = {PurePosixPath(row.cells[column]).name: row for row in table.rows}
+    named: set[str] = set()
+    records = []
+    for path, vote in crops.items():
+        key = path.name if path.name in rows else path.stem
+        named.add(key)
+        records.append(_record(source, path, vote, table, rows.get(key), case, options))
+    if given:
+        assign_patients(records, options)
+    for record in records:
+        if record.row is not None and not record.patient_id and not given:
+            record.fault("expected to find the patient but did not.", case or column)
+    missing = [row for name, row in rows.items() if name not in named]
+    records += [_without_crop(table, row, column) for row in missing]
+    about = {"table": table.path.name, "table_sha256": sha256_file(table.path)}
+    return Found("atnorm", records, about, source.name)
+
+
+def _class_folders(source: Path) -> dict[str, Path]:
+    """Vote to folder, of those that there are."""
+    folders = (path for path in sorted(source.iterdir()) if path.is_dir())
+    return {_FOLDERS[p.name.lower()]: p for p in folders if p.name.lower() in _FOLDERS}
+
+
+def _experts(table: Table) -> Mapping[str, str]:
+    """Column of the manifest to column of the table."""
+    found = ((c, _EXPERT.fullmatch(c)) for c in table.columns)
+    return {f"atypical_expert{m[1].lower()}": c for c, m in found if m}
+
+
+def _record(
+    source: Path,
+    path: Path,
+    vote: str,
+    table: Table,
+    row: Row | None,
+    case: str | None,
+    options: PrepareOptions,
+) -> Record:
+    below = path.relative_to(source)
+    record = Record(
+        file=str(path) if row is None else str(table.path),
+        row=None if row is None else row.line,
+        origin=path,
+        path_text=below.as_posix(),
+        patch_id=below.with_suffix("").as_posix(),
+        domain=options.domain or source.name,
+        scanner=options.scanner,
+        mpp=options.mpp,
+        answers={MAJORITY_COLUMN: vote},
+    )
+    if row is None:
+        record.fault(f"expected a row for this crop in {table.path.name} but there is none.")
+        return record
+    if row.problem:
+        record.problems.append(row.problem)
+    for target, column in _experts(table).items():
+        record.read_vote(target, row.cells[column], column)
+    majority = next((c for c in table.columns if _MAJORITY.fullmatch(c)), None)
+    if majority is not None:
+        record.read_vote(MAJORITY_COLUMN, row.cells[majority], majority)
+        if record.answers[MAJORITY_COLUMN] not in ("", vote):
+            what = f"expected what the folder {below.parent.name} says"
+            record.fault(f"{what} but got {row.cells[majority]!r}.", majority)
+        record.answers[MAJORITY_COLUMN] = vote
+    text = row.cells[case] if case else path.name
+    record.patient_id = tcga_patient(text) or midog_patient(text) or (text if case else "")
+    return record
+
+
+def _without_crop(table: Table, row: Row, column: str) -> Record:
+    record = Record(file=str(table.path), row=row.line, patch_id=row.cells[column])
+    record.fault(f"expected a crop {row.cells[column]!r} but there is none.", column)
+    return record

@@ -1,0 +1,71 @@
+"""Crops beside a table: which folder holds them, and which column names them."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from atypia.data.images import IMAGE_SUFFIXES
+from atypia.data.tables import Table, read_table
+from atypia.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+
+def tables_in(folder: Path) -> list[Table]:
+    """Every CSV file of a folder that can be read."""
+    tables = []
+    for path in sorted(folder.glob("*.csv")):
+        try:
+            tables.append(read_table(path))
+        except InputError:
+            continue  # not a table of ours, then
+    return tables
+
+
+def table_with(source: Path, columns: Collection[str]) -> Table | None:
+    """Find the table with these columns: the file itself, or the only such one of a folder."""
+    tables = tables_in(source) if source.is_dir() else _one(source)
+    fitting = [table for table in tables if set(columns) <= set(table.columns)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _one(source: Path) -> list[Table]:
+    try:
+        return [read_table(source)] if source.suffix.lower() == ".csv" else []
+    except InputError:
+        return []
+
+
+def folder_of_crops(table: Table, names: Iterable[str]) -> Path:
+    """Folder that holds the most of these files: that of the table, or one below it.
+
+    Raises:
+        InputError: None of them holds any.
+    """
+    beside = table.path.parent
+    folders = [beside, *(path for path in sorted(beside.iterdir()) if path.is_dir())]
+    wanted = set(names)
+    held = [sum(path.name in wanted for path in folder.iterdir()) for folder in folders]
+    if not any(held):
+        example = min(wanted, default="")
+        what = f"expected the crops, such as {example!r}, beside the table or in a folder there."
+        raise InputError(Problem(what, str(table.path)))
+    return folders[held.index(max(held))]
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Images directly in a folder, by name."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def column_of_crops(table: Table, images: Iterable[Path]) -> str | None:
+    """Find the column that names the most of these images, with or without extension."""
+    known = {name for image in images for name in (image.name, image.stem)}
+    named = {
+        column: sum(PurePosixPath(row.cells[column]).name in known for row in table.rows)
+        for column in table.columns
+    }
+    best = max(named, key=lambda column: named[column])
+    return best if named[best] else None

@@ -1,0 +1,158 @@
+"""MIDOG 2021, 2022 and MIDOG++: source images, and a JSON file of boxes around cells.
+
+Aubreville et al., "A comprehensive multi-domain dataset for mitotic figure detection", Scientific
+Data 10, 2023; https://github.com/DeepMicroscopy/MIDOGpp, ``MIDOGpp.json`` or ``MIDOG++.json``. The
+file looks like COCO's, but a box is two corners (x1, y1, x2, y2), as in those of the earlier years.
+``datasets_xvalidation.csv`` of the same authors tells tumour and scanner, where it lies beside.
+
+The labels say what is a mitotic figure. Of which kind is not known: the figures become patches
+without a label. Cells that are none (hard negatives) are left out and counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from atypia.data.sources.cases import midog_patient
+from atypia.data.sources.records import Found, Record, Region
+from atypia.data.tables import read_table
+from atypia.errors import InputError, Problem
+from atypia.runs import read_json, sha256_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from atypia.data.sources.options import PrepareOptions
+
+FIELD_UM: Final = 32.0
+"""Side of the crops, as in AMi-Br, where the user does not say it."""
+MITOTIC: Final = "mitotic figure"
+_PARTS: Final = ("images", "annotations", "categories")
+_CASES: Final = "datasets_xvalidation.csv"
+
+
+def find_midog_json(source: Path) -> Path | None:
+    """Find the JSON file: the file itself, or the only one of a folder with all of its parts."""
+    files = sorted(source.glob("*.json")) if source.is_dir() else [source]
+    fitting = [file for file in files if file.suffix.lower() == ".json" and _fits(file)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _fits(file: Path) -> bool:
+    try:
+        tree = read_json(file)
+    except InputError:
+        return False
+    return isinstance(tree, dict) and set(_PARTS) <= set(tree)
+
+
+def read_midog_json(file: Path, options: PrepareOptions) -> Found:
+    """Read the mitotic figures, to be cropped from the source images.
+
+    These lie beside the file, or in ``options.images``. A domain is a type of tumour, where it is
+    told; a patient is a case.
+
+    Raises:
+        InputError: The file is not of this kind; all problems at once. What is wrong with a figure
+            is with its record.
+    """
+    tree = read_json(file)
+    problems = _problems(tree, str(file))
+    if problems:
+        raise InputError(problems)
+    names = {c["id"]: str(c["name"]).strip().lower() for c in tree["categories"]}
+    images = {image["id"]: image for image in tree["images"]}
+    cases = _cases(file.parent / _CASES)
+    of_2022 = "2022" in f"{file.name} {tree.get('info', {}).get('description', '')}"
+    counts = Counter(names[a["category_id"]] for a in tree["annotations"])
+    records = [
+        _record(file, annotation, images[annotation["image_id"]], cases, of_2022, options)
+        for annotation in tree["annotations"]
+        if names[annotation["category_id"]] == MITOTIC
+    ]
+    about = {
+        "table": file.name,
+        "table_sha256": sha256_file(file),
+        "n_not_mitotic": sum(counts.values()) - counts[MITOTIC],
+    }
+    return Found("midog json", records, about, file.stem)
+
+
+def _record(
+    file: Path,
+    annotation: Mapping[str, Any],
+    image: Mapping[str, Any],
+    cases: Mapping[int, Mapping[str, str]],
+    of_2022: bool,
+    options: PrepareOptions,
+) -> Record:
+    name = str(image["file_name"])
+    patient = midog_patient(name)
+    if patient is not None and of_2022:  # whose cases are numbered in another way from 151 on
+        patient = patient.replace("MIDOG", "MIDOG22")
+    case = cases.get(int(patient[-3:]), {}) if patient and not of_2022 else {}
+    x1, y1, x2, y2 = (float(value) for value in annotation["bbox"])
+    record = Record(
+        file=str(file),
+        path_text=name,
+        patch_id=f"{patient}_{annotation['id']}",
+        patient_id=patient or "",
+        domain=case.get("Tumor", "") or str(image.get("tumor_type", "")) or options.domain or "",
+        scanner=case.get("Scanner", "") or options.scanner,
+        mpp=options.mpp,
+        origin=Region(
+            image=(options.images or file.parent) / name,
+            x=(x1 + x2) / 2,
+            y=(y1 + y2) / 2,
+            unit="px",
+            field_um=options.field_um or FIELD_UM,
+        ),
+        unlabelled=True,
+    )
+    if patient is None:
+        record.fault(f"expected an image like 201.tiff but got {name!r}.", "file_name")
+    return record
+
+
+def _cases(file: Path) -> dict[int, Mapping[str, str]]:
+    """Rows of the authors' table of cases by number; empty without it."""
+    if not file.is_file():
+        return {}
+    table = read_table(file)
+    problems = table.missing(["Slide", "Tumor", "Scanner"])
+    if problems:
+        raise InputError(problems)
+    return {
+        int(row.cells["Slide"]): row.cells for row in table.rows if row.cells["Slide"].isdigit()
+    }
+
+
+def _problems(tree: Any, place: str) -> list[Problem]:
+    keys = {
+        "images": {"id", "file_name"},
+        "annotations": {"id", "image_id", "category_id", "bbox"},
+        "categories": {"id", "name"},
+    }
+    for part, wanted in keys.items():
+        for i, entry in enumerate(tree[part]):
+            if not isinstance(entry, dict) or not wanted <= set(entry):
+                what = f"expected {sorted(wanted)} in entry {i} of {part!r} but got {entry!r:.100}."
+                return [Problem(what, place)]
+    problems = []
+    names = [str(c["name"]).strip().lower() for c in tree["categories"]]
+    if MITOTIC not in names:
+        problems.append(Problem(f"expected a category {MITOTIC!r} but got {names}.", place))
+    known = {c["id"] for c in tree["categories"]}, {image["id"] for image in tree["images"]}
+    for annotation in tree["annotations"]:
+        which = f"annotation {annotation['id']}"
+        if annotation["category_id"] not in known[0] or annotation["image_id"] not in known[1]:
+            problems.append(Problem(f"{which}: its category or image is not listed.", place))
+        box = annotation["bbox"]
+        if not (isinstance(box, list) and len(box) == len("xyxy")):
+            problems.append(Problem(f"{which}: expected a box of 4 numbers but got {box}.", place))
+        elif not (box[2] > box[0] and box[3] > box[1]):
+            what = "expected a box from corner to corner (x1, y1, x2, y2), as MIDOG writes it"
+            problems.append(Problem(f"{which}: {what}, but got {box}.", place))
+    return problems

@@ -1,0 +1,95 @@
+"""OMG-Octo Atypical: a table and a folder of crops.
+
+Shen et al., "OMG-Octo Atypical: a refinement of the original OMG-Octo database to incorporate
+atypical mitoses", Zenodo 2025, https://doi.org/10.5281/zenodo.16107743. The table has
+``image_file``, such as ``022857018aa597374b6c_x102_y115_577_371_609_403.png`` (slide, tile, box in
+the tile), and ``label``.
+
+The record could not be reached when this was written; columns and names are those that programs of
+other authors read. Of the labels ``AMF`` and ``MF`` (a figure that is not atypical) are known from
+there. ``NMF`` is read as a normal figure where no row says ``MF``, as challenge participants write
+it; anything else is taken for no mitotic figure, left out and counted.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from atypia.data.cohort import MAJORITY_COLUMN
+from atypia.data.sources.crops import folder_of_crops, table_with
+from atypia.data.sources.patients import assign_patients, check_patient_options
+from atypia.data.sources.records import Found, Record
+from atypia.errors import InputError, Problem
+from atypia.runs import sha256_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from atypia.data.sources.options import PrepareOptions
+    from atypia.data.tables import Table
+
+NAME: Final = "OMG-Octo"
+COLUMNS: Final = ("image_file", "label")
+_CROP = re.compile(r"(?P<slide>[^_]+)_x\d+_y\d+_\d+_\d+_\d+_\d+\.\w+")
+
+
+def find_omg_octo(source: Path) -> Table | None:
+    """Find the table of the set: the file itself, or in a folder."""
+    table = table_with(source, COLUMNS)
+    return (
+        table if table and any(_CROP.fullmatch(r.cells["image_file"]) for r in table.rows) else None
+    )
+
+
+def read_omg_octo(table: Table, options: PrepareOptions) -> Found:
+    """Read the crops. A patient is a slide, unless the user knows better.
+
+    Raises:
+        InputError: There are no crops, or no resolution. What is wrong with a row is with its
+            record.
+    """
+    given = options.patients or options.patient_regex or options.patient_per_patch
+    problems = check_patient_options(options, column=None if given else "image_file")
+    if options.mpp is None:
+        problems.append(
+            Problem("expected the resolution of the crops of OMG-Octo. Give --mpp, µm per pixel.")
+        )
+    if problems:
+        raise InputError(problems)
+    crops = folder_of_crops(table, (row.cells["image_file"] for row in table.rows))
+    labels = {row.cells["label"].upper() for row in table.rows}
+    votes = {"AMF": "True", "MF" if "MF" in labels else "NMF": "False"}
+    records, n_others = [], 0
+    for row in table.rows:
+        name, label = row.cells["image_file"], row.cells["label"].upper()
+        if label and label not in votes:
+            n_others += 1
+            continue
+        crop = _CROP.fullmatch(name)
+        record = Record(
+            file=str(table.path),
+            row=row.line,
+            origin=crops / name,
+            path_text=name,
+            patch_id=name.rpartition(".")[0],
+            patient_id=f"OMG-Octo_{crop['slide']}" if crop else "",
+            domain=options.domain or NAME,
+            scanner=options.scanner,
+            mpp=options.mpp,
+            answers={MAJORITY_COLUMN: votes.get(label, "")},
+        )
+        if row.problem:
+            record.problems.append(row.problem)
+        if crop is None:
+            what = "expected a name like SLIDE_x1_y2_3_4_5_6.png"
+            record.fault(f"{what} but got {name!r}.", "image_file")
+        records.append(record)
+    if given:
+        assign_patients(records, options)
+    about = {
+        "table": table.path.name,
+        "table_sha256": sha256_file(table.path),
+        "n_not_mitotic": n_others,
+    }
+    return Found("omg-octo", records, about, NAME)

@@ -1,0 +1,226 @@
+"""Patients in two cohorts are found however their pictures were saved, and stay one patient."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from atypia.data.cohort import Cohort
+from atypia.data.merge import merge
+from atypia.data.overlap import find_overlap, shared_cases
+from atypia.data.synthetic import make_synthetic_cohort
+from atypia.errors import InputError, LeakError
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    folder = tmp_path_factory.mktemp("merge") / "source"
+    make_synthetic_cohort(folder, patients=12, patches=120, seed=3, size_px=96)
+    return Cohort.open(folder)
+
+
+def part(cohort: Cohort, folder: Path, rows: list[int], **changes: object) -> Cohort:
+    """A cohort of some rows of another, under another name."""
+    table = cohort.manifest.iloc[rows].assign(**changes).reset_index(drop=True)  # type: ignore[arg-type]
+    for path, file in zip(np.array(cohort.image_paths())[rows], table["file"], strict=True):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(Path(path).read_bytes())
+    Cohort.write(folder, folder.name, table, {"kind": "test"})
+    return Cohort.open(folder)
+
+
+def of(cohort: Cohort, *patients: int) -> list[int]:
+    """Rows of the patients with these numbers."""
+    names = sorted(set(cohort.manifest["patient_id"]))
+    return np.flatnonzero(cohort.manifest["patient_id"].isin([names[p] for p in patients])).tolist()
+
+
+def renamed(rows: list[int]) -> dict[str, object]:
+    return {"patient_id": "anonymous", "patch_id": [f"x{i}" for i in range(len(rows))]}
+
+
+def rewrite(cohort: Cohort, row: int, change: str) -> None:
+    """Save a picture of a cohort anew, as others would have it."""
+    path = cohort.image_paths()[row]
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    if change == "bmp":  # the same pixels in another file
+        content = io.BytesIO()
+        Image.fromarray(pixels).save(content, "PNG", compress_level=1)
+    else:
+        down, right = {"jpeg": (0, 0), "shift": (2, -1), "far": (-3, 3)}[change]
+        pixels = np.roll(pixels, (down, right), (0, 1))
+        content = io.BytesIO()
+        Image.fromarray(pixels).save(content, "JPEG", quality=60)
+        moved = Image.open(content).convert("RGB")
+        content = io.BytesIO()
+        moved.crop((4, 4, 90, 90)).save(content, "PNG")  # and cropped to another size
+    path.write_bytes(content.getvalue())
+
+
+def test_cohorts_of_other_patients_have_nothing_in_common(source: Cohort, tmp_path: Path) -> None:
+    a = part(source, tmp_path / "a", of(source, *range(6)))
+    b = part(source, tmp_path / "b", of(source, *range(6, 12)))
+    seen: list[tuple[int, int]] = []
+    assert find_overlap(a, b, lambda *step: seen.append(step)) == []
+    assert seen == [(i, len(source)) for i in range(1, len(source) + 1)]
+
+
+@pytest.mark.parametrize("change", ["bmp", "jpeg", "shift", "far"])
+def test_a_picture_is_found_however_it_was_saved(
+    source: Cohort, tmp_path: Path, change: str
+) -> None:
+    rows = of(source, 0, 1)
+    a = part(source, tmp_path / "a", rows)
+    b = part(source, tmp_path / "b", of(source, 1), **renamed(of(source, 1)))
+    others = find_overlap(a, b)
+    for row in range(len(b)):
+        rewrite(b, row, change)
+    found = find_overlap(a, b)
+    assert [(s.first, s.second) for s in found] == [
+        (a.manifest["patient_id"].iloc[-1], "anonymous")
+    ]
+    pairs = found[0].same_pixels if change == "bmp" else found[0].alike
+    assert others[0].same_pixels == sorted(pairs)
+    assert len(pairs) == len(b)
+    assert not found[0].same_case
+    assert (found[0].alike if change == "bmp" else found[0].same_pixels) == []
+
+
+def test_a_case_is_found_by_its_name_alone(source: Cohort, tmp_path: Path) -> None:
+    a = part(source, tmp_path / "a", of(source, 0), patient_id="MIDOG21_002")
+    b = part(source, tmp_path / "b", of(source, 1), patient_id="MIDOG_002")
+    (shared,) = find_overlap(a, b)
+    assert str(shared) == "MIDOG21_002 and MIDOG_002: one case"
+    assert shared_cases(["TUPAC16_01_stitched1", "P1", "P2"], ["P2", "TUPAC_1", "TUPAC16_01"]) == [
+        ("TUPAC16_01_stitched1", "TUPAC_1"),
+        ("TUPAC16_01_stitched1", "TUPAC16_01"),
+        ("P2", "P2"),
+    ]
+
+
+def test_unreadable_patches_are_all_told(source: Cohort, tmp_path: Path) -> None:
+    a = part(source, tmp_path / "a", of(source, 0))
+    b = part(source, tmp_path / "b", of(source, 1))
+    for path in b.image_paths()[:2]:
+        path.write_bytes(b"no picture")
+    with pytest.raises(InputError) as caught:
+        find_overlap(a, b)
+    assert len(caught.value.problems) == 2
+
+
+def test_common_patients_are_refused_with_a_list(source: Cohort, tmp_path: Path) -> None:
+    rows = of(source, 2)
+    a = part(source, tmp_path / "a", of(source, 0, 1, 2))
+    b = part(source, tmp_path / "b", [*rows, *of(source, 3)])
+    c = part(source, tmp_path / "c", of(source, 4))
+    with pytest.raises(LeakError) as caught:
+        merge([a.path, c.path, b.path], tmp_path / "out")
+    first, second = map(str, caught.value.problems)
+    patient = source.manifest["patient_id"].iloc[rows[0]]
+    assert first.startswith("expected no patient in both a and b but got 1.")
+    assert "--allow-overlap" in first
+    patch = source.manifest["patch_id"].iloc[rows[0]]
+    assert second == (
+        f"{patient} and {patient}: one case, {len(rows)} figures with equal pixels "
+        f"({patch} = {patch})"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_merged_cohort_is_a_cohort_with_the_hash_of_its_parts(
+    source: Cohort, tmp_path: Path
+) -> None:
+    a = part(source, tmp_path / "a", of(source, 0, 1))
+    votes = {"label_expert1": "", "label_expert2": "", "majority_atypical": "True", "domain": "new"}
+    b = part(source, tmp_path / "b", of(source, 2), **votes)
+    seen: list[tuple[str, int, int]] = []
+    merged = merge(
+        [a.path, b.path], tmp_path / "out", "both", progress=lambda *step: seen.append(step)
+    )
+    assert merged.name == "both"
+    assert [entry["name"] for entry in merged.source["parts"]] == ["a", "b"]
+    assert [entry["sha256"] for entry in merged.source["parts"]] == [a.sha256, b.sha256]
+    assert merged.source["shared_patients"] == []
+    assert seen[-1] == ("patches", len(merged), len(merged))
+    table = merged.manifest
+    assert table["patch_id"].tolist() == [
+        *("a/" + a.manifest["patch_id"]),
+        *("b/" + b.manifest["patch_id"]),
+    ]
+    for column in ("patient_id", "scanner", "mpp", "label_expert1", "domain"):
+        assert table[column].tolist() == [*a.manifest[column], *b.manifest[column]]
+    assert list(table.columns[-1:]) == ["majority_atypical"]
+    assert table["majority_atypical"].iloc[-1] == "True"
+    for path, before in zip(
+        merged.image_paths(), [*a.image_paths(), *b.image_paths()], strict=True
+    ):
+        assert path.read_bytes() == before.read_bytes()
+    Cohort.open(tmp_path / "out", verify=True)
+
+
+def test_overlapping_patients_become_one_patient_of_one_domain(
+    source: Cohort, tmp_path: Path
+) -> None:
+    """A chain: b has a picture of a's patient under another name, c one of that under a third."""
+    a = part(source, tmp_path / "a", of(source, 0, 1), domain="A")
+    rows = of(source, 1)
+    b = part(source, tmp_path / "b", [*rows, *of(source, 5)], domain="B")
+    table = b.manifest.assign(
+        patient_id=["else"] * len(rows) + b.manifest["patient_id"].tolist()[len(rows) :],
+        patch_id=[f"b{i}" for i in range(len(b))],
+    )
+    Cohort.write(b.path, "b", table, {})
+    c = part(source, tmp_path / "c", of(source, 7), domain="C", patient_id="else")
+    merged = merge([a.path, b.path, c.path], tmp_path / "out", allow_overlap=True)
+    own = source.manifest["patient_id"].iloc[rows[0]]
+    one = merged.manifest["patient_id"] == own
+    assert one.sum() == 2 * len(rows) + len(c)
+    assert set(merged.manifest["domain"][one]) == {"A"}
+    assert merged.manifest["domain"].tolist()[len(a) + len(rows) : len(a) + len(b)] == ["B"] * (
+        len(b) - len(rows)
+    )
+    pairs = {tuple(entry["cohorts"]) for entry in merged.source["shared_patients"]}
+    assert pairs == {("a", "b"), ("b", "c")}
+    assert (merged.manifest.groupby("patient_id")["domain"].nunique() == 1).all()
+
+
+def test_what_cannot_be_merged_is_told(source: Cohort, tmp_path: Path) -> None:
+    a = part(source, tmp_path / "a", of(source, 0))
+    with pytest.raises(InputError, match="two or more cohorts but got 1"):
+        merge([a.path], tmp_path / "out")
+    other = part(source, tmp_path / "more" / "a", of(source, 1))
+    with pytest.raises(InputError, match=r"different names but got several of \['a'\]"):
+        merge([a.path, other.path], tmp_path / "out")
+    a.image_paths()[0].write_bytes(b"changed")
+    with pytest.raises(InputError, match="SHA-256"):
+        merge([a.path, part(source, tmp_path / "b", of(source, 2)).path], tmp_path / "out")
+
+
+@pytest.mark.realdata
+def test_no_two_patients_of_ami_br_have_a_picture_in_common(ami_br: Path, tmp_path: Path) -> None:
+    from atypia.data.prepare import prepare
+
+    cohort = prepare(ami_br, tmp_path / "whole")
+    midog = cohort.manifest["domain"] == "MIDOG21"
+    halves = [
+        part(cohort, tmp_path / name, np.flatnonzero(rows).tolist())
+        for name, rows in (("midog", midog), ("tupac", ~midog))
+    ]
+    assert find_overlap(*halves) == []
+
+
+def test_the_manifest_of_a_merged_cohort_is_sound(source: Cohort, tmp_path: Path) -> None:
+    """Columns that only one part has are empty in the other."""
+    bare = source.manifest[[c for c in source.manifest.columns if not c.startswith("label_")]]
+    a = part(source, tmp_path / "a", of(source, 0))
+    b = part(source, tmp_path / "b", of(source, 1))
+    Cohort.write(b.path, "b", bare.iloc[of(source, 1)].reset_index(drop=True), {})
+    merged = merge([a.path, b.path], tmp_path / "out").manifest
+    assert (merged["label_expert1"].iloc[len(a) :] == "").all()
+    assert merged.notna().all(axis=None)
+    assert isinstance(merged, pd.DataFrame)
