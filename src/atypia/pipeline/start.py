@@ -1,0 +1,53 @@
+"""Start a run of any kind: of networks, of the rules, of a hybrid."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from atypia.config import AnyConfig, HybridConfig, RulesConfig, any_config_from_tree
+from atypia.pipeline.hybrid import run_hybrid
+from atypia.pipeline.rules import run_rules
+from atypia.pipeline.train import train
+from atypia.progress import OnStep, silent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def start(
+    cohort_folder: Path,
+    out: Path,
+    config: AnyConfig | None,
+    *,
+    resume: bool = False,
+    command: str = "",
+    on_step: OnStep = silent,
+) -> dict[str, Any] | None:
+    """Do what the configuration asks for; see :func:`train`, :func:`run_rules`, :func:`run_hybrid`.
+
+    Args:
+        cohort_folder: From :func:`atypia.data.prepare.prepare`.
+        out: The run folder.
+        config: None only to resume: with the run's own configuration.
+        resume: Go on with a run that was stopped.
+        command: The command line, for the record.
+        on_step: Called with what is being done, steps done and steps in all.
+
+    Returns:
+        The content of ``metrics.json``; None in processes that do not write.
+
+    Raises:
+        InputError: Options, cohort, splits or run folder do not fit each other.
+        AtypiaError: The work cannot go on.
+    """
+    file = out / "config.yaml"
+    if config is None and file.is_file():
+        config = any_config_from_tree(yaml.safe_load(file.read_text("utf-8")), str(file))
+    options: dict[str, Any] = {"resume": resume, "command": command, "on_step": on_step}
+    if isinstance(config, RulesConfig):
+        return run_rules(cohort_folder, out, config, **options)
+    if isinstance(config, HybridConfig):
+        return run_hybrid(cohort_folder, out, config, **options)
+    return train(cohort_folder, out, config, **options)

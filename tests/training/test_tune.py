@@ -1,0 +1,205 @@
+"""What a configuration is worth: on which patients, by which answers, and again after a stop."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from atypia.config import TrainConfig, load_config
+from atypia.data.cohort import Cohort
+from atypia.data.splits import Outer, Splits, rows
+from atypia.ensemble import decide
+from atypia.errors import InputError, TrainingError
+from atypia.evaluation.metrics import balanced_accuracy, confusion_matrix, log_loss, one_vs_rest_auc
+from atypia.evaluation.predictions import read_predictions
+from atypia.labels import SUBTYPES
+from atypia.training.distributed import World
+from atypia.training.search_space import Choices, Range, SearchSpace
+from atypia.training.study import Candidate, Pruned
+from atypia.training.targets import chosen_labels
+from atypia.training.task import Place
+from atypia.training.tune import FoldTrainings, Measure, training_part
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PLACE = Place(torch.device("cpu"), torch.float32, World())
+SPACE = SearchSpace({"optim.learning_rate": Range(1e-6, 1e30, log=True)})
+
+
+def trainings(
+    cohort: Cohort, outer: Outer, config: TrainConfig, folder: Path, **options: object
+) -> FoldTrainings:
+    known: dict[str, object] = {"measure": "log_loss", "folds": 2}
+    return FoldTrainings(
+        cohort, outer, config, SPACE, place=PLACE, folder=folder, **(known | options)
+    )  # type: ignore[arg-type]
+
+
+def candidate(
+    rate: float = 1e-3, report: Callable[[int, float], None] = lambda *_: None, number: int = 0
+) -> Candidate:
+    return Candidate(number, {"optim.learning_rate": rate}, report)
+
+
+@pytest.fixture(scope="module")
+def config(tiny: tuple[str, ...]) -> TrainConfig:
+    return load_config("quick", tiny)
+
+
+@pytest.fixture(scope="module")
+def outer(run_folder: Path, cohort_folder: Path) -> Outer:
+    cohort = Cohort.open(cohort_folder)
+    return Splits.read(run_folder / "splits.json", cohort.manifest, cohort.sha256).outer[0]
+
+
+@pytest.mark.parametrize("measure", ["log_loss", "mean_auc", "balanced_accuracy"])
+def test_a_trial_is_worth_what_a_run_scores_out_of_fold(
+    measure: Measure,
+    run_folder: Path,
+    cohort_folder: Path,
+    outer: Outer,
+    config: TrainConfig,
+    tmp_path: Path,
+) -> None:
+    """The same configuration, trained as a run, is the independent reference."""
+    part = training_part(Cohort.open(cohort_folder), outer)
+    train = trainings(*part, config, tmp_path, measure=measure)
+    value = train(candidate(config.optim.learning_rate))
+    answers = read_predictions(run_folder / "predictions-oof.csv")
+    truth = answers.labels["expert1"]
+    prior = np.bincount(truth, minlength=8) / len(truth)
+    values = []
+    for fold in ("0", "1"):
+        mine = answers.folds == fold
+        y, p = truth[mine], answers.probabilities[mine]
+        chosen = decide(p, prior, config.ensemble.prior_power)
+        values.append(
+            {
+                "log_loss": log_loss(y, p)[0],
+                "mean_auc": np.nanmean(one_vs_rest_auc(y, p)),
+                "balanced_accuracy": balanced_accuracy(confusion_matrix(y, chosen))[0],
+            }[measure]
+        )
+    assert value == pytest.approx(np.mean(values), abs=2e-6)  # a table has six decimals
+
+
+def test_no_test_patient_has_a_part_in_it(
+    cohort_folder: Path, outer: Outer, config: TrainConfig, tmp_path: Path
+) -> None:
+    """Labels of test patients are turned round, and their images are no images any more."""
+    poisoned = tmp_path / "cohort"
+    shutil.copytree(cohort_folder, poisoned)
+    clean = Cohort.open(cohort_folder)
+    manifest = clean.manifest.copy()
+    test = rows(manifest, outer.test)
+    for column in ("label_expert1", "label_expert2"):
+        others = {name: SUBTYPES[7 - i] for i, name in enumerate(SUBTYPES)}
+        manifest.loc[test, column] = manifest.loc[test, column].map(lambda n, o=others: o.get(n, n))
+    for name in manifest.loc[test, "file"]:
+        (poisoned / name).write_bytes(b"poison")
+    Cohort.write(poisoned, "poisoned", manifest, {})
+    one = config.model_copy(update={"optim": config.optim.model_copy(update={"epochs": 1})})
+    values = []
+    for i, cohort in enumerate((clean, Cohort.open(poisoned, verify=True))):
+        part, inner = training_part(cohort, outer)
+        assert not set(part.manifest["patient_id"]) & set(outer.test)
+        assert len(part) == int((~test).sum())
+        folder = tmp_path / str(i)
+        values.append(trainings(part, inner, one, folder, measure="balanced_accuracy")(candidate()))
+    assert values[0] == values[1]
+    assert (chosen_labels(manifest, "expert1") != chosen_labels(clean.manifest, "expert1")).any()
+
+
+def test_reports_are_tenths_of_folds_and_weights_do_not_stay(
+    cohort_folder: Path, outer: Outer, config: TrainConfig, tmp_path: Path
+) -> None:
+    told: list[tuple[int, float]] = []
+    train = trainings(*training_part(Cohort.open(cohort_folder), outer), config, tmp_path)
+    train(candidate(report=lambda *pair: told.append(pair)))
+    assert [step for step, _ in told] == [5, 10, 15, 20]
+    histories = [
+        np.genfromtxt(tmp_path / "0" / f"fold-{i}" / "history.csv", delimiter=",", names=True)[
+            "valid_log_loss"
+        ]
+        for i in range(2)
+    ]
+    means = [*histories[0], *((histories[0][-1] + h) / 2 for h in histories[1])]
+    np.testing.assert_allclose([value for _, value in told], means)
+    left = {path.name for path in (tmp_path / "0").rglob("*") if path.is_file()}
+    assert left == {"history.csv"}
+
+
+def test_after_an_interruption_it_goes_on_with_the_same_numbers(
+    cohort_folder: Path, outer: Outer, config: TrainConfig, tmp_path: Path
+) -> None:
+    part = training_part(Cohort.open(cohort_folder), outer)
+    whole: list[tuple[int, float]] = []
+    value = trainings(*part, config, tmp_path / "a")(
+        candidate(report=lambda *pair: whole.append(pair))
+    )
+    steps: list[tuple[str, int]] = []
+
+    def stop(name: str, done: int, total: int) -> None:
+        steps.append((name, done))
+        if name == "trial 0, member 1" and done == 4 and total == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainings(*part, config, tmp_path / "b", on_step=stop)(candidate())
+    before, again = len(steps), []
+    resumed = trainings(*part, config, tmp_path / "b", on_step=lambda *s: steps.append(s[:2]))
+    assert resumed(candidate(report=lambda *pair: again.append(pair))) == value
+    assert again == whole  # for the pruner, too
+    # Only the epoch that was cut off is trained again.
+    assert steps[before:] == [("trial 0, member 1", done) for done in (4, 5, 6)]
+
+
+def test_what_is_pruned_or_fails_leaves_no_weights(
+    cohort_folder: Path, outer: Outer, config: TrainConfig, tmp_path: Path
+) -> None:
+    def prune(*_: object) -> None:
+        raise Pruned
+
+    train = trainings(*training_part(Cohort.open(cohort_folder), outer), config, tmp_path)
+    with pytest.raises(Pruned):
+        train(candidate(report=prune))
+    assert not (tmp_path / "0" / "fold-1").exists()
+    with pytest.raises(TrainingError, match="not finite"):
+        train(candidate(1e30, number=1))
+    train.space = SearchSpace({"model.reduction": Choices((None, 8))})
+    with pytest.raises(InputError, match="reduction"):
+        train(Candidate(2, {"model.reduction": 8}, lambda *_: None))
+    assert not [p for p in tmp_path.rglob("*") if p.suffix in (".pt", ".safetensors")]
+
+
+def test_a_field_that_changes_is_decoded_anew_and_else_it_is_not(
+    cohort_folder: Path,
+    outer: Outer,
+    config: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from atypia.training import tune as module
+
+    opened = []
+
+    def counted(*args: object) -> object:
+        opened.append(args[1])
+        return open_store(*args)  # type: ignore[arg-type]
+
+    open_store = module.open_store
+    monkeypatch.setattr(module, "open_store", counted)
+    short = config.model_copy(update={"optim": config.optim.model_copy(update={"epochs": 1})})
+    train = trainings(*training_part(Cohort.open(cohort_folder), outer), short, tmp_path, folds=1)
+    train.space = SearchSpace({"input.field_of_view_um": Choices((12.0, 18.0))})
+    for number, field in enumerate((18.0, 18.0, 12.0)):
+        train(Candidate(number, {"input.field_of_view_um": field}, lambda *_: None))
+    assert [spec.field_of_view_um for spec in opened] == [18.0, 12.0]  # type: ignore[attr-defined]
+    train.close()
+    assert not list(tmp_path.glob(".pixels*"))
