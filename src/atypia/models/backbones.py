@@ -1,13 +1,16 @@
 """Backbones by name, the colour scaling each one expects, and where its weights come from.
 
-Initial weights are looked for in this order: a local file, an installed package that carries
-them, timm's model hub (its local cache first). Files are read without unpickling objects.
+A name is an encoder's (:mod:`atypia.models.foundation`) or timm's. Initial weights are looked for
+in this order: a local file, an installed package that carries them, the hub (its local cache
+first). Files are read without unpickling objects.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +24,19 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import nn
 
 from atypia.errors import InputError
+from atypia.models.foundation import hub
+from atypia.models.foundation.catalogue import encoders, find_encoder, near_encoders
+from atypia.models.foundation.tokens import build
+from atypia.models.foundation.weights import renamed
 from atypia.models.onnx_weights import read_dinov2
 from atypia.runs import sha256_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from atypia.models.foundation.catalogue import Encoder
+
+log = logging.getLogger("atypia")
 
 
 def read_tensors(file: Path) -> dict[str, torch.Tensor]:
@@ -120,7 +131,7 @@ def make_backbone(
     """Build a backbone that maps (B, 3, S, S) to (B, n_features).
 
     Args:
-        name: Any timm model name.
+        name: Of an encoder, or any timm model name.
         size_px: S; needed by transformers.
         pretrained: False gives random weights.
         weights: Local `.safetensors` or `.pt`/`.pth` file, preferred to all other sources.
@@ -131,24 +142,70 @@ def make_backbone(
         InputError: No such model, a size or a reduction that it cannot have, or weights that
             cannot be had; the message names every way.
     """
+    encoder = find_encoder(name)
+    module = _timm_model(name, drop_path) if encoder is None else build(encoder, drop_path)
+    _set_size(module, name, size_px)
+    origin = "random"
+    if pretrained:
+        origin = (
+            _load_weights(module, name, size_px, weights)
+            if encoder is None
+            else _load_encoder(module, encoder, weights)
+        )
+    if encoder is not None:
+        n_features, mean, std = encoder.features, encoder.mean, encoder.std
+    else:
+        # Some heads have a layer of their own before the classes.
+        own: Any = getattr(module, "head_hidden_size", None) or module.num_features
+        scaling = resolve_data_config({}, model=module)  # type: ignore[no-untyped-call]
+        n_features, mean, std = own, scaling["mean"], scaling["std"]
+    if reduction is not None:
+        n_features = _stop_at(module, name, reduction)
+    return Backbone(module, n_features, mean, std, origin)
+
+
+def _timm_model(name: str, drop_path: float) -> nn.Module:
+    """Make a model of timm without its classifier, with random weights."""
+    if not timm.is_model(name.removeprefix("timm/")):
+        raise InputError(
+            f"model.backbone: expected an encoder ({', '.join(encoders())}) or a timm model but "
+            f"got {name!r}. {_near(name)}"
+        )
     options: dict[str, Any] = {"num_classes": 0}
     if drop_path:
         options["drop_path_rate"] = drop_path
-    if not timm.is_model(name.removeprefix("timm/")):
-        near = timm.list_models(f"*{name.split('.')[0].split('_')[0]}*")[:8]
-        raise InputError(f"model.backbone: expected a timm model but got {name!r}; near: {near}.")
     try:
-        module = timm.create_model(name, **options)
+        return timm.create_model(name, **options)
     except (TypeError, RuntimeError) as error:
         raise InputError(f"model.backbone: {name} with {options} is refused: {error}") from None
-    _set_size(module, name, size_px)
-    scaling = resolve_data_config({}, model=module)  # type: ignore[no-untyped-call]
-    origin = _load_weights(module, name, size_px, weights) if pretrained else "random"
-    # Some heads have a layer of their own before the classes.
-    n_features: Any = getattr(module, "head_hidden_size", None) or module.num_features
-    if reduction is not None:
-        n_features = _stop_at(module, name, reduction)
-    return Backbone(module, n_features, scaling["mean"], scaling["std"], origin)
+
+
+def _near(name: str) -> str:
+    """Name what a person may have meant."""
+    of_timm = difflib.get_close_matches(name.lower(), timm.list_models(), n=4, cutoff=0.5)
+    near = [*near_encoders(name), *of_timm]
+    return f"Near: {', '.join(near)}." if near else "timm.list_models() lists timm's."
+
+
+def _load_encoder(module: nn.Module, encoder: Encoder, file: Path | None) -> str:
+    """Fill an encoder with its weights and say where they came from, and under which licence."""
+    if file is not None and not file.is_file():
+        raise InputError(f"model.weights: {file} does not exist.")
+    found = file or hub.fetch(encoder)
+    tensors = renamed(encoder, read_tensors(found))
+    unknown = sorted(tensors.keys() - module.state_dict().keys())
+    if unknown:
+        raise InputError(
+            f"{found}: expected the weights of {encoder.name} but {len(unknown)} tensors in it "
+            f"have no place there, the first: {', '.join(unknown[:3])}."
+        )
+    _fill(module, tensors, str(found))
+    log.info("%s: %s; see %s", encoder.name, encoder.licence, encoder.page)
+    if file is not None:
+        where = f"file {file.name}"
+    else:
+        where = f"hub {encoder.repository}, revision {found.parent.name}"
+    return f"{encoder.name}: {where} ({encoder.licence}), SHA-256 {sha256_file(found)}"
 
 
 def _set_size(module: nn.Module, name: str, size_px: int) -> None:
@@ -253,8 +310,9 @@ def _fill(module: nn.Module, tensors: dict[str, torch.Tensor], origin: str) -> N
     resampled to its grid.
     """
     own = module.state_dict()
-    if "pos_embed" in own and "pos_embed" in tensors:
-        tensors = tensors | {"pos_embed": _resampled(tensors["pos_embed"], module)}
+    for name in own.keys() & tensors.keys():
+        if name.rpartition(".")[2] == "pos_embed":
+            tensors = tensors | {name: _resampled(tensors[name], module, own[name])}
     if own.keys() & tensors.keys():
         missing = [k for k in own if k not in tensors and not k.endswith("num_batches_tracked")]
         chosen = {k: tensors[k] for k in own if k in tensors}
@@ -275,10 +333,9 @@ def _fill(module: nn.Module, tensors: dict[str, torch.Tensor], origin: str) -> N
     module.load_state_dict(own | chosen)
 
 
-def _resampled(positions: torch.Tensor, module: nn.Module) -> torch.Tensor:
-    """Positions (1, prefix + n, D) of a square grid for the grid of `module`."""
+def _resampled(positions: torch.Tensor, module: nn.Module, own: torch.Tensor) -> torch.Tensor:
+    """Positions (1, prefix + n, D) of a square grid for the grid of `module`, of `own` shape."""
     grid: Any = getattr(getattr(module, "patch_embed", None), "grid_size", None)
-    own: Any = module.get_parameter("pos_embed")
     if grid is None or positions.ndim != 3 or own.shape[1] == positions.shape[1]:
         return positions
     prefix = own.shape[1] - grid[0] * grid[1]

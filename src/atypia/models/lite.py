@@ -165,9 +165,9 @@ class Lite(nn.Module):
 def fused(network: Network) -> Network:
     """Copy a network with each batch normalisation folded into the convolution before it.
 
-    A network that is no :class:`Lite` is returned as it is.
+    A network without a :class:`Lite` is returned as it is.
     """
-    if not isinstance(network.backbone, Lite):
+    if not any(isinstance(module, Lite) for module in network.backbone.modules()):
         return network
     network = copy.deepcopy(network).eval()
     for module in list(network.backbone.modules()):

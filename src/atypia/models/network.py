@@ -1,4 +1,4 @@
-"""The network: a backbone and a linear head with one score per subtype (and rater)."""
+"""The network: a backbone and a head with one score per subtype (and rater)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,29 @@ from torch import nn
 from atypia.config import InputSpec
 from atypia.labels import N_SUBTYPES
 from atypia.models.depthwise import speed_up_small_maps
+from atypia.models.hierarchical import N_STAGES, SideBySide, StagedHead
+from atypia.models.lora import adapters, merged
 
 if TYPE_CHECKING:
-    from atypia.config import InputConfig, ModelConfig
+    from collections.abc import Sequence
+
+    from atypia.config import InputConfig, ModelConfig, Stages
+    from atypia.models.backbones import Backbone
+
+
+class FlatHead(nn.Linear):
+    """Maps features (B, F) to logits of the subtypes (B, R * 8), R raters side by side."""
+
+    def __init__(self, in_features: int, n_raters: int = 1) -> None:
+        super().__init__(in_features, n_raters * N_SUBTYPES)
+        self.n_raters = n_raters
+        nn.init.trunc_normal_(self.weight, std=0.01)
+        nn.init.zeros_(self.bias)
+
+    def start_from(self, prior: torch.Tensor) -> None:
+        """Let the first answer be the class distribution (8,)."""
+        with torch.no_grad():
+            self.bias.copy_(prior.log().repeat(self.n_raters))
 
 
 class Network(nn.Module):
@@ -21,17 +41,32 @@ class Network(nn.Module):
 
     With several raters each has scores of its own while the network learns, (B, R * 8); those of
     the first one answer.
+
+    Args:
+        backbone: Maps images to features (B, F).
+        n_features: F.
+        dropout: Between backbone and head.
+        n_raters: R.
+        stages: How the head comes from features to subtypes; with ``separate`` the backbone is
+            a :class:`SideBySide`. See :mod:`atypia.models.hierarchical`.
     """
 
     def __init__(
-        self, backbone: nn.Module, n_features: int, dropout: float, n_raters: int = 1
+        self,
+        backbone: nn.Module,
+        n_features: int,
+        dropout: float,
+        n_raters: int = 1,
+        stages: Stages = "one",
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(n_features, n_raters * N_SUBTYPES)
-        nn.init.trunc_normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)
+        self.head: FlatHead | StagedHead = (
+            FlatHead(n_features, n_raters)
+            if stages == "one"
+            else StagedHead(n_features, n_raters, separate=stages == "separate")
+        )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Score images (B, 3, S, S) float32; returns logits (B, 8), in training (B, R * 8)."""
@@ -44,19 +79,20 @@ class Network(nn.Module):
         Else the first epochs are spent on learning how rare the rare classes are, at the cost of
         their weights (Lin et al., ICCV 2017, section 3.3).
         """
-        with torch.no_grad():
-            self.head.bias.copy_(prior.log().repeat(len(self.head.bias) // N_SUBTYPES))
+        self.head.start_from(prior)
 
     def answering_tensors(self) -> dict[str, torch.Tensor]:
-        """Weights without the scores of further raters, to be saved."""
-        tensors = self.state_dict()
-        for name in ("head.weight", "head.bias"):
-            tensors[name] = tensors[name][:N_SUBTYPES]
-        return tensors
+        """Weights to be saved: additions merged, the scores of further raters left out."""
+        return {
+            name: tensor[: len(tensor) // self.head.n_raters]
+            if name.startswith("head.")
+            else tensor
+            for name, tensor in merged(self).state_dict().items()
+        }
 
     def freeze_backbone(self, frozen: bool) -> None:
-        """Let only the head learn, or everything. A frozen backbone stays in evaluation mode."""
-        for parameter in self.backbone.parameters():
+        """Let only the head learn, or all that may. A frozen backbone stays in evaluation mode."""
+        for parameter in adapters(self.backbone) or self.backbone.parameters():
             parameter.requires_grad_(not frozen)
         self._frozen = frozen
 
@@ -96,20 +132,46 @@ def make_network(
     # Importing timm takes seconds, and prediction need not know it; see atypia.models.lite.
     from atypia.models.backbones import make_backbone
 
-    backbone = make_backbone(
-        model.backbone,
-        size_px=size.size_px,
-        pretrained=model.pretrained and initial_weights,
-        weights=Path(model.weights) if model.weights else None,
-        drop_path=model.drop_path,
-        reduction=model.reduction,
-    )
+    def make() -> Backbone:
+        made = make_backbone(
+            model.backbone,
+            size_px=size.size_px,
+            pretrained=model.pretrained and initial_weights,
+            weights=Path(model.weights) if model.weights else None,
+            drop_path=model.drop_path,
+            reduction=model.reduction,
+        )
+        speed_up_small_maps(made.module)
+        return made
+
+    backbones = [make() for _ in range(n_backbones(model))]
+    first = backbones[0]
     spec = InputSpec(
         field_of_view_um=size.field_of_view_um,
         size_px=size.size_px,
-        mean=backbone.mean,
-        std=backbone.std,
+        mean=first.mean,
+        std=first.std,
     )
-    speed_up_small_maps(backbone.module)
-    network = Network(backbone.module, backbone.n_features, model.dropout, n_raters)
-    return network, spec, backbone.origin
+    network = assemble([b.module for b in backbones], first.n_features, model, n_raters)
+    return network, spec, first.origin
+
+
+def n_backbones(model: ModelConfig) -> int:
+    """How many backbones of its kind a network has."""
+    return N_STAGES if model.stages == "separate" else 1
+
+
+def assemble(
+    backbones: Sequence[nn.Module], n_features: int, model: ModelConfig, n_raters: int = 1
+) -> Network:
+    """Join backbones and a head.
+
+    Args:
+        backbones: As many as :func:`n_backbones` says; each maps images to features (B, F).
+        n_features: F.
+        model: The network's configuration.
+        n_raters: How many raters get scores of their own while the network learns.
+    """
+    backbone = backbones[0] if len(backbones) == 1 else SideBySide(backbones)
+    n_features *= len(backbones)
+    return Network(backbone, n_features, model.dropout, n_raters, model.stages)

@@ -7,26 +7,15 @@ is.
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from atypia.errors import InputError, MissingExtraError
+from atypia.models.dinov2_names import from_dinov2
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-# A DINOv2 of Hugging Face's transformers, and timm's name of the same layer.
-_RENAMED: Final = (
-    (r"^embeddings\.cls_token$", "cls_token"),
-    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
-    (r"^encoder\.layer\.(\d+)\.", r"blocks.\1."),
-    (r"^layernorm\.", "norm."),
-    (r"\.attention\.output\.dense\.", ".attn.proj."),
-    (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
-)
-_QKV: Final = re.compile(r"(?P<block>.*)\.attention\.attention\.(?:query|key|value)\.(?P<kind>\w+)")
 
 
 def read_dinov2(file: Path) -> dict[str, torch.Tensor]:
@@ -63,8 +52,7 @@ def read_dinov2(file: Path) -> dict[str, torch.Tensor]:
             f"positions of the class token and of the patches, but got {len(encoder)} tensors of "
             f"such a name and {len(positions)} of positions."
         )
-    renamed = {_rename(name): tensor for name, tensor in encoder.items()}
-    return _joined(renamed) | {"pos_embed": torch.cat(positions, dim=1)}
+    return from_dinov2(encoder) | {"pos_embed": torch.cat(positions, dim=1)}
 
 
 def _open(file: Path) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -103,24 +91,3 @@ def _linear_weights(graph: Any, constants: dict[str, torch.Tensor]) -> dict[str,
             if product is not None and bias is not None:
                 weights[f"{bias.removesuffix('bias')}weight"] = products[product].T.contiguous()
     return weights
-
-
-def _rename(name: str) -> str:
-    for pattern, new in _RENAMED:
-        name = re.sub(pattern, new, name)
-    return name
-
-
-def _joined(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Put query, key and value into the one layer that timm has for them."""
-    joined = {}
-    for name, tensor in tensors.items():
-        part = _QKV.fullmatch(name)
-        if part is None:
-            joined[name] = tensor
-            continue
-        block, kind = part["block"], part["kind"]
-        three = [f"{block}.attention.attention.{p}.{kind}" for p in ("query", "key", "value")]
-        if all(p in tensors for p in three):  # else the filling tells which tensor is missing
-            joined[f"{block}.attn.qkv.{kind}"] = torch.cat([tensors[p] for p in three])
-    return joined

@@ -1,0 +1,1 @@
+"""Encoders by name: what they are, where their weights are, and how they become a backbone."""

@@ -1,0 +1,146 @@
+"""The weights of an encoder on the Hugging Face hub or in its local cache, and why they are not.
+
+huggingface_hub does the work and has the settings: ``HF_HOME`` (the cache), ``HF_TOKEN``,
+``HF_HUB_OFFLINE`` and ``HF_ENDPOINT``. Here its errors become sentences that say what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from atypia.errors import InputError
+
+if TYPE_CHECKING:
+    from atypia.models.foundation.catalogue import Encoder
+
+_TOKENS_PAGE: Final = "https://huggingface.co/settings/tokens"
+_OF_THE_DISK: Final = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def cached_file(encoder: Encoder) -> Path | None:
+    """Find the weights in the local cache; None where they are not."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in dict.fromkeys((encoder.file, "model.safetensors")):
+        found = try_to_load_from_cache(encoder.repository, name)
+        if isinstance(found, str):  # not None, nor the mark of a file that does not exist
+            return Path(found)
+    return None
+
+
+def fetch(encoder: Encoder) -> Path:
+    """Find the weights in the local cache, else download them.
+
+    What the cache holds is taken without a question to the hub: the same weights each time.
+
+    Raises:
+        InputError: They cannot be had; says why and what to do.
+    """
+    from huggingface_hub import hf_hub_download
+
+    found = cached_file(encoder)
+    if found is not None:
+        return found
+    try:
+        return Path(hf_hub_download(encoder.repository, encoder.file))
+    except Exception as error:  # of the client, the network and the disk
+        raise InputError(explained(encoder, error)) from error
+
+
+def probe(encoder: Encoder) -> str | None:
+    """Ask the hub whether the weights may be downloaded; None if so, else why not, what to do."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    try:
+        get_hf_file_metadata(hf_hub_url(encoder.repository, encoder.file))
+    except Exception as error:  # of the client and the network
+        return explained(encoder, error)
+    return None
+
+
+def cache_folder() -> Path:
+    """Where the hub's files are kept on this machine."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def token_source() -> str | None:
+    """Where the token for the hub comes from; None where there is none."""
+    from huggingface_hub import constants, get_token
+
+    if get_token() is None:
+        return None
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if os.environ.get(variable):
+            return variable
+    return constants.HF_TOKEN_PATH
+
+
+def explained(encoder: Encoder, error: BaseException) -> str:
+    """Say why the weights could not be had, and every way to get them."""
+    reason, ways = _reason(encoder, error)
+    folder = cache_folder() / f"models--{encoder.repository.replace('/', '--')}"
+    ways += [
+        f"copy the folder {folder.name} from the hub's cache of a machine that has the weights to "
+        f"{folder.parent} (HF_HOME says where that is)",
+        "give the file: model.weights=FILE",
+    ]
+    listed = "\n".join(f"  {i}. {way}" for i, way in enumerate(ways, 1))
+    return f"The weights of {encoder} could not be had: {reason}.\nAny of these helps:\n{listed}"
+
+
+def _reason(encoder: Encoder, error: BaseException) -> tuple[str, list[str]]:
+    """Why, and what helps besides having the file."""
+    from huggingface_hub import constants, errors
+
+    token = token_source()
+    if isinstance(error, errors.GatedRepoError):
+        accept = f"accept the terms at {encoder.page} with your account"
+        if token is None:
+            why = (
+                "its authors ask for consent to their terms, and there is no token to say who asks"
+            )
+            return why, [f"{accept}, make a read token at {_TOKENS_PAGE} and set HF_TOKEN to it"]
+        return (
+            "its authors ask for consent to their terms, and have not (yet) let in the account of "
+            f"the token from {token}",
+            [f"{accept}, and wait for the answer if they decide themselves"],
+        )
+    if isinstance(error, errors.HfHubHTTPError) and error.response.status_code == 401:
+        # So it answers for a wrong token, too, and for what only some may see.
+        why = (
+            f"the hub does not accept the token from {token}" if token else "the hub wants a token"
+        )
+        return why, [f"make a read token at {_TOKENS_PAGE} and set HF_TOKEN to it"]
+    missing = isinstance(error, errors.EntryNotFoundError | errors.RepositoryNotFoundError)
+    if missing and not isinstance(error, errors.LocalEntryNotFoundError):
+        why = f"the hub has no {encoder.repository}/{encoder.file} (any more)"
+        return why, [f"look at {encoder.page}: it may have moved; a newer Atypia may know where"]
+    if constants.HF_HUB_OFFLINE:
+        why = f"HF_HUB_OFFLINE is set, and the cache {cache_folder()} does not hold them"
+        return why, [
+            f"unset HF_HUB_OFFLINE where this machine has a network{_and_consent(encoder)}"
+        ]
+    root = error
+    while isinstance(root, errors.LocalEntryNotFoundError) and root.__cause__ is not None:
+        root = root.__cause__
+    if isinstance(root, OSError) and root.errno in _OF_THE_DISK:
+        return str(root), [f"mend that: about {encoder.gigabytes:.2g} GB go to {cache_folder()}"]
+    return (
+        f"{constants.ENDPOINT} does not answer ({type(root).__name__}: {root}), and the cache "
+        f"{cache_folder()} does not hold them",
+        [
+            "connect this machine to the network, or set HF_ENDPOINT to a mirror"
+            f"{_and_consent(encoder)}"
+        ],
+    )
+
+
+def _and_consent(encoder: Encoder) -> str:
+    if not encoder.gated:
+        return ""
+    return f"; the download asks for consent at {encoder.page} and a token in HF_TOKEN"
