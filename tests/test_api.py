@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 import atypia
 from atypia.api import Classifier
@@ -16,6 +17,7 @@ from atypia.data.cohort import Cohort
 from atypia.data.images import read_patch
 from atypia.errors import InputError
 from atypia.labels import PROBABILITY_COLUMNS
+from atypia.runs import read_json
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +79,31 @@ def test_every_wrong_array_is_named(model: Classifier) -> None:
 def test_importing_the_package_is_cheap() -> None:
     code = "import sys, atypia\nassert not {'torch', 'pandas', 'pydantic'} & set(sys.modules)\n"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_training_in_one_call(cohort_folder: Path, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    settings = {key.replace(".", "__"): yaml.safe_load(value) for key, value in map(cut, tiny)}
+    cohort = atypia.Cohort.open(cohort_folder)
+    run = atypia.train(cohort, tmp_path / "run", split="holdout", seed=3, **settings)
+    assert run.report.is_file()
+    assert run.metrics == read_json(run.folder / "metrics.json")
+    tested = run.predictions()
+    assert set(tested["patient_id"]).isdisjoint(run.predictions("oof")["patient_id"])
+    again = run.model().predict(cohort_folder).set_index("patch_id").loc[tested["patch_id"]]
+    np.testing.assert_allclose(p(again), p(tested), atol=1e-5)
+    config = yaml.safe_load((run.folder / "config.yaml").read_text("utf-8"))
+    assert (config["seed"], config["split"]["kind"]) == (3, "holdout")
+    with pytest.raises(InputError, match="oof or test but got 'train'"):
+        run.predictions("train")
+
+
+def test_settings_of_a_training_are_checked_together(cohort_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        atypia.train(cohort_folder, tmp_path / "run", optim__epochs=0, no_such_thing=1)
+    assert "optim.epochs" in str(error.value)
+    assert "no_such_thing" in str(error.value)
+
+
+def cut(setting: str) -> tuple[str, str]:
+    key, _, value = setting.partition("=")
+    return key, value

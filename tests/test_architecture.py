@@ -18,29 +18,35 @@ MAY_IMPORT = {
     "data": CORE | {"data"},
     "models": CORE | {"models"},
     "training": CORE
-    | {"training", "data", "models", "ensemble", "evaluation.metrics", "evaluation.predictions"},
+    | {"training", "data", "models", "ensemble", "evaluation.metrics", "evaluation.predictions"}
+    | {"join"},
     "decision": CORE,
-    "bundle": CORE | {"decision"},
+    "join": CORE,
+    "bundle": CORE | {"decision", "join"},
     "ensemble": CORE
-    | {"bundle", "decision", "models", "data.transforms", "data.field"}
+    | {"bundle", "decision", "join", "models", "data.transforms", "data.field"}
     | {"evaluation.calibration", "evaluation.conformal"},
     "inference": CORE
-    | {"inference", "ensemble", "bundle", "decision", "models.hardware"}
+    | {"inference", "ensemble", "bundle", "decision", "join", "models.hardware"}
     | {"evaluation.calibration", "evaluation.conformal"}
     | {"data.transforms", "data.field", "data.cohort", "data.images", "data.resolution"}
     | {"data.slides", "data.tables"},
     "evaluation": CORE | {"evaluation"},
     "pipeline": CORE
-    | {"pipeline", "data", "models", "training", "bundle", "decision", "ensemble"}
+    | {"pipeline", "data", "models", "training", "bundle", "decision", "ensemble", "join"}
     | {"inference", "evaluation"},
     "demo": CORE | {"data", "models", "pipeline"},
     "doctor": CORE | {"models", "bundle"},
-    "api": CORE | {"bundle", "ensemble", "inference"},
+    "api": CORE | {"bundle", "ensemble", "inference", "data.cohort", "pipeline.train"},
     "server": CORE
     | {"server", "pipeline.predict", "inference", "bundle", "decision", "evaluation.conformal"}
     | {"data.images", "data.resolution", "data.slides"},
+    "web": CORE
+    | {"web", "server", "bundle", "ensemble", "evaluation", "models.rules", "explain"}
+    | {"pipeline.report", "inference.geojson", "data.transforms"}
+    | {"data.cohort", "data.images", "data.slides"},
     **dict.fromkeys(CORE, CORE),
-    "": CORE | {"api"},  # atypia itself, for atypia.load_model
+    "": CORE | {"api", "data.cohort"},  # atypia itself, for its three names
 }
 TORCH_FREE = CORE | {"evaluation"}
 OPTIONAL = {"openslide": 1, "tifffile": 1, "imagecodecs": 1, "onnx": 1} | {
@@ -50,11 +56,15 @@ OPTIONAL = {"openslide": 1, "tifffile": 1, "imagecodecs": 1, "onnx": 1} | {
     "shapely": 1,
     "onnxruntime": 2,  # to run a graph, and to quantise one
     "SimpleITK": 1,
-    "fastapi": 2,  # to make the application, and its addresses
+    "fastapi": 3,  # to make the application, its addresses, and those of the app
     "starlette": 2,
     "uvicorn": 1,
     "ray": 1,
     "pyarrow": 1,
+    "optuna": 2,  # to make a study, and for its types
+    "sqlalchemy": 1,
+    "psycopg": 1,
+    "filelock": 1,
 }
 
 

@@ -11,6 +11,7 @@ from slide_files import noise, spoil_tile, write_dicom, write_pyramid
 from untrained import untrained_ensemble
 
 from atypia import cli
+from atypia.evaluation.biomarker import read_slides
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,3 +96,80 @@ def test_candidates_that_cannot_be_read_end_with_1_after_the_others_are_written(
     assert "1 of 2 candidates could not be read" in told
     assert list(pd.read_csv(out)["patch_id"]) == ["good"]
     assert run(monkeypatch, *arguments, "--skip-bad") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("none.csv", "id,x_px,y_px\n"),
+        ("none.geojson", '{"type": "FeatureCollection", "features": []}'),
+        ("none.json", '{"images": [{"id": 1, "file_name": "case 7.tif"}], "annotations": []}'),
+    ],
+)
+def test_a_slide_on_which_nothing_was_found_has_empty_answers(
+    tmp_path, monkeypatch, model, capsys, name, content
+):
+    slide = write_pyramid(tmp_path / "case 7.tif", noise(150, 200), 0.25)
+    listed = tmp_path / name
+    listed.write_text(content)
+    outs = [tmp_path / f"case 7.tif{suffix}" for suffix in (".csv", ".json", ".geojson")]
+    options = [argument for out in outs for argument in ("--out", out)]
+    arguments = (slide, "--candidates", listed, "--model", model, *options)
+    assert run(monkeypatch, *arguments) == 0
+    told = capsys.readouterr()
+    assert "holds no candidate" in told.err
+    assert "0 figures, 0 of them atypical" in told.out
+    (found,) = read_slides(outs[:1])
+    assert (found.slide, len(found)) == ("case 7.tif", 0)
+    full = tmp_path / "full.csv"
+    one = centres(tmp_path / "one.csv", "a,60,70")
+    assert run(monkeypatch, slide, "--candidates", one, "--model", model, "--out", full) == 0
+    header, line = full.read_text().splitlines()
+    assert outs[0].read_text() == f"{header}\n"
+    assert line
+    assert json.loads(outs[1].read_text())["figures"] == []
+    assert json.loads(outs[2].read_text()) == {"type": "FeatureCollection", "features": []}
+    # Answers are candidates again: none.
+    assert run(
+        monkeypatch, slide, "--candidates", outs[2], "--model", model, "--out", full
+    ) == 0  # fmt: skip
+    listed.write_bytes(b"")
+    assert run(monkeypatch, *arguments) == 2
+
+
+def test_dicom_that_cannot_be_written_is_told_before_the_work(tmp_path, monkeypatch, model, capsys):
+    pytest.importorskip("highdicom")
+    tiff = write_pyramid(tmp_path / "a.tif", noise(150, 200), 0.25)
+    dicom = write_dicom(tmp_path / "dicom", noise(150, 200), 0.25)
+    one, none = centres(tmp_path / "c.csv", "a,60,70"), centres(tmp_path / "none.csv")
+    outs = ("--out", tmp_path / "out.csv", "--out", tmp_path / "out.dcm")
+    for slide, listed, told in (
+        (tiff, one, "expected a DICOM slide"),
+        (dicom, none, "hold at least one figure"),
+    ):
+        assert run(monkeypatch, slide, "--candidates", listed, "--model", model, *outs) == 2
+        assert told in capsys.readouterr().err
+        assert not (tmp_path / "out.csv").exists()
+    outs = ("--out", dicom)  # one of the files of the slide, which is named by its folder
+    before = dicom.read_bytes()
+    arguments = (dicom.parent, "--candidates", one, "--model", model)
+    assert run(monkeypatch, *arguments, *outs) == 2
+    assert "is a part of a DICOM slide" in capsys.readouterr().err
+    assert dicom.read_bytes() == before
+    outs = ("--out", dicom.parent / "answers.dcm")  # beside it is a good place, also twice
+    assert run(monkeypatch, *arguments, *outs) == 0
+    assert run(monkeypatch, *arguments, *outs) == 0
+
+
+def test_inputs_are_never_written_over(tmp_path, monkeypatch, model, capsys):
+    slide = write_dicom(tmp_path / "dicom", noise(150, 200), 0.25)
+    listed = centres(tmp_path / "c.csv", "a,60,70")
+    before = slide.read_bytes(), listed.read_bytes()
+    out = tmp_path / "out.csv"
+    outs = [argument for path in (slide, listed, out, out) for argument in ("--out", path)]
+    assert run(monkeypatch, slide, "--candidates", listed, "--model", model, *outs) == 2
+    told = capsys.readouterr().err
+    for what in ("is the slide", "is the candidates", "is another --out"):
+        assert what in told
+    assert (slide.read_bytes(), listed.read_bytes()) == before
+    assert not out.exists()

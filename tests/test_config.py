@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from atypia.config import config_from_tree, load_config, presets
+from atypia.config import (
+    any_config_from_tree,
+    config_from_tree,
+    load_any_config,
+    load_config,
+    presets,
+)
 from atypia.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,8 +22,20 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_is_valid_and_survives_its_own_yaml(name: str) -> None:
-    config = load_config(name)
-    assert config_from_tree(yaml.safe_load(config.to_yaml()), "config.yaml") == config
+    config = load_any_config(name)
+    assert any_config_from_tree(yaml.safe_load(config.to_yaml()), "config.yaml") == config
+
+
+def test_a_kind_is_known_and_not_mistaken_for_a_network() -> None:
+    assert load_any_config("rules", ["split.kind=cv"]).answer.calibration == "temperature"
+    with pytest.raises(InputError, match="expected the preset of a network but got one of rules"):
+        load_config("rules")
+    with pytest.raises(InputError, match=r"'kind': expected one of .*'rules', 'hybrid'.*'forest'"):
+        load_any_config("quick", ["kind=forest"])
+    with pytest.raises(InputError, match="'optim': is not a setting"):
+        load_any_config("rules", ["optim.epochs=3"])
+    with pytest.raises(InputError, match="'split': is not a setting"):
+        load_any_config("hybrid", ["network=run", "split.kind=cv"])
 
 
 def test_the_paper_preset_is_the_published_protocol() -> None:

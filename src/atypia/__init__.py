@@ -1,6 +1,7 @@
 """Atypia: subtype mitotic figures in H&E histology.
 
-:func:`load_model` gives a model that classifies patches. The story of the package is told in
+:func:`load_model` gives a model that classifies patches, :class:`Cohort` labelled figures with
+their patients, :func:`train` a model of one's own. The story of the package is told in
 :mod:`atypia.pipeline`; the eight subtypes and their order are in :mod:`atypia.labels`. Importing
 this package loads neither torch nor pandas.
 """
@@ -12,9 +13,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from atypia.api import Classifier
+    from atypia.api import Classifier, TrainedRun
+    from atypia.data.cohort import Cohort
+    from atypia.progress import OnStep
 
-__all__ = ["__version__", "load_model"]
+__all__ = ["Cohort", "__version__", "load_model", "train"]
 __version__ = "0.1.0"
 
 
@@ -40,3 +43,41 @@ def load_model(
     from atypia.api import load_model as load
 
     return load(name_or_path, quality, backend=backend, device=device)
+
+
+def train(
+    cohort: Cohort | str | Path,
+    out: str | Path,
+    preset: str = "quick",
+    *,
+    resume: bool = False,
+    on_step: OnStep | None = None,
+    **settings: object,
+) -> TrainedRun:
+    """Train and evaluate an ensemble; see :func:`atypia.api.train`.
+
+    Args:
+        cohort: A cohort or its folder.
+        out: The run's folder.
+        preset: A preset of the package, or a YAML file.
+        resume: Go on with a run that was stopped.
+        on_step: Called with the member's name, batches done and batches in all.
+        settings: What to change in the preset: ``split="table1"``, ``optim__epochs=30``.
+
+    Raises:
+        InputError: Options, cohort, splits or run folder do not fit each other; all at once.
+        TrainingError: The training cannot go on.
+    """
+    from atypia.api import train as run_training
+    from atypia.progress import silent
+
+    return run_training(cohort, out, preset, resume=resume, on_step=on_step or silent, **settings)
+
+
+def __getattr__(name: str) -> object:
+    """Import what needs pandas when it is asked for."""
+    if name == "Cohort":
+        from atypia.data.cohort import Cohort
+
+        return Cohort
+    raise AttributeError(f"module 'atypia' has no attribute {name!r}")

@@ -1,14 +1,20 @@
-"""The Python API: a model that is loaded once and asked often.
+"""The Python API: a model that is loaded once and asked often, and a training in one call.
 
 >>> import atypia
 >>> model = atypia.load_model("released", quality="fast")
 >>> model.predict("cell.png", mpp=0.25)[["predicted_subtype", "p_atypical"]]
+
+>>> cohort = atypia.Cohort.open("cohorts/ami-br")
+>>> run = atypia.train(cohort, "runs/mine", preset="quick", split="table1")
+>>> run.metrics["overall"]["mean_auc"]
+>>> run.model().predict("cell.png", mpp=0.25)
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +23,14 @@ from atypia.bundle import BEST, HEADER, RELEASED, read_card
 from atypia.errors import InputError
 from atypia.inference.backend import find_model, load_ensemble
 from atypia.inference.predict import find_items, predict_arrays, predict_items
+from atypia.progress import OnStep, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
+    from atypia.data.cohort import Cohort
     from atypia.inference.model import SubtypeModel
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -106,3 +114,85 @@ def load_model(
     folder = find_model(name_or_path)
     ensemble = load_ensemble(folder, quality, backend=backend, device=device)
     return Classifier(ensemble, read_card(folder) if (folder / HEADER).is_file() else None)
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a training left in its folder. Made by :func:`train`."""
+
+    folder: Path
+    metrics: Mapping[str, Any]
+    """The content of ``metrics.json``."""
+
+    @property
+    def report(self) -> Path:
+        """The page with all figures."""
+        return self.folder / "report.html"
+
+    def predictions(self, part: str = "test") -> pd.DataFrame:
+        """Read the answers.
+
+        Args:
+            part: ``test``, or ``oof`` for the training part, each figure answered by the members
+                that have not seen its patient.
+
+        Raises:
+            InputError: The run has no such part.
+        """
+        import pandas as pd
+
+        path = self.folder / f"predictions-{part}.csv"
+        try:
+            return pd.read_csv(path, dtype={"patch_id": str, "patient_id": str})
+        except FileNotFoundError:
+            there = [p.stem.removeprefix("predictions-") for p in self.folder.glob("predictions-*")]
+            raise InputError(
+                f"part: expected {' or '.join(sorted(there)) or 'a finished run'} but got {part!r}."
+            ) from None
+
+    def model(self, quality: str = BEST) -> Classifier:
+        """Load the ensemble."""
+        return load_model(self.folder, quality)
+
+
+def train(
+    cohort: Cohort | PathLike,
+    out: PathLike,
+    preset: str = "quick",
+    *,
+    resume: bool = False,
+    on_step: OnStep = silent,
+    **settings: object,
+) -> TrainedRun:
+    """Split by patient, train the members, evaluate the ensemble, write the report.
+
+    The same as ``atypia train COHORT --out OUT --preset PRESET KEY=VALUE...``.
+
+    Args:
+        cohort: A cohort or its folder.
+        out: The run's folder.
+        preset: A preset of the package, or a YAML file.
+        resume: Go on with a run that was stopped, with the configuration that it has; finished
+            members are not trained again.
+        on_step: Called with the member's name, batches done and batches in all.
+        settings: What to change in the preset: ``split="table1"``, ``label="expert1"``, ``seed=1``,
+            and any other field by its path with two underscores for the dot: ``optim__epochs=30``.
+
+    Raises:
+        InputError: Options, cohort, splits or run folder do not fit each other; all at once.
+        TrainingError: The training cannot go on.
+    """
+    import json
+
+    from atypia.config import load_config
+    from atypia.pipeline.train import train as run_training
+
+    if "split" in settings:
+        settings["split__kind"] = settings.pop("split")
+    overrides = [
+        f"{k.replace('__', '.')}={json.dumps(v, default=str)}" for k, v in settings.items()
+    ]
+    config = None if resume and not overrides else load_config(preset, overrides)
+    folder = cohort.path if not isinstance(cohort, str | Path) else Path(cohort)
+    metrics = run_training(folder, Path(out), config, resume=resume, on_step=on_step)
+    return TrainedRun(Path(out), metrics or {})

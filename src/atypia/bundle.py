@@ -17,8 +17,9 @@ from pydantic import BaseModel, Field, field_validator
 from atypia.config import InputSpec, ModelConfig  # noqa: TC001
 from atypia.decision import Decision  # noqa: TC001
 from atypia.errors import InputError, Problem
+from atypia.join import Join
 from atypia.labels import SUBTYPES
-from atypia.runs import read_as, sha256_file, write_json, write_text
+from atypia.runs import read_as, read_json, sha256_file, write_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,10 +27,18 @@ if TYPE_CHECKING:
 FORMAT_VERSION: Final = 1
 RELEASED: Final = "released"
 """Name of the model in the package."""
+NETWORK: Final = "network"
+RULES: Final = "rules"
+"""Kind of a model without learning, and the name of the one in the package."""
+HYBRID: Final = "hybrid"
+HYBRID_NETWORK: Final = "network"
+"""Folder of a hybrid's bundle that holds the bundle of its network."""
 BEST: Final = "best"
 FAST: Final = "fast"
 HEADER: Final = "model.json"
 CARD: Final = "model-card.md"
+_PACKAGED: Final = {RELEASED: RELEASED, RULES: "released_rules"}
+"""Models in the package and their folders."""
 
 
 class MemberFile(BaseModel):
@@ -50,14 +59,9 @@ class Thresholds(BaseModel):
     """A figure is called atypical from this p_atypical on."""
 
 
-class QualityHeader(BaseModel):
-    """One way to answer: which networks, what they see, and what becomes of their mean."""
+class AnswerHeader(BaseModel):
+    """What becomes of a model's probabilities."""
 
-    input: InputSpec
-    network: ModelConfig
-    members: Annotated[list[MemberFile], Field(min_length=1)]
-    tta: bool
-    """Average over the eight rotations and flips of a patch."""
     calibration: dict[str, Any] = {"kind": "none"}
     """See :class:`atypia.evaluation.calibration.Calibration`."""
     conformal: dict[str, Any] | None = None
@@ -68,13 +72,24 @@ class QualityHeader(BaseModel):
     """See :class:`atypia.evaluation.biomarker.error_model.ErrorModel`."""
 
 
-class BundleHeader(QualityHeader):
-    """The content of ``model.json``."""
+class QualityHeader(AnswerHeader):
+    """One way to answer: which networks, what they see, and how they are joined."""
+
+    input: InputSpec
+    network: ModelConfig
+    members: Annotated[list[MemberFile], Field(min_length=1)]
+    tta: bool
+    """Average over the eight rotations and flips of a patch."""
+    join: Join = Join()
+    """What becomes of the members' answers."""
+
+
+class ModelHeader(BaseModel):
+    """What ``model.json`` tells of every kind of model."""
 
     format: Literal[1] = FORMAT_VERSION
     created_with: str
     classes: tuple[str, ...] = SUBTYPES
-    fast: QualityHeader | None = None
     provenance: dict[str, Any]
     card: Annotated[str, Field(pattern=r"^[\w-]+\.md$")] | None = None
     intended_use: str = "Research use. Not a medical device."
@@ -86,48 +101,98 @@ class BundleHeader(QualityHeader):
             raise ValueError(f"expected the classes {SUBTYPES}")
         return classes
 
+
+class BundleHeader(QualityHeader, ModelHeader):
+    """The content of ``model.json`` of networks."""
+
+    kind: Literal["network"] = NETWORK
+    fast: QualityHeader | None = None
+
     @property
     def qualities(self) -> dict[str, QualityHeader]:
         """What this model offers, by name; ``best`` is always there."""
         return {BEST: self} if self.fast is None else {BEST: self, FAST: self.fast}
 
 
+class RulesHeader(AnswerHeader, ModelHeader):
+    """The content of ``model.json`` of the rules, which are in the code."""
+
+    kind: Literal["rules"] = RULES
+
+
+class HybridHeader(AnswerHeader, ModelHeader):
+    """The content of ``model.json`` of a hybrid."""
+
+    kind: Literal["hybrid"] = HYBRID
+    combiner: dict[str, Any]
+    """See :class:`atypia.hybrid.Combiner`."""
+    network_sha256: str
+    """Of ``model.json`` in the folder :data:`HYBRID_NETWORK`, which is a bundle of its own."""
+
+
 def find_bundle(model: Path | str = RELEASED) -> Path:
     """Find the folder with ``model.json``.
 
     Args:
-        model: ``released`` for the model in the package; a bundle; or a run folder.
+        model: ``released`` or ``rules`` for those in the package; a bundle; or a run folder.
 
     Raises:
         InputError: There is no model.
     """
-    if str(model) == RELEASED:
-        folder = Path(str(resources.files("atypia"))) / RELEASED
+    if str(model) in _PACKAGED:
+        folder = Path(str(resources.files("atypia"))) / _PACKAGED[str(model)]
         if not (folder / HEADER).is_file():
             raise InputError(
-                f"--model {RELEASED}: this installation of Atypia has no model in it (expected "
+                f"--model {model}: this installation of Atypia has no model in it (expected "
                 f"{folder / HEADER}). Install it from a wheel, or give --model: a bundle or a run "
-                f"folder. (For a folder of that name: ./{RELEASED})"
+                f"folder. (For a folder of that name: ./{model})"
             )
         return folder
     for folder in (Path(model), Path(model) / "model"):  # a bundle, a run folder
         if (folder / HEADER).is_file():
             return folder
     raise InputError(
-        f"{model} is not a model: expected {RELEASED!r}, a bundle with {HEADER}, or a run folder."
+        f"{model} is not a model: expected {RELEASED!r}, {RULES!r}, a bundle with {HEADER}, or a "
+        "run folder."
     )
 
 
+def read_kind(folder: Path) -> str:
+    """Read what kind of model a bundle holds: networks, rules or a hybrid.
+
+    Raises:
+        InputError: There is no ``model.json``, or it tells no kind that is known.
+    """
+    tree = read_json(folder / HEADER)
+    kind = tree.get("kind", NETWORK) if isinstance(tree, dict) else None
+    if kind not in (NETWORK, RULES, HYBRID):
+        what = f"expected a kind out of {[NETWORK, RULES, HYBRID]} but got {kind!r}."
+        raise InputError(Problem(what, str(folder / HEADER), column="kind"))
+    return str(kind)
+
+
 def read_header(folder: Path) -> BundleHeader:
-    """Read ``model.json`` of a bundle.
+    """Read ``model.json`` of a bundle of networks.
+
+    Raises:
+        InputError: Lists every entry that is missing or wrong; or another kind of model.
+    """
+    if (kind := read_kind(folder)) != NETWORK:
+        raise InputError(f"{folder}: expected a bundle of networks but got one of kind {kind!r}.")
+    return read_as(BundleHeader, folder / HEADER)
+
+
+def read_any_header(folder: Path) -> ModelHeader:
+    """Read ``model.json`` of a bundle of any kind.
 
     Raises:
         InputError: Lists every entry that is missing or wrong.
     """
-    return read_as(BundleHeader, folder / HEADER)
+    kinds: dict[str, type[ModelHeader]] = {RULES: RulesHeader, HYBRID: HybridHeader}
+    return read_as(kinds.get(read_kind(folder), BundleHeader), folder / HEADER)
 
 
-def write_header(folder: Path, header: BundleHeader) -> None:
+def write_header(folder: Path, header: ModelHeader) -> None:
     """Write ``model.json``, atomically. It comes last: a folder with it is complete."""
     tree = header.model_dump(mode="json", exclude_none=True)
     first = ("format", "created_with", "classes")
@@ -140,7 +205,7 @@ def write_card(folder: Path, text: str) -> None:
     Raises:
         InputError: `folder` holds no sound bundle.
     """
-    header = read_header(folder)
+    header = read_any_header(folder)
     write_text(folder / CARD, text)
     write_header(folder, header.model_copy(update={"card": CARD}))
 
@@ -151,7 +216,7 @@ def read_card(folder: Path) -> str | None:
     Raises:
         InputError: ``model.json`` names a card that is missing.
     """
-    name = read_header(folder).card
+    name = read_any_header(folder).card
     if name is None:
         return None
     if not (folder / name).is_file():

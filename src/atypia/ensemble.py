@@ -1,4 +1,4 @@
-"""The ensemble: members whose probabilities are averaged and calibrated.
+"""The ensemble: members whose probabilities are joined and calibrated.
 
 It is saved and loaded as a bundle; see :mod:`atypia.bundle`.
 """
@@ -34,9 +34,10 @@ from atypia.decision import Decision, decide, p_atypical
 from atypia.errors import AtypiaError, InputError, Problem
 from atypia.evaluation.calibration import Calibration
 from atypia.evaluation.conformal import ConformalSets
+from atypia.join import Join
 from atypia.labels import N_SUBTYPES
 from atypia.models import lite
-from atypia.models.network import Network, make_network
+from atypia.models.network import Network, assemble, make_network, n_backbones
 from atypia.runs import atomic_write, sha256_file
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class Ensemble:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     calibration: Calibration = field(default_factory=Calibration)
-    """What becomes of the members' mean."""
+    """What becomes of the members' joined probabilities."""
     conformal: ConformalSets | None = None
     """Sets of subtypes that a figure may have, at a promised rate."""
     errors: Mapping[str, Any] | None = None
@@ -122,6 +123,8 @@ class Ensemble:
     """What each member sees, where they differ; None: `spec`."""
     models: Sequence[ModelConfig] | None = None
     """Each member's configuration, where they differ; None: `model`."""
+    join: Join = field(default_factory=Join)
+    """How the members' probabilities become one."""
     _answering: list[Network] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -131,6 +134,11 @@ class Ensemble:
             raise InputError(
                 f"expected members with one spec and one model each but got {len(self.members)} "
                 f"members, {len(self.specs)} specs and {len(self.models)} models."
+            )
+        if self.join.weights is not None and len(self.join.weights) != len(self.members):
+            raise InputError(
+                f"expected a weight for each of {len(self.members)} members but got "
+                f"{len(self.join.weights)}."
             )
 
     @property
@@ -148,7 +156,7 @@ class Ensemble:
     def predict_proba(
         self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
     ) -> npt.NDArray[np.float32]:
-        """Calibrated mean of the members' subtype probabilities.
+        """Subtype probabilities of the members, joined and calibrated.
 
         Args:
             patches: (N, H, W, 3) uint8 RGB, each centred on one mitotic figure. Where they are
@@ -166,9 +174,8 @@ class Ensemble:
         check_patches(patches, mpp, self.specs or ())
         if self._answering is None:
             self._answering = [lite.fused(member) for member in self.members]
-        total = np.zeros((len(patches), N_SUBTYPES), np.float64)
-        for network, spec in zip(self._answering, self.specs or (), strict=True):
-            total += predict_network(
+        answers = [
+            predict_network(
                 network,
                 patches,
                 mpp,
@@ -177,7 +184,9 @@ class Ensemble:
                 tta=self.tta,
                 batch_size=batch_size,
             )
-        return self.calibration.apply(total / total.sum(axis=1, keepdims=True))
+            for network, spec in zip(self._answering, self.specs or (), strict=True)
+        ]
+        return self.calibration.apply(self.join(np.stack(answers)))
 
     def size_problem(self, side_px: int, mpp: float) -> str | None:
         """Say why patches of this shorter side cannot be classified; None if they can."""
@@ -222,6 +231,7 @@ class Ensemble:
             network=self.model,
             members=files,
             tta=self.tta,
+            join=self.join,
             calibration=self.calibration.to_json(),
             conformal=None if self.conformal is None else self.conformal.to_json(),
             decision=self.decision,
@@ -276,6 +286,7 @@ class Ensemble:
             errors=chosen.errors,
             specs=specs,
             models=models,
+            join=chosen.join,
         )
 
 
@@ -325,8 +336,8 @@ def _is_matrix(tensor: torch.Tensor) -> bool:
 def load_network(model: ModelConfig, spec: InputSpec, file: Path) -> Network:
     """Build a network for prediction, in fp32, and fill it with saved weights."""
     if model.backbone in lite.SCALES:  # the same network without the wait for timm
-        backbone = lite.Lite(model.backbone, model.reduction)
-        network = Network(backbone, backbone.n_features, model.dropout)
+        parts = [lite.Lite(model.backbone, model.reduction) for _ in range(n_backbones(model))]
+        network = assemble(parts, parts[0].n_features, model)
     else:
         size = InputConfig(field_of_view_um=spec.field_of_view_um, size_px=spec.size_px)
         network, _, _ = make_network(model, size, initial_weights=False)

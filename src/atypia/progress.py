@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 
 class OnStep(Protocol):
@@ -10,6 +13,13 @@ class OnStep(Protocol):
 
     def __call__(self, name: str, done: int, total: int) -> None:
         """Member `name` has done `done` of `total` batches."""
+
+
+class OnEpoch(Protocol):
+    """Called after each epoch of a training, once it can be resumed from there."""
+
+    def __call__(self, name: str, history: Sequence[Mapping[str, float | int | str]]) -> None:
+        """Member `name` has done the epochs of `history`; what is raised here ends its training."""
 
 
 class OnDone(Protocol):

@@ -144,19 +144,76 @@ def test_every_bad_feature_is_listed_and_can_be_skipped(tmp_path):
 @pytest.mark.parametrize(
     ("content", "name", "what"),
     [
-        ({"type": "FeatureCollection", "features": []}, "c.geojson", "holds none"),
-        ([], "c.geojson", "holds none"),
         ({"points": []}, "c.json", r"got an object with the keys \['points'\]"),
         ("no json", "c.geojson", "cannot be read"),
-        ("x_px,y_px\n", "c.csv", "at least one row"),
+        ("", "c.geojson", "cannot be read"),
+        ("[" * 100_000, "c.geojson", "cannot be read"),
+        ("", "c.csv", "the file starts empty"),
+        ("a,b\n", "c.csv", "expected columns x_px, y_px or x_um, y_um"),
         ("a,b\n1,2\n", "c.csv", "expected columns x_px, y_px or x_um, y_um"),
         ("x,y\n1,2\n", "c.csv", "expected the units of x and y"),
         ("slide,x_px,y_px\nother.svs,1,2\n", "c.csv", r"rows of 'case 7.svs' but got \['other"),
     ],
 )
-def test_files_without_candidates_are_refused_in_words(tmp_path, content, name, what):
+def test_files_of_something_else_are_refused_in_words(tmp_path, content, name, what):
     with pytest.raises(InputError, match=what):
         read(tmp_path, content, name)
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "told"),
+    [
+        ({"type": "FeatureCollection", "features": []}, "c.geojson", "holds no candidate"),
+        ([], "c.geojson", "holds no candidate"),
+        ([REGION], "c.geojson", "holds no candidate, only annotated regions (1)"),
+        ("x_px,y_px\n", "c.csv", "holds no candidate"),
+        ("slide,x_px,y_px\n", "c.csv", "holds no candidate"),
+    ],
+)
+def test_a_sound_file_without_candidates_is_a_slide_on_which_nothing_was_found(
+    tmp_path, caplog, content, name, told
+):
+    found = read(tmp_path, content, name)
+    assert not found.candidates
+    assert not found.problems
+    assert told in caplog.text
+
+
+def test_a_file_of_bad_candidates_alone_is_not_an_empty_one(tmp_path):
+    for options in ({}, {"skip_bad": True}):
+        with pytest.raises(InputError, match="a centre inside the slide"):
+            read(tmp_path, "x_px,y_px\n-1,5\n", "c.csv", **options)
+
+
+def test_a_name_is_free_again_where_its_candidate_was_there_twice(tmp_path):
+    text = "id,x_px,y_px\na,100,100\nb,100,100\nb,200,200\n"
+    found = read(tmp_path, text, "c.csv", skip_bad=True)
+    assert [(c.id, c.x) for c in found.candidates] == [("a", 100), ("b", 200)]
+    assert len(found.problems) == 1
+
+
+SQUARE = box(100, 100, 20)[0]
+
+
+@pytest.mark.parametrize(
+    ("polygon", "properties"),
+    [
+        ([SQUARE, []], {}),
+        ([SQUARE, [["a", "b"]] * 3], {}),
+        ([SQUARE, [[1, float("nan")]] * 3], {}),
+        ([[[str(x), str(y)] for x, y in SQUARE]], {}),
+        ([[[10**400, 1]] * 3], {}),
+    ],
+)
+def test_outlines_that_answers_could_not_repeat_are_told(tmp_path, polygon, properties):
+    content = [feature("Polygon", polygon, **properties)]
+    with pytest.raises(InputError, match="feature 1: expected the coordinates of a Polygon"):
+        read(tmp_path, content, units="um")
+
+
+def test_classes_that_are_no_classes_are_not_taken_for_some(tmp_path):
+    content = [feature("Point", [1, 2], classification={"names": 5})]
+    assert read(tmp_path, content).candidates[0].about == {}
 
 
 def test_a_slide_without_resolution_is_refused(tmp_path):
@@ -272,6 +329,7 @@ def test_midog_and_coco_boxes_of_one_slide(tmp_path, boxes):
         (midog([[10, 10, 60, 60]]), "fit both"),
         (midog([[1000, 10, 3000, 60]]), "fit neither"),
         (midog([[1, 2, 3]]), "annotation 1: expected a bbox of four numbers"),
+        (midog([[1000, 10, 10**400, 60]]), "annotation 1: expected a bbox of four numbers"),
         (midog([[1000, 10, 1050, 60]], width=999), "slide of 999 × 3000 px"),
         (midog([[1000, 10, 1050, 60]], file_name="x.tiff"), "one image named 'case 7.svs'"),
     ],
@@ -279,3 +337,14 @@ def test_midog_and_coco_boxes_of_one_slide(tmp_path, boxes):
 def test_midog_faults(tmp_path, content, what):
     with pytest.raises(InputError, match=what):
         read(tmp_path, content, "c.json")
+
+
+def test_categories_that_are_no_categories_are_left_out_and_counted(tmp_path):
+    content = midog([[1000, 1000, 1050, 1050], [2000, 500, 2050, 550]])
+    content["annotations"][1]["category_id"] = [1]
+    content["categories"] += [{"id": [1], "name": "mitotic figure"}, 5]
+    found = read(tmp_path, content, "c.json")
+    assert centres(found) == [(1025, 1025)]
+    assert found.left_out == {"category [1]": 1}
+    content["categories"] = 5  # no names at all: every box is a candidate
+    assert len(read(tmp_path, content, "c.json").candidates) == 2

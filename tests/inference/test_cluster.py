@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -174,6 +175,34 @@ def test_an_item_that_kills_its_worker_is_given_up_and_the_others_are_done(tmp_p
         items[7].key: "OSError: the share is away",
     }
     assert keys_in(tmp_path / "parts") == {i.key for i in items} - set(lost)
+
+
+@pytest.mark.parametrize(
+    ("has", "gpus", "told"),
+    [
+        ({"CPU": 4.0}, 1, "2 cores, 1 GPU for one worker but it has 4 cores, 0 GPU"),
+        ({"CPU": 1.0, "GPU": 8.0}, 1, "but it has 1 cores, 8 GPU"),
+        ({"CPU": 1.0}, 0, "2 cores for one worker"),
+        ({"CPU": 4.0, "GPU": 1.0}, 1, None),
+        ({"CPU": 4.0}, 0, None),
+    ],
+)
+def test_a_cluster_without_room_for_one_worker_is_refused_and_not_waited_for(has, gpus, told):
+    engine = RayEngine(threads=2, gpus=gpus)
+    ended: list[bool] = []
+    engine._ray = SimpleNamespace(
+        init=lambda **_: None,
+        cluster_resources=lambda: has,
+        shutdown=lambda: ended.append(True),
+        exceptions=engine._ray.exceptions,
+    )
+    if told is None:
+        with engine:
+            assert engine._workers == (1 if gpus else 2)
+    else:
+        with pytest.raises(InputError, match=told):
+            engine.__enter__()
+    assert ended == [True]
 
 
 def test_a_cluster_that_is_not_there_is_told():

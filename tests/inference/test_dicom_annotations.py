@@ -53,3 +53,16 @@ def test_other_slides_are_refused(tmp_path):
     with open_slide(path) as slide, refused:
         write_dicom_annotations(tmp_path / "a.dcm", answers(3), slide.info)
     assert not (tmp_path / "a.dcm").exists()
+
+
+def test_annotations_refer_to_their_own_slide_among_others_of_its_size(tmp_path):
+    for name in ("a", "b", "c"):  # three slides of one size in one folder
+        written = write_dicom(tmp_path / name, noise(64, 64), 0.25)
+        written.rename(tmp_path / f"{name}.dcm")
+    for name in ("a", "b", "c"):
+        path = tmp_path / f"{name}.dcm"
+        with open_slide(path) as opened:
+            write_dicom_annotations(tmp_path / f"{name}-answers.dcm", answers(3), opened.info)
+        annotations = highdicom.ann.annread(tmp_path / f"{name}-answers.dcm")
+        reference = annotations.ReferencedSeriesSequence[0]
+        assert reference.SeriesInstanceUID == highdicom.imread(path).SeriesInstanceUID

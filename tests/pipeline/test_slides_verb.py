@@ -189,12 +189,40 @@ def test_what_is_broken_is_listed_and_the_rest_is_done(tmp_path, monkeypatch, mo
         ["2", "1", "1"],
         ["4", "4", "0"],
     ]
-    # Mended, it is done by the same command, and nothing else is.
+    # Mended, it is done by the same command, and nothing else is but what failed.
     write_pyramid(tmp_path / "s0.tif", noise(*SIZE), MPP)
+    before = answers(out).set_index("patch_id")
     done["classified"].clear()
     assert run(monkeypatch, *arguments) == 1
-    assert done["classified"] == ["s0.tif", "s0.tif"]
+    assert done["classified"] == ["s0.tif", "s0.tif", "s3.tif"]
     assert list(pd.read_csv(out / "failed.csv")["slide"]) == ["s1.tif", "s2.tif", "s3.tif"]
+    pd.testing.assert_frame_equal(answers(out).set_index("patch_id").loc[before.index], before)
+    # A slide that is gone takes nothing along; when it is back and sound, all is answered.
+    whole = write_pyramid(tmp_path / "whole.tif", noise(*SIZE, seed=3), MPP)
+    (tmp_path / "s3.tif").rename(tmp_path / "away.tif")
+    assert run(monkeypatch, *arguments) == 1
+    assert "s3.tif/good" in set(answers(out)["patch_id"])
+    whole.rename(tmp_path / "s3.tif")
+    assert run(monkeypatch, *arguments) == 1
+    assert list(pd.read_csv(out / "failed.csv")["slide"]) == ["s1.tif", "s2.tif"]
+    assert {"s3.tif/bad", "s3.tif/good"} < set(answers(out)["patch_id"])
+    assert sorted(path.name for path in out.iterdir()) == [
+        "candidates", "failed.csv", "job.json", "parts", "slides.csv",
+    ]  # fmt: skip
+
+
+def test_what_only_some_candidates_tell_is_in_every_file(tmp_path, model):
+    table = write_slide_table(tmp_path, [1, 1, 0])
+    (tmp_path / "s1.csv").write_text("id,x_px,y_px,label_a\nx,96,96,nmf_ring\n")
+    result = pipeline.slides(table, tmp_path / "out", model)
+    # Nobody found anything on the third slide: a sound file, and no failure.
+    assert (result.inputs, result.answered, list(result.failures)) == (2, 2, [])
+    for part in (tmp_path / "out" / "parts").iterdir():
+        assert "label_a" in pd.read_parquet(part).columns
+    found = answers(tmp_path / "out")
+    assert dict(zip(found["patch_id"], found["label_a"], strict=True)) == {
+        "s0.tif/c0": "", "s1.tif/x": "nmf_ring",
+    }  # fmt: skip
 
 
 def test_bad_candidates_are_left_out_where_that_is_asked_for(tmp_path, monkeypatch, model):

@@ -124,19 +124,18 @@ def test_what_is_wrong_with_candidates_is_listed(server: Server) -> None:
     ("data", "told"),
     [
         (b"", "expected a header line"),
-        (b"x_px,y_px\n", "at least one row"),
         (b"x,y\n1,2\n", "expected the units"),
         (b"\x89PNG\r\n\x1a\n\0\0", "UTF-16 or binary"),
         (gzip.compress(b"x_px,y_px\n1,2\n"), "uncompressed"),
-        (b"[" * 50_000, "cannot be read"),
-        (b'{"type": "FeatureCollection", "features": []}', "it holds none"),
+        (b"[" * 5_000, "cannot be read"),
+        (b"x_px,y_px\n900,10\n", "inside the slide"),
         (b'{"images": [], "annotations": [{"image_id": {}}]}', "c.csv: "),
         (b'{"images": [{"id": []}], "annotations": [], "categories": [{"id": []}]}', "c.csv: "),
         (b'[{"type": "Feature", "geometry": {"type": "Point", "coordinates": [1e999, 2]}}]',
          "finite numbers"),
     ],
 )  # fmt: skip
-def test_files_that_hold_no_candidates_are_explained(
+def test_files_that_hold_something_else_are_explained(
     server: Server, data: bytes, told: str
 ) -> None:
     reply = server.post_form(PREDICT, [("candidates", ("c.csv", data))])
@@ -148,7 +147,6 @@ def test_files_that_hold_no_candidates_are_explained(
     ("content", "told"),
     [
         ({"candidates": CENTRES}, "units: Field required"),
-        ({"candidates": [], "units": "px"}, "candidates: List should have at least 1"),
         ({"candidates": [{"x": 1}], "units": "px"}, "candidates.0.y: Field required"),
         (b'{"candidates": [{"x": 1e999, "y": 1}], "units": "px"}', "candidates.0.x: "),
         ({"candidates": CENTRES, "units": "px", "path": "/etc"}, "path: Extra inputs"),
@@ -158,6 +156,25 @@ def test_lists_that_cannot_be_meant_are_explained(server: Server, content: Any, 
     reply = server.post_json(PREDICT, content)
     assert reply.status == 422
     assert any(told in problem for problem in reply.problems), reply.problems
+
+
+def test_a_slide_on_which_nothing_was_found_has_no_figures(server: Server) -> None:
+    for reply in (
+        server.post_form(PREDICT, [("candidates", ("c.csv", b"x_px,y_px\n"))]),
+        server.post_form(PREDICT, [("candidates", ("c.json", b"[]"))]),
+        server.post_json(PREDICT, {"units": "px", "candidates": []}),
+    ):
+        assert (reply.status, reply.json["figures"], reply.problems) == (200, [], [])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"x_px,y_px\n" + b"1,1\n" * 2000, b"x_px,y_px\r" * 2000, b"[" + b"{}," * 10_000 + b"{}]"],
+)
+def test_a_file_that_would_take_too_much_memory_is_not_read(server: Server, data: bytes) -> None:
+    reply = server.post_form(PREDICT, [("candidates", ("c", data))])
+    assert reply.status == 413
+    assert "at most 20 candidates" in reply.problems[0]
 
 
 def test_forms_about_slides_are_checked(server: Server) -> None:

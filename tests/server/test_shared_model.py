@@ -102,6 +102,19 @@ def test_a_failure_is_told_to_those_it_concerns(thread: ModelThread) -> None:
     assert thread.ask(patches(1), 0.25).result().shape == (1, 8)
 
 
+def test_a_batch_for_which_there_is_no_memory_does_not_end_the_thread(
+    thread: ModelThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> np.ndarray:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("atypia.server.shared_model.np.concatenate", full)
+        with pytest.raises(MemoryError):
+            thread.ask(patches(1), 0.25).result(timeout=30)
+    assert thread.ask(patches(1), 0.25).result(timeout=30).shape == (1, 8)
+
+
 def test_a_model_that_cannot_answer_fails_at_the_start() -> None:
     class Broken(FakeModel):
         def predict_proba(self, *_: object) -> np.ndarray:

@@ -25,7 +25,7 @@ def cohort() -> Cohort:
         rows += [(patient, subtype, subtype, "") for subtype in SUBTYPES]
         rows += [(patient, "", "", "True"), (patient, "", "nmf_ring", ""), (patient, "", "", "")]
     columns = ["patient_id", "label_expert1", "label_expert2", "atypical_expert1"]
-    return Cohort(Path(), "made up", pd.DataFrame(rows, columns=columns), {}, "")
+    return Cohort(Path(), "made up", pd.DataFrame(rows, columns=columns).assign(domain="D"), {}, "")
 
 
 def config(*settings: str) -> TrainConfig:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
-from atypia.config import OptimConfig, load_config
+from atypia.config import load_config
 from atypia.data.transforms import Augmenter
 from atypia.errors import InputError
 from atypia.training import fit as fit_module
-from atypia.training.fit import _size_px, _weights
-from atypia.training.task import MemberTask
+from atypia.training.fit import _size_px
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,14 +70,3 @@ def test_a_backbone_of_one_size_does_not_grow(
     ]
     with pytest.raises(InputError, match=r"optim\.progressive: test_vit"):
         pipeline.train(cohort_folder, tmp_path / "run", load_config("quick", settings))
-
-
-@pytest.mark.parametrize(("power", "shares"), [(1, [1, 1]), (0.5, [3**0.5, 1])])
-def test_rare_subtypes_are_drawn_more_often(power: float, shares: list[float]) -> None:
-    labels = np.array([5, 6, 6, 5, 6, 0, 6, 6, 6])  # two and six of them in the training part
-    task = MemberTask("", np.array([0, 1, 2, 3, 4, 6, 7, 8]), np.array([5]), None, labels, 0)  # type: ignore[arg-type]
-    optim = OptimConfig(batch_size=2, epochs=1, sampling=power)
-    weights = _weights(task, optim)
-    drawn = np.bincount(labels[task.train_rows], weights)[[6, 5]]
-    np.testing.assert_allclose(drawn / drawn[1], shares)
-    assert _weights(task, OptimConfig(batch_size=2, epochs=1)) is None

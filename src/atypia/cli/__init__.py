@@ -6,9 +6,11 @@ Heavy imports happen inside the verbs, so that ``atypia --help`` answers at once
 # In the order in which ``atypia --help`` lists the verbs.
 from atypia.cli import (  # noqa: I001
     prepare,
+    merge,
     download,
     train,
     distill,
+    tune,
     evaluate,
     audit,
     predict,
@@ -35,10 +37,12 @@ __all__ = [
     "evaluate",
     "export",
     "main",
+    "merge",
     "predict",
     "prepare",
     "serve",
     "slide",
     "slides",
     "train",
+    "tune",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from atypia.cli.app import app, out_console
+from atypia.errors import InputError
 
 
 @app.command()
@@ -16,21 +18,33 @@ def doctor(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Check a model's files and show its card: 'released', a bundle, or a run folder.",
+            help="Check a model's files and show its card: 'released', a bundle, or a run folder; "
+            "or tell whether an encoder, such as virchow2, can be loaded here.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
     """Show versions, devices, optional packages, weights; or what a model is."""
     from atypia import doctor
+    from atypia.models.foundation.catalogue import find_encoder
 
+    if model is None:
+        _show(doctor.examine())
+    elif (encoder := find_encoder(model)) is not None:
+        findings, problem = doctor.examine_encoder(encoder)
+        _show(findings)
+        if problem is not None:
+            raise InputError(problem)
+    else:
+        _show(doctor.examine_model(model))
+        _show_card(model)
+
+
+def _show(findings: Iterable[tuple[str, str]]) -> None:
     table = Table(show_header=False, box=None)
-    findings = doctor.examine() if model is None else doctor.examine_model(model)
     for name, finding in findings:
         table.add_row(f"[bold]{escape(name)}[/bold]", escape(finding))
     out_console.print(table)
-    if model is not None:
-        _show_card(model)
 
 
 def _show_card(model: str) -> None:

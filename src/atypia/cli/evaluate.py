@@ -19,11 +19,29 @@ def evaluate(
     label: Label = "expert1",
     resamples: Resamples = 2000,
     seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
+    trained_on: Annotated[
+        Path | None, typer.Option(help="Run or cohort learned from: refuse its patients.")
+    ] = None,
+    cohort: Annotated[
+        Path | None, typer.Option(help="Of the table: compare pictures with --trained-on, too.")
+    ] = None,
+    allow_overlap: Annotated[
+        bool, typer.Option("--allow-overlap", help="Judge patients learned from all the same.")
+    ] = False,
 ) -> None:
     """Measures with patient-level intervals, and figures, from a table of predictions."""
     from atypia import pipeline
 
-    metrics = pipeline.evaluate(predictions, out, label, resamples, seed)
+    metrics = pipeline.evaluate(
+        predictions,
+        out,
+        label,
+        resamples,
+        seed,
+        trained_on=trained_on,
+        cohort=cohort,
+        allow_overlap=allow_overlap,
+    )
     show_metrics(metrics)
     out_console.print(f"Report: {escape(str(out / 'report.html'))}")
 

@@ -19,7 +19,8 @@ def prepare(
     source: Annotated[
         Path,
         typer.Argument(
-            help="AMi-Br checkout, folder per class, CSV, or CSV of centres + --images."
+            help="AMi-Br, MIDOG25, AtNorM, OMG-Octo or MIDOG++ as published; folder per class; "
+            "CSV; CSV of centres with --images."
         ),
     ],
     out: Out,
@@ -65,6 +66,9 @@ def prepare(
     mixed_sizes: Annotated[
         bool, typer.Option("--mixed-sizes", help="Allow patches of different size at one mpp.")
     ] = False,
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="Allow patches without any label or vote.")
+    ] = False,
     skip_bad: SkipBad = False,
 ) -> None:
     """Make a cohort folder: patches, manifest, hashes; prints counts."""
@@ -96,7 +100,7 @@ def prepare(
                 "domain": domain,
                 "scanner": scanner,
                 "rater": rater,
-                "columns": {key: value for key, value in columns.items() if value is not None},
+                "columns": {key: value for key, value in columns.items() if value},
                 "patients": patients,
                 "patient_regex": patient_regex,
                 "patient_per_patch": patient_per_patch,
@@ -104,6 +108,7 @@ def prepare(
                 "field_um": field_um,
                 "centre_unit": centre_unit,
                 "mixed_sizes": mixed_sizes,
+                "unlabelled": unlabelled,
                 "skip_bad": skip_bad,
             }
         )
@@ -122,13 +127,15 @@ def prepare(
             options,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    _show_cohort(cohort)
+    show_cohort(cohort)
     ignored = cohort.source.get("ignored_files", [])
     if ignored:
         err_console.print(
             f"[yellow]{len(ignored)} files of the source are no part of it[/yellow]: "
             + escape(", ".join(ignored[:5]) + (" …" if len(ignored) > 5 else ""))
         )
+    if others := int(cohort.source.get("n_not_mitotic", 0)):
+        err_console.print(f"[yellow]{others:,} cells that are no mitotic figures[/yellow] left out")
     skipped = int(cohort.source.get("n_skipped", 0))
     if skipped:
         err_console.print(
@@ -147,7 +154,8 @@ def _by_rater(option: str, assignments: list[str]) -> dict[str, str]:
     return columns
 
 
-def _show_cohort(cohort: Any) -> None:
+def show_cohort(cohort: Any) -> None:
+    """Print the counts of a cohort per class, vote, domain and patient."""
     from atypia.data.prepare import summary
     from atypia.labels import DISPLAY_NAMES
 

@@ -1,4 +1,4 @@
-"""``atypia serve``: the HTTP API."""
+"""``atypia serve``: the HTTP API, and the web app beside it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,40 @@ _MIB = 2**20
 
 @app.command()
 def serve(
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RUN|COHORT|SLIDE]", help="What the web app shows; without it: the API alone."
+        ),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="Of a slide: CSV of 'atypia slide'. Of a cohort: predictions.csv."),
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="A second run, or a table, to compare with.")
+    ] = None,
+    cohort: Annotated[
+        Path | None, typer.Option(help="Of a run, where it is not where it was.")
+    ] = None,
+    reviews: Annotated[
+        Path | None,
+        typer.Option(help="Where reviewers' labels are saved; atypia-reviews.sqlite by default."),
+    ] = None,
+    blind: Annotated[
+        bool, typer.Option("--blind", help="Tell nobody what the model or other raters say.")
+    ] = False,
+    mpp: Annotated[
+        float | None, typer.Option(min=0.01, max=10, help="Of a slide that does not say it.")
+    ] = None,
     model: Annotated[
-        str, typer.Option(help="'released' (in the package), a bundle, run or ONNX export.")
-    ] = "released",
+        str | None,
+        typer.Option(
+            help="'released' (in the package), a bundle, run or ONNX export. By default that of "
+            "RUN, else 'released'.",
+            show_default=False,
+        ),
+    ] = None,
     quality: Annotated[str, typer.Option(help="best or fast.")] = "best",
     slides: Annotated[
         Path | None, typer.Option(help="A folder: each slide in it, by the name of its file.")
@@ -52,7 +83,8 @@ def serve(
     backend: Backend = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
 ) -> None:
-    """Answer programs over HTTP, on this machine; /openapi.json describes how to ask."""
+    """Show figures and answers in the browser; answer programs over HTTP (/openapi.json)."""
+    from atypia.bundle import RELEASED
     from atypia.server import Limits
     from atypia.server import serve as run
     from atypia.server.registry import register_slides
@@ -64,18 +96,68 @@ def serve(
         requests=max_requests,
         buffer_bytes=max_memory_mb * _MIB,
     )
+    registered = register_slides(slides, _named(register or []))
+    token = _token(token_file)
+    if source is not None:
+        from atypia.web.run import serve_app
+        from atypia.web.site import Show
+
+        if token is not None:
+            raise InputError(
+                "A browser cannot send the token that --token-file or ATYPIA_TOKEN gives. Start "
+                "the app without it: it answers this machine alone."
+            )
+        show = Show(
+            source=source,
+            reviews=reviews or Path("atypia-reviews.sqlite"),
+            cohort=cohort,
+            results=results,
+            against=against,
+            mpp=mpp,
+            blind=blind,
+        )
+        serve_app(
+            show,
+            model,
+            quality=quality,
+            backend=backend,
+            device=device,
+            slides=registered,
+            host=host,
+            port=port,
+            allow_hosts=allow_host or (),
+            limits=limits,
+        )
+        return
+    _check_no_app_options(
+        {
+            "--results": results,
+            "--against": against,
+            "--cohort": cohort,
+            "--reviews": reviews,
+            "--blind": blind or None,
+            "--mpp": mpp,
+        }
+    )
     run(
-        model,
+        model or RELEASED,
         quality=quality,
         backend=backend,
         device=device,
-        slides=register_slides(slides, _named(register or [])),
+        slides=registered,
         host=host,
         port=port,
         allow_hosts=allow_host or (),
-        token=_token(token_file),
+        token=token,
         limits=limits,
     )
+
+
+def _check_no_app_options(options: dict[str, object]) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        what = "belongs to the app. Say what it shows: atypia serve RUN|COHORT|SLIDE"
+        raise InputError([Problem(f"{name} {what}") for name in given])
 
 
 def _named(registered: list[str]) -> list[tuple[str, Path]]:

@@ -21,7 +21,11 @@ def train(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="quick, paper, released, or a YAML file. [default: quick]")
+        str | None,
+        typer.Option(
+            help="quick, paper, released, rules, hybrid (with network=RUN), or a YAML file. "
+            "[default: quick]"
+        ),
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="table1, benchmark, holdout, cv, all, domains, or a file.")
@@ -30,9 +34,12 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run.")] = False,
 ) -> None:
-    """Split by patient, train the members, evaluate the ensemble, write the report."""
+    """Split by patient, train the members, evaluate the ensemble, write the report.
+
+    The preset rules trains nothing; hybrid takes splits and answers of a finished run.
+    """
     from atypia import pipeline
-    from atypia.config import load_config
+    from atypia.config import load_any_config
     from atypia.models.hardware import keep_freed_memory
 
     keep_freed_memory()
@@ -41,11 +48,13 @@ def train(
     overrides += [f"label={json.dumps(label)}"] * (label is not None)
     overrides += [f"seed={seed}"] * (seed is not None)
     chosen = preset is not None or bool(overrides)
-    config = load_config(preset or "quick", overrides) if chosen or not resume else None
+    config = load_any_config(preset or "quick", overrides) if chosen or not resume else None
     with member_progress() as on_step:
-        metrics = pipeline.train(
+        metrics = pipeline.start(
             cohort, out, config, resume=resume, command=command_line(), on_step=on_step
         )
     if metrics is not None:
         show_metrics(metrics)
+        if (out / "trade.md").is_file():
+            out_console.print(f"What the rules buy: {escape(str(out / 'trade.md'))}")
         out_console.print(f"Report: {escape(str(out / 'report.html'))}")

@@ -18,6 +18,7 @@ from atypia.evaluation.intervals import (
     resample,
 )
 from atypia.evaluation.predictions import MAJORITY, UNKNOWN, Predictions
+from atypia.evaluation.stages import SIDES, stage_statistic
 from atypia.labels import N_ATYPICAL
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def compare(
         outside the intersection), ``interval``, ``lower_is_better`` (names of measures),
         ``measures`` (table, name, value) and ``differences``: a list of
         ``{"of", "minus", "measures": {name: {"value", "low", "high", "p", "undefined"}}}``.
-        Names of binary measures are ``binary.auc``, ``binary.at_0.5.sensitivity`` and so on.
+        Names of binary measures are ``binary.auc``, ``binary.at_0.5.sensitivity`` and so on; those
+        of the subtypes of one side ``stages.atypical_subtypes.mean_auc`` and so on.
         ``p`` is the two-sided bootstrap p-value of no difference. What is undefined is None.
 
     Raises:
@@ -81,7 +83,9 @@ def compare(
         "n_without_label": int((~known).sum()),
         "left_out": left_out,
         "interval": {"level": LEVEL, "resamples": resamples, "seed": seed, "unit": "patient"},
-        "lower_is_better": sorted(metrics.LOWER_IS_BETTER & set(measures)),
+        "lower_is_better": sorted(
+            m for m in measures if m.rpartition(".")[2] in metrics.LOWER_IS_BETTER
+        ),
         "measures": {
             name: {m: finite_or_none(v) for m, v in of_table.items()}
             for name, of_table in values.items()
@@ -228,12 +232,20 @@ def _difference(value: float, sample: FloatArray) -> dict[str, float | int | Non
 def _statistic(table: Predictions, truth: IntArray, *, binary_only: bool) -> Statistic:
     atypical = truth == 1 if binary_only else truth < N_ATYPICAL
     binary = binary_statistic(table, atypical)
+    stages = None if binary_only else stage_statistic(table, truth)
 
     def statistic(weights: FloatArray) -> Measures:
         measures: Measures = {}
         if not binary_only:
             every = metrics.subtype_measures(truth, table.predicted, table.probabilities, weights)
             measures |= {name: every[name] for name in metrics.OVERALL}
-        return measures | {f"binary.{name}": v for name, v in binary(weights).items()}
+        measures |= {f"binary.{name}": v for name, v in binary(weights).items()}
+        if stages is not None:
+            measures |= {
+                f"stages.{name}": v
+                for name, v in stages(weights).items()
+                if name.partition(".")[0] in SIDES  # the side is what binary tells
+            }
+        return measures
 
     return statistic

@@ -22,6 +22,7 @@ from atypia.errors import InputError
 from atypia.evaluation import metrics, uncertainty
 from atypia.evaluation.intervals import LEVEL, RESAMPLES, estimate, measure
 from atypia.evaluation.predictions import MAJORITY, UNKNOWN, Predictions
+from atypia.evaluation.stages import stages
 from atypia.evaluation.uncertainty import DEFAULT_THRESHOLD
 from atypia.labels import N_ATYPICAL, N_SUBTYPES, SUBTYPES
 
@@ -44,6 +45,9 @@ DEFINITIONS = {
     "brier": "multi-class sum form, 0 to 2",
     "ece": f"top-label confidence, {metrics.ECE_BINS} bins of equal width; "
     "biased upwards in small samples, and in resamples more so",
+    "stages": "side: the sums of the subtypes' probabilities, called as predicted_atypical; "
+    "subtypes: p(subtype | side) given the side that is right, the most probable one being the "
+    "answer",
     "at_operating_point": "column predicted_atypical, whose threshold was fixed beforehand",
     "calibration": f"{metrics.ECE_BINS} bins of equal width; subtypes: largest probability against "
     "the share that is right; binary: p_atypical against the share that is atypical",
@@ -113,6 +117,7 @@ def evaluate(
         }
     }
     subtypes = None if binary_only else truth[known]
+    result["stages"] = {} if subtypes is None else stages(scored, subtypes, resamples, seed)
     atypical = scored.atypical_of(label) == 1
     result |= {
         "calibration": uncertainty.calibration(scored, subtypes, atypical, resamples, seed),

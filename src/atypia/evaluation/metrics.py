@@ -250,7 +250,7 @@ def ece(
 ) -> FloatArray:
     """Compute the expected calibration error of the top label, `bins` bins of equal width: (R,).
 
-    Mean over bins, by their share of samples, of |accuracy - mean confidence|, where confidence
+    Mean over bins, by their share of samples, of ``|accuracy - mean confidence|``, where confidence
     is the largest probability (Guo et al., ICML 2017).
     """
     confidence, correct = top_label(truth, probabilities)
@@ -265,8 +265,8 @@ def binary_ece(
 ) -> FloatArray:
     """Compute the calibration error of the probability of the positive class: (R,).
 
-    Mean over bins of equal width, by their share of samples, of |share of positives - mean
-    probability| (Naeini, Cooper and Hauskrecht, AAAI 2015).
+    Mean over bins of equal width, by their share of samples, of
+    ``|share of positives - mean probability|`` (Naeini, Cooper and Hauskrecht, AAAI 2015).
 
     Args:
         positive: (N,) truth.

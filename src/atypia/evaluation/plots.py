@@ -287,6 +287,50 @@ def training_curves(
         return _svg(figure)
 
 
+def search_history(trials: pd.DataFrame, name: str, *, minimised: bool) -> str:
+    """Draw the value of each trial of a search, and the best one so far.
+
+    Args:
+        trials: With `trial`, `state` and `value`.
+        name: Of the measure.
+        minimised: Whether small values are good ones.
+
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    with _new_figure(6.4, 3.6) as figure:
+        axes = figure.add_subplot()
+        complete, pruned = (trials[trials["state"] == s] for s in ("complete", "pruned"))
+        value = complete["value"]
+        best = value.cummin() if minimised else value.cummax()
+        axes.step(complete["trial"], best, where="post", color=VERMILION, label="best so far")
+        axes.plot(complete["trial"], value, "o", color=BLUE, markersize=5, label="complete")
+        limits = axes.get_ylim()  # what was stopped early may lie far off
+        if len(pruned):
+            inside = pruned["value"].clip(*limits)
+            axes.plot(pruned["trial"], inside, "x", color=_INK, alpha=0.5, label="pruned")
+            axes.set_ylim(limits)
+        axes.set_xlabel("Trial")
+        axes.set_ylabel(name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(fontsize=8)
+        return _svg(figure)
+
+
+def shares(parts: Mapping[str, float], x_title: str) -> str:
+    """Draw the share of each part as a bar, the first one on top."""
+    from matplotlib.ticker import PercentFormatter
+
+    with _new_figure(6.4, 1.0 + 0.28 * len(parts)) as figure:
+        axes = figure.add_subplot()
+        axes.barh(list(parts), list(parts.values()), color=BLUE, alpha=0.75)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+        axes.set_xlabel(x_title)
+        return _svg(figure)
+
+
 def patch_jpeg(patch: NDArray[np.uint8], *, longest_side: int = 128) -> bytes:
     """Encode a patch, shape ``(H, W, 3)``, for the eye: JPEG without chroma subsampling."""
     image = Image.fromarray(np.ascontiguousarray(patch), "RGB")

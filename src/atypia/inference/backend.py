@@ -1,4 +1,4 @@
-"""Torch or ONNX Runtime: load a model with what is installed."""
+"""Networks in torch or ONNX Runtime, rules, hybrids: load a model with what is installed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from atypia.bundle import BEST, RELEASED, find_bundle
+from atypia.bundle import (
+    BEST,
+    HYBRID,
+    HYBRID_NETWORK,
+    NETWORK,
+    RELEASED,
+    RULES,
+    find_bundle,
+    read_kind,
+)
 from atypia.errors import InputError
 from atypia.inference.onnx import OnnxEnsemble
 from atypia.inference.onnx_export import HEADER
@@ -37,7 +46,8 @@ def load_ensemble(
     """Load a model on a device.
 
     Args:
-        model: ``released``, a bundle, a run folder, or a folder that ``atypia export`` wrote.
+        model: ``released``, ``rules``, a bundle, a run folder, or a folder that ``atypia export``
+            wrote. Rules need no backend; a hybrid takes it for its network.
         quality: ``best`` or ``fast``, where the model has it.
         backend: ``torch``; ``onnx``, with an export beside or instead of the bundle; ``onnx-int8``,
             the same in 8-bit integers; or ``auto``: ``onnx`` where `model` is an export or torch
@@ -47,7 +57,8 @@ def load_ensemble(
             whole process.
 
     Returns:
-        An :class:`atypia.ensemble.Ensemble` or an :class:`OnnxEnsemble`.
+        An :class:`atypia.ensemble.Ensemble`, an :class:`OnnxEnsemble`, an
+        :class:`atypia.rules.RulesClassifier` or an :class:`atypia.hybrid.HybridClassifier`.
 
     Raises:
         InputError: No such model, quality, backend or device; or damaged files.
@@ -55,9 +66,23 @@ def load_ensemble(
     """
     if backend not in BACKENDS:
         raise InputError(f"--backend: expected one of {list(BACKENDS)} but got {backend!r}.")
+    is_export = (Path(model) / HEADER).is_file()
+    kind = NETWORK if is_export else _kind(model)
+    if kind == RULES:
+        return _load_rules(model, quality, backend)
+    if kind == HYBRID:
+        from atypia.hybrid import HybridClassifier
+
+        if quality != BEST:
+            raise InputError(
+                f"--quality: expected best, which {model} offers, but got {quality!r}."
+            )
+        network = load_ensemble(
+            find_bundle(model) / HYBRID_NETWORK, backend=backend, device=device, threads=threads
+        )
+        return HybridClassifier.load(model, network)
     has_torch = importlib.util.find_spec("torch") is not None
     if backend == "auto":
-        is_export = (Path(model) / HEADER).is_file()
         backend = "onnx" if is_export or not has_torch else "torch"
     if backend != "torch":
         folder = find_bundle(model) if str(model) == RELEASED else model
@@ -77,3 +102,22 @@ def load_ensemble(
     if threads is not None:
         torch.set_num_threads(threads)
     return Ensemble.load(model, quality).to(choose_device(device))
+
+
+def _kind(model: Path | str) -> str:
+    """Kind of a bundle; that of networks where there is none, whose loader says so."""
+    try:
+        return read_kind(find_bundle(model))
+    except InputError:
+        return NETWORK
+
+
+def _load_rules(model: Path | str, quality: str, backend: str) -> SubtypeModel:
+    from atypia.rules import RulesClassifier
+
+    if quality != BEST or backend != "auto":
+        raise InputError(
+            f"{model}: rules have no network, hence no --quality {quality} or --backend {backend}. "
+            "Leave both out."
+        )
+    return RulesClassifier.load(model)

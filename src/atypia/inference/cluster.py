@@ -88,12 +88,16 @@ class RayEngine:
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             where = f"--address {self._address}" if self._address else "--engine ray"
             raise InputError(f"{where}: expected a Ray cluster but got: {error}") from None
-        room = int(ray.cluster_resources().get("CPU", 0)) // self._threads
+        has = ray.cluster_resources()
+        room = int(has.get("CPU", 0)) // self._threads
+        if self._gpus:  # Ray would wait for one for ever, and say nothing
+            room = min(room, int(has.get("GPU", 0)) // self._gpus)
         if room < 1:
             ray.shutdown()
+            gpus = f", {self._gpus} GPU" if self._gpus else ""
             raise InputError(
-                f"expected a cluster with {self._threads} cores for one worker but it has "
-                f"{ray.cluster_resources().get('CPU', 0):g}."
+                f"expected a cluster with {self._threads} cores{gpus} for one worker but it has "
+                f"{has.get('CPU', 0):g} cores, {has.get('GPU', 0):g} GPU."
             )
         self._workers = self._workers or room
         return self

@@ -6,6 +6,7 @@ measurements (DICOM PS3.3 A.87; Sup. 222).
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from typing import TYPE_CHECKING, Any
 
@@ -40,13 +41,11 @@ def write_dicom_annotations(path: Path, table: pd.DataFrame, slide: SlideInfo) -
         InputError: The slide is not in DICOM format.
         MissingExtraError: The extra ``dicom`` is not installed.
     """
-    try:
-        import highdicom
-        from pydicom.sr.codedict import codes
-    except ImportError:
-        raise MissingExtraError("highdicom", "dicom", "Writing DICOM annotations") from None
+    _check_installed()
+    import highdicom
     from highdicom.ann import AnnotationGroup, Measurements, MicroscopyBulkSimpleAnnotations
     from highdicom.sr import CodedConcept
+    from pydicom.sr.codedict import codes
 
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name="Atypia", family=codes.DCM.ArtificialIntelligence, version=__version__
@@ -80,7 +79,7 @@ def write_dicom_annotations(path: Path, table: pd.DataFrame, slide: SlideInfo) -
             )
         )
     annotations = MicroscopyBulkSimpleAnnotations(
-        source_images=[_base_image(slide)],
+        source_images=[find_base_image(slide)],
         annotation_coordinate_type="2D",
         annotation_groups=groups,
         series_instance_uid=highdicom.UID(),
@@ -100,23 +99,57 @@ def write_dicom_annotations(path: Path, table: pd.DataFrame, slide: SlideInfo) -
         stream.write(buffer.getvalue())
 
 
+def _check_installed() -> None:
+    if importlib.util.find_spec("highdicom") is None:
+        raise MissingExtraError("highdicom", "dicom", "Writing DICOM annotations")
+
+
 def _meaning(measurement: str) -> str:
     subtype = measurement.removeprefix("p_")
     return class_name(subtype) if subtype in SUBTYPES else subtype
 
 
-def _base_image(slide: SlideInfo) -> Any:
-    """Header of the file with the slide's full resolution."""
-    import pydicom
+def is_slide_image(path: Path) -> bool:
+    """Tell whether a file is there and holds pixels of a DICOM slide."""
+    header = _header(path) if path.is_file() else None
+    return header is not None and "TotalPixelMatrixColumns" in header
 
-    folder = slide.path if slide.path.is_dir() else slide.path.parent
+
+def find_base_image(slide: SlideInfo) -> Any:
+    """Find the header of the file with the slide's full resolution.
+
+    Raises:
+        InputError: The slide is not in DICOM format.
+        MissingExtraError: The extra ``dicom`` is not installed.
+    """
+    _check_installed()
+    folder, series = slide.path, None
+    if slide.path.is_file():  # other slides may lie beside it, and be as large
+        folder = slide.path.parent
+        own = _header(slide.path)
+        series = None if own is None else own.get("SeriesInstanceUID")
+        if series is None:
+            raise _other_format(slide)
     for file in sorted(f for f in folder.iterdir() if f.is_file()):
-        try:
-            header = pydicom.dcmread(file, stop_before_pixels=True)
-        except pydicom.errors.InvalidDicomError:
+        header = _header(file)
+        if header is None or (series is not None and header.get("SeriesInstanceUID") != series):
             continue
         size = header.get("TotalPixelMatrixColumns"), header.get("TotalPixelMatrixRows")
         if size == (slide.width, slide.height):
             return header
+    raise _other_format(slide)
+
+
+def _header(file: Path) -> Any:
+    """Read a DICOM file but for its pixels; None where it is no such file."""
+    import pydicom
+
+    try:
+        return pydicom.dcmread(file, stop_before_pixels=True)
+    except pydicom.errors.InvalidDicomError:
+        return None
+
+
+def _other_format(slide: SlideInfo) -> InputError:
     what = "expected a DICOM slide, since DICOM annotations refer to one. Write .geojson instead."
-    raise InputError(Problem(what, str(slide.path)))
+    return InputError(Problem(what, str(slide.path)))

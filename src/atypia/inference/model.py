@@ -1,8 +1,8 @@
-"""What prediction asks of a model; the ensemble in torch and its ONNX export both give it."""
+"""What prediction asks of a model: networks in torch or ONNX, the rules, the hybrid."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from atypia.answers import Explanation
     from atypia.config import InputSpec
     from atypia.decision import Decision
     from atypia.evaluation.conformal import ConformalSets
@@ -56,3 +57,13 @@ class SubtypeModel(Protocol):
 
     def size_problem(self, side_px: int, mpp: float) -> str | None:
         """Say why patches of this shorter side cannot be classified; None if they can."""
+
+
+@runtime_checkable
+class ExplainingModel(SubtypeModel, Protocol):
+    """A model that gives a reason for each answer."""
+
+    def answer(
+        self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
+    ) -> tuple[npt.NDArray[np.float32], list[Explanation]]:
+        """As :meth:`SubtypeModel.predict_proba`, with the reason of each answer."""

@@ -1,8 +1,8 @@
 """An export on disk: ``onnx.json`` and the ``.onnx`` files it names. Needs no torch.
 
 A graph holds all that an ensemble does after the field of view has been sampled: colour scaling,
-rotations and flips, every member, their mean and its calibration. Its inputs are fields of view,
-one for each size that members see; its output is the probabilities.
+rotations and flips, every member, how they are joined, and the calibration. Its inputs are fields
+of view, one for each size that members see; its output is the probabilities.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, field_validator
 from atypia.bundle import BEST, FAST, Thresholds
 from atypia.config import InputSpec  # noqa: TC001
 from atypia.decision import Decision  # noqa: TC001
+from atypia.join import Join
 from atypia.labels import SUBTYPES
 from atypia.runs import read_as
 
@@ -55,6 +56,8 @@ class GraphHeader(BaseModel):
     members: int
     tta: bool
     """Averages over the eight rotations and flips, inside the graph."""
+    join: Join = Join()
+    """Of the members, inside the graph."""
     calibration: dict[str, Any]
     """Applied inside the graph."""
     conformal: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""Write an ensemble as one ONNX graph: members, rotations and flips, mean, temperature."""
+"""Write an ensemble as one ONNX graph: members, rotations and flips, join, temperature."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from atypia.config import InputSpec
     from atypia.ensemble import Ensemble
+    from atypia.join import Join
 
 _OPSET = 20
 _LARGEST_BYTES = 2**31 - 2**20  # of a protobuf message, and room for the nodes
@@ -43,6 +44,7 @@ class EnsembleGraph(nn.Module):
         self.specs = [entry.spec for entry in graph_inputs(ensemble)]
         self.sees = [self.specs.index(spec) for spec in ensemble.specs or ()]
         self.tta = ensemble.tta
+        self.join = ensemble.join
         self.temperature = ensemble.calibration.temperature
 
     def forward(self, *fields: torch.Tensor) -> torch.Tensor:
@@ -51,18 +53,40 @@ class EnsembleGraph(nn.Module):
         if self.tta:
             # One batch of all views instead of a copy of the network for each.
             views = [torch.cat(_dihedral(images)) for images in views]  # (8 N, 3, S, S)
-        answers = [
-            member(views[i]).float().softmax(dim=1)
-            for member, i in zip(self.members, self.sees, strict=True)
-        ]
-        mean = torch.stack(answers).mean(dim=0)
+        answers = torch.stack(
+            [
+                member(views[i]).float().softmax(dim=1)
+                for member, i in zip(self.members, self.sees, strict=True)
+            ]
+        )
         if self.tta:
-            mean = mean.view(8, -1, N_SUBTYPES).mean(dim=0)
+            answers = answers.view(len(answers), 8, -1, N_SUBTYPES).mean(dim=1)
+        joined = join(answers, self.join)
         if self.temperature == 1:
-            return mean / mean.sum(dim=1, keepdim=True)
+            return joined / joined.sum(dim=1, keepdim=True)
         # Not clamp_min: quantisation takes a Clip for the network's own.
-        mean = torch.maximum(mean, torch.tensor(_TINY, device=mean.device))
-        return (mean.log() / self.temperature).softmax(dim=1)
+        joined = torch.maximum(joined, torch.tensor(_TINY, device=joined.device))
+        return (joined.log() / self.temperature).softmax(dim=1)
+
+
+def join(answers: torch.Tensor, how: Join) -> torch.Tensor:
+    """Join the answers (K, N, 8) of members as :class:`atypia.join.Join` does; rows sum to 1."""
+    # Sums over an axis, not of two tensors: quantisation would round those to 8 bits.
+    mean = answers.mean(dim=0)
+    if how.weights is not None:
+        weights = torch.tensor(how.weights, dtype=answers.dtype, device=answers.device)
+        mean = (answers * (weights / weights.sum())[:, None, None]).sum(dim=0)
+    if how.kind == "median":
+        n = len(answers)
+        middle = answers.sort(dim=0).values[(n - 1) // 2 : n // 2 + 1].mean(dim=0)
+        total = middle.sum(dim=1, keepdim=True)
+        tiny = torch.tensor(_TINY, device=answers.device)
+        return torch.where(total > 0, middle / torch.maximum(total, tiny), mean)
+    if how.kind == "majority":
+        classes = torch.arange(N_SUBTYPES, device=answers.device)
+        votes = (answers.argmax(dim=2, keepdim=True) == classes).to(answers.dtype)
+        return torch.cat([votes, mean[None]]).mean(dim=0)
+    return mean
 
 
 def write_graph(ensemble: Ensemble, file: Path, description: str) -> str:

@@ -5,6 +5,7 @@ Patches are decoded in threads and classified in chunks, so memory does not grow
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from atypia.data.cohort import Cohort
 from atypia.data.images import IMAGE_SUFFIXES, read_pages
 from atypia.data.resolution import tiff_mpp
 from atypia.errors import InputError, Problem
+from atypia.inference.model import ExplainingModel
 from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES
 from atypia.progress import OnDone, silent
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from atypia.answers import Explanation
     from atypia.decision import Decision
     from atypia.evaluation.conformal import ConformalSets
     from atypia.inference.model import SubtypeModel
@@ -282,17 +285,34 @@ def _warn_of_mirrored(model: SubtypeModel, n: int) -> None:
 
 def _classify(model: SubtypeModel, patches: Sequence[_Patch], batch_size: int) -> pd.DataFrame:
     probabilities = np.empty((len(patches), len(SUBTYPES)), np.float32)
+    reasons: dict[int, Explanation] = {}
     # Patches of one shape and resolution go through the network together.
     groups: dict[tuple[tuple[int, ...], float], list[int]] = {}
     for i, patch in enumerate(patches):
         groups.setdefault((patch.pixels.shape, patch.mpp), []).append(i)
     for (_, mpp), members in groups.items():
         stack = np.stack([patches[i].pixels for i in members])
-        probabilities[members] = model.predict_proba(stack, mpp, batch_size)
+        if isinstance(model, ExplainingModel):
+            probabilities[members], told = model.answer(stack, mpp, batch_size)
+            reasons |= zip(members, told, strict=True)
+        else:
+            probabilities[members] = model.predict_proba(stack, mpp, batch_size)
     about = pd.DataFrame([patch.about for patch in patches])
-    return prediction_table(
+    table = prediction_table(
         about, probabilities, model.decision, model.threshold, conformal=model.conformal
     )
+    return with_reasons(table, [reasons[i] for i in sorted(reasons)])
+
+
+def with_reasons(table: pd.DataFrame, reasons: Sequence[Explanation]) -> pd.DataFrame:
+    """Add the columns ``reason`` and ``measures`` (JSON), where a model explains its answers."""
+    if not reasons:
+        return table
+    measures = [
+        json.dumps({name: float(f"{value:.4g}") for name, value in reason.measures.items()})
+        for reason in reasons
+    ]
+    return table.assign(reason=[reason.reason for reason in reasons], measures=measures)
 
 
 def prediction_table(

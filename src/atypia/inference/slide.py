@@ -59,17 +59,18 @@ def classify_slide(
     Returns:
         A table with one row per candidate in their order: the columns of ``predictions.csv`` and
         ``slide``, ``x_px``, ``y_px`` (level 0), ``x_um``, ``y_um``; and a problem for each
-        candidate that could not be read, which has no row.
+        candidate that could not be read, which has no row. Without candidates both are empty.
 
     Raises:
         InputError: The slide's resolution is unknown.
-        AtypiaError: Not one candidate could be read.
+        AtypiaError: Not one of the candidates could be read, or the model's answers are no numbers.
     """
     if slide.info.mpp is None:
         raise InputError(unknown_resolution(slide.info.path))
     field_um, out_mpp = field_to_read(model.specs or (), slide.info.mpp)
     centres = np.array([(c.x, c.y) for c in candidates], dtype=np.float64).reshape(-1, 2)
-    probabilities = np.full((len(candidates), N_SUBTYPES), np.nan, np.float32)
+    probabilities = np.empty((len(candidates), N_SUBTYPES), np.float32)
+    done: list[int] = []
     problems: list[Problem] = []
     with ThreadPoolExecutor(slide.readers) as threads:
         starts = iter(range(0, len(candidates), _CHUNK))
@@ -92,9 +93,14 @@ def classify_slide(
                     patches.append(answer)
             if patches:
                 probabilities[rows] = model.predict_proba(np.stack(patches), out_mpp, _CHUNK)
+                done += rows
             on_done(len(answers))
-    done = np.flatnonzero(~np.isnan(probabilities[:, 0])).tolist()
-    if not done:
+    if not np.isfinite(probabilities[done]).all():
+        raise AtypiaError(
+            f"{slide.info.path}: expected probabilities but the model gave what is no number. Is "
+            "it damaged, or does it need another --device or --backend?"
+        )
+    if problems and not done:
         listing = "\n".join(str(problem) for problem in problems[:20])
         raise AtypiaError(f"{slide.info.path}: not one candidate could be read.\n{listing}")
     about = _about([candidates[i] for i in done], centres[done], slide)

@@ -1,4 +1,4 @@
-"""The whole story: prepare, train, distill, evaluate, audit, report, predict, biomarker.
+"""The whole story: prepare, train, distill, tune, evaluate, audit, report, predict, biomarker.
 
 Each module holds one verb of the command line. The stages do the work; these pages say in which
 order, and what each leaves on disk.
@@ -15,7 +15,9 @@ from atypia.pipeline.predict_job import predict_job
 from atypia.pipeline.report import write_report
 from atypia.pipeline.slide import slide
 from atypia.pipeline.slides import slides
+from atypia.pipeline.start import start
 from atypia.pipeline.train import train
+from atypia.pipeline.tune import tune
 
 __all__ = [
     "audit",
@@ -29,6 +31,8 @@ __all__ = [
     "predict_job",
     "slide",
     "slides",
+    "start",
     "train",
+    "tune",
     "write_report",
 ]

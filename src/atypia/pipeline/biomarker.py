@@ -48,6 +48,8 @@ log = logging.getLogger("atypia")
 FIELD_UM: Final = 32.0
 """Side of the images in the gallery."""
 _IMAGE_MPP: Final = 0.25
+_ROUNDING: Final = 1e-6
+"""A table holds p_atypical with fewer digits than a model.json its threshold."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class ModelErrors:
 
     errors: ErrorModel | None = None
     facts: dict[str, str] = field(default_factory=dict)
+    threshold: float | None = None
+    """The model calls a figure atypical from this p_atypical on; None where it is not known."""
 
 
 def biomarker(
@@ -100,6 +104,7 @@ def biomarker(
     known = model_errors(model, label) if model is not None else ModelErrors()
     if known.errors is None:
         log.warning("No errors of a model are known: values are plain counts, not corrected.")
+    _check_calls(sources, known)
     rates = known.errors.rates() if known.errors else None
     region_of = read_regions(regions, names) if regions else {}
     area_of = _areas(area, names)
@@ -160,10 +165,12 @@ def model_errors(model: str | Path, label: str | None = None) -> ModelErrors:
         for name, key in (("Trained on", "cohort"), ("Learned from", "label"))
         if told.get(key)
     }
-    facts["Called atypical from p"] = f"{header['thresholds']['atypical']:.3f}"
+    threshold = float(header["thresholds"]["atypical"])
+    facts["Called atypical from p"] = f"{threshold:.3f}"
     facts["Intended use"] = str(header.get("intended_use", ""))
     if header.get("errors") is not None:
-        return ModelErrors(ErrorModel.from_json(header["errors"], str(bundle / HEADER)), facts)
+        errors = ErrorModel.from_json(header["errors"], str(bundle / HEADER))
+        return ModelErrors(errors, facts, threshold)
     table = bundle.parent / "predictions-oof.csv"
     if not table.is_file():
         raise InputError(
@@ -171,13 +178,38 @@ def model_errors(model: str | Path, label: str | None = None) -> ModelErrors:
             "run folder, or the table predictions-oof.csv of the run."
         )
     compared = label or str(told.get("label") or "expert1")
-    return ModelErrors(ErrorModel.fit(read_predictions(table), compared), facts)
+    return ModelErrors(ErrorModel.fit(read_predictions(table), compared), facts, threshold)
+
+
+def _check_calls(sources: Sequence[SlideFigures], known: ModelErrors) -> None:
+    """Check that the figures are called as the model whose errors are known calls them.
+
+    A bundle's quality ``fast`` has a threshold and errors of its own.
+
+    Raises:
+        InputError: They are not.
+    """
+    if known.threshold is None:
+        return
+    other = total = 0
+    for source in sources:
+        p, called = source.figures.p_atypical, source.figures.predicted_atypical
+        clear = np.abs(p - known.threshold) > _ROUNDING
+        other += int((clear & (called != (p >= known.threshold))).sum())
+        total += len(p)
+    if other:
+        raise InputError(
+            f"--model: expected figures that are called atypical from p = {known.threshold:.3f} on,"
+            f" as the model does, but {other:,} of {total:,} are not called so. Were they "
+            "classified by another model, or with --quality fast? Give the errors of what "
+            "classified them, or leave out --model for plain counts."
+        )
 
 
 def _areas(area: float | Path | None, names: Sequence[str]) -> dict[str, float]:
     if area is None:
         return {}
-    if isinstance(area, float):
+    if isinstance(area, (int, float)):
         if not (np.isfinite(area) and area > 0):
             raise InputError(f"expected an area of more than 0 mm² but got {area:g}.")
         return dict.fromkeys(names, area)
@@ -211,8 +243,15 @@ def _patches(image: Slide, source: SlideFigures) -> Patches:
     place = dict(zip(map(str, source.figures.patch_ids), source.centres_px, strict=True))
 
     def read(names: Sequence[str]) -> list[npt.NDArray[np.uint8]]:
-        centres = [place[name] for name in names]
-        return [image.read_field(x, y, FIELD_UM, _IMAGE_MPP) for x, y in centres]
+        return [read_one(name, *place[name]) for name in names]
+
+    def read_one(name: str, x: float, y: float) -> npt.NDArray[np.uint8]:
+        try:
+            return image.read_field(x, y, FIELD_UM, _IMAGE_MPP)
+        except InputError as error:  # costs an image, not the measures of a whole cohort
+            log.warning("Slide %s, figure %s has no image: %s", source.slide, name, error)
+            side = round(FIELD_UM / _IMAGE_MPP)
+            return np.full((side, side, 3), 255, np.uint8)
 
     return read
 

@@ -10,6 +10,7 @@ from atypia.evaluation.compare import compare as compare_tables
 from atypia.evaluation.evaluate import evaluate as evaluate_predictions
 from atypia.evaluation.predictions import Predictions, read_predictions
 from atypia.evaluation.report import ReportInput, build_report
+from atypia.pipeline.overlap import require_new_patients
 from atypia.runs import write_json
 
 if TYPE_CHECKING:
@@ -20,14 +21,35 @@ log = logging.getLogger("atypia")
 
 
 def evaluate(
-    table: Path, out: Path, label: str = "expert1", resamples: int = 2000, seed: int = 0
+    table: Path,
+    out: Path,
+    label: str = "expert1",
+    resamples: int = 2000,
+    seed: int = 0,
+    *,
+    trained_on: Path | None = None,
+    cohort: Path | None = None,
+    allow_overlap: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a table of predictions, ours or anyone's: ``metrics.json`` and ``report.html``.
 
+    Args:
+        table: The predictions.
+        out: Folder to write to.
+        label: What is scored against.
+        resamples: Of patients, behind each interval.
+        seed: Of the resampling.
+        trained_on: The run or the cohort that the model has learned from: its patients are refused.
+        cohort: Of the table: pictures are then compared as well as names.
+        allow_overlap: Do not refuse them.
+
     Raises:
+        LeakError: The model has learned from patients of the table; lists them.
         InputError: Lists every problem of the table.
     """
     predictions = read_predictions(table)
+    if trained_on is not None:
+        require_new_patients(predictions, trained_on, cohort, allow_overlap=allow_overlap)
     metrics = evaluate_predictions(predictions, label, resamples, seed)
     write_json(out / "metrics.json", metrics)
     build_report(

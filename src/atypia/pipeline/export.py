@@ -103,6 +103,7 @@ def export(
         inputs=graph_inputs(ensemble),
         members=len(ensemble.members),
         tta=ensemble.tta,
+        join=ensemble.join,
         calibration=ensemble.calibration.to_json(),
         conformal=None if ensemble.conformal is None else ensemble.conformal.to_json(),
         decision=ensemble.decision,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import logging
+import shutil
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -12,7 +14,7 @@ from atypia.bundle import HEADER as BUNDLE_HEADER
 from atypia.errors import AtypiaError, InputError, Problem
 from atypia.evaluation.predictions import in_order
 from atypia.inference.cluster import RayEngine
-from atypia.inference.jobs.engine import LocalEngine
+from atypia.inference.jobs.engine import LocalEngine, do_all
 from atypia.inference.jobs.parts import keys_in, part_path, read_rows, read_summary
 from atypia.inference.jobs.work import Failure
 from atypia.inference.onnx_export import HEADER as EXPORT_HEADER
@@ -25,11 +27,13 @@ if TYPE_CHECKING:
 
     from atypia.inference.jobs.engine import Engine
     from atypia.inference.jobs.folder import JobFolder
-    from atypia.inference.jobs.work import AnyItem
+    from atypia.inference.jobs.work import AnyItem, Worker
 
 ITEM_SIZE: Final = 1024
 """Inputs per item: minutes of a core's time at best quality, which is what a crash may cost."""
 FAILED: Final = "failed.csv"
+
+log = logging.getLogger("atypia")
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,38 @@ def model_hash(folder: Path, backend: str) -> str:
     if backend.startswith("onnx") or not header.is_file():
         header = (find_export(folder) or folder) / EXPORT_HEADER
     return sha256_file(header) if header.is_file() else ""
+
+
+def retry(
+    engine: Engine, make: Callable[[], Worker[AnyItem]], items: Sequence[AnyItem], job: JobFolder
+) -> None:
+    """Try inputs again that could not be read when their item was done, in an earlier run.
+
+    A damaged slide may have been mended meanwhile, or be gone: the file of an item is replaced by
+    a new one only if that answers more inputs.
+
+    Args:
+        engine: Where.
+        make: Makes a worker.
+        items: Those that were done before.
+        job: The folder.
+    """
+    answered = {}
+    for item in items:
+        with suppress(AtypiaError):  # of a file that is damaged; settle tells
+            part = read_summary(part_path(job.parts, item.key))
+            if part.failures:
+                answered[item.key] = part.answered
+    if not answered:
+        return
+    log.info("%d items have inputs that could not be read; they are tried again", len(answered))
+    folder = job.path / "retry"
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    do_all(engine, make, [item for item in items if item.key in answered], folder)
+    for key in keys_in(folder):
+        if read_summary(part_path(folder, key)).answered > answered[key]:
+            part_path(folder, key).replace(part_path(job.parts, key))
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def settle(

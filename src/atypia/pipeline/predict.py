@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,8 @@ def predict(
     Args:
         inputs: What to classify.
         out: The ``.csv`` or ``.json`` to write; None writes nothing.
-        model: ``released`` for the model in the package, a bundle, a run folder, or an export.
+        model: ``released`` or ``rules`` for those in the package, a bundle, a run folder, or an
+            export.
         quality: ``best``, or ``fast`` where the model has it.
         mpp: µm per pixel of what is not in a cohort; None where each TIFF file carries its own.
         min_confidence: Adds the column ``abstained``: whether the probability of the predicted
@@ -104,7 +106,8 @@ def _abstained(table: pd.DataFrame, minimum: float) -> npt.NDArray[np.bool_]:
 
 def _write(out: Path, table: pd.DataFrame) -> None:
     if out.suffix.lower() == ".csv":
-        write_predictions(out, table, patients_known=False)
+        plain = table.drop(columns="measures", errors="ignore")  # for JSON: too many for a cell
+        write_predictions(out, plain, patients_known=False)
         return
     predictions_from_table(table.assign(patient_id="unknown"), str(out))
     write_json(out, prediction_records(table))
@@ -118,6 +121,8 @@ def prediction_records(table: pd.DataFrame) -> list[dict[str, Any]]:
     for row, p in zip(table[plain].to_dict("records"), probabilities, strict=True):
         if "conformal_set" in row:
             row["conformal_set"] = [s for s in SUBTYPES if s in row["conformal_set"].split("|")]
+        if "measures" in row:
+            row["measures"] = json.loads(row["measures"])
         row["p_atypical"] = _rounded(row["p_atypical"])
         row["probabilities"] = {s: _rounded(v) for s, v in zip(SUBTYPES, p, strict=True)}
         records.append({str(key): value for key, value in row.items()})

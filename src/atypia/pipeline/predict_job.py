@@ -11,7 +11,7 @@ from atypia.inference.backend import find_model, load_ensemble
 from atypia.inference.jobs.engine import do_all
 from atypia.inference.jobs.folder import JobFolder
 from atypia.inference.jobs.image_work import ClassifyImages, cut
-from atypia.inference.jobs.parts import check_pyarrow, part_path
+from atypia.inference.jobs.parts import check_pyarrow, keys_in, part_path
 from atypia.inference.jobs.work import hash_of
 from atypia.inference.predict import find_items
 from atypia.pipeline.job import (
@@ -24,6 +24,7 @@ from atypia.pipeline.job import (
     columns_of,
     model_hash,
     open_engine,
+    retry,
     settle,
     write_answers,
     write_failures,
@@ -102,7 +103,9 @@ def predict_job(
         batches = cut(images, job.key, item_size)
         on_start(len(images))
         make = partial(ClassifyImages, folder, quality, backend, device, choice.worker_threads)
+        before = keys_in(job.parts)
         lost = do_all(place, make, batches, job.parts, on_done)
+        retry(place, make, [batch for batch in batches if batch.key in before], job)
     result = settle(job, batches, lost, lambda batch: (("", i.patch_id) for i in batch.images))
     write_failures(job.path / FAILED, result.failures)
     if csv is not None:

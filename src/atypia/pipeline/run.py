@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import yaml
 
-from atypia.config import TrainConfig, config_from_tree
+from atypia.config import (
+    AnyConfig,
+    HybridConfig,
+    RulesConfig,
+    TrainConfig,
+    any_config_from_tree,
+)
 from atypia.data.splits import Splits, make_splits, missing_classes
-from atypia.errors import InputError
+from atypia.errors import AtypiaError, InputError
 from atypia.labels import SUBTYPES
-from atypia.runs import read_json, write_json, write_text
+from atypia.models.hardware import peak_memory_bytes
+from atypia.runs import describe_machine, read_json, versions, write_json, write_text
 from atypia.training.targets import chosen_labels
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import pandas as pd
@@ -28,14 +40,17 @@ log = logging.getLogger("atypia")
 
 CHOSEN = "chosen_label"
 
+Config = TypeVar("Config", TrainConfig, RulesConfig, HybridConfig)
+Config_co = TypeVar("Config_co", bound=AnyConfig, covariant=True)
+
 
 @dataclass(frozen=True)
-class Run:
+class Run(Generic[Config_co]):
     """A run folder and what it was started with."""
 
     folder: Path
     cohort: Cohort
-    config: TrainConfig
+    config: Config_co
     splits: Splits
 
     def outer_folder(self, number: int) -> Path:
@@ -43,7 +58,23 @@ class Run:
         return self.folder if len(self.splits.outer) == 1 else self.folder / f"outer-{number}"
 
 
-def run_config(out: Path, config: TrainConfig | None, resume: bool) -> TrainConfig:
+@dataclass(frozen=True)
+class Clock:
+    """When the work of a session began."""
+
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    ticks: float = field(default_factory=time.perf_counter)
+
+    def session(self) -> dict[str, Any]:
+        """Entry of a session in ``run.json``, as of now."""
+        return {
+            "started": self.started.isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - self.ticks, 1),
+            "peak_memory_gb": round(peak_memory_bytes() / 1e9, 2),
+        }
+
+
+def run_config(out: Path, config: Config | None, resume: bool, kind: type[Config]) -> Config:
     """Decide on the configuration: given for a new run, the folder's own for a resumed one."""
     file = out / "config.yaml"
     if not resume:
@@ -59,8 +90,8 @@ def run_config(out: Path, config: TrainConfig | None, resume: bool) -> TrainConf
         if config is None:
             raise InputError(f"{out} is not a run that could be resumed: it has no config.yaml.")
         return config  # killed before the first file was written
-    own = config_from_tree(yaml.safe_load(file.read_text("utf-8")), str(file))
-    if config is not None and config != own:
+    own = any_config_from_tree(yaml.safe_load(file.read_text("utf-8")), str(file))
+    if not isinstance(own, kind) or (config is not None and config != own):
         raise InputError(
             f"--resume: {out} was started with another configuration. Give no preset and no "
             "key=value to go on with its own, or choose another --out."
@@ -68,7 +99,7 @@ def run_config(out: Path, config: TrainConfig | None, resume: bool) -> TrainConf
     return own
 
 
-def run_splits(out: Path, cohort: Cohort, config: TrainConfig) -> Splits:
+def run_splits(out: Path, cohort: Cohort, config: TrainConfig | RulesConfig) -> Splits:
     """Read the run's splits, or make them by the configuration."""
     if (out / "splits.json").is_file():
         return Splits.read(out / "splits.json", cohort.manifest, cohort.sha256)
@@ -81,10 +112,10 @@ def run_splits(out: Path, cohort: Cohort, config: TrainConfig) -> Splits:
         folds=config.split.folds,
         repeats=config.split.repeats,
         test_fraction=config.split.test_fraction,
-        inner_folds=config.ensemble.members,
+        inner_folds=config.inner_folds,
     )
     folds = {len(outer.inner) for outer in splits.outer}
-    if folds != {config.ensemble.members}:
+    if isinstance(config, TrainConfig) and folds != {config.ensemble.members}:
         raise InputError(
             f"ensemble.members: expected {sorted(folds)}, the inner folds of {config.split.kind}, "
             f"but got {config.ensemble.members}."
@@ -107,7 +138,58 @@ def require_shared_folder(out: Path, processes: World) -> None:
         )
 
 
-def open_run(run: Run, record: dict[str, Any]) -> logging.Handler:
+def run_record(run: Run[AnyConfig], cohort_folder: Path, command: str) -> dict[str, Any]:
+    """Say what ``run.json`` tells of a run from its start."""
+    return {
+        "status": "running",
+        "command": command,
+        "seed": run.config.seed,
+        "cohort": {
+            "name": run.cohort.name,
+            "n": len(run.cohort),
+            "sha256": run.cohort.sha256,
+            "path": os.path.relpath(cohort_folder, run.folder),
+        },
+        "versions": versions(),
+        "machine": describe_machine(),
+    }
+
+
+@contextmanager
+def session(
+    run: Run[AnyConfig], record: dict[str, Any], clock: Clock
+) -> Iterator[Callable[..., None]]:
+    """Write what is fixed from the start, and how the work ends if it fails.
+
+    Args:
+        run: The run.
+        record: From :func:`run_record`.
+        clock: When this session began.
+
+    Yields:
+        A function that notes a status, and entries by name, in ``run.json``.
+    """
+    handler = open_run(run, record)
+    sessions = read_json(run.folder / "run.json")["sessions"]
+
+    def note(status: str, **more: Any) -> None:
+        told = {"status": status, "sessions": [*sessions, clock.session()], **more}
+        write_json(run.folder / "run.json", record | told)
+
+    try:
+        yield note
+    except BaseException as error:
+        try:
+            note("failed", error=f"{type(error).__name__}: {error}")
+        except AtypiaError as second:  # a full disk; the first error is the one to tell
+            log.warning("%s", second)
+        raise
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def open_run(run: Run[AnyConfig], record: dict[str, Any]) -> logging.Handler:
     """Write what is fixed from the start; open ``train.log``."""
     file = run.folder / "run.json"
     earlier = read_json(file)["sessions"] if file.is_file() else []
@@ -123,7 +205,7 @@ def open_run(run: Run, record: dict[str, Any]) -> logging.Handler:
     return handler
 
 
-def warn_of_missing_classes(run: Run) -> None:
+def warn_of_missing_classes(run: Run[AnyConfig]) -> None:
     """Tell which validation and test parts lack a subtype: their mean AUC is over the others."""
     manifest = with_chosen_label(run.cohort, run.config.label)
     for missing in missing_classes(run.splits, manifest, CHOSEN, SUBTYPES):

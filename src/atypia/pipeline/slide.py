@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Final
 from atypia.bundle import BEST, RELEASED
 from atypia.data.slides.pool import SlidePool
 from atypia.errors import InputError, Problem
-from atypia.evaluation.predictions import write_predictions
+from atypia.evaluation.predictions import in_order, write_predictions
 from atypia.inference.backend import find_model, load_ensemble
 from atypia.inference.candidates import read_candidates
-from atypia.inference.dicom_annotations import write_dicom_annotations
+from atypia.inference.dicom_annotations import (
+    find_base_image,
+    is_slide_image,
+    write_dicom_annotations,
+)
 from atypia.inference.geojson import write_geojson
 from atypia.inference.slide import classify_slide
 from atypia.pipeline.predict import prediction_records
 from atypia.progress import OnDone, silent
-from atypia.runs import write_json
+from atypia.runs import write_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +68,8 @@ def slide(
 ) -> SlideAnswers:
     """Classify the candidates of a slide.
 
+    A file of candidates that holds none gives tables without a row: nothing was found there.
+
     Args:
         path: The slide; see :func:`atypia.data.slides.open_slide`.
         candidates: Where figures were found; see :func:`read_candidates`.
@@ -81,15 +87,17 @@ def slide(
         on_done: Called with the number of candidates done since the last call.
 
     Raises:
-        InputError: Lists every problem of the slide, of the candidates and of the options;
-            nothing is written.
-        AtypiaError: Not one candidate could be read.
+        InputError: Lists every problem of the slide, of the candidates or of the options; nothing
+            is written.
+        MissingExtraError: What reads the slide or writes DICOM is not installed.
+        AtypiaError: Not one of the candidates could be read.
     """
-    _check(outs, mpp)
+    _check(path, candidates, outs, mpp)
     folder = find_model(model)
     with SlidePool(path, mpp=mpp) as pool:
         info = pool.info
         found = read_candidates(candidates, info, units=units, skip_bad=skip_bad)
+        _check_dicom([out for out in outs if _form(out) == ".dcm"], info, len(found.candidates))
         if info.origin != (0, 0):
             log.info(
                 "%s: the scanned part begins at %d, %d px; QuPath, and so GeoJSON, counts from "
@@ -111,23 +119,47 @@ def slide(
     return answers
 
 
-def _check(outs: Sequence[Path], mpp: float | None) -> None:
+def _form(out: Path) -> str:
+    return out.suffix.lower()
+
+
+def _check(path: Path, candidates: Path, outs: Sequence[Path], mpp: float | None) -> None:
     problems = [
         Problem(f"--out: expected a name that ends in one of {list(FORMS)} but got {out.name!r}.")
         for out in outs
-        if out.suffix.lower() not in FORMS
+        if _form(out) not in FORMS
     ]
+    taken = {path.resolve(): "the slide", candidates.resolve(): "the candidates"}
+    for out in outs:
+        if out.resolve() in taken:
+            what = f"--out: expected a file of its own but {out} is {taken[out.resolve()]}."
+            problems.append(Problem(what))
+        taken.setdefault(out.resolve(), "another --out")
     if mpp is not None and not 0.01 <= mpp <= 10:
         problems.append(Problem(f"--mpp: expected µm per pixel (0.01 to 10) but got {mpp:g}."))
     if problems:
         raise InputError(problems)
 
 
+def _check_dicom(outs: Sequence[Path], info: SlideInfo, n_candidates: int) -> None:
+    """Tell what is wrong with DICOM as a form before the work, not after it."""
+    if not outs:
+        return
+    find_base_image(info)
+    if slides := [out for out in outs if is_slide_image(out)]:
+        raise InputError(f"--out: {slides[0]} is a part of a DICOM slide. Choose another name.")
+    if not n_candidates:
+        what = "--out: DICOM annotations hold at least one figure and there is none to classify."
+        raise InputError(f"{what} Leave out {outs[0].name}.")
+
+
 def _write(out: Path, answers: SlideAnswers, field_um: float) -> None:
     table, info = answers.table, answers.info
-    kind = out.suffix.lower()
+    kind = _form(out)
     if kind == ".geojson":
         write_geojson(out, table, answers.found.candidates, info, field_um)
+    elif kind == ".csv" and table.empty:
+        write_text(out, table[in_order(table.columns)].to_csv(index=False, lineterminator="\n"))
     elif kind == ".csv":
         write_predictions(out, table, patients_known=False)
     elif kind == ".dcm":

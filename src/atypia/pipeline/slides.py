@@ -17,9 +17,10 @@ from atypia.evaluation.predictions import REQUIRED_COLUMNS, in_order
 from atypia.inference.backend import find_model, load_ensemble
 from atypia.inference.jobs.engine import do_all
 from atypia.inference.jobs.folder import JobFolder
-from atypia.inference.jobs.parts import check_pyarrow, part_path, read_summary
+from atypia.inference.jobs.parts import check_pyarrow, keys_in, part_path, read_summary
 from atypia.inference.jobs.slide_table import read_slide_table
 from atypia.inference.jobs.slide_work import (
+    PLACE,
     ClassifyCandidates,
     ListCandidates,
     Listing,
@@ -37,6 +38,7 @@ from atypia.pipeline.job import (
     columns_of,
     model_hash,
     open_engine,
+    retry,
     settle,
     write_answers,
     write_failures,
@@ -126,7 +128,7 @@ def slides(
         unlisted = do_all(
             place, partial(ListCandidates, item_size, skip_bad), listings, job.candidates
         )
-        ranges, skipped = _ranges(job, listings, unlisted, item_size)
+        ranges, further, skipped = _ranges(job, listings, unlisted, item_size)
         on_start(sum(item.size for item in ranges))
         make = partial(
             ClassifyCandidates,
@@ -136,8 +138,11 @@ def slides(
             device,
             choice.worker_threads,
             job.candidates,
+            further,
         )
+        before = keys_in(job.parts)
         lost = do_all(place, make, ranges, job.parts, on_done)
+        retry(place, make, [item for item in ranges if item.key in before], job)
     counted = settle(
         job,
         ranges,
@@ -166,16 +171,18 @@ def slides(
 
 def _ranges(
     job: JobFolder, listings: Sequence[Listing], unlisted: Mapping[str, str], item_size: int
-) -> tuple[list[Range], list[Failure]]:
-    """Cut every listed slide into ranges; what was skipped on the way."""
+) -> tuple[list[Range], list[str], list[Failure]]:
+    """Cut every listed slide into ranges; columns of all candidates; what was skipped."""
     ranges: list[Range] = []
+    further: set[str] = set()
     skipped: list[Failure] = []
     for listing in listings:
         if listing.key not in unlisted:
             listed = read_summary(part_path(job.candidates, listing.key))
             ranges += cut(listing, listed.rows, item_size)
+            further |= set(listed.columns) - set(PLACE)
             skipped += listed.failures
-    return ranges, skipped
+    return ranges, sorted(further), skipped
 
 
 def _write_lists(

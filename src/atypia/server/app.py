@@ -17,6 +17,8 @@ from atypia.server.routes import REQUESTS, about_router, patch_router, slide_rou
 from atypia.server.service import Service
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fastapi import FastAPI
 
 _ABOUT = """Subtypes of mitotic figures in H&E histology. Research use; not a medical device.
@@ -26,12 +28,17 @@ Answers are those of `atypia predict` and `atypia slide`. Every error is JSON,
 """
 
 
-def make_app(service: Service, access: Access | None = None) -> "FastAPI":
+def make_app(
+    service: Service,
+    access: Access | None = None,
+    extend: "Callable[[FastAPI], None] | None" = None,
+) -> "FastAPI":
     """Make the application.
 
     Args:
         service: Open, and open as long as the application answers.
         access: Who may ask; None: everybody.
+        extend: Adds further addresses.
     """
     from fastapi import FastAPI
 
@@ -48,6 +55,8 @@ def make_app(service: Service, access: Access | None = None) -> "FastAPI":
     )
     for make_router in (about_router, patch_router, slide_router):
         app.include_router(make_router(service))
+    if extend is not None:
+        extend(app)
     app.add_middleware(
         Guard,
         admission=service.admission,

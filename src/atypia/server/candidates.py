@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pydantic_core import from_json
 
 from atypia.errors import InputError, Problem
 from atypia.inference.candidates import read_candidates
+from atypia.server.refusal import RefusalError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
     from atypia.data.slides import SlideInfo
     from atypia.inference.candidates import Found
     from atypia.inference.candidates.read import Units
+    from atypia.server.limits import Limits
     from atypia.server.schemas import CandidatesRequest
+
+_MARKS_PER_CANDIDATE: Final = 256
+"""Commas and brackets: an outline of 60 corners and 20 measurements."""
+_ROWS_PER_CANDIDATE: Final = 4
+"""A table may hold other slides' candidates, too."""
 
 log = logging.getLogger("atypia")
 
@@ -51,22 +58,29 @@ def read_list(request: CandidatesRequest, folder: Path, slide: SlideInfo) -> Fou
 
 
 def read_file(
-    file: Path, slide: SlideInfo, *, units: Units | None = None, skip_bad: bool = False
+    file: Path,
+    slide: SlideInfo,
+    limits: Limits,
+    *,
+    units: Units | None = None,
+    skip_bad: bool = False,
 ) -> Found:
     """Read a file of candidates that a client sent; see :func:`read_candidates`.
 
     Raises:
         InputError: Lists everything that is wrong with it.
+        RefusalError: 413; to read it would take many times the memory that its bytes do.
     """
-    with file.open("rb") as stream:
-        start = stream.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    content = file.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    start = content[:64].lstrip()
     if start.startswith(b"\x1f\x8b"):
         what = "expected a plain file but got a compressed one. Send it uncompressed."
         raise InputError(Problem(what, str(file)))
     is_json = start[:1] in (b"{", b"[")
+    _check_length(content, limits, lines=not is_json)
     if is_json:
         try:
-            from_json(file.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+            from_json(content)
         except ValueError as error:  # nested too deep for Python's own parser, too
             what = f"expected GeoJSON or MIDOG JSON but it cannot be read ({error})."
             raise InputError(Problem(what, str(file))) from None
@@ -80,3 +94,15 @@ def read_file(
         log.exception("candidates that were sent could not be read")
         what = f"expected a sound file of candidates but it cannot be read ({error})."
         raise InputError(Problem(what, str(file))) from error
+
+
+def _check_length(content: bytes, limits: Limits, *, lines: bool) -> None:
+    """Count what becomes an object each, before any of them is made."""
+    marks = sum(content.count(mark) for mark in (b",", b"[", b"{"))
+    rows = max(content.count(b"\n"), content.count(b"\r")) if lines else 0
+    if (
+        marks > _MARKS_PER_CANDIDATE * limits.patches + 1000
+        or rows > _ROWS_PER_CANDIDATE * limits.patches + 1000
+    ):
+        what = f"expected a file of at most {limits.patches:,} candidates but got a longer one."
+        raise RefusalError(413, f"{what} Send several requests.")

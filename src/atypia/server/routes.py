@@ -186,7 +186,9 @@ def slide_router(service: Service) -> "APIRouter":
                 file = await service.in_thread(partial(copy, source, folder / "candidates"))
             work = service.predict_slide(
                 slide_id,
-                lambda slide: read_file(file, slide, units=units, skip_bad=skip_bad),
+                lambda slide: read_file(
+                    file, slide, service.limits, units=units, skip_bad=skip_bad
+                ),
                 {str(file.with_suffix(suffix)): name for suffix in (".json", ".csv", "")},
                 mpp=parse_mpp(mpp[0]) if mpp else None,
             )

@@ -8,14 +8,14 @@ import logging
 import signal
 import socket
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from atypia.bundle import BEST, RELEASED
 from atypia.errors import InputError, MissingExtraError
 from atypia.server.guard import Access
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from atypia.server.limits import Limits
@@ -107,14 +107,26 @@ def choose_access(
     return Access(frozenset(names | {host.lower()}) if names else None, token)
 
 
-def answer(service: Service, listener: socket.socket, access: Access) -> None:
-    """Answer what comes to a bound socket until the process is told to stop."""
+def answer(
+    service: Service,
+    listener: socket.socket,
+    access: Access,
+    extend: Callable[[Any], None] | None = None,
+) -> None:
+    """Answer what comes to a bound socket until the process is told to stop.
+
+    Args:
+        service: Open.
+        listener: Bound.
+        access: Who may ask.
+        extend: Adds further addresses to the application, a ``fastapi.FastAPI``.
+    """
     import uvicorn
 
     from atypia.server.app import make_app
 
     config = uvicorn.Config(
-        make_app(service, access),
+        make_app(service, access, extend),
         # The same on every machine, whatever faster ones are installed: the model takes the time.
         http="h11",
         loop="asyncio",

@@ -85,7 +85,7 @@ class CandidatesRequest(_Strict):
         }
     )
 
-    candidates: Annotated[list[Centre], Field(min_length=1)]
+    candidates: Annotated[list[Centre], Field(description="None where nothing was found.")]
     units: Annotated[
         Literal["px", "um"],
         Field(description="Pixels of the full resolution, or µm from the slide's corner."),

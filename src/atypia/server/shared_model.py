@@ -103,18 +103,19 @@ class ModelThread:
 
     def _answer(self, jobs: Sequence[_Job]) -> None:
         start = time.perf_counter()
-        patches = np.concatenate([job.patches for job in jobs])
+        sizes = [len(job.patches) for job in jobs]
         try:
+            patches = np.concatenate([job.patches for job in jobs])
             probabilities = self.model.predict_proba(patches, jobs[0].mpp, BATCH)
+            parts = np.split(probabilities, np.cumsum(sizes)[:-1])
         except Exception as error:  # of these jobs; the thread has others to serve
-            log.exception("the model failed on a batch of shape %s", patches.shape)
+            log.exception("the model failed on a batch of %d patches", sum(sizes))
             for job in jobs:
                 job.answer.set_exception(error)
             return
-        ends = np.cumsum([len(job.patches) for job in jobs])[:-1]
-        for job, part in zip(jobs, np.split(probabilities, ends), strict=True):
+        for job, part in zip(jobs, parts, strict=True):
             job.answer.set_result(part)
-        seconds = (time.perf_counter() - start) / len(patches)
+        seconds = (time.perf_counter() - start) / sum(sizes)
         self.seconds_per_patch += 0.2 * (seconds - self.seconds_per_patch)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import math
 from dataclasses import dataclass, field
@@ -57,3 +58,15 @@ def load_checkpoint(file: Path) -> tuple[Progress, dict[str, Any]]:
 def write_history(file: Path, progress: Progress) -> None:
     """Write ``history.csv``, one row per epoch."""
     write_text(file, pd.DataFrame(progress.history).to_csv(index=False, lineterminator="\n"))
+
+
+def read_history(file: Path) -> list[dict[str, float | str]]:
+    """Read ``history.csv``, one entry per epoch, with the very numbers that were written.
+
+    A member that was fitted in one step has none: the list is empty.
+    """
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return [{key: cell if key == "phase" else float(cell) for key, cell in r.items()} for r in rows]

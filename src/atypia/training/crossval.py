@@ -12,11 +12,16 @@ import numpy as np
 from atypia.data.splits import rows
 from atypia.ensemble import load_network, predict_network
 from atypia.errors import InputError, TrainingError
+from atypia.evaluation.metrics import one_vs_rest_auc
+from atypia.join import Join
 from atypia.labels import N_SUBTYPES
 from atypia.models.network import make_network
-from atypia.progress import OnStep, silent
+from atypia.progress import OnEpoch, OnStep, silent
 from atypia.runs import read_json, sha256_file
+from atypia.training.bags import make_bags, write_bag
+from atypia.training.checkpoint import read_history
 from atypia.training.distill import require_unseen_test_part
+from atypia.training.few_labels import hidden_rows
 from atypia.training.fit import fit
 from atypia.training.targets import chosen_labels, make_targets, require_every_class
 from atypia.training.task import MemberTask
@@ -24,7 +29,7 @@ from atypia.training.task import MemberTask
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from atypia.config import InputSpec, TrainConfig
+    from atypia.config import InputSpec, JoinKind, TrainConfig
     from atypia.data.cohort import Cohort
     from atypia.data.loader import PatchStore
     from atypia.data.splits import Outer
@@ -43,11 +48,14 @@ class Members:
     origin: str
     """Of the initial weights."""
     oof_rows: npt.NDArray[np.int64]
-    """Rows of the cohort outside the test part, of the folds whose members are trained."""
+    """Rows of the cohort outside the test part that a member has not trained on."""
     oof_folds: npt.NDArray[np.int64]
-    """(len(oof_rows),) the member that answered."""
+    """(len(oof_rows),) the inner fold of the patient."""
     oof_probabilities: npt.NDArray[np.float32]
-    """(len(oof_rows), 8) each by the one member that has not trained on the patient."""
+    """(len(oof_rows), 8) joined from the members that have not trained on the patient: of its own
+    fold, and with bagging those that have not drawn it."""
+    join: Join
+    """Of the members."""
 
 
 def member_tasks(
@@ -60,26 +68,39 @@ def member_tasks(
         LeakError: A teacher has learned from the test part.
     """
     labels = chosen_labels(cohort.manifest, config.label)
-    targets = make_targets(cohort.manifest, labels, config.target)
+    hidden = hidden_rows(cohort.manifest, labels, outer, number, config)
     if config.target.teacher is not None:
         require_unseen_test_part(Path(config.target.teacher), outer.test, number)
-    teach = targets.subtypes.any(axis=(1, 2))  # with heads of their own, by either rater
-    if config.loss.atypical:  # a vote alone teaches, too
-        teach |= ~np.isnan(targets.atypical)
+    patients = cohort.manifest["patient_id"]
+    domains = np.unique(cohort.manifest["domain"].to_numpy(dtype=str), return_inverse=True)[1]
+    taught = np.where(hidden, -1, labels)
     tasks = []
-    for i in range(config.ensemble.trained or len(outer.inner)):
-        train_patients, valid_patients = outer.member(i)
-        mine = rows(cohort.manifest, train_patients)
+    for i, bag in enumerate(make_bags(cohort.manifest, taught, outer, number, config)):
+        mine = rows(cohort.manifest, bag)
+        # What is hidden from the training is not hidden from those who watch it.
+        targets = make_targets(cohort.manifest, labels, config.target, hidden & mine)
+        teach = targets.subtypes.any(axis=(1, 2))  # with heads of their own, by either rater
+        if config.loss.atypical:  # a vote alone teaches, too
+            teach |= ~np.isnan(targets.atypical)
         train, mute = np.flatnonzero(mine & teach), np.flatnonzero(mine & ~teach)
-        valid = np.flatnonzero(rows(cohort.manifest, valid_patients) & (labels >= 0))
-        require_every_class(labels[train], f"training part of member {i}, outer split {number}")
+        train = np.repeat(train, [bag[patient] for patient in patients.iloc[train]])
+        unseen = rows(cohort.manifest, outer.training) & ~mine
+        valid = np.flatnonzero(unseen & (labels >= 0))
+        require_every_class(taught[train], f"training part of member {i}, outer split {number}")
         if not len(valid):
             raise InputError(
                 f"validation part of member {i}, outer split {number}: expected labelled figures "
                 "but found none. Use fewer members (ensemble.members) or another seed."
             )
         seed = int(np.random.SeedSequence([config.seed, number, i]).generate_state(1)[0]) >> 1
-        tasks.append(MemberTask(f"member {i}", train, valid, targets, labels, seed, mute))
+        known = np.where(mine, taught, labels)
+        task = MemberTask(f"member {i}", train, valid, targets, known, seed, mute, domains)
+        if config.unlabelled.weight and not len(task.unlabelled_rows):
+            raise InputError(
+                f"unlabelled.weight: expected figures without a subtype in the training part of "
+                f"member {i}, outer split {number}, but each has one. Leave it out."
+            )
+        tasks.append(task)
     return tasks
 
 
@@ -92,8 +113,9 @@ def train_members(
     place: Place,
     folder: Path,
     on_step: OnStep = silent,
+    on_epoch: OnEpoch = silent,
 ) -> Members:
-    """Train every member that is not finished, then predict each one's validation patients.
+    """Train every member that is not finished, then predict the patients it has not learned from.
 
     Args:
         cohort: The cohort.
@@ -104,12 +126,16 @@ def train_members(
         place: Device, number format, processes.
         folder: Gets one ``fold-<i>`` per member.
         on_step: Called with the member's name, batches done and batches in all.
+        on_epoch: Called after each epoch, and for a member that is already trained.
     """
     tasks = member_tasks(cohort, outer, number, config)
     networks: list[Network] = []
     origin = ""
-    answers = np.zeros((len(cohort), N_SUBTYPES), np.float32)
-    fold_of = np.full(len(cohort), -1)
+    answers = np.full((len(tasks), len(cohort), N_SUBTYPES), np.nan, np.float32)
+    labels = chosen_labels(cohort.manifest, config.label)
+    hidden = hidden_rows(cohort.manifest, labels, outer, number, config)
+    taught = np.where(hidden, -1, labels)
+    bags = make_bags(cohort.manifest, taught, outer, number, config)
     _, spec, _ = make_network(config.model, config.input, initial_weights=False)
     for i, task in enumerate(tasks):
         member_folder = folder / f"fold-{i}"
@@ -121,9 +147,12 @@ def train_members(
                 len(task.train_rows),
                 len(task.valid_rows),
             )
-            fit(task, config, store, place, member_folder, on_step)
+            if config.ensemble.bagging is not None and place.world.is_main:
+                write_bag(member_folder / "bag.csv", bags[i])
+            fit(task, config, store, place, member_folder, on_step, on_epoch)
         else:
             log.info("%s: already trained", task.name)
+            on_epoch(task.name, read_history(member_folder / "history.csv"))
             if place.world.is_main:  # of a run that was killed between the last two writes
                 (member_folder / "checkpoint.pt").unlink(missing_ok=True)
         done = read_json(record)
@@ -135,9 +164,10 @@ def train_members(
         network = load_network(config.model, spec, weights)
         network.to(place.device)
         networks.append(network)
-        # All patients of the fold, those without a label too: they can be predicted.
-        held_out = np.flatnonzero(rows(cohort.manifest, outer.inner[i]))
-        answers[held_out] = predict_network(
+        # Figures without a label, too: they can be predicted.
+        unseen = rows(cohort.manifest, outer.training) & ~rows(cohort.manifest, bags[i])
+        held_out = np.flatnonzero(unseen)
+        answers[i, held_out] = predict_network(
             network,
             store.pixels,
             store.mpp,
@@ -146,6 +176,41 @@ def train_members(
             tta=config.ensemble.tta,
             rows=held_out,
         )
-        fold_of[held_out] = i
-    oof_rows = np.flatnonzero(fold_of >= 0)
-    return Members(networks, spec, origin, oof_rows, fold_of[oof_rows], answers[oof_rows])
+    oof_rows = np.flatnonzero(~np.isnan(answers).all(axis=(0, 2)))
+    folds = np.select(
+        [rows(cohort.manifest, fold) for fold in outer.inner], range(len(outer.inner))
+    )
+    join = make_join(config.ensemble.join, answers, labels)
+    return Members(
+        networks,
+        spec,
+        origin,
+        oof_rows,
+        folds[oof_rows],
+        join(answers[:, oof_rows]).astype(np.float32),
+        join,
+    )
+
+
+def make_join(
+    kind: JoinKind, answers: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
+) -> Join:
+    """Decide how members are joined, from what they say of patients they have not learned from.
+
+    The weight of a member is its mean one-vs-rest AUC on these (as AUCMEDI weighs on a part of the
+    data that is held out for it). Each has its own such patients; a fold of easy figures makes for
+    a larger weight.
+
+    Args:
+        kind: Of the join.
+        answers: (K, N, 8), NaN where a member has learned from the patient or was not asked.
+        labels: (N,) subtype indices, -1 where there is none.
+    """
+    if kind != "weighted":
+        return Join(kind=kind)
+    weights = []
+    for answer in answers:
+        mine = ~np.isnan(answer).any(axis=1) & (labels >= 0)
+        auc = one_vs_rest_auc(labels[mine], answer[mine].astype(np.float64))
+        weights.append(float(np.nanmean(auc)))
+    return Join(kind=kind, weights=tuple(weights))

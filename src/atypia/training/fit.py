@@ -19,26 +19,26 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import update_bn
 
-from atypia.data.loader import Epoch, plan_epoch
 from atypia.data.transforms import Augmenter, colour_styles
 from atypia.ensemble import save_network
 from atypia.errors import InputError, TrainingError
 from atypia.models.network import make_network
-from atypia.progress import OnStep, silent
+from atypia.progress import OnEpoch, OnStep, silent
 from atypia.runs import sha256_file, write_json
 from atypia.training.average import answering, is_averaged, make_average
 from atypia.training.checkpoint import Progress, load_checkpoint, save_checkpoint, write_history
 from atypia.training.losses import SubtypeLoss
 from atypia.training.mixing import mixed
+from atypia.training.sampling import plan as plan_of
+from atypia.training.sampling import row_weights
 from atypia.training.schedule import one_cycle
 from atypia.training.self_supervised import warm_up
+from atypia.training.unlabelled import Unlabelled
 from atypia.training.validate import validate
 from atypia.training.views import Views, seed_of
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import numpy.typing as npt
 
     from atypia.config import OptimConfig, TrainConfig
     from atypia.data.loader import PatchStore
@@ -56,6 +56,7 @@ def fit(
     place: Place,
     folder: Path,
     on_step: OnStep = silent,
+    on_epoch: OnEpoch = silent,
 ) -> None:
     """Train one member; leaves ``member.safetensors`` and, last, ``done.json`` in `folder`.
 
@@ -68,6 +69,7 @@ def fit(
         place: Device, number format, processes.
         folder: Of this member.
         on_step: Called after each batch.
+        on_epoch: Called after each epoch.
 
     Raises:
         InputError: Sizes that do not fit each other.
@@ -81,13 +83,13 @@ def fit(
         )
     torch.manual_seed(task.seed)
     network, spec, origin = make_network(config.model, config.input, n_raters=task.targets.n_raters)
-    if optim.progressive and hasattr(network.backbone, "set_input_size"):
+    if optim.progressive and any(hasattr(m, "set_input_size") for m in network.backbone.modules()):
         raise InputError(
             f"optim.progressive: {config.model.backbone} is made for one size of image; leave it "
             "out."
         )
     taught = task.targets.subtypes[task.train_rows, 0]
-    often = _weights(task, optim)
+    often = row_weights(task, optim)
     mass = torch.from_numpy((taught if often is None else taught * often[:, None]).sum(axis=0))
     loss_of = SubtypeLoss(config.loss, mass)
     network.start_from(loss_of.prior)
@@ -98,9 +100,11 @@ def fit(
         origin += f", then {optim.self_supervised_epochs} epochs without labels (VICReg)"
         warmed = warm_up(network, task, config, spec, store, place, folder, on_step)
     average = make_average(network, optim)
-    styles = colour_styles(store.pixels[task.train_rows]) if config.augment.style else None
+    seen = task.seen_rows if config.unlabelled.weight else task.train_rows
+    styles = colour_styles(store.pixels[seen]) if config.augment.style else None
     augmenter = Augmenter(config.augment, spec, task.seed, styles)
-    batches = len(_plan(task, optim, 0, world).samples)
+    others = Unlabelled(task, config, store, augmenter, place) if config.unlabelled.weight else None
+    batches = len(plan_of(task, optim, 0, world).samples)
     n_epochs = optim.head_epochs + optim.epochs
 
     progress = Progress()
@@ -135,8 +139,9 @@ def fit(
         started, losses = time.perf_counter(), 0.0
         averages = is_averaged(epoch, optim)
         size_px = _size_px(optim, epoch - optim.head_epochs, spec.size_px)
-        plan = _plan(task, optim, epoch, world)
+        plan = plan_of(task, optim, epoch, world)
         views = Views(store, task.train_rows, plan, augmenter.at_size(size_px), place)
+        second = others.epoch(epoch, batches, size_px) if others is not None else iter(())
         for step, images in enumerate(views):
             rows = task.train_rows[plan.samples[step]]
             subtypes = torch.from_numpy(task.targets.subtypes[rows]).to(device)
@@ -145,6 +150,9 @@ def fit(
             images, subtypes, atypical = mixed(config.augment, random, images, subtypes, atypical)
 
             optimizer.zero_grad(set_to_none=True)
+            if others is not None:
+                done = (epoch + step / batches) / n_epochs
+                others.learn(learner, answering(network, average), next(second), done)
             size = optim.micro_batch or len(images)
             for start in range(0, len(images), size):
                 share = slice(start, start + size)
@@ -193,6 +201,7 @@ def fit(
                 "learning_rate": rate,
                 "train_loss": float(np.mean(world.gather(losses))) / batches,
                 **scores,
+                **(others.record() if others is not None else {}),
                 "seconds": round(seconds, 2),
                 "wait_fraction": round(views.waited / seconds, 5),
                 "augment_fraction": round(views.augmented / seconds, 5),
@@ -222,6 +231,7 @@ def fit(
             )
             write_history(folder / "history.csv", progress)
         _log_epoch(task.name, progress, n_epochs)
+        on_epoch(task.name, progress.history)
 
     if world.is_main:
         # In this order, so that a kill in between leaves either a checkpoint or the record.
@@ -235,22 +245,6 @@ def fit(
         write_json(folder / "done.json", record)
         checkpoint.unlink(missing_ok=True)
     world.barrier()
-
-
-def _plan(task: MemberTask, optim: OptimConfig, epoch: int, world: World) -> Epoch:
-    """Choose what this process shows of an epoch."""
-    n, weights = len(task.train_rows), _weights(task, optim)
-    whole = plan_epoch(n, optim.batch_size, optim.batches_per_epoch, task.seed, epoch, weights)
-    mine = slice(world.rank, None, world.size)
-    return Epoch(whole.samples[:, mine], whole.passes[:, mine])
-
-
-def _weights(task: MemberTask, optim: OptimConfig) -> npt.NDArray[np.float64] | None:
-    """How often each row of the training part is drawn, (n,); None draws all alike."""
-    if not optim.sampling:
-        return None
-    labels = task.labels[task.train_rows]  # -1 where a figure has no subtype: a class of its own
-    return (np.bincount(labels + 1)[labels + 1] / len(labels)) ** -optim.sampling
 
 
 def _size_px(optim: OptimConfig, epoch: int, final: int) -> int:

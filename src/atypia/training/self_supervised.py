@@ -129,7 +129,7 @@ def warm_up(
         InputError: The file in `folder` is damaged.
     """
     weights, checkpoint = folder / f"{NAME}.safetensors", folder / f"{NAME}.pt"
-    rows = np.union1d(task.train_rows, task.silent_rows)
+    rows = task.seen_rows
     if place.world.is_main:
         if not weights.is_file():
             _learn(network, rows, task, config, spec, store, place, folder, on_step)

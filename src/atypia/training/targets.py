@@ -60,7 +60,10 @@ class Targets:
 
 
 def make_targets(
-    manifest: pd.DataFrame, labels: npt.NDArray[np.int64], config: TargetConfig
+    manifest: pd.DataFrame,
+    labels: npt.NDArray[np.int64],
+    config: TargetConfig,
+    hidden: npt.NDArray[np.bool_] | None = None,
 ) -> Targets:
     """Gather what the raters said of each patch.
 
@@ -74,12 +77,15 @@ def make_targets(
         manifest: Of a cohort.
         labels: (N,) subtype index by the chosen label; -1 where there is none.
         config: How they are joined.
+        hidden: (N,) rows of which no rater's subtype is learned and, with ``others`` = ``none``, no
+            vote either; None: no row.
     """
-    first = _one_hot(labels)
+    hidden = np.zeros(len(manifest), bool) if hidden is None else hidden
+    first = _one_hot(np.where(hidden, -1, labels))
     subtypes = [first]
     column = f"label_{config.second_rater}"
     if config.second_rater is not None and column in manifest.columns:
-        second = _one_hot(chosen_labels(manifest, config.second_rater))
+        second = _one_hot(np.where(hidden, -1, chosen_labels(manifest, config.second_rater)))
         if config.per_rater:
             subtypes.append(second)
         else:
@@ -97,6 +103,8 @@ def make_targets(
     by_label = np.where(labels >= 0, (labels < N_ATYPICAL).astype(float), np.nan)
     votes = _share_of_votes(manifest)
     atypical = np.where(np.isnan(votes), by_label, votes)
+    if config.others == "none":
+        atypical[hidden] = np.nan
     return Targets(np.stack(smoothed, axis=1).astype(np.float32), atypical.astype(np.float32))
 
 

@@ -31,6 +31,19 @@ class MemberTask:
     seed: int
     silent_rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     """Rows of the training patients that teach nothing; a warm-up without labels sees them, too."""
+    domains: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """(N,) number of the domain of every row of the store."""
+
+    @property
+    def seen_rows(self) -> npt.NDArray[np.int64]:
+        """Every row of the training patients once, whether it has a label or not."""
+        return np.union1d(self.train_rows, self.silent_rows)
+
+    @property
+    def unlabelled_rows(self) -> npt.NDArray[np.int64]:
+        """Rows of the training patients without a subtype to learn, once each."""
+        rows = self.seen_rows
+        return rows[~self.targets.subtypes[rows].any(axis=(1, 2))]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,12 @@ import numpy as np
 import torch
 
 from atypia.ensemble import decide, predict_network
-from atypia.evaluation.metrics import balanced_accuracy, confusion_matrix, one_vs_rest_auc
+from atypia.evaluation.metrics import (
+    balanced_accuracy,
+    confusion_matrix,
+    log_loss,
+    one_vs_rest_auc,
+)
 
 if TYPE_CHECKING:
     from atypia.config import InputSpec
@@ -28,7 +33,11 @@ def validate(
     place: Place,
     prior_power: float,
 ) -> dict[str, float]:
-    """Loss, mean AUC and balanced accuracy on the validation patients, without augmentation."""
+    """Loss and measures on the validation patients, without augmentation.
+
+    ``valid_loss`` is what the training minimises, whatever that is; ``valid_log_loss`` can be
+    compared between trainings with different losses.
+    """
     world = place.world
     mine = task.valid_rows[world.rank :: world.size]
     parts = world.gather(
@@ -52,6 +61,7 @@ def validate(
     answers = decide(probabilities, loss_on_cpu.prior.numpy(), prior_power)
     return {
         "valid_loss": float(loss_on_cpu(log_p, subtypes, atypical)),
+        "valid_log_loss": float(log_loss(labels, probabilities)[0]),
         "valid_mean_auc": float(np.nanmean(one_vs_rest_auc(labels, probabilities))),
         "valid_balanced_accuracy": float(balanced_accuracy(confusion_matrix(labels, answers))[0]),
     }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
+from slide_files import noise, spoil_tile, write_pyramid
 
 from atypia import cli
 from atypia.errors import InputError
@@ -120,3 +121,38 @@ def test_errors_come_from_a_run_or_from_its_bundle(
     kept = model_errors(tmp_path / "run").errors
     assert kept is not None
     assert (kept.atypical == error_model.atypical).all()
+
+
+def test_calls_of_another_model_are_not_corrected_by_this_ones_errors(
+    run: Callable[..., tuple[int, str]], table: Table, error_model: ErrorModel, tmp_path: Path
+) -> None:
+    figures = table(*TWO)
+    figures.to_csv(tmp_path / "1.csv", index=False)
+    model = tmp_path / "run"
+    header = {"thresholds": {"atypical": 0.4}, "errors": error_model.to_json()}
+    write_json(model / "model" / "model.json", header)
+    assert run(tmp_path / "1.csv", "--out", tmp_path / "same", "--model", model)[0] == 0
+    # The figure called normal has a p_atypical above this threshold.
+    lower = header | {"thresholds": {"atypical": figures["p_atypical"].min() / 2}}
+    write_json(model / "model" / "model.json", lower)
+    code, text = run(tmp_path / "1.csv", "--out", tmp_path / "other", "--model", model)
+    assert code == 2
+    assert "1 of 2 are not called so" in text
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_damaged_tile_costs_an_image_and_no_measure(
+    run: Callable[..., tuple[int, str]], table: Table, tmp_path: Path
+) -> None:
+    (tmp_path / "slides").mkdir()
+    slide = write_pyramid(tmp_path / "slides" / "case 1.svs", noise(300, 400), 0.25)
+    spoil_tile(slide, 8)  # 16 to 32 µm, in x and in y
+    figures = table(["amf_other", "amf_other"], [(24.0, 24.0), (70.0, 50.0)])
+    figures.to_csv(tmp_path / "1.csv", index=False)
+    out = tmp_path / "out"
+    code, text = run(tmp_path / "1.csv", "--out", out, "--slides", tmp_path / "slides")
+    assert code == 0, text
+    assert "figure case 1.svs/0 has no image" in text
+    assert "figure case 1.svs/1" not in text
+    assert pd.read_csv(out / "cohort.csv")["all_figures_n"].tolist() == [2]
+    assert (out / "slides" / "case_1.svs.html").read_text().count("<img") == 2

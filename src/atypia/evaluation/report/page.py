@@ -10,6 +10,7 @@ from atypia import __version__
 from atypia.evaluation import reference
 from atypia.evaluation.report import figures, tables, uncertainty
 from atypia.evaluation.report.html import Html, document, join, tag
+from atypia.evaluation.report.stages import two_stages
 from atypia.evaluation.report.words import (
     capital,
     disclaimer,
@@ -30,6 +31,7 @@ SECTIONS = (
     ("table-1", "Eight subtypes, in the layout of the reference paper’s Table 1", tables.table_1),
     ("overall", "All subtypes together", tables.overall),
     ("binary", "Atypical or normal", tables.binary),
+    ("stages", "In two stages: the side, then the subtype", two_stages),
     ("groups", "By domain and scanner", tables.groups),
     ("size", "Class size and sensitivity", figures.class_size),
     ("confusion", "Confusion matrices", figures.confusion),

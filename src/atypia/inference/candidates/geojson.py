@@ -119,7 +119,9 @@ def _about(properties: Mapping[str, Any]) -> Mapping[str, str]:
     if not isinstance(classification, dict):
         return NOTHING
     names = classification.get("names")
-    name = classification.get("name") or (": ".join(map(str, names)) if names else "")
+    name = classification.get("name") or (
+        ": ".join(map(str, names)) if isinstance(names, list) else ""
+    )
     return {"candidate_class": str(name)} if name else NOTHING
 
 
@@ -136,13 +138,13 @@ def _coordinates(geometry: Mapping[str, Any]) -> tuple[list[Point], list[list[Po
                 raise _BadFeatureError("expected at least one point.")
             return points, []
         if kind == "Polygon":
-            return [], [_ring(coordinates[0])]
+            return [], [_outer_ring(coordinates)]
         if kind == "MultiPolygon":
-            rings = [_ring(polygon[0]) for polygon in coordinates]
+            rings = [_outer_ring(polygon) for polygon in coordinates]
             if not rings:
                 raise _BadFeatureError("expected at least one polygon.")
             return [], rings
-    except (TypeError, ValueError, IndexError, KeyError):
+    except (TypeError, ValueError, IndexError, KeyError, OverflowError):
         what = f"expected the coordinates of a {kind}, finite numbers, but got {coordinates!r:.80}."
         raise _BadFeatureError(what) from None
     expected = "expected a Point, MultiPoint, Polygon or MultiPolygon"
@@ -150,10 +152,16 @@ def _coordinates(geometry: Mapping[str, Any]) -> tuple[list[Point], list[list[Po
 
 
 def _point(coordinates: Any) -> Point:
-    x, y = float(coordinates[0]), float(coordinates[1])
-    if not (math.isfinite(x) and math.isfinite(y)):
+    x, y = coordinates[0], coordinates[1]
+    if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in (x, y)):
         raise ValueError
-    return x, y
+    return float(x), float(y)
+
+
+def _outer_ring(polygon: Any) -> list[Point]:
+    """Give the first ring of a polygon; its holes, which answers repeat, must be sound, too."""
+    outer, *_ = [_ring(ring) for ring in polygon]
+    return outer
 
 
 def _ring(coordinates: Any) -> list[Point]:

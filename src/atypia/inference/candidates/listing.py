@@ -29,7 +29,7 @@ def read_listing(path: Path, slide: SlideInfo, units: str | None) -> Found:
     ``image`` names several, the rows of this slide are taken.
     """
     assert slide.mpp is not None
-    table = read_table(path)
+    table = read_table(path, may_be_empty=True)
     x_column, y_column, unit = _columns(table, units)
     scale = 1.0 if unit == "px" else 1 / slide.mpp
     id_column = next((c for c in _ID if c in table.columns), None)
@@ -81,7 +81,7 @@ def _columns(table: Table, units: str | None) -> tuple[str, str, str]:
 def _rows(table: Table, slide: SlideInfo) -> list[Row]:
     """Rows of the slide, all rows where no column names slides."""
     column = next((c for c in _SLIDE if c in table.columns), None)
-    if column is None:
+    if column is None or not table.rows:
         return list(table.rows)
     cells = [row.cells[column].replace("\\", "/") for row in table.rows]
     for part, wanted in (("name", slide.path.name), ("stem", slide.path.stem)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,9 +38,7 @@ def read_midog(content: dict[str, Any], path: Path, slide: SlideInfo, units: str
     if units == "um":
         raise InputError(Problem("its boxes are in px; leave out --units um.", str(path)))
     image_id = _image(content["images"], path, slide)
-    names = {
-        c.get("id"): str(c.get("name", "")) for c in content.get("categories") or [] if _is_dict(c)
-    }
+    names = _categories(content.get("categories"))
     wanted = {key for key, name in names.items() if name.strip().lower() == _MITOTIC} or None
     found = Found()
     boxes: list[list[float]] = []
@@ -52,8 +51,8 @@ def read_midog(content: dict[str, Any], path: Path, slide: SlideInfo, units: str
         if annotation.get("image_id") != image_id:
             continue  # of another image
         category = annotation.get("category_id")
-        name = names.get(category, "")
-        if wanted is not None and category not in wanted:
+        name = names.get(category, "") if isinstance(category, Hashable) else ""
+        if wanted is not None and (name == "" or category not in wanted):
             reason = f"category {name or category!r}"
             found.left_out[reason] = found.left_out.get(reason, 0) + 1
             continue
@@ -79,6 +78,15 @@ def read_midog(content: dict[str, Any], path: Path, slide: SlideInfo, units: str
     return found
 
 
+def _categories(listed: Any) -> dict[Any, str]:
+    """Name of each category by its id; what is no category names nothing."""
+    return {
+        c.get("id"): str(c.get("name", ""))
+        for c in (listed if isinstance(listed, list) else [])
+        if _is_dict(c) and isinstance(c.get("id"), Hashable)
+    }
+
+
 def _is_dict(value: Any) -> bool:
     return isinstance(value, dict)
 
@@ -86,7 +94,7 @@ def _is_dict(value: Any) -> bool:
 def _box(value: Any) -> list[float] | None:
     try:
         box = [float(v) for v in value]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return box if len(box) == 4 and all(map(math.isfinite, box)) else None
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from atypia.data.slides.slide import unknown_resolution
 from atypia.errors import InputError, Problem
+from atypia.inference.candidates.candidate import LARGEST_UM
 from atypia.inference.candidates.geojson import is_geojson, read_geojson
 from atypia.inference.candidates.listing import read_listing
 from atypia.inference.candidates.midog import is_midog, read_midog
@@ -48,11 +49,12 @@ def read_candidates(
         skip_bad: Leave out what is wrong, and list it, instead of raising.
 
     Returns:
-        The candidates in the order of the file, with centres in px on level 0.
+        The candidates in the order of the file, with centres in px on level 0. None where the file
+        is sound and holds none: the slide was searched, and nothing was found.
 
     Raises:
         InputError: Lists every problem: what cannot be read, what lies outside the slide, what
-            occurs twice; or nothing is left.
+            occurs twice; or none but bad ones were there.
     """
     if slide.mpp is None:
         raise InputError(unknown_resolution(slide.path))
@@ -62,14 +64,22 @@ def read_candidates(
         log.info("%s: %d entries left out: %s", path, n, reason)
     if found.problems and not skip_bad:
         raise InputError(found.problems)
-    if not found.candidates:
-        what = (
-            "expected candidates but none is left."
-            if found.problems
-            else ("expected candidates but it holds none.")
-        )
+    if found.problems and not found.candidates:
+        what = "expected candidates but none is left."
         raise InputError([*found.problems, Problem(what, str(path))])
+    if not found.candidates:
+        log.warning("%s holds no candidate%s", path, _besides(found))
     return found
+
+
+def _besides(found: Found) -> str:
+    """Say what a file without candidates does hold."""
+    if not found.regions:
+        return ""
+    return (
+        f", only annotated regions ({len(found.regions)}): outlines longer than {LARGEST_UM:g} µm "
+        "are no figures"
+    )
 
 
 def _read(path: Path, slide: SlideInfo, units: Units | None) -> Found:
@@ -97,7 +107,7 @@ def _json(path: Path) -> Any:
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
         return json.loads(data.decode("utf-8-sig"))
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         what = (
             f"expected GeoJSON or MIDOG JSON but it cannot be read ({error}). "
             "A table of centres must have a name that ends in .csv."
@@ -137,10 +147,9 @@ def _check(found: Found, path: Path, slide: SlideInfo) -> list[Problem]:
     for i, candidate in enumerate(candidates):
         if outside[i]:
             continue
-        first = named.setdefault(candidate.id, i)
         if earlier[i] >= 0:
             what = f"has the same centre as {_name(candidates[earlier[i]])}; it would count twice."
-        elif first != i:
+        elif (first := named.setdefault(candidate.id, i)) != i:
             what = f"has the same id as {_name(candidates[first])}."
             earlier[i] = first
         else:

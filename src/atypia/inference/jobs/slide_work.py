@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from atypia.inference.jobs.slide_table import SlideRow
 
-_PLACE: Final = ("patch_id", "x_px", "y_px")
+PLACE: Final = ("patch_id", "x_px", "y_px")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class ListCandidates:
         """
         row = item.row
         if row.candidates is None:
-            return Part(pd.DataFrame(columns=_PLACE), 0)
+            return Part(pd.DataFrame(columns=PLACE), 0)
         try:
             with SlidePool(row.slide, mpp=row.mpp, readers=1) as pool:
                 info = pool.info
@@ -114,6 +114,8 @@ class ClassifyCandidates:
         threads: Of the network; also bounds the processes that read the slide. None: as the
             machine has it.
         candidates: Folder with the files of :class:`ListCandidates`.
+        further: Columns that any of those files has besides the candidate's name and place. Every
+            answer has them: who reads all files as one table takes the columns of the first.
     """
 
     def __init__(
@@ -124,10 +126,11 @@ class ClassifyCandidates:
         device: str,
         threads: int | None,
         candidates: Path,
+        further: Sequence[str] = (),
     ) -> None:
         self._model = load_ensemble(model, quality, backend=backend, device=device, threads=threads)
         self._readers = None if threads is None else min(MOST_READERS, threads)
-        self._candidates = candidates
+        self._candidates, self._further = candidates, further
         self._slide_id = ""
         self._pool: SlidePool | None = None
 
@@ -139,13 +142,12 @@ class ClassifyCandidates:
         """
         row = item.listing.row
         listed = read_rows(part_path(self._candidates, item.listing.key), item.group)
-        further = [column for column in listed.columns if column not in _PLACE]
         candidates = [
             Candidate(
                 cells["patch_id"],
                 cells["x_px"],
                 cells["y_px"],
-                about={column: cells[column] for column in further},
+                about={column: cells.get(column, "") for column in self._further},
             )
             for cells in listed.to_dict("records")
         ]
