@@ -116,7 +116,10 @@ def test_names_come_as_they_are_for_the_page_to_show_as_text(server):
         ("/web/figures/-1", 404),
         ("/web/figures/x", 422),
         ("/web/figures/96/image.png", 404),
-        ("/web/figures/0/heat/8.png", 404),
+        ("/web/figures/0/heat/gradcam/9.png", 404),
+        ("/web/figures/0/heat/gradcam/-1.png", 404),
+        ("/web/figures/0/heat/nosuch/0.png", 404),
+        ("/web/figures/0/heat/occlusion/0.png", 500),
         ("/web/figures/0/neighbours?label=who", 422),
         ("/web/figures/0/neighbours", 422),
         ("/web/tiles/large/2.jpg", 404),
@@ -174,11 +177,11 @@ def test_the_comparison_has_the_second_runs_answers(server, shown):
 
 
 def test_a_blind_reviewer_gets_pictures_and_own_labels_and_nothing_else(server):
-    joined = server.post_json("/web/reviews/blind_one", {"blind": True})
+    joined = server.post_json("/web/reviews", {"name": "blind_one", "blind": True})
     assert set(joined.json) == {"name", "blind", "order", "labels"}
     assert sorted(joined.json["order"]) == list(range(96))
     assert joined.json["order"] != list(range(96))
-    server.post_json("/web/reviews/open_one", {"blind": False})
+    server.post_json("/web/reviews", {"name": "open_one", "blind": False})
     server.post_json("/web/reviews/open_one/labels", {"number": 2, "subtype": 1})
     again = server.get("/web/reviews/blind_one")
     assert again.json["labels"] == [-1] * 96
@@ -191,7 +194,7 @@ def test_a_blind_reviewer_gets_pictures_and_own_labels_and_nothing_else(server):
 
 def test_kappa_follows_every_label(server):
     for name in ("k1", "k2"):
-        server.post_json(f"/web/reviews/{name}", {"blind": False})
+        server.post_json("/web/reviews", {"name": name, "blind": False})
     for number, subtype in ((0, 0), (1, 1), (2, 2)):
         for name in ("k1", "k2"):
             server.post_json(f"/web/reviews/{name}/labels", {"number": number, "subtype": subtype})
@@ -222,7 +225,7 @@ def test_kappa_follows_every_label(server):
     ],
 )
 def test_a_label_that_is_none_is_refused(server, label):
-    server.post_json("/web/reviews/strict", {"blind": True})
+    server.post_json("/web/reviews", {"name": "strict", "blind": True})
     reply = server.post_json("/web/reviews/strict/labels", label)
     assert reply.status in (404, 422)
     assert reply.problems
@@ -230,7 +233,7 @@ def test_a_label_that_is_none_is_refused(server, label):
 
 
 def test_pages_of_other_sites_cannot_label(server):
-    server.post_json("/web/reviews/mine", {"blind": True})
+    server.post_json("/web/reviews", {"name": "mine", "blind": True})
     evil = server.post_json(
         "/web/reviews/mine/labels", {"number": 0, "subtype": 0}, Origin="https://evil.example"
     )
@@ -240,7 +243,7 @@ def test_pages_of_other_sites_cannot_label(server):
 
 
 def test_an_export_says_where_the_new_cohort_is(server, shown):
-    server.post_json("/web/reviews/exporter", {"blind": True})
+    server.post_json("/web/reviews", {"name": "exporter", "blind": True})
     assert server.post_json("/web/reviews/exporter/cohort", {}).status == 422
     server.post_json("/web/reviews/exporter/labels", {"number": 4, "subtype": 6})
     made = [server.post_json("/web/reviews/exporter/cohort", {}).json for _ in range(2)]
@@ -255,7 +258,7 @@ def test_an_export_says_where_the_new_cohort_is(server, shown):
 
 def test_labels_survive_the_death_of_the_server(shown, start):
     with start(shown / "run") as server:
-        server.post_json("/web/reviews/ann", {"blind": True})
+        server.post_json("/web/reviews", {"name": "ann", "blind": True})
         for number in range(5):
             answer = server.post_json(
                 "/web/reviews/ann/labels", {"number": number, "subtype": number}
@@ -275,8 +278,8 @@ def test_a_blind_server_tells_no_answers_to_anybody(shown, start):
         for path in ("figures", "figures/0", "figures/0/reading", "figures/0/neighbours?label=a"):
             assert server.get(f"/web/{path}").status == 403
         assert server.get("/web/comparison").status == 404
-        assert server.post_json("/web/reviews/eve", {"blind": False}).status == 403
-        state = server.post_json("/web/reviews/ann", {"blind": True})
+        assert server.post_json("/web/reviews", {"name": "eve", "blind": False}).status == 403
+        state = server.post_json("/web/reviews", {"name": "ann", "blind": True})
         assert "by_doubt" not in state.json
         assert server.get("/web/figures/0/image.png").status == 200
 
@@ -285,7 +288,7 @@ def test_a_model_without_features_or_explanations_says_so(shown, start):
     with start(shown / "run", "plain=1") as server:
         record = server.get("/web/figures/0").json
         assert record["can"]["neighbours"] is False
-        for what in ("neighbours?label=expert1", "heat/0.png"):
+        for what in ("neighbours?label=expert1", "heat/gradcam/0.png"):
             reply = server.get(f"/web/figures/0/{what}")
             assert reply.status == 404
             assert "not available" in reply.problems[0]
@@ -315,7 +318,7 @@ def test_a_slide_is_shown_in_tiles_that_fit_together(shown, start):
         kernel = np.exp(-(away**2).sum(1) / 2 / 150**2) / (2 * np.pi * 0.15**2)
         found = grid["per_mm2"][grid["rows"] // 2 * grid["columns"] + grid["columns"] // 2]
         assert found == pytest.approx(kernel.sum(), rel=0.02)
-        server.post_json("/web/reviews/ann", {"blind": False})
+        server.post_json("/web/reviews", {"name": "ann", "blind": False})
         server.post_json("/web/reviews/ann/labels", {"number": 2, "subtype": 3})
         exported = server.get("/web/reviews/ann/qupath.geojson")
         (feature,) = json.loads(exported.data)["features"]

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
 import numpy as np
 from fake_server import ABOUT, FakeModel
 
+from atypia.errors import AtypiaError
 from atypia.server.limits import Limits
 from atypia.server.run import answer, bound, choose_access
 from atypia.server.service import Service
@@ -25,6 +26,8 @@ from atypia.web.explanations import Explanations
 from atypia.web.routes import mount
 from atypia.web.site import Show, open_site
 from atypia.web.source import open_source
+
+METHODS = {"gradcam": "Grad-CAM", "occlusion": "Occlusion"}
 
 
 def embed(patches: Any, _mpp: float) -> np.ndarray:
@@ -37,14 +40,16 @@ def read(patch: Any, _mpp: float) -> dict[str, Any]:
     line = {"from": box[0], "to": box[2], "text": "<b>3.1 µm</b>"}
     return {
         "text": "Metaphase: one plate. <img src=x onerror=1>",
-        "measures": [["length", "3.1 µm"]],
+        "measures": ["length 3.1 µm"],
         "contours": [box],
         "lines": [line],
     }
 
 
-def heat(patch: Any, _mpp: float, subtype: int) -> np.ndarray:
-    return np.full(patch.shape[:2], subtype / 7, np.float32)
+def heat(patch: Any, _mpp: float, target: int, method: str) -> np.ndarray:
+    if method == "occlusion":
+        raise AtypiaError("<b>No</b> map of this network.")
+    return np.full(patch.shape[:2], target / 8, np.float32)
 
 
 def main(source: str, reviews: str, cache: str, *options: str) -> None:
@@ -55,7 +60,7 @@ def main(source: str, reviews: str, cache: str, *options: str) -> None:
     show = Show(Path(source), Path(reviews), blind="blind" in named, **paths)  # type: ignore[arg-type]
     if "plain" not in named:
         site_module.embedder = lambda _: (embed, "k" * 64)
-        site_module.find_explanations = lambda _: Explanations(read, heat)
+        site_module.find_explanations = lambda _: Explanations(read, heat, METHODS)
     with ExitStack() as stack:
         listener = stack.enter_context(bound("127.0.0.1", int(named.get("port", 0))))
         shown = stack.enter_context(

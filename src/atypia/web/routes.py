@@ -36,6 +36,7 @@ class _Body(BaseModel):
 class Joining(_Body):
     """A reviewer begins or comes back."""
 
+    name: Annotated[str, Field(max_length=1000)]
     blind: bool
 
 
@@ -121,7 +122,7 @@ def figure_router(site: Site) -> "APIRouter":
         can = {
             "neighbours": site.neighbours is not None and bool(figures.labels),
             "reading": site.explanations.read is not None,
-            "heat": site.explanations.heat is not None,
+            "heat": list(site.explanations.methods.items()),
         }
         return _json({**record, "second": second, "mpp": mpp, "place": place, "can": can})
 
@@ -143,16 +144,17 @@ def figure_router(site: Site) -> "APIRouter":
             patch = pictures.patch(_known(site, number))
             return _json(site.explanations.read(patch, pictures.mpp(number)))
 
-    @router.get("/figures/{number}/heat/{subtype}.png")
-    def heat(number: int, subtype: int) -> Response:
-        if site.explanations.heat is None:
-            raise RefusalError(404, "Heat maps are not available for this model.")
-        if not 0 <= subtype < N_SUBTYPES:
-            raise RefusalError(404, f"There is no subtype {subtype}.")
+    @router.get("/figures/{number}/heat/{method}/{target}.png")
+    def heat(number: int, method: str, target: int) -> Response:
+        make = site.explanations.heat
+        if make is None or method not in site.explanations.methods:
+            raise RefusalError(404, "Such heat maps are not available for this model.")
+        if not 0 <= target <= N_SUBTYPES:
+            raise RefusalError(404, f"There is no subtype {target}.")
         with _told():
             pictures = site.shown.pictures
             patch = pictures.patch(_known(site, number))
-            found = site.explanations.heat(patch, pictures.mpp(number), subtype)
+            found = make(patch, pictures.mpp(number), target, method)
             return _response(_png(_coloured(found)), "image/png")
 
     return router
@@ -169,13 +171,13 @@ def review_router(site: Site) -> "APIRouter":
         if site.show.blind or store.is_blind(name):
             raise RefusalError(403, f"{name[:60]} reviews blind: others are not told.")
 
-    @router.post("/{name}")
-    def join(name: str, asked: Joining) -> Response:
+    @router.post("")
+    def join(asked: Joining) -> Response:
         if site.show.blind and not asked.blind:
             raise RefusalError(403, "This server was started blind: review blind.")
         with _told():
-            store.join(name, blind=asked.blind)
-        return state(name)
+            store.join(asked.name, blind=asked.blind)
+        return state(asked.name)
 
     @router.get("/{name}")
     def state(name: str) -> Response:

@@ -61,6 +61,7 @@ class Site:
             "name": figures.name,
             "kind": self.shown.kind,
             "n": len(figures),
+            "mpp": self._mpp(),
             "blind": self.show.blind,
             "pages": self._pages(),
             "reviews": self.show.reviews.name,
@@ -80,6 +81,12 @@ class Site:
         numbers = list(range(len(self.shown.figures)))
         random.Random(seed).shuffle(numbers)
         return numbers
+
+    def _mpp(self) -> float | None:
+        """µm per pixel of the pictures, where it is the same for all."""
+        pictures = self.shown.pictures
+        found = {pictures.mpp(number) for number in range(len(pictures))}
+        return found.pop() if len(found) == 1 else None
 
     def _pages(self) -> list[str]:
         some = len(self.shown.figures) > 0

@@ -24,7 +24,10 @@ async function go() {
   const mine = ++turn;
   let { page, rest, query } = place();
   const { pages } = context.about;
-  if (page === "") page = pages[0];
+  if (page === "") {
+    page = pages[0];
+    history.replaceState(null, "", `#/${page}`); // so that every page has an address to come back to
+  }
   leave?.();
   leave = null;
   for (const link of document.querySelectorAll("#pages a")) {

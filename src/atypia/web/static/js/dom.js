@@ -37,4 +37,4 @@ export function tell(text) {
 }
 
 export const problemList = (problems) =>
-  h("ul", { class: "problems", role: "alert" }, problems.map((text) => named(text, "li")));
+  h("div", { class: "problems", role: "alert" }, h("ul", {}, problems.map((text) => named(text, "li"))));

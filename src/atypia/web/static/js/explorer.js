@@ -1,8 +1,8 @@
 // Every figure as a tile: filter, sort, click a cell of the confusion matrix.
 
 import { choice, h } from "./dom.js";
-import { confusion } from "./confusion.js";
-import { filterForm, readState, sorts, writeState } from "./filters.js";
+import { agreementOf, confusion } from "./confusion.js";
+import { filterForm, readState, sorts, whoForm, writeState } from "./filters.js";
 import { NAMES } from "./subtypes.js";
 import { chooseCell, chooseWithoutCell, countCells, sortFigures } from "./table.js";
 import { Wall } from "./wall.js";
@@ -11,13 +11,13 @@ export async function show(root, context, { query }) {
   const table = await context.table();
   let state = readState(table, query);
   const wall = new Wall(context.about.tiles, { name: "Figures", marks: (i) => marksOf(table, state, i), title: (i) => titleOf(table, state, i) });
-  const filters = h("div", {}), matrix = h("div", {}), count = h("span", { class: "count", role: "status" });
+  const who = h("div", {}), filters = h("div", {}), matrix = h("div", {}), count = h("span", { class: "count", role: "status" });
   const nothing = h("p", { class: "nothing", hidden: true }, "No figure passes these filters.");
   const wide = matchMedia("(min-width: 46.01rem)").matches;
   const clear = h("button", { type: "button", class: "quiet", on: { click: () => change({ ...readState(table, new URLSearchParams()), sort: state.sort }) } }, "Clear filters");
   const sort = h("div", {});
   root.replaceChildren(h("div", { class: "explorer" },
-    h("aside", { "aria-label": "Filters" }, h("details", { open: wide }, h("summary", {}, "Filters"), filters, matrix)),
+    h("aside", { "aria-label": "Filters" }, h("details", { open: wide }, h("summary", {}, "Agreement and filters"), who, matrix, filters)),
     h("section", { "aria-label": "Figures" }, h("h1", { class: "hidden-title" }, "Explorer"), h("div", { class: "head" }, count, clear, sort,
       h("small", { class: "key" }, table.answers ? `Below each tile: ${state.rater || "label"}, prediction` : "Below each tile: labels")), nothing, wall.element)));
 
@@ -36,11 +36,13 @@ export async function show(root, context, { query }) {
     const before = chooseWithoutCell(table, state);
     const figures = sortFigures(table, state, chooseCell(table, state, before));
     if (rebuild) {
+      who.replaceChildren(whoForm(table, state, change));
       filters.replaceChildren(filterForm(table, state, change));
       sort.replaceChildren(choice("Sort", sorts(table), state.sort, (value) => change({ sort: value })));
     }
     const truth = table.says(state.rater), other = table.says(state.column);
-    matrix.replaceChildren(truth && other ? confusion(countCells(truth, other, before), {
+    const counts = truth && other ? countCells(truth, other, before) : null;
+    matrix.replaceChildren(counts ? agreement(agreementOf(counts), state) : "", counts ? confusion(counts, {
       rows: state.rater, columns: state.column === "model" ? "the model" : state.column, chosen: [state.subtype, state.predicted],
       choose: (r, c) => {
         const same = state.subtype === String(r) && state.predicted === String(c);
@@ -66,6 +68,14 @@ export async function show(root, context, { query }) {
     context.scroll = wall.element.scrollTop;
     wall.close();
   };
+}
+
+function agreement(found, state) {
+  if (!found) return "";
+  const who = state.column === "model" ? "the model" : state.column;
+  const share = (part, what) => h("div", {}, h("strong", {}, `${(100 * part).toFixed(1)} %`), h("span", {}, what));
+  return h("div", { class: "agree", role: "group", "aria-label": `${state.rater} and ${who} on ${found.all.toLocaleString("en")} figures` },
+    share(found.same, `same subtype by ${who} and ${state.rater}`), share(found.side, "same side: atypical or normal"));
 }
 
 export function marksOf(table, state, i) {

@@ -1,10 +1,12 @@
 // One figure: its picture, what raters and models say, why, and which figures are like it.
 
-import { ask, image } from "./api.js";
+import { ask, image, picture } from "./api.js";
 import { bars, summary } from "./bars.js";
-import { choice, h, named, problemList } from "./dom.js";
+import { choice, h, named, percent, problemList } from "./dom.js";
 import { NAMES } from "./subtypes.js";
 import { drawing, heatLayer, view } from "./view.js";
+
+const TARGETS = [...NAMES, "Any atypical"];
 
 export async function show(root, context, { rest }) {
   const number = Number(rest[0]);
@@ -27,10 +29,11 @@ export async function show(root, context, { rest }) {
       h("button", { type: "button", disabled: at >= list.length - 1, on: { click: () => go(1) } }, "Next →"),
       h("button", { type: "button", on: { click: back } }, "All figures")),
     h("section", { "aria-label": "Picture" }, looked.box, tools(figure, looked, stop), explained),
-    h("section", { "aria-label": "Answers" }, facts(figure),
-      bars(figure.answer, said, figure.answer ? `The model: ${summary(figure.answer)}` : "The raters"),
+    h("section", { "aria-label": "Answers" }, figure.answer ? verdict(figure.answer) : null,
+      bars(figure.answer, said, figure.answer ? "Every subtype" : "The raters"),
+      figure.answer ? partNote(figure) : null,
       figure.second ? bars(figure.second, [], [named(figure.second.name), `: ${summary(figure.second)}`]) : null,
-      figure.answer ? partNote(figure) : null),
+      facts(figure)),
     near);
   root.replaceChildren(page);
   root.scrollTop = 0;
@@ -48,6 +51,15 @@ export async function show(root, context, { rest }) {
   else explained.append(h("p", { class: "soft" }, "A reading by rules is not available here."));
   neighbours(near, figure, table, stop);
   return () => { stop.abort(); removeEventListener("keydown", keys); };
+}
+
+function verdict(answer) {
+  const p = answer.probabilities[answer.predicted], largest = answer.probabilities.indexOf(Math.max(...answer.probabilities));
+  return h("div", { class: "verdict", "data-subtype": answer.predicted },
+    h("p", { class: "said" }, h("strong", {}, NAMES[answer.predicted]), h("span", { class: "soft" }, ` ${percent(p)} by the model`)),
+    h("p", {}, `${summary(answer)} at the model's threshold.`),
+    answer.set === null ? null : h("p", {}, `Prediction set: ${answer.set.length ? answer.set.map((s) => NAMES[s]).join(", ") : "empty"}.`),
+    largest === answer.predicted ? null : h("p", { class: "soft" }, `${NAMES[largest]} is more probable; the model gives rare subtypes more weight when it chooses.`));
 }
 
 function facts(figure) {
@@ -79,20 +91,35 @@ function partNote(figure) {
 }
 
 function tools(figure, looked, stop) {
-  if (!figure.can.heat) return h("p", { class: "soft" }, "Heat maps are not available for this model.");
+  if (!figure.can.heat.length) return h("p", { class: "soft" }, "Heat maps are not available for this model.");
   const layer = heatLayer(looked.box, 0.6);
-  const told = h("span", { class: "soft", role: "status" });
-  const load = (subtype) => {
+  const told = h("p", { class: "soft heat-told", role: "status" });
+  const made = new Map(); // maps of this figure, by their address
+  let method = figure.can.heat[0][0], target = "", turn = 0;
+  async function load() {
+    const mine = ++turn;
     layer.hidden = true;
-    if (subtype === "") return;
-    told.textContent = "Being computed …";
-    layer.onload = () => { layer.hidden = false; told.textContent = ""; };
-    layer.onerror = () => { told.textContent = "This map could not be made."; };
-    if (!stop.signal.aborted) layer.src = `/web/figures/${figure.number}/heat/${subtype}.png`;
-  };
+    told.textContent = "";
+    if (target === "") return;
+    const path = `/web/figures/${figure.number}/heat/${method}/${target}.png`;
+    try {
+      if (!made.has(path)) {
+        told.textContent = "Being computed, averaged over the networks and eight views …";
+        made.set(path, URL.createObjectURL(await picture(path, { signal: stop.signal })));
+      }
+      if (mine !== turn) return;
+      layer.src = made.get(path);
+      layer.hidden = false;
+      told.textContent = `Bright: speaks for ${TARGETS[target].toLowerCase()}. It shows where the model looks, not that it is right.`;
+    } catch (error) {
+      if (mine === turn && error.problems) told.replaceChildren(problemList(error.problems));
+    }
+  }
+  stop.signal.addEventListener("abort", () => { for (const url of made.values()) URL.revokeObjectURL(url); });
   const slider = h("input", { type: "range", min: 0, max: 1, step: 0.05, value: 0.6, on: { input: () => (layer.style.opacity = slider.value) } });
   return h("div", { class: "tools" },
-    choice("Heat map: what speaks for", [["", "none"], ...NAMES.map((name, s) => [String(s), name])], "", load),
+    choice("Heat map: what speaks for", [["", "none"], ...TARGETS.map((name, s) => [String(s), name])], "", (value) => { target = value; load(); }),
+    choice("Method", figure.can.heat, method, (value) => { method = value; load(); }),
     h("label", {}, h("span", {}, "Opacity"), slider), told);
 }
 
@@ -103,10 +130,10 @@ async function reading(place, number, looked, stop) {
     if (looked.patch.complete) draw();
     else looked.patch.addEventListener("load", draw, { once: true });
     const shown = h("input", { type: "checkbox", checked: true, on: { change: () => { looked.box.querySelector("svg").style.display = shown.checked ? "" : "none"; } } });
-    place.replaceChildren(h("h2", {}, "Reading by rules"), h("p", {}, told.text ?? ""),
+    const [first, ...more] = told.text.split(/(?<=\.) (?=(?:For|Against|Next) )/);
+    place.replaceChildren(h("h2", {}, "Reading by rules"), h("p", { class: "gist" }, first), more.map((text) => h("p", {}, text)),
       h("label", { class: "check" }, shown, h("span", {}, "Draw the measurements on the picture")),
-      h("details", {}, h("summary", {}, "Measurements"), h("dl", { class: "facts" },
-        (told.measures ?? []).map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]))));
+      h("details", {}, h("summary", {}, "Every measurement"), h("ul", { class: "measured" }, told.measures.map((text) => h("li", {}, text)))));
   } catch (error) {
     if (error.problems) place.replaceChildren(problemList(error.problems));
   }

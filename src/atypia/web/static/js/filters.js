@@ -31,6 +31,14 @@ export const columnsOf = (table, rater) => [
 
 const subtypes = (any) => [["", any], ["atypical", "Any atypical"], ["normal", "Any normal"], ...NAMES.map((name, i) => [String(i), name])];
 
+// Whose labels are held against what: first, as the confusion matrix and the filters follow from it.
+export function whoForm(table, state, changed) {
+  const columns = columnsOf(table, state.rater);
+  return h("div", { class: "who filters" },
+    table.raters.length ? choice("Labels of", table.raters.map((r) => [r, r]), state.rater, (rater) => changed({ rater })) : null,
+    columns.length ? choice("against", columns, state.column, (column) => changed({ column })) : null);
+}
+
 export function filterForm(table, state, changed) {
   const set = (key) => (value) => changed({ [key]: value });
   const groups = (column, any) => {
@@ -44,15 +52,13 @@ export function filterForm(table, state, changed) {
       clearTimeout(waiting);
       waiting = setTimeout(() => changed({ [key]: props.type === "number" ? Number(input.value) : input.value }), 150);
     } } });
-    return h("label", {}, h("span", {}, title), input);
+    return title ? h("label", {}, h("span", {}, title), input) : input;
   };
   const patients = table.group("patient").names;
   const list = h("datalist", { id: "patients" }, patients.map((name) => h("option", { value: name })));
   const patient = h("input", { type: "text", list: "patients", value: state.patient, placeholder: `all ${patients.length}`,
     on: { change: () => changed({ patient: patient.value }) } });
-  return h("div", { class: "filters" },
-    table.raters.length ? choice("Labels of", table.raters.map((r) => [r, r]), state.rater, set("rater")) : null,
-    columnsOf(table, state.rater).length ? choice("against", columnsOf(table, state.rater), state.column, set("column")) : null,
+  return h("div", { class: "more filters" },
     table.raters.length ? choice("Label", subtypes("any label"), state.subtype, set("subtype")) : null,
     columnsOf(table, state.rater).length ? choice(state.column === "model" ? "Prediction" : "Other label", subtypes("any"), state.predicted, set("predicted")) : null,
     table.raters.length && state.column ? choice("Disagreement", [["", "agree or not"], ["wrong", `${state.column} is not ${state.rater}`],
@@ -60,9 +66,10 @@ export function filterForm(table, state, changed) {
       ...(table.raters.length > 1 ? [["raters", "the raters disagree"]] : [])], state.disagreement, set("disagreement"), { class: "wide" }) : null,
     groups("scanner", ["Scanner", "all scanners"]), groups("domain", ["Domain", "all domains"]),
     h("label", {}, h("span", {}, "Patient"), patient, list), groups("part", ["Part", "all parts"]),
-    table.answers ? typed("low", "Confidence from, %", { type: "number", min: 0, max: 100, step: 1 }) : null,
-    table.answers ? typed("high", "to, %", { type: "number", min: 0, max: 100, step: 1 }) : null,
-    h("label", { class: "wide" }, h("span", {}, "Name contains"), typed("search", "", { type: "search" }).querySelector("input")),
+    h("label", {}, h("span", {}, "Name contains"), typed("search", "", { type: "search" })),
+    table.answers ? h("fieldset", { class: "wide" }, h("legend", {}, "Confidence, %"),
+      typed("low", "", { type: "number", min: 0, max: 100, step: 1, "aria-label": "Confidence from, %" }), h("span", { "aria-hidden": "true" }, "to"),
+      typed("high", "", { type: "number", min: 0, max: 100, step: 1, "aria-label": "Confidence to, %" })) : null,
     table.doubt ? choice("Label audit", [["", "all figures"], ["1", "labels that are probably wrong"]], state.issue, set("issue"), { class: "wide" }) : null);
 }
 

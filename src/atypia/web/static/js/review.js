@@ -19,7 +19,7 @@ function begin(root, context, closing) {
   const start = async (event) => {
     event.preventDefault();
     try {
-      const state = await send(`/web/reviews/${encodeURIComponent(name.value.trim() || " ")}`, { blind: blind.checked });
+      const state = await send("/web/reviews", { name: name.value.trim(), blind: blind.checked });
       work(root, context, closing, state);
     } catch (error) {
       told.replaceChildren(problemList(error.problems ?? ["This failed. Load the page again."]));
@@ -51,7 +51,7 @@ function work(root, context, closing, state) {
   root.replaceChildren(h("div", { class: "plain review" },
     h("div", { class: "progress" }, h("h1", {}, `Review by ${name}`), state.blind ? h("strong", {}, "blind") : null, count, progress, place),
     h("section", { "aria-label": "Figure" }, picture),
-    h("section", { "aria-label": "Labels" }, keys, saved,
+    h("section", { class: "labelling", "aria-label": "Labels" }, keys, saved,
       h("p", { class: "row" }, h("button", { type: "button", on: { click: () => undo() } }, "Undo (U)"),
         h("button", { type: "button", on: { click: () => move(-1) } }, "← Back"), h("button", { type: "button", on: { click: () => move(1) } }, "Skip →"),
         h("button", { type: "button", on: { click: () => unlabelled() } }, "Next without a label (N)")),
@@ -61,7 +61,7 @@ function work(root, context, closing, state) {
         draw();
       }) : null,
       h("p", { class: "soft hint" }, h("kbd", {}, "1"), " to ", h("kbd", {}, "8"), " label, ", h("kbd", {}, "U"), " undo, ", h("kbd", {}, "←"), " ", h("kbd", {}, "→"), " move, ", h("kbd", {}, "0"), " take the label away"),
-      exports(context, url, told), told, others)));
+      exports(context, url, told), told), others));
 
   // Key presses are saved one after the other, in their order.
   function give(subtype) {
@@ -116,7 +116,7 @@ function work(root, context, closing, state) {
     count.textContent = `${given.toLocaleString("en")} of ${order.length.toLocaleString("en")} labelled`;
     progress.value = given;
     place.textContent = `figure ${at + 1}`;
-    picture.replaceChildren(view(number, NaN, "Figure to be labelled").box);
+    picture.replaceChildren(view(number, context.about.mpp ?? NaN, "Figure to be labelled").box);
     [...keys.children].forEach((key, s) => key.setAttribute("aria-pressed", String(labels[number] === s)));
     for (const ahead of order.slice(at + 1, at + 4)) new Image().src = image(ahead); // comes at once then
     if (open) tellOthers(number);

@@ -17,14 +17,21 @@ function library() {
 export async function show(root, context) {
   const [slide, table] = await Promise.all([ask("/web/slide"), context.about.n ? context.table() : null, library()]);
   const answers = table?.answers;
+  const step = (factor) => () => { viewer.viewport.zoomBy(factor); viewer.viewport.applyConstraints(); };
+  const buttons = h("div", { class: "zoom" },
+    h("button", { type: "button", "aria-label": "Zoom in", on: { click: step(1.6) } }, "+"),
+    h("button", { type: "button", "aria-label": "Zoom out", on: { click: step(1 / 1.6) } }, "−"),
+    h("button", { type: "button", "aria-label": "Whole slide", on: { click: () => viewer.viewport.goHome() } }, "⤢"));
+  const ruler = h("span", { class: "ruler", "aria-hidden": "true" });
   const stage = h("div", {}), over = h("canvas", { class: "over", "aria-hidden": "true" });
   const state = { figures: "all", density: 0.45, hotspot: true, chosen: -1 };
   let density = null;
-  const found = h("ul", { class: "found", "aria-label": "Figures" });
+  const legend = h("p", { class: "legend" });
+  const found = h("ul", { class: "found", "aria-label": "Figures, the most atypical first" });
   const told = h("div", {});
-  const panel = h("aside", { "aria-label": "Figures" }, h("h1", {}, named(slide.name)),
+  const panel = h("aside", { "aria-label": "Findings" }, h("h1", {}, named(slide.name)),
     h("p", { class: "soft" }, `${slide.width.toLocaleString("en")} × ${slide.height.toLocaleString("en")} px, ${slide.mpp} µm per px`), controls(), told, found);
-  root.replaceChildren(h("div", { class: "slide" }, h("section", { class: "viewer", "aria-label": "Slide" }, stage, over), panel));
+  root.replaceChildren(h("div", { class: "slide" }, h("section", { class: "viewer", "aria-label": "Slide" }, stage, over, ruler, buttons), panel));
 
   const viewer = window.OpenSeadragon({
     element: stage, showNavigationControl: false, drawer: "canvas", animationTime: matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 0.6,
@@ -48,7 +55,11 @@ export async function show(root, context) {
   });
   const again = new ResizeObserver(() => draw());
   again.observe(stage);
-  if (slide.places.length) ask("/web/slide/density").then((grid) => { density = paintGrid(grid); draw(); }).catch(() => {});
+  if (slide.places.length) ask("/web/slide/density").then((grid) => {
+    density = paintGrid(grid);
+    legend.replaceChildren(h("span", { class: "ramp", "aria-hidden": "true" }), h("small", {}, `0 to ${grid.most.toFixed(grid.most < 10 ? 1 : 0)} figures per mm²`));
+    draw();
+  }).catch(() => {});
   list();
 
   function scale() { return viewer.viewport.imageToViewportZoom(1) ? viewer.viewport.viewportToImageZoom(viewer.viewport.getZoom(true)) : 1; }
@@ -61,7 +72,7 @@ export async function show(root, context) {
     const { hotspot } = slide;
     return h("div", {}, choice("Figures", [["all", `All ${slide.places.length}`], ["atypical", "Called atypical"], ["normal", "Called normal"]], "all",
       (value) => { state.figures = value; list(); draw(); }),
-      h("label", {}, h("span", {}, "Density map"), range()),
+      h("label", {}, h("span", {}, "Density map"), range()), legend,
       hotspot ? h("label", { class: "check" }, toggle(), h("span", {}, `Hot-spot of ${hotspot.area_mm2} mm²: ${hotspot.figures} figures, ${hotspot.atypical} atypical`)) : null);
   }
   function range() {
@@ -104,6 +115,7 @@ export async function show(root, context) {
     if (!viewer.world.getItemCount()) return;
     const point = (x, y) => viewer.viewport.pixelFromPoint(viewer.viewport.imageToViewportCoordinates(x, y), true);
     const corner = point(0, 0), zoom = (point(1000, 0).x - corner.x) / 1000;
+    measure(zoom);
     if (density && state.density > 0) {
       pen.globalAlpha = state.density;
       pen.imageSmoothingEnabled = true;
@@ -141,6 +153,14 @@ export async function show(root, context) {
       }
       pen.stroke();
     });
+  }
+  // A length that people know, about 120 px wide.
+  function measure(zoom) {
+    const least = (90 * slide.mpp) / zoom; // µm
+    const base = 10 ** Math.floor(Math.log10(least));
+    const um = [1, 2, 5, 10].map((k) => k * base).find((length) => length >= least);
+    ruler.style.width = `${(um / slide.mpp) * zoom}px`;
+    ruler.textContent = um >= 1000 ? `${um / 1000} mm` : `${um} µm`;
   }
   return () => { again.disconnect(); viewer.destroy(); };
 }
