@@ -17,24 +17,37 @@ CORE = {"labels", "errors", "config", "runs", "progress", ""}
 MAY_IMPORT = {
     "data": CORE | {"data"},
     "models": CORE | {"models"},
+    "mil": CORE
+    | {"mil", "data.tables", "data.splits", "training.schedule"}
+    | {"evaluation.predictions"},
     "training": CORE
     | {"training", "data", "models", "ensemble", "evaluation.metrics", "evaluation.predictions"}
     | {"join"},
     "decision": CORE,
     "join": CORE,
+    "answers": CORE | {"bundle", "decision"} | {"evaluation.calibration", "evaluation.conformal"},
+    "rules": CORE
+    | {"answers", "bundle", "decision", "models.rules", "data.field"}
+    | {"evaluation.conformal"},
+    "hybrid": CORE
+    | {"hybrid", "answers", "bundle", "decision", "join", "rules", "models.rules"}
+    | {"inference.model", "evaluation.conformal", "evaluation.metrics"},
     "bundle": CORE | {"decision", "join"},
     "ensemble": CORE
     | {"bundle", "decision", "join", "models", "data.transforms", "data.field"}
     | {"evaluation.calibration", "evaluation.conformal"},
     "inference": CORE
     | {"inference", "ensemble", "bundle", "decision", "join", "models.hardware"}
+    | {"answers", "rules", "hybrid"}
     | {"evaluation.calibration", "evaluation.conformal"}
     | {"data.transforms", "data.field", "data.cohort", "data.images", "data.resolution"}
     | {"data.slides", "data.tables"},
+    "explain": CORE | {"explain", "ensemble", "models", "data.transforms", "data.field"},
     "evaluation": CORE | {"evaluation"},
     "pipeline": CORE
-    | {"pipeline", "data", "models", "training", "bundle", "decision", "ensemble", "join"}
-    | {"inference", "evaluation"},
+    | {"pipeline", "data", "models", "training", "mil", "bundle", "decision", "ensemble", "join"}
+    | {"answers", "rules", "hybrid"}
+    | {"inference", "evaluation", "explain"},
     "demo": CORE | {"data", "models", "pipeline"},
     "doctor": CORE | {"models", "bundle"},
     "api": CORE | {"bundle", "ensemble", "inference", "data.cohort", "pipeline.train"},
@@ -42,7 +55,7 @@ MAY_IMPORT = {
     | {"server", "pipeline.predict", "inference", "bundle", "decision", "evaluation.conformal"}
     | {"data.images", "data.resolution", "data.slides"},
     "web": CORE
-    | {"web", "server", "bundle", "ensemble", "evaluation", "models.rules", "explain"}
+    | {"web", "server", "bundle", "ensemble", "evaluation", "models.rules", "rules", "explain"}
     | {"pipeline.report", "inference.geojson", "data.transforms"}
     | {"data.cohort", "data.images", "data.slides"},
     **dict.fromkeys(CORE, CORE),
@@ -54,6 +67,7 @@ OPTIONAL = {"openslide": 1, "tifffile": 1, "imagecodecs": 1, "onnx": 1} | {
     "highdicom": 1,
     "pydicom": 2,
     "shapely": 1,
+    "captum": 1,
     "onnxruntime": 2,  # to run a graph, and to quantise one
     "SimpleITK": 1,
     "fastapi": 3,  # to make the application, its addresses, and those of the app
@@ -65,6 +79,7 @@ OPTIONAL = {"openslide": 1, "tifffile": 1, "imagecodecs": 1, "onnx": 1} | {
     "sqlalchemy": 1,
     "psycopg": 1,
     "filelock": 1,
+    "peft": 1,
 }
 
 

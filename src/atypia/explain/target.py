@@ -1,0 +1,55 @@
+"""What is explained: the log-odds of one subtype against all others, or of atypical figures.
+
+Log-odds are the same for scores that differ by a constant, hence for the logits of a flat head and
+the log-probabilities of a staged one; and they do not saturate where a probability is near 1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+
+from atypia.labels import DISPLAY_NAMES, N_ATYPICAL, N_SUBTYPES, SUBTYPES
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+ANY_ATYPICAL: Final = N_SUBTYPES
+"""The target "any of the four atypical subtypes"; the others are subtype indices."""
+
+
+def target_name(target: int) -> str:
+    """Name a target for people."""
+    return "Atypical" if target == ANY_ATYPICAL else DISPLAY_NAMES[SUBTYPES[target]]
+
+
+def log_odds(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Log-odds of targets.
+
+    Args:
+        scores: (B, 8) logits or log-probabilities.
+        targets: (B,) int64, subtype indices or :data:`ANY_ATYPICAL`.
+
+    Returns:
+        (B,).
+    """
+    inside = _inside().to(scores.device)[targets]  # (B, 8)
+    for_it = scores.masked_fill(~inside, -torch.inf).logsumexp(1)
+    against = scores.masked_fill(inside, -torch.inf).logsumexp(1)
+    return for_it - against
+
+
+def target_probability(
+    probabilities: npt.NDArray[np.floating[Any]], targets: npt.NDArray[np.int64]
+) -> npt.NDArray[np.floating[Any]]:
+    """Probability of targets, (N,), from those of the subtypes, (N, 8)."""
+    return np.asarray((probabilities * _inside().numpy()[targets]).sum(axis=1))
+
+
+def _inside() -> torch.Tensor:
+    """Which subtypes are part of each target: (9, 8)."""
+    table = torch.eye(N_SUBTYPES + 1, N_SUBTYPES, dtype=torch.bool)
+    table[ANY_ATYPICAL, :N_ATYPICAL] = True
+    return table
