@@ -74,6 +74,7 @@ OPTIONAL = {"openslide": 1, "tifffile": 1, "imagecodecs": 1, "onnx": 1} | {
     "starlette": 2,
     "uvicorn": 1,
     "ray": 1,
+    "weasyprint": 1,
     "pyarrow": 1,
     "optuna": 2,  # to make a study, and for its types
     "sqlalchemy": 1,

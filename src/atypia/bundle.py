@@ -33,6 +33,7 @@ RULES: Final = "rules"
 HYBRID: Final = "hybrid"
 HYBRID_NETWORK: Final = "network"
 """Folder of a hybrid's bundle that holds the bundle of its network."""
+STACK: Final = "stack"
 BEST: Final = "best"
 FAST: Final = "fast"
 HEADER: Final = "model.json"
@@ -130,6 +131,25 @@ class HybridHeader(AnswerHeader, ModelHeader):
     """Of ``model.json`` in the folder :data:`HYBRID_NETWORK`, which is a bundle of its own."""
 
 
+class StackedModel(BaseModel):
+    """One of the models of a stack, which is a bundle of its own."""
+
+    folder: Annotated[str, Field(pattern=r"^[\w-]+$")]
+    sha256: str
+    """Of its ``model.json``."""
+
+
+class StackHeader(AnswerHeader, ModelHeader):
+    """The content of ``model.json`` of several models that are joined."""
+
+    kind: Literal["stack"] = STACK
+    models: Annotated[list[StackedModel], Field(min_length=2)]
+    join: Join = Join()
+    """What makes one answer of theirs, where there is no `combiner`."""
+    combiner: dict[str, Any] | None = None
+    """A logistic meta-learner; see :class:`atypia.hybrid.Combiner`."""
+
+
 def find_bundle(model: Path | str = RELEASED) -> Path:
     """Find the folder with ``model.json``.
 
@@ -158,15 +178,15 @@ def find_bundle(model: Path | str = RELEASED) -> Path:
 
 
 def read_kind(folder: Path) -> str:
-    """Read what kind of model a bundle holds: networks, rules or a hybrid.
+    """Read what kind of model a bundle holds: networks, rules, a hybrid or a stack.
 
     Raises:
         InputError: There is no ``model.json``, or it tells no kind that is known.
     """
     tree = read_json(folder / HEADER)
     kind = tree.get("kind", NETWORK) if isinstance(tree, dict) else None
-    if kind not in (NETWORK, RULES, HYBRID):
-        what = f"expected a kind out of {[NETWORK, RULES, HYBRID]} but got {kind!r}."
+    if kind not in (NETWORK, RULES, HYBRID, STACK):
+        what = f"expected a kind out of {[NETWORK, RULES, HYBRID, STACK]} but got {kind!r}."
         raise InputError(Problem(what, str(folder / HEADER), column="kind"))
     return str(kind)
 
@@ -188,7 +208,11 @@ def read_any_header(folder: Path) -> ModelHeader:
     Raises:
         InputError: Lists every entry that is missing or wrong.
     """
-    kinds: dict[str, type[ModelHeader]] = {RULES: RulesHeader, HYBRID: HybridHeader}
+    kinds: dict[str, type[ModelHeader]] = {
+        RULES: RulesHeader,
+        HYBRID: HybridHeader,
+        STACK: StackHeader,
+    }
     return read_as(kinds.get(read_kind(folder), BundleHeader), folder / HEADER)
 
 

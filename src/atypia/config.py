@@ -23,6 +23,10 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Stages: TypeAlias = Literal["one", "shared", "separate"]
 JoinKind: TypeAlias = Literal["mean", "weighted", "median", "majority"]
+StackKind: TypeAlias = Literal["logistic", "mean", "weighted", "median"]
+PoolingKind: TypeAlias = Literal["attention", "mean"]
+LEAK: Final = "leak_by_figure"
+"""Kind of a split that lets figures of one patient stand on both sides, to show what that does."""
 
 
 class _Frozen(BaseModel):
@@ -46,14 +50,16 @@ class SplitConfig(_Frozen):
     """Which patients train, and which test."""
 
     kind: str = "holdout"
-    """``table1``, ``benchmark``, ``holdout``, ``cv``, ``all`` (no test part), ``domains`` (each
-    tests once), or the path of a split file."""
+    """``table1``, ``benchmark``, ``holdout``, ``cv``, ``monte_carlo`` (``repeats`` holdouts, each
+    drawn anew), ``all`` (no test part), ``domains`` (each tests once), or the path of a split file.
+    ``leak_by_figure`` is ``monte_carlo`` over figures: patients stand on both sides, and the figures
+    that come out are WRONG; see :mod:`atypia.data.leak`."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of the figures in the test part of ``holdout``."""
+    """Share of the figures in the test part of ``holdout`` and of each of ``monte_carlo``."""
     folds: Annotated[int, Field(ge=2, le=50)] = 5
     """Outer folds of ``cv``."""
     repeats: Count = 1
-    """How often ``cv`` is repeated with other folds."""
+    """How often ``cv`` is repeated with other folds; test parts of ``monte_carlo``."""
 
 
 class InputConfig(_Frozen):
@@ -148,15 +154,31 @@ class TargetConfig(_Frozen):
 class LossConfig(_Frozen):
     """How a wrong answer costs."""
 
+    of: Literal["subtypes", "sides"] = "subtypes"
+    """What is learned: the subtypes, or, as a binary classifier does, only whether most experts
+    call the figure atypical. P(atypical) is then the sum of the four subtypes below it; what is
+    said within a side means nothing. With ``model.stages=shared`` it stays how common each is."""
     kind: Literal["cross_entropy", "focal"] = "cross_entropy"
     focal_gamma: Annotated[float, Field(ge=0, le=10)] = 2.0
     """Focusing parameter of the focal loss (Lin et al. 2017)."""
     class_weights: Literal["none", "balanced"] = "none"
-    """``balanced``: n / (classes x n_class), from the training part of each fold."""
+    """``balanced``: n / (classes x n_class), from the training part of each fold. The classes are
+    what is learned: eight, or two."""
     atypical: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Weight of a second term: the cross-entropy of P(atypical), the sum of the four subtypes
     below it, against the share of experts who voted so. It also lets figures teach that carry an
     atypical vote but no subtype."""
+
+    @property
+    def hears_votes(self) -> bool:
+        """Whether figures teach that carry an atypical vote but no subtype."""
+        return self.atypical > 0 or self.of == "sides"
+
+    @model_validator(mode="after")
+    def _sides_are_all(self) -> LossConfig:
+        if self.of == "sides" and self.atypical:
+            raise ValueError("of=sides: expected atypical=0: the sides are all that is learned")
+        return self
 
 
 class UnlabelledConfig(_Frozen):
@@ -223,6 +245,8 @@ class OptimConfig(_Frozen):
     """Figures are drawn in proportion to 1 / frequency**sampling of their subtype: 0 shows each
     one equally often, 1 each subtype. The probabilities are then those of a cohort with the
     frequencies that were drawn."""
+    sampling_of: Literal["subtype", "side"] = "subtype"
+    """Whose frequency `sampling` goes by: of the subtype, or of atypical and normal."""
     domain_balance: Fraction = 0.0
     """Figures are drawn in proportion to 1 / frequency**domain_balance of their domain: 0 shows
     each figure equally often, 1 each domain. With `sampling`, both are multiplied."""
@@ -444,10 +468,66 @@ class HybridConfig(_RunConfig):
     answer: AnswerConfig = AnswerConfig()
 
 
-AnyConfig = TrainConfig | RulesConfig | HybridConfig
-_KINDS: Final[dict[str, type[RulesConfig | HybridConfig]]] = {
+class StackConfig(_RunConfig):
+    """A run that joins the models of finished runs, each of any kind."""
+
+    kind: Literal["stack"]
+    runs: tuple[str, ...] = ()
+    """Folders of two or more finished runs of one cohort with one test part; the first one's inner
+    folds are taken."""
+    join: StackKind = "logistic"
+    """``logistic``: a meta-learner on what the models say out of fold (stacking: Wolpert, Neural
+    Networks 5, 1992). ``weighted`` goes by each model's mean AUC out of fold; see
+    :class:`atypia.join.Join` for this, ``mean`` and ``median``."""
+    answer: AnswerConfig = AnswerConfig()
+
+
+class MilConfig(_RunConfig):
+    """One answer for each patient from all of their figures; see :mod:`atypia.mil`."""
+
+    kind: Literal["mil"] = "mil"
+    target: str
+    """A CSV with a label for each patient, or a name out of :data:`atypia.mil.target.DERIVED`."""
+    column: str | None = None
+    """Of the CSV; None where it has only one besides ``patient_id``."""
+    input: InputConfig = InputConfig(field_of_view_um=18, size_px=96)
+    model: ModelConfig = ModelConfig(backbone="tf_efficientnet_lite0", frozen=True)
+    """Its backbone describes the figures; it is not trained."""
+    answers: str | None = None
+    """A table of predictions whose probabilities describe the figures instead. They must be of
+    patients that its model has not learned from, as in a run's ``predictions-oof.csv``."""
+    pooling: tuple[PoolingKind, ...] = ("attention", "mean")
+    """How figures become one answer; of several, the first is the model that is kept."""
+    folds: Annotated[int, Field(ge=2, le=20)] = 5
+    """Of the patient-level cross-validation."""
+    repeats: Count = 3
+    """Of the cross-validation, with other folds and seeds; a patient's answers are averaged."""
+    components: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Principal components of the features that are kept."""
+    attention_width: Count = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    """On the features of each figure."""
+    epochs: Count = 40
+    batch_size: Annotated[int, Field(ge=2)] = 16
+    """Patients in a step."""
+    learning_rate: Positive = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.05
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _each_pooling_once(self) -> MilConfig:
+        if not self.pooling or len(set(self.pooling)) < len(self.pooling):
+            raise ValueError("pooling: expected one or more kinds, each once")
+        if not self.model.frozen:
+            raise ValueError("model.frozen: expected true: the backbone is not trained here")
+        return self
+
+
+AnyConfig = TrainConfig | RulesConfig | HybridConfig | StackConfig
+_KINDS: Final[dict[str, type[RulesConfig | HybridConfig | StackConfig]]] = {
     "rules": RulesConfig,
     "hybrid": HybridConfig,
+    "stack": StackConfig,
 }
 """By the key ``kind``; a network's configuration has none."""
 
@@ -502,6 +582,31 @@ def load_any_config(preset: str, overrides: Sequence[str] = ()) -> AnyConfig:
     config, more = _validated(tree, f"preset {preset} and key=value" if overrides else preset)
     if problems or config is None or more:
         raise InputError([*problems, *more])
+    return config
+
+
+def mil_config(settings: Sequence[str], tree: Mapping[str, Any] | None = None) -> MilConfig:
+    """Resolve ``key=value`` settings of a prediction for patients.
+
+    Args:
+        settings: Like ``"epochs=60"``; values are YAML.
+        tree: What they change, such as the content of a run's ``config.yaml``.
+
+    Raises:
+        InputError: Lists every unknown key and wrong value.
+    """
+    own = dict(tree or {})
+    # A group is given in part: the rest is that of the defaults.
+    defaults = MilConfig(target="").model_dump(mode="json")
+    groups = {k: {**v, **own.get(k, {})} for k, v in defaults.items() if isinstance(v, dict)}
+    own |= groups
+    problems = _apply(own, settings)
+    try:
+        config = MilConfig.model_validate(own)
+    except ValidationError as error:
+        raise InputError([*problems, *_problems(error, "key=value")]) from None
+    if problems:
+        raise InputError(problems)
     return config
 
 
@@ -562,16 +667,21 @@ def _validated(tree: Mapping[str, Any], origin: str) -> tuple[AnyConfig | None, 
     try:
         return (_KINDS[str(kind)] if "kind" in tree else TrainConfig).model_validate(tree), []
     except ValidationError as error:
-        problems = []
-        for item in error.errors():
-            key = ".".join(str(part) for part in item["loc"]) or "(whole)"
-            if item["type"] == "extra_forbidden":
-                what = "is not a setting. The config.yaml of a run lists them all."
-            elif item["type"] == "missing":
-                what = "is required but missing."
-            elif not item["loc"]:  # of the whole; the message says what came
-                what = f"{item['msg']}."
-            else:
-                what = f"{item['msg']}, but got {item['input']!r}."
-            problems.append(Problem(what, origin, column=key))
-        return None, problems
+        return None, _problems(error, origin)
+
+
+def _problems(error: ValidationError, origin: str) -> list[Problem]:
+    """Say of each fault which key it is of, what was expected and what came."""
+    problems = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "(whole)"
+        if item["type"] == "extra_forbidden":
+            what = "is not a setting. The config.yaml of a run lists them all."
+        elif item["type"] == "missing":
+            what = "is required but missing."
+        elif not item["loc"]:  # of the whole; the message says what came
+            what = f"{item['msg']}."
+        else:
+            what = f"{item['msg']}, but got {item['input']!r}."
+        problems.append(Problem(what, origin, column=key))
+    return problems

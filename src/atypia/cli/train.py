@@ -23,8 +23,8 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="quick, paper, released, rules, hybrid (with network=RUN), or a YAML file. "
-            "[default: quick]"
+            help="quick, paper, released, rules, hybrid (with network=RUN), stack (with "
+            "runs=[RUN1,RUN2]), or a YAML file. [default: quick]"
         ),
     ] = None,
     split: Annotated[
@@ -36,7 +36,7 @@ def train(
 ) -> None:
     """Split by patient, train the members, evaluate the ensemble, write the report.
 
-    The preset rules trains nothing; hybrid takes splits and answers of a finished run.
+    The preset rules trains nothing; hybrid and stack take splits and answers of finished runs.
     """
     from atypia import pipeline
     from atypia.config import load_any_config

@@ -1,4 +1,4 @@
-"""The small classifier of a hybrid: multinomial logistic regression as plain arrays."""
+"""The small classifier behind other models: multinomial logistic regression as plain arrays."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Features by what they come from: the network's probabilities, the rules' truths, the measures."""
 FEATURES: Final = tuple(name for names in GROUPS.values() for name in names)
+"""Of a hybrid; a stack has others: :func:`atypia.hybrid.stack.groups_of`."""
 
 _LEAST: Final = 1e-6
 """Of a probability before its logarithm is taken."""
@@ -46,7 +47,7 @@ def feature_table(
         readings: (N) of the rules. Where nothing was found, their features are NaN.
     """
     table = np.full((len(readings), len(FEATURES)), np.nan)
-    table[:, :N_SUBTYPES] = np.log(np.maximum(probabilities, _LEAST))
+    table[:, :N_SUBTYPES] = log_p(probabilities)
     for row, reading in zip(table, readings, strict=True):
         if reading.found:
             row[N_SUBTYPES : 2 * N_SUBTYPES] = np.log(reading.truths)
@@ -54,12 +55,17 @@ def feature_table(
     return table
 
 
+def log_p(probabilities: npt.NDArray[np.floating[Any]]) -> Array:
+    """Logarithms of probabilities, of which none is taken for 0."""
+    return np.log(np.maximum(probabilities, _LEAST, dtype=np.float64))
+
+
 @dataclass(frozen=True)
 class Combiner:
     """Logistic regression on standardised features."""
 
     features: tuple[str, ...]
-    """(F) names out of :data:`FEATURES`."""
+    """(F) names of columns."""
     mean: Array
     """(F,)."""
     scale: Array
@@ -69,10 +75,10 @@ class Combiner:
     intercept: Array
     """(8,)."""
 
-    def predict_proba(self, table: Array) -> Array:
-        """Probabilities (N, 8) from features (N, :data:`FEATURES`); NaN counts as the mean."""
-        columns = [FEATURES.index(name) for name in self.features]
-        x = standardised(table[:, columns], self.mean, self.scale)
+    def predict_proba(self, table: Array, columns: Sequence[str] = FEATURES) -> Array:
+        """Probabilities (N, 8) from features (N, len(columns)); NaN counts as the mean."""
+        own = [columns.index(name) for name in self.features]
+        x = standardised(table[:, own], self.mean, self.scale)
         return np.asarray(softmax(x @ self.coefficients.T + self.intercept, axis=1))
 
     def to_json(self) -> dict[str, Any]:
@@ -87,12 +93,15 @@ class Combiner:
         }
 
     @classmethod
-    def from_json(cls, entry: Mapping[str, Any], file: str) -> Combiner:
+    def from_json(
+        cls, entry: Mapping[str, Any], file: str, known: Sequence[str] = FEATURES
+    ) -> Combiner:
         """Read the entry ``combiner`` of a bundle.
 
         Args:
             entry: Of the bundle.
             file: Its name, for messages.
+            known: Names of the columns that there are.
 
         Raises:
             InputError: Another kind, unknown features, or arrays of other shapes.
@@ -101,8 +110,8 @@ class Combiner:
         problem = None
         if entry.get("kind") != "logistic":
             problem = f"expected the kind 'logistic' but got {entry.get('kind')!r}."
-        elif not isinstance(names, list) or not names or not set(names) <= set(FEATURES):
-            problem = f"expected features out of {list(FEATURES)} but got {names!r}."
+        elif not isinstance(names, list) or not names or not set(names) <= set(known):
+            problem = f"expected features out of {list(known)} but got {names!r}."
         if problem is None:
             n = len(names or ())
             shapes = {

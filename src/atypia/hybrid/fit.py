@@ -1,4 +1,4 @@
-"""Fit the small classifier of a hybrid, and choose what it may use, by patient-level folds."""
+"""Fit the classifier behind other models, and choose what it may use, by patient-level folds."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from atypia.hybrid.combiner import FEATURES, GROUPS, Combiner, standardised
+from atypia.hybrid.combiner import GROUPS, Combiner, standardised
 from atypia.labels import N_SUBTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
     from atypia.hybrid.combiner import Array
 
     Indices = npt.NDArray[np.int64]
+    Uses = tuple[str, ...]
+    Groups = Mapping[str, tuple[str, ...]]
 
 USES: Final = (("network",), ("network", "truths"), ("network", "truths", "measures"))
 """Groups of features to choose from. The network alone is among them: where that is best, the
@@ -40,19 +42,23 @@ class Choice:
         return {"uses": list(self.uses), "strength": self.strength, "log_loss": self.log_loss}
 
 
-def fit_combiner(table: Array, labels: Indices, uses: tuple[str, ...], strength: float) -> Combiner:
+def fit_combiner(
+    table: Array, labels: Indices, uses: Uses, strength: float, groups: Groups = GROUPS
+) -> Combiner:
     """Fit multinomial logistic regression (scikit-learn) with an L2 penalty.
 
     Args:
-        table: (N, features) from :func:`atypia.hybrid.combiner.feature_table`.
+        table: (N, features), such as from :func:`atypia.hybrid.combiner.feature_table`.
         labels: (N,) subtype indices.
         uses: Groups of features.
         strength: Inverse strength of the penalty.
+        groups: All that there are, with their columns in the order of the table.
     """
     from sklearn.linear_model import LogisticRegression
 
-    names = tuple(name for group in uses for name in GROUPS[group])
-    x = table[:, [FEATURES.index(name) for name in names]]
+    names = tuple(name for group in uses for name in groups[group])
+    columns = columns_of(groups)
+    x = table[:, [columns.index(name) for name in names]]
     mean, scale = np.nanmean(x, axis=0), np.nanstd(x, axis=0)
     scale = np.where(scale > 1e-9, scale, 1.0)
     model = LogisticRegression(C=strength, max_iter=2000)
@@ -69,25 +75,44 @@ def fit_combiner(table: Array, labels: Indices, uses: tuple[str, ...], strength:
     return Combiner(names, mean, scale, coefficients, intercept)
 
 
-def choose(table: Array, labels: Indices, folds: Indices) -> list[Choice]:
+def columns_of(groups: Groups) -> tuple[str, ...]:
+    """Columns of all groups, one group after the other."""
+    return tuple(name for names in groups.values() for name in names)
+
+
+def choose(
+    table: Array,
+    labels: Indices,
+    folds: Indices,
+    every: Sequence[Uses] = USES,
+    groups: Groups = GROUPS,
+) -> list[Choice]:
     """Score every combination by cross-validation over `folds`; the best one comes first.
 
     Args:
         table: (N, features).
         labels: (N,) subtype indices; -1, where there is none, does not count.
         folds: (N,) patient-level fold of each row, at least two.
+        every: What may be used.
+        groups: All features, by group.
     """
     scored = []
-    for uses in USES:
+    for uses in every:
         for strength in STRENGTHS:
-            p = _out_of_fold(table, labels, folds, uses, strength)
+            p = _out_of_fold(table, labels, folds, uses, strength, groups)
             known = labels >= 0
             loss = -np.log(np.maximum(p[known, labels[known]], 1e-12)).mean()
             scored.append(Choice(uses, strength, float(loss)))
     return sorted(scored, key=lambda choice: choice.log_loss)
 
 
-def cross_fitted(table: Array, labels: Indices, folds: Indices) -> Array:
+def cross_fitted(
+    table: Array,
+    labels: Indices,
+    folds: Indices,
+    every: Sequence[Uses] = USES,
+    groups: Groups = GROUPS,
+) -> Array:
     """Out-of-fold probabilities (N, 8) of the whole recipe, the choice included.
 
     For each fold, :func:`choose` and the fit see the other folds alone (nested cross-validation:
@@ -97,28 +122,30 @@ def cross_fitted(table: Array, labels: Indices, folds: Indices) -> Array:
         table: (N, features).
         labels: (N,) subtype indices, -1 where there is none.
         folds: (N,) patient-level fold of each row, at least three.
+        every: What may be used.
+        groups: All features, by group.
     """
     probabilities = np.empty((len(table), N_SUBTYPES))
-    for held_out, rest in _parts(folds):
-        best = choose(table[rest], labels[rest], folds[rest])[0]
+    for held_out, rest in parts(folds):
+        best = choose(table[rest], labels[rest], folds[rest], every, groups)[0]
         known = rest & (labels >= 0)
-        combiner = fit_combiner(table[known], labels[known], best.uses, best.strength)
-        probabilities[held_out] = combiner.predict_proba(table[held_out])
+        combiner = fit_combiner(table[known], labels[known], best.uses, best.strength, groups)
+        probabilities[held_out] = combiner.predict_proba(table[held_out], columns_of(groups))
     return probabilities
 
 
 def _out_of_fold(
-    table: Array, labels: Indices, folds: Indices, uses: tuple[str, ...], strength: float
+    table: Array, labels: Indices, folds: Indices, uses: Uses, strength: float, groups: Groups
 ) -> Array:
     probabilities = np.empty((len(table), N_SUBTYPES))
-    for held_out, rest in _parts(folds):
+    for held_out, rest in parts(folds):
         known = rest & (labels >= 0)
-        combiner = fit_combiner(table[known], labels[known], uses, strength)
-        probabilities[held_out] = combiner.predict_proba(table[held_out])
+        combiner = fit_combiner(table[known], labels[known], uses, strength, groups)
+        probabilities[held_out] = combiner.predict_proba(table[held_out], columns_of(groups))
     return probabilities
 
 
-def _parts(folds: Indices) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
+def parts(folds: Indices) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
     """Yield which rows are held out and which are not, fold by fold."""
     for fold in np.unique(folds):
         held_out = folds == fold

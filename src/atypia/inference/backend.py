@@ -1,4 +1,4 @@
-"""Networks in torch or ONNX Runtime, rules, hybrids: load a model with what is installed."""
+"""Networks in torch or ONNX Runtime, rules, joined models: load one with what is installed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from atypia.bundle import (
     NETWORK,
     RELEASED,
     RULES,
+    STACK,
     find_bundle,
     read_kind,
 )
@@ -47,7 +48,7 @@ def load_ensemble(
 
     Args:
         model: ``released``, ``rules``, a bundle, a run folder, or a folder that ``atypia export``
-            wrote. Rules need no backend; a hybrid takes it for its network.
+            wrote. Rules need no backend; hybrids and stacks take it for their networks.
         quality: ``best`` or ``fast``, where the model has it.
         backend: ``torch``; ``onnx``, with an export beside or instead of the bundle; ``onnx-int8``,
             the same in 8-bit integers; or ``auto``: ``onnx`` where `model` is an export or torch
@@ -58,7 +59,8 @@ def load_ensemble(
 
     Returns:
         An :class:`atypia.ensemble.Ensemble`, an :class:`OnnxEnsemble`, an
-        :class:`atypia.rules.RulesClassifier` or an :class:`atypia.hybrid.HybridClassifier`.
+        :class:`atypia.rules.RulesClassifier`, an :class:`atypia.hybrid.HybridClassifier` or an
+        :class:`atypia.hybrid.StackClassifier`.
 
     Raises:
         InputError: No such model, quality, backend or device; or damaged files.
@@ -70,13 +72,20 @@ def load_ensemble(
     kind = NETWORK if is_export else _kind(model)
     if kind == RULES:
         return _load_rules(model, quality, backend)
+    if kind in (HYBRID, STACK) and quality != BEST:
+        raise InputError(f"--quality: expected best, which {model} offers, but got {quality!r}.")
+    if kind == STACK:
+        from atypia.hybrid.stack import StackClassifier, stacked_folders
+
+        options = {"device": device, "threads": threads}
+        models = [
+            load_ensemble(folder, backend="auto" if _kind(folder) == RULES else backend, **options)
+            for folder in stacked_folders(find_bundle(model))
+        ]
+        return StackClassifier.load(model, models)
     if kind == HYBRID:
         from atypia.hybrid import HybridClassifier
 
-        if quality != BEST:
-            raise InputError(
-                f"--quality: expected best, which {model} offers, but got {quality!r}."
-            )
         network = load_ensemble(
             find_bundle(model) / HYBRID_NETWORK, backend=backend, device=device, threads=threads
         )

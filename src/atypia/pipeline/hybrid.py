@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
-from atypia.bundle import find_bundle
 from atypia.config import HybridConfig
 from atypia.data.cohort import Cohort
-from atypia.data.splits import Splits
-from atypia.errors import InputError, Problem
-from atypia.evaluation.predictions import (
-    Predictions,
-    predictions_from_table,
-    read_predictions,
-)
+from atypia.errors import InputError
+from atypia.evaluation.predictions import predictions_from_table
 from atypia.evaluation.trade import trade, trade_table
 from atypia.hybrid.classifier import save_hybrid, settled
 from atypia.hybrid.combiner import feature_table
 from atypia.hybrid.fit import choose, cross_fitted, fit_combiner
 from atypia.inference.predict import prediction_table
+from atypia.pipeline.opinions import Opinion, splits_of
 from atypia.pipeline.readings import (
     Part,
     Unsettled,
-    part_of,
     read_cohort,
     settle_outer,
     write_measures,
@@ -40,13 +33,11 @@ from atypia.pipeline.score import score_run
 from atypia.pipeline.settle import settle
 from atypia.progress import OnStep, silent
 from atypia.rules import RulesClassifier, raw_probabilities
-from atypia.runs import read_json, sha256_file, write_text
+from atypia.runs import sha256_file, write_text
 from atypia.training.targets import chosen_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import numpy.typing as npt
 
     from atypia.models.rules.reading import Reading
 
@@ -103,9 +94,9 @@ def run_hybrid(
         raise InputError("network: expected the folder of a network's finished run: network=RUN")
     cohort = Cohort.open(cohort_folder, verify=True)
     network = Path(config.network)
-    splits = _splits_of(network, cohort)
+    splits = splits_of("network", network, cohort)
     run = Run(out, cohort, config, splits)
-    opinions = [_Opinion.of(run, number, network) for number in range(len(splits.outer))]
+    opinions = [Opinion.of(run, number, network) for number in range(len(splits.outer))]
     with session(run, run_record(run, cohort_folder, command), clock) as note:
         readings = read_cohort(cohort, on_step)
         write_measures(out, cohort, readings)
@@ -122,81 +113,7 @@ def run_hybrid(
     return metrics
 
 
-@dataclass(frozen=True)
-class _Opinion:
-    """What a network said of the patches of one outer split."""
-
-    folder: Path
-    """Of the split in the network's run."""
-    bundle: Path
-    part: Part
-    training: npt.NDArray[np.float64]
-    """(N, 8), out of fold."""
-    test: npt.NDArray[np.float64]
-    """(M, 8)."""
-    optimistic: bool
-    """Whether the out-of-fold predictions are."""
-
-    @classmethod
-    def of(cls, run: Run[HybridConfig], number: int, network: Path) -> _Opinion:
-        """Read it.
-
-        Raises:
-            InputError: A file is missing or of other patches, or there are too few folds.
-        """
-        folder = network if len(run.splits.outer) == 1 else network / f"outer-{number}"
-        bundle = find_bundle(folder)
-        whole = part_of(run, number)
-        row_of = {name: row for row, name in enumerate(run.cohort.manifest["patch_id"])}
-        out_of_fold = read_predictions(folder / "predictions-oof.csv")
-        training = _rows(out_of_fold, row_of, whole.training, folder)
-        folds = np.array([int(fold) for fold in out_of_fold.folds])
-        if len(np.unique(folds)) < 3:
-            what = (
-                f"expected out-of-fold predictions of at least 3 folds but got "
-                f"{len(np.unique(folds))}: what to make of them is chosen by folds within folds."
-            )
-            raise InputError(Problem(what, str(folder)))
-        test = np.empty((0, 8))
-        if len(whole.test):
-            tested = read_predictions(folder / "predictions-test.csv")
-            order = _rows(tested, row_of, whole.test, folder)
-            test = tested.probabilities[np.argsort(order)]
-            whole = Part(whole.training, whole.folds, np.sort(order))
-        optimistic = bool(read_json(folder / "metrics-oof.json").get("optimistic", False))
-        part = Part(training, folds, whole.test)
-        return cls(folder, bundle, part, out_of_fold.probabilities, test, optimistic)
-
-
-def _rows(
-    table: Predictions, row_of: dict[str, int], allowed: npt.NDArray[np.int64], folder: Path
-) -> npt.NDArray[np.int64]:
-    """Rows of the manifest that a table is of."""
-    rows = np.array([row_of.get(str(name), -1) for name in table.patch_ids])
-    strange = ~np.isin(rows, allowed)
-    if strange.any():
-        what = (
-            f"expected predictions of this part of the cohort but got {int(strange.sum())} others, "
-            f"the first {table.patch_ids[strange][0]!r}."
-        )
-        raise InputError(Problem(what, str(folder)))
-    return rows
-
-
-def _splits_of(network: Path, cohort: Cohort) -> Splits:
-    needed = ["run.json", "splits.json"]
-    missing = [name for name in needed if not (network / name).is_file()]
-    if missing:
-        raise InputError(f"network: expected a run but {network} has no {', '.join(missing)}.")
-    status = read_json(network / "run.json")["status"]
-    if status != "finished":
-        raise InputError(
-            f"network: expected a finished run but the status of {network} is {status!r}."
-        )
-    return Splits.read(network / "splits.json", cohort.manifest, cohort.sha256)
-
-
-def _fitted(run: Run[HybridConfig], opinion: _Opinion, readings: Sequence[Reading]) -> Unsettled:
+def _fitted(run: Run[HybridConfig], opinion: Opinion, readings: Sequence[Reading]) -> Unsettled:
     part = opinion.part
     labels = chosen_labels(run.cohort.manifest, run.config.label)[part.training]
     table = feature_table(opinion.training, [readings[row] for row in part.training])
@@ -227,7 +144,7 @@ def _fitted(run: Run[HybridConfig], opinion: _Opinion, readings: Sequence[Readin
 
 
 def _write_trade(
-    run: Run[HybridConfig], opinions: Sequence[_Opinion], readings: Sequence[Reading]
+    run: Run[HybridConfig], opinions: Sequence[Opinion], readings: Sequence[Reading]
 ) -> None:
     """Compare the calls of network, rules and hybrid, each at its own out-of-fold threshold."""
     ruled = [

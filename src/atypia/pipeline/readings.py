@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from atypia.answers import Answers, Explanation
-    from atypia.config import HybridConfig, RulesConfig
+    from atypia.config import HybridConfig, RulesConfig, StackConfig
     from atypia.data.cohort import Cohort
     from atypia.evaluation.conformal import ConformalSets
     from atypia.models.rules.reading import Reading
@@ -62,7 +62,7 @@ class Unsettled:
     facts: dict[str, Any]
     """For ``run.json`` and the bundle's provenance."""
     answer: Callable[[Answers, npt.NDArray[np.floating[Any]], Indices], Answered]
-    """From probabilities of some rows to answers with reasons."""
+    """From probabilities of some rows to answers with reasons, or with none at all."""
     save: Callable[[Path, Answers, dict[str, Any]], None]
     """Write the bundle, given its provenance."""
 
@@ -85,7 +85,7 @@ def write_measures(folder: Path, cohort: Cohort, readings: Sequence[Reading]) ->
     write_text(folder / MEASURES, text)
 
 
-def part_of(run: Run[RulesConfig | HybridConfig], number: int) -> Part:
+def part_of(run: Run[RulesConfig | HybridConfig | StackConfig], number: int) -> Part:
     """Rows of an outer split: all of its training patients, and its test patients."""
     manifest, outer = run.cohort.manifest, run.splits.outer[number]
     fold_of = np.full(len(manifest), -1)
@@ -96,7 +96,7 @@ def part_of(run: Run[RulesConfig | HybridConfig], number: int) -> Part:
 
 
 def settle_outer(
-    run: Run[RulesConfig | HybridConfig], number: int, model: Unsettled
+    run: Run[RulesConfig | HybridConfig | StackConfig], number: int, model: Unsettled
 ) -> dict[str, Any]:
     """Fix a model's answers on the training part, save it, and write its predictions.
 
@@ -135,7 +135,8 @@ def settle_outer(
             fold,
             conformal=conformal,
         )
-        table = with_reasons(table, reasons).drop(columns="measures")  # they have a file
+        table = with_reasons(table, reasons)
+        table = table.drop(columns="measures", errors="ignore")  # they have a file
         write_predictions(folder / name, table)
 
     # As for networks: a set for a figure that the sets were fixed on would promise too much.

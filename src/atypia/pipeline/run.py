@@ -17,6 +17,7 @@ from atypia.config import (
     AnyConfig,
     HybridConfig,
     RulesConfig,
+    StackConfig,
     TrainConfig,
     any_config_from_tree,
 )
@@ -40,7 +41,7 @@ log = logging.getLogger("atypia")
 
 CHOSEN = "chosen_label"
 
-Config = TypeVar("Config", TrainConfig, RulesConfig, HybridConfig)
+Config = TypeVar("Config", TrainConfig, RulesConfig, HybridConfig, StackConfig)
 Config_co = TypeVar("Config_co", bound=AnyConfig, covariant=True)
 
 

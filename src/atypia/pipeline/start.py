@@ -1,4 +1,4 @@
-"""Start a run of any kind: of networks, of the rules, of a hybrid."""
+"""Start a run of any kind: of networks, of the rules, of a hybrid, of a stack."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from atypia.config import AnyConfig, HybridConfig, RulesConfig, any_config_from_tree
+from atypia.config import (
+    AnyConfig,
+    HybridConfig,
+    RulesConfig,
+    StackConfig,
+    any_config_from_tree,
+)
 from atypia.pipeline.hybrid import run_hybrid
 from atypia.pipeline.rules import run_rules
+from atypia.pipeline.stack import run_stack
 from atypia.pipeline.train import train
 from atypia.progress import OnStep, silent
 
@@ -25,7 +32,9 @@ def start(
     command: str = "",
     on_step: OnStep = silent,
 ) -> dict[str, Any] | None:
-    """Do what the configuration asks for; see :func:`train`, :func:`run_rules`, :func:`run_hybrid`.
+    """Do what the configuration asks for.
+
+    See :func:`train`, :func:`run_rules`, :func:`run_hybrid` and :func:`run_stack`.
 
     Args:
         cohort_folder: From :func:`atypia.data.prepare.prepare`.
@@ -50,4 +59,6 @@ def start(
         return run_rules(cohort_folder, out, config, **options)
     if isinstance(config, HybridConfig):
         return run_hybrid(cohort_folder, out, config, **options)
+    if isinstance(config, StackConfig):
+        return run_stack(cohort_folder, out, config, **options)
     return train(cohort_folder, out, config, **options)

@@ -128,6 +128,7 @@ RULES: Final = (
             Criterion("main_width_um", 4.0, 5.2, "broad", "narrow"),
             Criterion("main_thickness_um", 2.4, 3.2, "thick", "thin"),
             Criterion("solidity", 0.6, 0.75, "compact", "not compact"),
+            Criterion("main_solidity", 0.7, 0.82, "no deep bays", "deep bays"),
             Criterion("cleft", 0.65, 0.4, "undivided", "divided"),
             Criterion("off_centre_um", 2.2, 1.2, "alone in its cell", "to one side of its cell"),
         ),
@@ -162,6 +163,7 @@ RULES: Final = (
             Criterion("halves_balance", 0.7, 0.4, "unlike in mass", "alike in mass"),
             Criterion("halves_length_balance", 0.9, 0.65, "unlike in length", "alike in length"),
             Criterion("off_centre_um", 1.5, 3.0, "the larger one far out", "one set in the middle"),
+            Criterion("third_share", 0.15, 0.05, "no third set", "a third set"),
         ),
     ),
     Rule(
@@ -172,7 +174,6 @@ RULES: Final = (
             Criterion("halves_apart_um", 3.5, 5.0, "two sets apart", "chromatin close together"),
             Criterion("halves_across_deg", 40, 65, "lying across their axis", "along their axis"),
             Criterion("strand", 0.1, 0.3, "a strand between", "no strand between"),
-            Criterion("main_width_um", 6.0, 4.0, "narrow", "broad"),
         ),
     ),
     Rule(
@@ -180,6 +181,7 @@ RULES: Final = (
         "a plate with chromosomes away from it",
         (
             Criterion("second_share", 0.0, 0.02, "a part apart", "no part apart"),
+            Criterion("second_share", 0.6, 0.3, "a small one", "as large as the plate"),
             Criterion("main_elongation", 1.5, 2.1, "an elongated plate", "no elongated plate"),
             Criterion("main_width_um", 6.0, 4.0, "narrow", "broad"),
             Criterion("halves_apart_um", 3.0, 4.0, "spread out", "close together"),
