@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import shutil
+import subprocess
+import sys
 import time
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +25,6 @@ from atypia.web.source import open_source
 
 @pytest.fixture(scope="module")
 def server(shown, tmp_path_factory):
-    import sys
-    from contextlib import ExitStack
-    from pathlib import Path
-
     sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
     from server_client import running
 
@@ -65,14 +67,20 @@ def test_no_asset_holds_a_script_or_style_in_itself_or_names_another_host():
             assert way not in text, f"{path}: {way}"
 
 
-def test_the_viewer_is_the_file_that_npm_has():
-    import hashlib
-
+def test_the_viewer_is_the_file_whose_hash_is_written_beside_it():
     assets = read_assets()
     content, _ = assets["vendor/openseadragon.min.js"]
     recorded = assets["vendor/openseadragon.sha256.txt"][0].decode().split()[0]
     assert hashlib.sha256(content).hexdigest() == recorded
     assert "Redistribution" in assets["vendor/openseadragon.LICENSE.txt"][0].decode()
+
+
+@pytest.mark.browser  # not in the default run: it needs npm and the network
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+def test_the_viewer_is_that_of_the_version_at_npm():
+    script = Path(__file__).parents[2] / "dev" / "vendor.py"
+    told = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
 
 
 def test_the_colours_are_those_that_qupath_shows():
