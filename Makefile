@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test check format clean
+.PHONY: setup demo test check docs format clean
 
 setup: $(READY)
 
@@ -19,10 +19,13 @@ demo: $(READY)  ## The whole job on an invented cohort, offline, in minutes
 test: $(READY)  ## The fast tests
 	$(BIN)/python -m pytest
 
-check: $(READY)  ## Format, lint, types
+check: $(READY) docs  ## Format, lint, types, documentation
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+
+docs: $(READY)  ## The documentation site: docs/_build/html/index.html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 format: $(READY)
 	$(BIN)/ruff format

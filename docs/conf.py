@@ -1,4 +1,7 @@
-"""The documentation site: ``make docs``, then open ``docs/_build/html/index.html``."""
+"""The documentation site: ``make docs``, then open ``docs/_build/html/index.html``.
+
+The pages are plain Markdown that GitHub shows as well: what only the site needs is added here.
+"""
 
 import re
 
@@ -7,6 +10,34 @@ from sphinx.application import Sphinx
 from atypia import __version__
 
 REPOSITORY = "https://github.com/atypia/atypia/blob/main/"
+CONTENTS = {
+    "Begin": ["start", "guide/study", "guide/cohorts", "guide/slides", "guide/review"],
+    "Models": [
+        "guide/training",
+        "guide/gpu",
+        "guide/approaches",
+        "guide/search",
+        "guide/evaluation",
+        "guide/explanations",
+        "guide/aucmedi",
+    ],
+    "Answers": [
+        "guide/prediction",
+        "guide/many-slides",
+        "guide/biomarker",
+        "guide/challenge",
+        "guide/onnx",
+        "guide/app",
+        "guide/http-api",
+    ],
+    "Trust": ["measures", "model-card", "results/README", "scaling"],
+    "Python": [
+        "python",
+        "reference",
+    ],
+    "All guides": ["guide"],
+}
+"""The menu: captions and their pages."""
 
 project = "Atypia"
 author = "The Atypia developers"
@@ -14,7 +45,7 @@ copyright = f"{author}, Apache-2.0"
 version = release = __version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
@@ -29,11 +60,16 @@ html_title = f"Atypia {version}"
 
 
 def prepare(_: Sphinx, page: str, text: list[str]) -> None:
-    """Let links that leave this folder lead to the repository; tables are in no menu."""
+    """Add the menu; let links that leave this folder lead to the repository."""
     up = "../" * (page.count("/") + 1)
     text[0] = re.sub(rf"\]\({re.escape(up)}(?=\w)", f"]({REPOSITORY}", text[0])
-    if page.startswith("results/") and page != "results/README":
-        text[0] = f"---\norphan: true\n---\n{text[0]}"
+    if page == "index":
+        text[0] += "".join(
+            f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(pages) + "\n```\n"
+            for caption, pages in CONTENTS.items()
+        )
+    elif page.startswith("results/") and page != "results/README":
+        text[0] = f"---\norphan: true\n---\n{text[0]}"  # linked from the page of results
 
 
 def setup(app: Sphinx) -> None:
