@@ -16,6 +16,7 @@ import yaml
 from atypia.config import (
     AnyConfig,
     HybridConfig,
+    MilConfig,
     RulesConfig,
     StackConfig,
     TrainConfig,
@@ -42,7 +43,7 @@ log = logging.getLogger("atypia")
 CHOSEN = "chosen_label"
 
 Config = TypeVar("Config", TrainConfig, RulesConfig, HybridConfig, StackConfig)
-Config_co = TypeVar("Config_co", bound=AnyConfig, covariant=True)
+Config_co = TypeVar("Config_co", bound=AnyConfig | MilConfig, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,14 @@ class Clock:
 
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     ticks: float = field(default_factory=time.perf_counter)
+    cpu: float = field(default_factory=time.process_time)
 
     def session(self) -> dict[str, Any]:
         """Entry of a session in ``run.json``, as of now."""
         return {
             "started": self.started.isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - self.ticks, 1),
+            "cpu_seconds": round(time.process_time() - self.cpu, 1),
             "peak_memory_gb": round(peak_memory_bytes() / 1e9, 2),
         }
 
@@ -139,7 +142,9 @@ def require_shared_folder(out: Path, processes: World) -> None:
         )
 
 
-def run_record(run: Run[AnyConfig], cohort_folder: Path, command: str) -> dict[str, Any]:
+def run_record(
+    run: Run[AnyConfig | MilConfig], cohort_folder: Path, command: str
+) -> dict[str, Any]:
     """Say what ``run.json`` tells of a run from its start."""
     return {
         "status": "running",
@@ -158,7 +163,7 @@ def run_record(run: Run[AnyConfig], cohort_folder: Path, command: str) -> dict[s
 
 @contextmanager
 def session(
-    run: Run[AnyConfig], record: dict[str, Any], clock: Clock
+    run: Run[AnyConfig | MilConfig], record: dict[str, Any], clock: Clock
 ) -> Iterator[Callable[..., None]]:
     """Write what is fixed from the start, and how the work ends if it fails.
 
@@ -190,7 +195,7 @@ def session(
         handler.close()
 
 
-def open_run(run: Run[AnyConfig], record: dict[str, Any]) -> logging.Handler:
+def open_run(run: Run[AnyConfig | MilConfig], record: dict[str, Any]) -> logging.Handler:
     """Write what is fixed from the start; open ``train.log``."""
     file = run.folder / "run.json"
     earlier = read_json(file)["sessions"] if file.is_file() else []

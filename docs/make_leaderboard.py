@@ -1,0 +1,316 @@
+"""Set every approach beside the flat ensemble: docs/results/leaderboard.md, from run folders.
+
+    python docs/make_leaderboard.py runs docs/results --out docs/results/leaderboard.md
+
+The approaches, and the names of their runs, are in docs/leaderboard.yaml. The folders given are
+looked through in their order; a run counts where it is finished. What has no run is listed with
+the command that makes one. Speeds come from the file of benchmarks/speed_of_runs.py, if given.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from atypia.evaluation.compare import compare
+from atypia.evaluation.predictions import read_predictions
+from atypia.runs import read_json, write_json, write_text
+
+APPROACHES = Path(__file__).parent / "leaderboard.yaml"
+SPLITS = {
+    "table1": "The test part of `table1`",
+    "cv": "Five-fold cross-validation by patient",
+}
+SUBTYPES = {
+    "mean AUC": ("overall.mean_auc", "mean_auc"),
+    "balanced accuracy": ("overall.balanced_accuracy", "balanced_accuracy"),
+    "macro-F1": ("overall.macro_f1", "macro_f1"),
+    "Cohen's κ": ("overall.kappa", "kappa"),
+    "log-loss": ("overall.log_loss", "log_loss"),
+}
+_EXPERT = "binary.against.expert1"
+BINARY = {
+    "AUC": (f"{_EXPERT}.auc", "binary.auc"),
+    "balanced accuracy": (
+        f"{_EXPERT}.at_operating_point.balanced_accuracy",
+        "binary.at_operating_point.balanced_accuracy",
+    ),
+    "sensitivity": (
+        f"{_EXPERT}.at_operating_point.sensitivity",
+        "binary.at_operating_point.sensitivity",
+    ),
+    "specificity": (
+        f"{_EXPERT}.at_operating_point.specificity",
+        "binary.at_operating_point.specificity",
+    ),
+}
+STAGES = {
+    "side: AUC": ("stages.side.auc", "binary.auc"),
+    "atypical subtypes: mean AUC": (
+        "stages.atypical_subtypes.mean_auc",
+        "stages.atypical_subtypes.mean_auc",
+    ),
+    "atypical subtypes: balanced accuracy": (
+        "stages.atypical_subtypes.balanced_accuracy",
+        "stages.atypical_subtypes.balanced_accuracy",
+    ),
+    "normal subtypes: mean AUC": (
+        "stages.normal_subtypes.mean_auc",
+        "stages.normal_subtypes.mean_auc",
+    ),
+    "normal subtypes: balanced accuracy": (
+        "stages.normal_subtypes.balanced_accuracy",
+        "stages.normal_subtypes.balanced_accuracy",
+    ),
+}
+
+
+@dataclass
+class Entry:
+    """One approach on one split."""
+
+    approach: dict[str, Any]
+    folder: Path | None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    differences: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of the approach."""
+        return str(self.approach["name"])
+
+    @property
+    def of_sides(self) -> bool:
+        """Whether it knows nothing of subtypes."""
+        return bool(self.config.get("loss", {}).get("of") == "sides")
+
+    @property
+    def predictions(self) -> Path:
+        """The table that is judged: of the test parts, or out of fold where there is none."""
+        assert self.folder is not None
+        test = self.folder / "predictions-test.csv"
+        return test if test.is_file() else self.folder / "predictions-oof.csv"
+
+
+def main() -> None:
+    """Write the page, and its figures as JSON beside it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folders", type=Path, nargs="+", help="folders of run folders")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--speed", type=Path, help="JSON of benchmarks/speed_of_runs.py")
+    parser.add_argument("--resamples", type=int, default=2000)
+    options = parser.parse_args()
+    approaches = yaml.safe_load(APPROACHES.read_text("utf-8"))
+    speeds = read_json(options.speed) if options.speed is not None else {}
+    page, figures = [HEADER], {}
+    for split, title in SPLITS.items():
+        entries = [found(a, split, options.folders) for a in approaches]
+        compare_all(entries, options.resamples)
+        page += section(title, split, entries, speeds)
+        figures[split] = {e.name: record(e) for e in entries if e.folder is not None}
+    write_text(options.out, "\n".join(page) + "\n")
+    write_json(options.out.with_suffix(".json"), figures)
+
+
+def found(approach: dict[str, Any], split: str, folders: list[Path]) -> Entry:
+    """Find the run of an approach; of several, the first name in the first folder."""
+    for name in approach["runs"].get(split, []):
+        for folder in folders:
+            run = folder / name
+            if not (run / "metrics.json").is_file():
+                continue
+            about = read_json(run / "run.json")
+            if about["status"] == "finished":
+                config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+                return Entry(approach, run, read_json(run / "metrics.json"), about, config)
+    return Entry(approach, None)
+
+
+def compare_all(entries: list[Entry], resamples: int) -> None:
+    """Compare each with the reference, patient by patient."""
+    reference = next((e for e in entries if e.approach.get("reference") and e.folder), None)
+    if reference is None:
+        return
+    base = read_predictions(reference.predictions)
+    for entry in entries:
+        if entry.folder is None or entry is reference:
+            continue
+        tables = {reference.name: base, entry.name: read_predictions(entry.predictions)}
+        result = compare(tables, resamples=resamples, seed=0)
+        entry.differences = result["differences"][0]["measures"]
+
+
+def section(title: str, split: str, entries: list[Entry], speeds: dict[str, Any]) -> list[str]:
+    """Write all tables of one split."""
+    done = [e for e in entries if e.folder is not None]
+    lines = ["", f"## {title}", ""]
+    if done:
+        sizes = sorted({(e.metrics["n"], e.metrics["n_patients"]) for e in done})
+        lines.append(
+            "; ".join(f"{n:,} figures of {patients} patients" for n, patients in sizes) + "."
+        )
+    eight = [e for e in done if not e.of_sides]
+    lines += ["", *verdict(eight), "", "### Eight subtypes", "", *table(eight, SUBTYPES)]
+    lines += ["", "### Atypical or normal", "", *table(done, BINARY)]
+    lines += ["", "### Each stage by itself", "", STAGES_NOTE, "", *table(eight, STAGES)]
+    lines += ["", "### Cost", "", *cost(done, speeds)]
+    missing = [e for e in entries if e.folder is None]
+    if missing:
+        lines += ["", "### Not run", ""]
+        for entry in missing:
+            told = entry.approach["command"].format(cohort="COHORT", split=split, runs="runs")
+            lines.append(f"- {entry.name} ({entry.approach['about']}): `{told}`")
+    return lines
+
+
+def verdict(entries: list[Entry]) -> list[str]:
+    """Say whose balanced accuracy differs from the reference's beyond its interval."""
+    groups: dict[str, list[str]] = {"better": [], "worse": [], "not told apart": []}
+    for entry in entries:
+        d = entry.differences.get("balanced_accuracy")
+        if d is not None and d["low"] is not None:
+            kind = "better" if d["low"] > 0 else "worse" if d["high"] < 0 else "not told apart"
+            groups[kind].append(entry.name)
+    if not any(groups.values()):
+        return ["Nothing can be compared with the flat ensemble yet."]
+    told = [f"**{k}**: {', '.join(v) if v else 'none'}" for k, v in groups.items()]
+    return [f"Balanced accuracy over eight subtypes, against the flat ensemble: {'; '.join(told)}."]
+
+
+def table(entries: list[Entry], measures: dict[str, tuple[str, str]]) -> list[str]:
+    """Write two lines per approach: its measures, and how far they are from the reference's."""
+    lines = [f"| approach | {' | '.join(measures)} |", "|---" * (1 + len(measures)) + "|"]
+    for entry in entries:
+        cells = [estimate(path(entry.metrics, name)) for name, _ in measures.values()]
+        lines.append(f"| **{entry.name}** | {' | '.join(cells)} |")
+        if entry.differences:
+            cells = [difference(entry.differences.get(name)) for _, name in measures.values()]
+            lines.append(f"| difference | {' | '.join(cells)} |")
+    return lines
+
+
+def cost(entries: list[Entry], speeds: dict[str, Any]) -> list[str]:
+    """Write what each approach costs to train and to ask."""
+    lines = [
+        "| approach | run | parameters | training, wall hours | threads | CPU hours | patches/s |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for entry in entries:
+        told = costs(entry)
+        speed = speeds.get(entry.folder.name if entry.folder else "", {})
+        cells = [
+            entry.name,
+            f"`{entry.folder.name}`" if entry.folder else "",
+            f"{told['parameters'] / 1e6:.2f} M" if told["parameters"] is not None else "–",
+            f"{told['wall_hours']:.2f}",
+            str(told["threads"] or "–"),
+            f"{told['cpu_hours']:.2f}" if told["cpu_hours"] is not None else "–",
+            f"{speed['patches_per_second']:.0f}" if speed else "–",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def costs(entry: Entry) -> dict[str, Any]:
+    """Give parameters of all members, and hours over all sessions."""
+    sessions = entry.run["sessions"]
+    cpu = [s.get("cpu_seconds") for s in sessions]
+    members = entry.config.get("ensemble", {})
+    n = members.get("trained") or members.get("members", 1)
+    models = entry.run.get("models", [])
+    parameters = n * models[0]["parameters"] if models else None
+    if parameters is not None and entry.config.get("kind") in ("hybrid", "stack"):
+        parameters += weights_below(entry.folder)
+    return {
+        "parameters": parameters,
+        "wall_hours": sum(s["seconds"] for s in sessions) / 3600,
+        "threads": entry.run["machine"].get("threads"),
+        "cpu_hours": None if None in cpu else sum(cpu) / 3600,
+    }
+
+
+def weights_below(folder: Path | None) -> int:
+    """Count the numbers in the files of weights of a joined model; buffers are few."""
+    from safetensors import safe_open
+
+    total = 0
+    first = folder / "model" if folder and (folder / "model").is_dir() else None
+    if first is None and folder is not None:
+        first = folder / "outer-0" / "model"
+    for file in sorted(first.rglob("*.safetensors")) if first else []:
+        with safe_open(file, "np") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a mapping
+                size = 1
+                for side in tensors.get_slice(name).get_shape():
+                    size *= side
+                total += size
+    return total
+
+
+def record(entry: Entry) -> dict[str, Any]:
+    """Give the figures of one approach."""
+    names = {**SUBTYPES, **{f"binary {k}": v for k, v in BINARY.items()}, **STAGES}
+    return {
+        "run": entry.folder.name if entry.folder else None,
+        "cohort_sha256": entry.run["cohort"]["sha256"],
+        "seed": entry.run["seed"],
+        "measures": {k: path(entry.metrics, name) for k, (name, _) in names.items()},
+        "differences": {k: entry.differences.get(name) for k, (_, name) in names.items()},
+        "cost": costs(entry),
+    }
+
+
+def path(tree: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """Give what a dotted name leads to; None where it leads nowhere."""
+    node: Any = tree
+    for part in name.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
+
+
+def estimate(measure: dict[str, Any] | None) -> str:
+    """Write a measure with its interval."""
+    if measure is None or measure["value"] is None:
+        return "–"
+    return f"{measure['value']:.3f} ({measure['low']:.3f}–{measure['high']:.3f})"
+
+
+def difference(measure: dict[str, Any] | None) -> str:
+    """Write a difference with its interval, in bold where that is off zero."""
+    if measure is None or measure["value"] is None or measure["low"] is None:
+        return "–"
+    told = f"{measure['value']:+.3f} ({measure['low']:+.3f} to {measure['high']:+.3f})"
+    return f"**{told}**" if measure["low"] > 0 or measure["high"] < 0 else told
+
+
+HEADER = """# Every approach beside the flat ensemble
+
+Made by `docs/make_leaderboard.py` from run folders; the approaches are those of
+[leaderboard.yaml](../leaderboard.yaml), and all figures are also in
+[leaderboard.json](leaderboard.json). Scored against expert 1. In brackets: 95 % intervals from
+2,000 resamples of patients. *Difference*: minus the flat ensemble on the same patches, resampled
+together; bold where the interval does not hold zero. One seed each. Many approaches are compared
+here: of twenty differences of nothing, one is expected in bold.
+
+A subtype is decided, and a figure called atypical, as each run has fixed it out of fold. Wall hours
+are those of the run's sessions on its number of threads, with whatever else ran on the machine; CPU
+hours are its own. Cross-validation: runs of the split `cv` are ensembles, each tested on patients
+outside its training; a run of `all` (its name in the table of cost) answers out of fold with one
+member, and calibration and threshold are fixed on the same answers.
+
+Multiple-instance learning answers for patients, not for figures, and the studies of few labels have
+other figures of merit: they have pages of their own."""
+STAGES_NOTE = (
+    "The side, then the subtype among the figures of one side, given that side; every model of "
+    "eight subtypes answers both. Guessing: AUC 0.5, balanced accuracy of four subtypes 0.25."
+)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The leaderboard: what is found, what is compared, and what is listed as not run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from atypia.evaluation.compare import compare
+from atypia.evaluation.evaluate import evaluate
+from atypia.evaluation.predictions import read_predictions
+from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES
+from atypia.runs import write_json
+
+FOLDER = Path(__file__).parents[1] / "docs"
+APPROACHES = """
+- {name: flat ensemble, about: first, reference: true, command: "train {cohort} {split}",
+   runs: {table1: [missing, flat], cv: []}}
+- {name: other, about: second, command: "other {runs}/x-{split}", runs: {table1: [other]}}
+- {name: stopped, about: third, command: "stopped", runs: {table1: [stopped]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def maker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        "make_leaderboard", FOLDER / "make_leaderboard.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def write_run(
+    folder: Path, skill: float, status: str = "finished", cpu: float | None = 7200
+) -> None:
+    """A run folder of 160 figures of 16 patients, as far as the page reads it."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(160) % 8
+    p = rng.dirichlet(np.full(8, 0.5), 160) + skill * np.eye(8)[truth]
+    p /= p.sum(axis=1, keepdims=True)
+    table = pd.DataFrame(p, columns=list(PROBABILITY_COLUMNS))
+    table.insert(0, "patch_id", [f"p{i}" for i in range(160)])
+    table.insert(1, "patient_id", [f"P{i // 10}" for i in range(160)])
+    table.insert(2, "domain", "D")
+    table.insert(3, "fold", 0)
+    table["p_atypical"] = p[:, :4].sum(axis=1)
+    table["predicted_subtype"] = np.array(SUBTYPES)[p.argmax(axis=1)]
+    table["predicted_atypical"] = table["p_atypical"] >= 0.5
+    table["label_expert1"] = np.array(SUBTYPES)[truth]
+    folder.mkdir(parents=True)
+    table.to_csv(folder / "predictions-test.csv", index=False)
+    write_json(folder / "metrics.json", evaluate(read_predictions(folder), resamples=100))
+    session = {"seconds": 3600, "cpu_seconds": cpu} if cpu else {"seconds": 3600}
+    write_json(
+        folder / "run.json",
+        {
+            "status": status, "seed": 0, "cohort": {"sha256": "c"}, "machine": {"threads": 2},
+            "sessions": [session, session], "models": [{"parameters": 500_000}],
+        },
+    )  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump({"ensemble": {"members": 5, "trained": 3}}))
+
+
+def test_runs_are_found_compared_and_the_rest_listed(
+    maker: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, out = tmp_path / "runs", tmp_path / "board.md"
+    write_run(runs / "flat", 0.3)
+    write_run(runs / "other", 0.8, cpu=None)
+    write_run(runs / "stopped", 0.8, status="failed")
+    (tmp_path / "approaches.yaml").write_text(APPROACHES)
+    monkeypatch.setattr(maker, "APPROACHES", tmp_path / "approaches.yaml")
+    write_json(tmp_path / "speed.json", {"flat": {"patches_per_second": 41.7}})
+    options = ["--out", str(out), "--speed", str(tmp_path / "speed.json"), "--resamples", "100"]
+    monkeypatch.setattr("sys.argv", ["x", str(tmp_path / "nothing"), str(runs), *options])
+    maker.main()
+    page, figures = out.read_text(), json.loads(out.with_suffix(".json").read_text())
+    tables = {n: read_predictions(runs / n) for n in ("flat", "other")}
+    expected = compare(tables, resamples=100)["differences"][0]["measures"]["balanced_accuracy"]
+    told = figures["table1"]["other"]["differences"]["balanced accuracy"]
+    assert told == expected
+    assert f"**{expected['value']:+.3f} ({expected['low']:+.3f} to" in page
+    assert "**better**: other; **worse**: none" in page
+    assert "| flat ensemble | `flat` | 1.50 M | 2.00 | 2 | 4.00 | 42 |" in page
+    assert "| other | `other` | 1.50 M | 2.00 | 2 | – | – |" in page
+    assert "- stopped (third): `stopped`" in page
+    assert "- flat ensemble (first): `train COHORT cv`" in page
+    assert "- other (second): `other runs/x-cv`" in page
+    assert set(figures["table1"]) == {"flat ensemble", "other"}
+    assert figures["cv"] == {}
+
+
+def test_the_approaches_of_the_page_are_what_the_package_runs(maker: ModuleType) -> None:
+    """Presets and settings of the commands exist."""
+    import shlex
+
+    from atypia.config import load_any_config
+
+    approaches = yaml.safe_load(maker.APPROACHES.read_text("utf-8"))
+    assert sum(bool(a.get("reference")) for a in approaches) == 1
+    assert len({a["name"] for a in approaches}) == len(approaches)
+    names = [n for a in approaches for part in a["runs"].values() for n in part]
+    assert len(set(names)) == len(names)
+    for approach in approaches:
+        assert set(approach["runs"]) == set(maker.SPLITS)
+        words = shlex.split(approach["command"].format(cohort="C", split="table1", runs="R"))
+        if "--preset" in words and words[1] == "train" and "&&" not in words:
+            preset = words[words.index("--preset") + 1]
+            load_any_config(preset, [w for w in words if "=" in w])
