@@ -98,6 +98,34 @@ def predict_network(
     return np.concatenate(answers)
 
 
+@torch.inference_mode()
+def predict_heads(
+    networks: Sequence[Network],
+    pixels: npt.NDArray[np.uint8],
+    mpp: float,
+    spec: InputSpec,
+    *,
+    device: torch.device,
+    tta: bool = False,
+    batch_size: int = 64,
+) -> list[npt.NDArray[np.float32]]:
+    """Predict as :func:`predict_network` with each of K networks that share one backbone.
+
+    The backbone, all the work of a linear probe, is asked once.
+    """
+    answers: list[npt.NDArray[np.float32]] = [np.empty((len(networks), 0, N_SUBTYPES), np.float32)]
+    for start in range(0, len(pixels), batch_size):
+        batch = torch.from_numpy(pixels[start : start + batch_size])
+        images = normalise(sample_field(batch.to(device), mpp, spec), spec)
+        views = list(dihedral(images)) if tta else [images]
+        total = torch.zeros(len(networks), len(batch), N_SUBTYPES, device=device)
+        for view in views:
+            features = networks[0].backbone(view.contiguous(memory_format=torch.channels_last))
+            total += torch.stack([network.scores(features) for network in networks]).softmax(dim=2)
+        answers.append((total / len(views)).cpu().numpy())
+    return list(np.concatenate(answers, axis=1))
+
+
 @dataclass
 class Ensemble:
     """Trained members and how to use them."""
@@ -173,7 +201,18 @@ class Ensemble:
         """
         check_patches(patches, mpp, self.specs or ())
         if self._answering is None:
-            self._answering = [lite.fused(member) for member in self.members]
+            self._answering = _answering(self.members)
+        if len({id(network.backbone) for network in self._answering}) < len(self.members):
+            heads = predict_heads(
+                self._answering,
+                patches,
+                mpp,
+                self.spec,
+                device=self.device,
+                tta=self.tta,
+                batch_size=batch_size,
+            )
+            return self.calibration.apply(self.join(np.stack(heads)))
         answers = [
             predict_network(
                 network,
@@ -270,11 +309,14 @@ class Ensemble:
             raise InputError(problems) from None
         models = [member.network or chosen.network for member in chosen.members]
         specs = [member.input or chosen.input for member in chosen.members]
+        members = [
+            load_network(network, spec, folder / member.file)
+            for network, spec, member in zip(models, specs, chosen.members, strict=True)
+        ]
+        if chosen.network.frozen and len(members) > 1 and set(models) == {chosen.network}:
+            members = share_backbone(members)
         return cls(
-            members=[
-                load_network(network, spec, folder / member.file)
-                for network, spec, member in zip(models, specs, chosen.members, strict=True)
-            ],
+            members=members,
             spec=chosen.input,
             model=chosen.network,
             tta=chosen.tta,
@@ -288,6 +330,26 @@ class Ensemble:
             models=models,
             join=chosen.join,
         )
+
+
+def _answering(members: Sequence[Network]) -> list[Network]:
+    """Members as they answer fastest; those of a linear probe keep their one backbone."""
+    first = lite.fused(members[0].eval())
+    if all(member.backbone is members[0].backbone for member in members):
+        return [member.eval().on(first.backbone) for member in members]
+    return [first, *(lite.fused(member.eval()) for member in members[1:])]
+
+
+def share_backbone(members: Sequence[Network]) -> list[Network]:
+    """Let networks whose backbones are equal to the last bit have one of them."""
+    first = members[0].backbone
+    own = first.state_dict()
+    equal = all(
+        torch.equal(tensor, own[name])
+        for member in members[1:]
+        for name, tensor in member.backbone.state_dict().items()
+    )
+    return [member.on(first) for member in members] if equal else list(members)
 
 
 def add_quality(folder: Path, fast: Ensemble, *, half: bool = False) -> None:

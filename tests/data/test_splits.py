@@ -1,6 +1,6 @@
 import json
 from collections import Counter
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 import pandas as pd
@@ -57,7 +57,7 @@ manifests = st.lists(
 @settings(max_examples=25, deadline=None)
 @given(
     manifest=manifests,
-    kind=st.sampled_from(["holdout", "cv"]),
+    kind=st.sampled_from(["holdout", "cv", "monte_carlo"]),
     seed=st.integers(0, 2**32),
     inner_folds=st.integers(2, 4),
 )
@@ -77,6 +77,7 @@ def test_every_patient_stands_on_exactly_one_side_of_every_boundary(
     if kind == "cv":
         tested = Counter(chain.from_iterable(outer.test for outer in splits.outer))
         assert tested == dict.fromkeys(patients, 2)
+    assert len(splits.outer) == {"holdout": 1, "cv": 6, "monte_carlo": 2}[kind]
     shuffled = manifest.sample(frac=1, random_state=1)
     assert make(shuffled, kind, seed, folds=3, repeats=2, inner_folds=inner_folds) == splits
 
@@ -147,6 +148,15 @@ def test_holdout_holds_the_wanted_share_of_every_class():
     )
     assert share.between(0.17, 0.23).all()
     assert len(splits.outer[0].test) == pytest.approx(40, abs=8)
+
+
+def test_monte_carlo_draws_each_test_part_anew_and_the_first_is_the_holdout():
+    splits = make(skewed_manifest(), "monte_carlo", repeats=4, test_fraction=0.25)
+    tests = [set(outer.test) for outer in splits.outer]
+    assert len(tests) == 4
+    assert tests[0] == set(make(skewed_manifest(), "holdout", test_fraction=0.25).outer[0].test)
+    assert any(one & other for one, other in pairwise(tests))
+    assert len({frozenset(test) for test in tests}) == 4
 
 
 def test_missing_classes_are_named_with_their_part():

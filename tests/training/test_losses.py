@@ -190,3 +190,50 @@ def test_the_balanced_weights_hold_for_every_rater_and_not_for_the_atypical_term
     p = logits[:, :8].softmax(1)[:, :4].sum(1)
     expected = sum(heads) / 32 + functional.binary_cross_entropy(p, share)
     torch.testing.assert_close(loss(logits, subtypes, share), expected)
+
+
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_on_the_sides_it_is_torchs_binary_cross_entropy_against_the_majority(weights: str) -> None:
+    config = LossConfig(of="sides", class_weights=weights)  # type: ignore[arg-type]
+    logits = torch.randn(6, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    share = torch.tensor([1 / 3, 2 / 3, 1.0, 0.0, 0.5, torch.nan])
+    subtypes = torch.eye(8)[:6, None]
+    loss = SubtypeLoss(config, MASS)
+    given = loss(logits, subtypes, share)
+    p = logits.softmax(1)[:, :4].sum(1)
+    atypical = float(MASS[:4].sum() / MASS.sum())
+    of_side = torch.tensor(
+        [0.5 / atypical, 0.5 / (1 - atypical)] if weights == "balanced" else [1.0, 1.0]
+    )
+    target = torch.tensor([0.0, 1.0, 1.0, 0.0, 0.5])
+    terms = of_side[0] * target * p[:5].log() + of_side[1] * (1 - target) * (1 - p[:5]).log()
+    torch.testing.assert_close(given, -terms.sum() / 6)  # who has no vote adds nothing
+    given.backward()
+    assert logits.grad is not None
+    assert not logits.grad[5].any()
+
+
+def test_on_the_sides_the_focal_loss_is_torchvisions() -> None:
+    config = LossConfig(of="sides", kind="focal", focal_gamma=2.0)
+    logits = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    majority = torch.tensor([0.0, 1, 1, 0, 1, 0])
+    given = SubtypeLoss(config, MASS)(logits, torch.eye(8)[:6, None], majority)
+    binary = logits[:, :4].logsumexp(1) - logits[:, 4:].logsumexp(1)
+    expected = sigmoid_focal_loss(binary, majority, alpha=-1, gamma=2.0, reduction="mean")
+    torch.testing.assert_close(given, expected)
+
+
+def test_two_stages_learn_nothing_within_a_side_that_is_not_asked_for() -> None:
+    from atypia.models.hierarchical import StagedHead
+
+    torch.manual_seed(0)
+    head = StagedHead(5)
+    scores = head(torch.randn(6, 5))
+    SubtypeLoss(LossConfig(of="sides"), MASS)(
+        scores, torch.eye(8)[:6, None], torch.tensor([0.0, 1, 1, 0, 1, 0])
+    ).backward()
+    assert head.side.weight.grad is not None
+    assert head.side.weight.grad.abs().max() > 1e-3
+    for layer in (head.atypical, head.normal):
+        assert layer.weight.grad is not None
+        assert layer.weight.grad.abs().max() < 1e-6

@@ -65,3 +65,13 @@ def test_processes_share_every_batch() -> None:
     for name in ("samples", "passes"):
         joined = np.stack([getattr(part, name) for part in parts], axis=2)
         np.testing.assert_array_equal(joined.reshape(-1, 2), getattr(whole, name))
+
+
+def test_the_rarer_side_is_drawn_more_often_and_its_subtypes_keep_their_shares() -> None:
+    labels = np.array([0, 1, 6, 6, 6, 5, 6, 6, 6])
+    nothing: Any = None
+    own = MemberTask("", np.arange(9), np.array([5]), nothing, labels, 0, domains=DOMAINS)
+    weights = row_weights(own, optim(sampling=1, sampling_of="side"))  # type: ignore[arg-type]
+    assert weights is not None
+    np.testing.assert_allclose(weights[:2].sum(), weights[2:].sum())
+    np.testing.assert_allclose(weights[2:], weights[2])

@@ -23,12 +23,14 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="quick, paper, released, rules, hybrid (with network=RUN), stack (with "
-            "runs=[RUN1,RUN2]), or a YAML file. [default: quick]"
+            help="quick, paper, released, probe, lora, binary-efficientnetv2, binary-densenet, "
+            "rules, hybrid (with network=RUN), stack (with runs=[RUN1,RUN2]), or a YAML file. "
+            "[default: quick]"
         ),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="table1, benchmark, holdout, cv, all, domains, or a file.")
+        str | None,
+        typer.Option(help="table1, benchmark, holdout, cv, monte_carlo, all, domains, or a file."),
     ] = None,
     label: Annotated[str | None, typer.Option(help="A rater, or agreed.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,

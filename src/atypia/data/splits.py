@@ -20,18 +20,20 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from atypia.config import LEAK
+from atypia.data.leak import deal_figures, require_figures
 from atypia.errors import InputError, LeakError, Problem
 from atypia.runs import read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from numpy.typing import NDArray
 
 FORMAT_VERSION: Final = 1
 PUBLISHED: Final = ("table1", "benchmark")
 """Splits of AMi-Br whose test patients are shipped with the package."""
-SEEDED: Final = ("holdout", "cv")
+SEEDED: Final = ("holdout", "cv", "monte_carlo", LEAK)
 WHOLE: Final = ("all", "domains")
 """Splits by what the cohort is: no test part at all, or each domain as one."""
 KINDS: Final = (*PUBLISHED, *SEEDED, *WHOLE)
@@ -65,7 +67,8 @@ class Splits:
     """Every outer split of a run. Made by :func:`make_splits` or :meth:`read`."""
 
     kind: str
-    """``table1``, ``benchmark``, ``holdout``, ``cv``, ``all``, ``domains`` or ``file``."""
+    """``table1``, ``benchmark``, ``holdout``, ``cv``, ``monte_carlo``, ``all``, ``domains``,
+    ``file``, or ``leak_by_figure``, whose "patients" are figures."""
     seed: int
     cohort_sha256: str
     outer: tuple[Outer, ...]
@@ -116,8 +119,9 @@ class Splits:
                 )
             )
         without_test = splits.kind == "all"
+        unit = "patch_id" if splits.kind == LEAK else "patient_id"
         leaks, others = _patient_problems(
-            splits.outer, manifest["patient_id"], str(path), without_test=without_test
+            splits.outer, manifest[unit], str(path), without_test=without_test
         )
         problems += leaks + others
         if problems:
@@ -158,7 +162,9 @@ def make_splits(
         cohort_sha256: Hash of the cohort, kept in the splits.
         kind: ``table1`` (40 test patients with the class counts of the reference paper's Table 1),
             ``benchmark`` (56 test slides of Banerjee et al., arXiv 2506.21444), ``holdout`` (one
-            seeded test part), ``cv`` (each patient tests once per repeat), ``all`` (no test part:
+            seeded test part), ``cv`` (each patient tests once per repeat), ``monte_carlo`` (as many
+            holdouts as there are repeats, each drawn anew), ``leak_by_figure`` (the same over
+            figures; see :mod:`atypia.data.leak`), ``all`` (no test part:
             for a model that is given away; out-of-fold predictions judge it), ``domains`` (each
             domain tests once and trains nothing then), or a file:
             a ``splits.json``, which is taken as it is, or a CSV with the columns ``patient_id``
@@ -167,8 +173,8 @@ def make_splits(
             placed like any other.
         seed: Same cohort, options and seed: same splits, whatever the order of the rows.
         folds: Test parts per repeat of ``cv``.
-        repeats: Repeats of ``cv``.
-        test_fraction: Share of the test part of ``holdout``.
+        repeats: Repeats of ``cv``, test parts of ``monte_carlo``.
+        test_fraction: Share of each test part of ``holdout`` and ``monte_carlo``.
         inner_folds: Members of the ensemble.
 
     Raises:
@@ -180,13 +186,16 @@ def make_splits(
     if str(kind) not in KINDS and Path(kind).suffix == ".json":
         return Splits.read(Path(kind), manifest, cohort_sha256)
 
+    if kind == LEAK:
+        require_figures(manifest)
+    deal = deal_figures if kind == LEAK else stratify
     patients, counts = _count_figures(manifest, label)
     if kind == "domains":
         tests = _domains(manifest)
     elif kind == "all":
         tests = [()]
     else:
-        tests = _test_parts(patients, counts, kind, seed, folds, repeats, test_fraction)
+        tests = _test_parts(patients, counts, kind, deal, seed, folds, repeats, test_fraction)
     outer = []
     for i, test in enumerate(tests):
         rest = ~np.isin(patients, test)
@@ -196,7 +205,7 @@ def make_splits(
                 f"inner fold, but got {rest.sum()}. Use more patients or fewer members."
             )
         shares = np.full(inner_folds, 1 / inner_folds)
-        fold_of = stratify(counts[rest], shares, np.random.default_rng([seed, 1, i]))
+        fold_of = deal(counts[rest], shares, np.random.default_rng([seed, 1, i]))
         inner = tuple(tuple(patients[rest][fold_of == f].tolist()) for f in range(inner_folds))
         outer.append(Outer(test=test, inner=inner))
     name = str(kind) if str(kind) in KINDS else "file"
@@ -337,24 +346,25 @@ def _test_parts(
     patients: NDArray[np.str_],
     counts: NDArray[np.int64],
     kind: str | Path,
+    deal: Callable[..., NDArray[np.int64]],
     seed: int,
     folds: int,
     repeats: int,
     test_fraction: float,
 ) -> list[tuple[str, ...]]:
     if kind in SEEDED:
-        if kind == "holdout":
-            shares, repeats, tested = np.array([test_fraction, 1 - test_fraction]), 1, 1
-        else:
+        if kind == "cv":
             shares, tested = np.full(folds, 1 / folds), folds
+        else:
+            shares, tested = np.array([test_fraction, 1 - test_fraction]), 1
+        if kind == "holdout":
+            repeats = 1
         if len(patients) < len(shares):
             raise InputError(
                 f"expected at least {len(shares)} patients, one for each part of the split "
                 f"{kind!r}, but got {len(patients)}."
             )
-        dealt = [
-            stratify(counts, shares, np.random.default_rng([seed, 0, r])) for r in range(repeats)
-        ]
+        dealt = [deal(counts, shares, np.random.default_rng([seed, 0, r])) for r in range(repeats)]
         return [tuple(patients[fold_of == f].tolist()) for fold_of in dealt for f in range(tested)]
     if kind in PUBLISHED:
         with as_file(files("atypia.data") / "resources" / f"{kind}_split.csv") as path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -12,7 +13,7 @@ from atypia.config import InputSpec
 from atypia.labels import N_SUBTYPES
 from atypia.models.depthwise import speed_up_small_maps
 from atypia.models.hierarchical import N_STAGES, SideBySide, StagedHead
-from atypia.models.lora import adapters, merged
+from atypia.models.lora import adapt, adapters, merged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,8 +71,18 @@ class Network(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Score images (B, 3, S, S) float32; returns logits (B, 8), in training (B, R * 8)."""
-        scores = cast("torch.Tensor", self.head(self.dropout(self.backbone(images))))
+        return self.scores(self.backbone(images))
+
+    def scores(self, features: torch.Tensor) -> torch.Tensor:
+        """Score features (B, F); returns what the network returns of their images."""
+        scores = cast("torch.Tensor", self.head(self.dropout(features)))
         return scores if self.training else scores[:, :N_SUBTYPES]
+
+    def on(self, backbone: nn.Module) -> Network:
+        """Put the same head on a backbone; neither is copied."""
+        other = copy.copy(self)
+        other._modules = self._modules | {"backbone": backbone}
+        return other
 
     def start_from(self, prior: torch.Tensor) -> None:
         """Let the first answer be the class distribution (8,), not "all eight are as likely".
@@ -142,6 +153,8 @@ def make_network(
             reduction=model.reduction,
         )
         speed_up_small_maps(made.module)
+        if model.lora_rank and initial_weights:  # what is loaded has the additions merged
+            adapt(made.module, model, size.size_px)
         return made
 
     backbones = [make() for _ in range(n_backbones(model))]

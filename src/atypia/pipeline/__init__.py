@@ -10,6 +10,7 @@ from atypia.pipeline.challenge import challenge
 from atypia.pipeline.distill import distill
 from atypia.pipeline.evaluate import compare, evaluate
 from atypia.pipeline.export import export
+from atypia.pipeline.mil import mil, mil_predict
 from atypia.pipeline.predict import predict
 from atypia.pipeline.predict_job import predict_job
 from atypia.pipeline.report import write_report
@@ -27,6 +28,8 @@ __all__ = [
     "distill",
     "evaluate",
     "export",
+    "mil",
+    "mil_predict",
     "predict",
     "predict_job",
     "slide",

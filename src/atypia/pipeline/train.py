@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atypia.config import TrainConfig
+from atypia.config import LEAK, TrainConfig
 from atypia.data.cohort import Cohort
+from atypia.data.leak import leaking, with_true_patients
 from atypia.data.splits import rows
 from atypia.evaluation.predictions import write_predictions
 from atypia.inference.predict import find_items, predict_items
@@ -74,6 +75,8 @@ def train(
     clock = Clock()
     config = run_config(out, config, resume, TrainConfig)
     cohort = Cohort.open(cohort_folder, verify=True)
+    if config.split.kind == LEAK:
+        cohort = leaking(cohort)
     device = choose_device(config.runtime.device)
     precision = choose_precision(config.runtime.precision, device)
     make_deterministic(device)
@@ -150,7 +153,7 @@ def _finish_outer(
     """Join the members of one outer split, calibrate and fix the threshold out of fold, predict."""
     from atypia.ensemble import Ensemble
 
-    manifest, config = run.cohort.manifest, run.config
+    manifest, config = with_true_patients(run.cohort.manifest), run.config
     folder = run.outer_folder(number)
     labels = chosen_labels(manifest, config.label)[members.oof_rows]
     answers, out_of_fold = settle(
@@ -195,7 +198,7 @@ def _finish_outer(
     ensemble.to(place.device)
     if not run.splits.outer[number].test:
         return facts
-    test = np.flatnonzero(rows(manifest, run.splits.outer[number].test))
+    test = np.flatnonzero(rows(run.cohort.manifest, run.splits.outer[number].test))
     items = find_items([run.cohort.path], mpp=None)
     table, _ = predict_items(ensemble, [items[row] for row in test])
     write_predictions(folder / "predictions-test.csv", table.assign(fold=number))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from atypia.training.checkpoint import read_history
 from atypia.training.distill import require_unseen_test_part
 from atypia.training.few_labels import hidden_rows
 from atypia.training.fit import fit
+from atypia.training.probe import fit_probe, open_probe
 from atypia.training.targets import chosen_labels, make_targets, require_every_class
 from atypia.training.task import MemberTask
 
@@ -80,7 +82,7 @@ def member_tasks(
         # What is hidden from the training is not hidden from those who watch it.
         targets = make_targets(cohort.manifest, labels, config.target, hidden & mine)
         teach = targets.subtypes.any(axis=(1, 2))  # with heads of their own, by either rater
-        if config.loss.atypical:  # a vote alone teaches, too
+        if config.loss.hears_votes:  # a vote alone teaches, too
             teach |= ~np.isnan(targets.atypical)
         train, mute = np.flatnonzero(mine & teach), np.flatnonzero(mine & ~teach)
         train = np.repeat(train, [bag[patient] for patient in patients.iloc[train]])
@@ -137,6 +139,8 @@ def train_members(
     taught = np.where(hidden, -1, labels)
     bags = make_bags(cohort.manifest, taught, outer, number, config)
     _, spec, _ = make_network(config.model, config.input, initial_weights=False)
+    frozen = config.model.frozen
+    probe = open_probe(cohort, config, store, place, folder, on_step) if frozen else None
     for i, task in enumerate(tasks):
         member_folder = folder / f"fold-{i}"
         weights, record = member_folder / "member.safetensors", member_folder / "done.json"
@@ -149,7 +153,10 @@ def train_members(
             )
             if config.ensemble.bagging is not None and place.world.is_main:
                 write_bag(member_folder / "bag.csv", bags[i])
-            fit(task, config, store, place, member_folder, on_step, on_epoch)
+            if probe is not None:
+                fit_probe(task, config, probe, place, member_folder)
+            else:
+                fit(task, config, store, place, member_folder, on_step, on_epoch)
         else:
             log.info("%s: already trained", task.name)
             on_epoch(task.name, read_history(member_folder / "history.csv"))
@@ -167,6 +174,11 @@ def train_members(
         # Figures without a label, too: they can be predicted.
         unseen = rows(cohort.manifest, outer.training) & ~rows(cohort.manifest, bags[i])
         held_out = np.flatnonzero(unseen)
+        if probe is not None:
+            networks[i] = network.on(networks[0].backbone)  # one in memory for all
+            head = copy.deepcopy(network.head).cpu()
+            answers[i, held_out] = probe.answers(head, held_out, tta=config.ensemble.tta)
+            continue
         answers[i, held_out] = predict_network(
             network,
             store.pixels,

@@ -25,6 +25,9 @@ class SubtypeLoss(nn.Module):
     scores. With a share a of atypical opinions and P the sum of the first four p of the first
     rater, ``- atypical * (a * log P + (1 - a) * log(1 - P))`` is added.
 
+    On the sides alone it is the same formula over two classes: P and 1 - P against the majority of
+    the opinions (a tie counts half for each), w_c being the sides' weights.
+
     ``prior`` is the class distribution as the loss sees it: (8,), frequency times weight, sum 1.
 
     Args:
@@ -35,8 +38,13 @@ class SubtypeLoss(nn.Module):
     def __init__(self, config: LossConfig, class_mass: torch.Tensor) -> None:
         super().__init__()
         prior = class_mass / class_mass.sum()
-        balanced = config.class_weights == "balanced"
-        weights = 1 / (len(prior) * prior) if balanced else torch.ones_like(prior)
+        self.on_sides = config.of == "sides"
+        weights = torch.ones_like(prior)
+        if config.class_weights == "balanced" and not self.on_sides:
+            weights = 1 / (len(prior) * prior)
+        elif config.class_weights == "balanced":
+            atypical = prior[:N_ATYPICAL].sum()
+            weights[:N_ATYPICAL], weights[N_ATYPICAL:] = 0.5 / atypical, 0.5 / (1 - atypical)
         self.gamma = config.focal_gamma if config.kind == "focal" else 0.0
         self.atypical = config.atypical
         self.weights: torch.Tensor
@@ -56,6 +64,8 @@ class SubtypeLoss(nn.Module):
         """
         batch = len(logits)
         log_p = logits.float().view(batch, -1, N_SUBTYPES).log_softmax(dim=2)
+        if self.on_sides:
+            return self._of_sides(log_p[:, 0], atypical)
         terms = subtypes * self.weights * log_p
         if self.gamma:
             terms = terms * (1 - log_p.exp()).clamp_min(0) ** self.gamma
@@ -69,3 +79,15 @@ class SubtypeLoss(nn.Module):
             term = share * log_atypical + (1 - share) * log_normal
             loss = loss - self.atypical * (term * known).mean()
         return loss
+
+    def _of_sides(self, log_p: torch.Tensor, atypical: torch.Tensor) -> torch.Tensor:
+        """Mean loss of log-probabilities (B, 8) against the majority of the opinions (B,)."""
+        sides = torch.stack(
+            [log_p[:, :N_ATYPICAL].logsumexp(dim=1), log_p[:, N_ATYPICAL:].logsumexp(dim=1)], dim=1
+        )
+        majority = ((atypical - 0.5).sign() + 1) / 2  # NaN stays NaN
+        target = torch.stack([majority, 1 - majority], dim=1).nan_to_num()
+        terms = target * self.weights[[0, -1]] * sides
+        if self.gamma:
+            terms = terms * (1 - sides.exp()).clamp_min(0) ** self.gamma
+        return -terms.sum(dim=1).mean()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from atypia.data.loader import Epoch, plan_epoch
+from atypia.labels import N_ATYPICAL
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -35,7 +36,10 @@ def row_weights(task: MemberTask, optim: OptimConfig) -> npt.NDArray[np.float64]
         return None
     weights = np.ones(len(task.train_rows))
     if optim.sampling:  # -1 where a figure has no subtype: a class of its own
-        weights *= _share_of_own(task.labels[task.train_rows] + 1) ** -optim.sampling
+        groups = task.labels[task.train_rows] + 1
+        if optim.sampling_of == "side":
+            groups = np.where(groups > N_ATYPICAL, 2, np.minimum(groups, 1))
+        weights *= _share_of_own(groups) ** -optim.sampling
     if optim.domain_balance:
         weights *= _share_of_own(task.domains[task.train_rows]) ** -optim.domain_balance
     return weights

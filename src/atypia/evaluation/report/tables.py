@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from atypia import __version__
+from atypia.config import LEAK
 from atypia.evaluation import plots, reference
 from atypia.evaluation.metrics import ECE_BINS
 from atypia.evaluation.predictions import MAJORITY, UNKNOWN
@@ -319,12 +320,18 @@ def splits(report: ReportInput) -> Html:
                     *(figures if counts else ["–"] * len(figures)),
                 ]
             )
+    whole = (
+        "THIS SPLIT LEAKS ON PURPOSE: figures, not patients, are dealt into its parts, and figures "
+        "of one patient stand on both sides. Every measure on this page is too good. What is "
+        "counted as a patient here is a figure."
+        if report.split_kind == LEAK
+        else "A patient is in one part only."
+    )
     return join(
         tag(
             "p",
-            f"Split “{report.split_kind}”, seed {report.splits.get('seed')}. A patient is "
-            "in one part only. Each member trains on the patients of the other members' "
-            "validation parts.",
+            f"Split “{report.split_kind}”, seed {report.splits.get('seed')}. {whole} Each member "
+            "trains on the patients of the other members' validation parts.",
         ),
         table(
             f"Patients, figures and figures of each class (label of {rater_name(label)}) per part",

@@ -1,0 +1,183 @@
+"""Encoders by name: from a hub cache to features, and what is said where they cannot be had."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hub_cache import SMALL, as_published, put, random_encoder, small, use
+from huggingface_hub import errors
+from safetensors.torch import load_file
+
+from atypia import doctor
+from atypia.errors import InputError
+from atypia.models.backbones import make_backbone
+from atypia.models.foundation import hub
+from atypia.models.foundation.catalogue import encoders, find_encoder
+
+NAMES = sorted(encoders())
+TRANSFORMERS = [name for name in NAMES if encoders()[name].names == "dinov2"]
+GATED = next(name for name in NAMES if encoders()[name].gated)
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+    return folder
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in TRANSFORMERS])
+def test_an_encoder_in_the_cache_gives_what_its_own_weights_give(
+    name: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = small(name)
+    use(encoder, monkeypatch)
+    source = random_encoder(encoder)
+    put(cache, encoder, as_published(encoder, source))
+    backbone = make_backbone(name, size_px=encoder.size_px, pretrained=True)
+    images = torch.rand(2, 3, encoder.size_px, encoder.size_px)
+    with torch.inference_mode():
+        torch.testing.assert_close(backbone.module.eval()(images), source(images))
+    assert (backbone.n_features, backbone.mean, backbone.std) == (
+        encoder.features,
+        encoder.mean,
+        encoder.std,
+    )
+    for part in (encoder.repository, encoder.licence, "0123456789", "SHA-256"):
+        assert part in backbone.origin
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_weights_of_transformers_give_what_transformers_gives(
+    name: str, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    encoder = small(name)
+    use(encoder, monkeypatch)
+    torch.manual_seed(7)
+    config = transformers.Dinov2Config(
+        hidden_size=SMALL["embed_dim"],
+        num_hidden_layers=SMALL["depth"],
+        num_attention_heads=SMALL["num_heads"],
+        image_size=encoder.size_px,
+        patch_size=16,
+    )
+    source = transformers.Dinov2Model(config).eval()
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.normal_(0, 0.3)
+    source.save_pretrained(tmp_path / "saved")  # under the names that published files have
+    put(cache, encoder, load_file(tmp_path / "saved" / "model.safetensors"))
+    backbone = make_backbone(name, size_px=encoder.size_px, pretrained=True)
+    images = torch.rand(2, 3, encoder.size_px, encoder.size_px)
+    with torch.inference_mode():
+        expected = source(images).last_hidden_state[:, 0]
+        torch.testing.assert_close(backbone.module.eval()(images), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_another_size_than_it_was_trained_on_is_possible(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = small("virchow2")
+    use(encoder, monkeypatch)
+    put(cache, encoder, as_published(encoder, random_encoder(encoder)))
+    backbone = make_backbone("virchow2", size_px=84, pretrained=True)
+    assert backbone.module.eval()(torch.rand(1, 3, 84, 84)).shape == (1, encoder.features)
+    with pytest.raises(InputError, match="multiple of 14"):
+        make_backbone("virchow2", size_px=96, pretrained=True)
+
+
+def test_weights_of_another_encoder_are_refused(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = small("uni")
+    use(encoder, monkeypatch)
+    tensors = as_published(encoder, random_encoder(encoder))
+    put(cache, encoder, {**tensors, "reg_token": torch.ones(1, 4, 96)})
+    with pytest.raises(InputError, match="no place there, the first: reg_token"):
+        make_backbone("uni", size_px=224, pretrained=True)
+
+
+def test_offline_without_the_weights_every_way_is_named(cache: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        make_backbone(GATED, size_px=224, pretrained=True)
+    text = str(caught.value)
+    encoder = find_encoder(GATED)
+    assert encoder is not None
+    for part in (
+        "HF_HUB_OFFLINE is set",
+        str(cache),
+        encoder.page,
+        "HF_TOKEN",
+        "model.weights=FILE",
+        encoder.licence,
+    ):
+        assert part in text
+
+
+def response(status: int) -> Any:
+    """An answer of the hub, made by whichever HTTP library its client uses."""
+    http: Any = importlib.import_module(errors.HTTPError.__module__.partition(".")[0])
+    return http.Response(status, request=http.Request("HEAD", "https://huggingface.co/x"))
+
+
+def test_each_way_in_which_the_hub_refuses_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder = encoders()[GATED]
+    gated = errors.GatedRepoError("gated", response=response(403))
+    text = hub.explained(encoder, gated)
+    assert f"accept the terms at {encoder.page}" in text
+    assert "no token" in text
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    text = hub.explained(encoder, gated)
+    assert "have not (yet) let in the account of the token from HF_TOKEN" in text
+    assert "hf_secret" not in text
+    text = hub.explained(encoder, errors.HfHubHTTPError("no", response=response(401)))
+    assert "does not accept the token from HF_TOKEN" in text
+    text = hub.explained(encoder, errors.RepositoryNotFoundError("no", response=response(404)))
+    assert "may have moved" in text
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    text = hub.explained(encoder, ConnectionError("no route"))
+    assert "does not answer (ConnectionError: no route)" in text
+    assert "HF_ENDPOINT" in text
+    full = OSError(28, "No space left on device")
+    assert "about" in hub.explained(encoder, full)
+    assert "No space left" in hub.explained(encoder, full)
+
+
+def test_doctor_tells_whether_an_encoder_can_be_loaded(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = small("virchow2")
+    use(encoder, monkeypatch)
+    findings, problem = doctor.examine_encoder(encoder)
+    told = dict(findings)
+    assert told["can be loaded here"] == "no"
+    assert told["licence"] == "CC-BY-NC-ND-4.0; no commercial use"
+    assert encoder.page in told["gate"]
+    assert problem is not None
+    assert "HF_HUB_OFFLINE" in problem
+    file = put(cache, encoder, as_published(encoder, random_encoder(encoder)))
+    findings, problem = doctor.examine_encoder(encoder)
+    assert (dict(findings)["can be loaded here"], problem) == ("yes", None)
+    assert dict(findings)["cache"] == str(file)
+
+
+def test_a_name_that_is_nearly_right_is_recognised() -> None:
+    with pytest.raises(InputError, match="Near: virchow2"):
+        make_backbone("virchow-2", size_px=224, pretrained=False)
+
+
+def test_every_architecture_is_one_that_timm_knows() -> None:
+    timm = pytest.importorskip("timm")
+    assert not [n for n, e in encoders().items() if not timm.is_model(e.architecture)]
