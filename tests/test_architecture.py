@@ -50,13 +50,15 @@ MAY_IMPORT = {
     | {"inference", "evaluation", "explain"},
     "demo": CORE | {"data", "models", "pipeline"},
     "doctor": CORE | {"models", "bundle"},
-    "api": CORE | {"bundle", "ensemble", "inference", "data.cohort", "pipeline.train"},
+    "api": CORE
+    | {"bundle", "ensemble", "explain", "inference", "data.cohort", "data.images"}
+    | {"pipeline.start"},
     "server": CORE
     | {"server", "pipeline.predict", "inference", "bundle", "decision", "evaluation.conformal"}
     | {"data.images", "data.resolution", "data.slides"},
     "web": CORE
     | {"web", "server", "bundle", "ensemble", "evaluation", "models.rules", "rules", "explain"}
-    | {"pipeline.report", "inference.geojson", "data.transforms"}
+    | {"pipeline.report", "inference.geojson", "data.transforms", "data.field"}
     | {"data.cohort", "data.images", "data.slides"},
     **dict.fromkeys(CORE, CORE),
     "": CORE | {"api", "data.cohort"},  # atypia itself, for its three names

@@ -37,7 +37,7 @@ def embed(patches: Any, _mpp: float) -> np.ndarray:
 def read(patch: Any, _mpp: float) -> dict[str, Any]:
     side = patch.shape[0]
     box = [[side * a, side * b] for a, b in ((0.4, 0.4), (0.6, 0.4), (0.6, 0.6), (0.4, 0.6))]
-    line = {"from": box[0], "to": box[2], "text": "<b>3.1 µm</b>"}
+    line = {"ends": box[::2], "text": "<b>3.1 µm</b>"}
     return {
         "text": "Metaphase: one plate. <img src=x onerror=1>",
         "measures": ["length 3.1 µm"],
@@ -71,7 +71,7 @@ def main(source: str, reviews: str, cache: str, *options: str) -> None:
         service = stack.enter_context(Service(model, ABOUT, {}, limits))
         site = stack.enter_context(open_site(show, shown, model))
         access = choose_access(listener, "127.0.0.1")
-        answer(service, listener, access, lambda app: mount(app, site))
+        answer(service, listener, access, lambda app: mount(app, site, limits))
 
 
 if __name__ == "__main__":

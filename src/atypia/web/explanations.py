@@ -7,10 +7,11 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from atypia.ensemble import Ensemble
@@ -19,14 +20,15 @@ if TYPE_CHECKING:
     Read = Callable[[Patch, float], dict[str, Any]]
     """A patch (H, W, 3) and its µm per pixel to a reading by rules."""
     Heat = Callable[[Patch, float, int, str], NDArray[np.float32]]
-    """A patch, its µm per pixel, a target and a method to what speaks for it, (H, W) in 0..1."""
+    """A patch, its µm per pixel, a target and a method to what speaks for it (up to 1) and against
+    it (down to -1), (H, W)."""
 
-METHODS: Final[Mapping[str, tuple[str, str | None]]] = {
-    "gradcam": ("Grad-CAM", None),
-    "occlusion": ("Occlusion", "captum"),
-    "integrated": ("Integrated gradients", "captum"),
+METHODS: Final[Mapping[str, str]] = {
+    "gradcam": "Class activation (Grad-CAM)",
+    "occlusion": "Occlusion",
+    "integrated": "Integrated gradients",
 }
-"""By the name that :mod:`atypia.explain` knows: the name for people, and a package it needs."""
+"""Names for people, by those of :data:`atypia.explain.METHODS`."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Explanations:
     read: Read | None = None
     heat: Heat | None = None
     methods: Mapping[str, str] = field(default_factory=dict)
-    """Methods of `heat`, and what people call them."""
+    """Of `heat`: names for people by name."""
 
 
 def find_explanations(model: object) -> Explanations:
@@ -45,23 +47,16 @@ def find_explanations(model: object) -> Explanations:
     Args:
         model: As :func:`atypia.inference.backend.load_ensemble` gives it.
     """
-    read = _rules() if _is_there("skimage") else None
-    # An ONNX graph has no gradients, and rules have no network.
-    if not hasattr(model, "members") or not _is_there("atypia.explain"):
+    read = _rules() if importlib.util.find_spec("skimage") is not None else None
+    if not hasattr(model, "members"):  # an ONNX graph has no gradients, rules have no network
         return Explanations(read)
-    methods = {
-        key: title for key, (title, needs) in METHODS.items() if needs is None or _is_there(needs)
-    }
-    return Explanations(read, _heat(cast("Ensemble", model)), methods)
-
-
-def _is_there(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+    return Explanations(read, _heat(cast("Ensemble", model)), METHODS)
 
 
 def _rules() -> Read:
     from atypia.models.rules.reading import told_measure
     from atypia.rules import RulesClassifier
+    from atypia.web.measured import measured_lines
 
     rules = RulesClassifier()
 
@@ -71,13 +66,16 @@ def _rules() -> Read:
             "text": reading.reason(),
             "measures": [told_measure(name, value) for name, value in reading.measures.items()],
             "contours": [_points(line) for line in reading.outlines],
-            "lines": [],
+            "lines": [
+                {"ends": _points(line.ends), "text": f"{line.um:.1f} µm"}
+                for line in measured_lines(patch, mpp)
+            ],
         }
 
     return read
 
 
-def _points(line: NDArray[np.float32]) -> list[list[float]]:
+def _points(line: NDArray[np.floating[Any]]) -> list[list[float]]:
     """Rows and columns of pixels' middles to x and y in the picture."""
     return [[round(float(x) + 0.5, 2), round(float(y) + 0.5, 2)] for y, x in line]
 
@@ -86,9 +84,11 @@ def _heat(model: Ensemble) -> Heat:
     one_at_a_time = threading.Lock()  # each takes all cores, and memory for its gradients
 
     def heat(patch: Patch, mpp: float, target: int, method: str) -> NDArray[np.float32]:
-        from atypia.explain.evidence import explain_figure
+        from atypia.explain.evidence import explain, shown
 
+        targets = np.array([target], dtype=np.int64)
         with one_at_a_time:
-            return explain_figure(model, patch, mpp, target, method)
+            found = explain(model, patch[None], mpp, targets, method)
+        return np.asarray(shown(found.maps, mpp)[0])
 
     return heat

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from atypia.errors import AtypiaError, InputError, Problem
 from atypia.labels import N_SUBTYPES
+from atypia.server.limits import Limits
 from atypia.server.refusal import RefusalError
 from atypia.web.assets import HEADERS, PAGE, read_assets
 from atypia.web.export import export_cohort, export_geojson
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from fastapi import APIRouter, FastAPI, Response
 
 _JSON: Final = "application/json"
+_FOR: Final = (230, 159, 0)
+_AGAINST: Final = (0, 114, 178)
+"""Of heat maps, as in those of ``atypia explain``."""
 
 
 class _Body(BaseModel):
@@ -47,9 +51,10 @@ class Label(_Body):
     subtype: Annotated[int, Field(ge=0, lt=N_SUBTYPES)] | None
 
 
-def mount(app: "FastAPI", site: Site) -> None:
-    """Put the app beside the API."""
-    makers: list[Callable[[Site], APIRouter]] = [page_router, figure_router, review_router]
+def mount(app: "FastAPI", site: Site, limits: Limits) -> None:
+    """Put the app beside the API, whose limits the drop zone tells before it sends."""
+    app.include_router(page_router(site, limits))
+    makers: list[Callable[[Site], APIRouter]] = [figure_router, review_router]
     if site.slide is not None and not site.show.blind:
         makers.append(slide_router)
     if site.comparison is not None and not site.show.blind:
@@ -58,7 +63,7 @@ def mount(app: "FastAPI", site: Site) -> None:
         app.include_router(make_router(site))
 
 
-def page_router(site: Site) -> "APIRouter":
+def page_router(site: Site, limits: Limits) -> "APIRouter":
     """Make the page, what it loads, and what it asks first."""
     from fastapi import APIRouter, Response
 
@@ -77,7 +82,7 @@ def page_router(site: Site) -> "APIRouter":
 
     @router.get("/web/about")
     def about() -> Response:
-        return _json(site.about())
+        return _json({**site.about(), "body_bytes": limits.body_bytes})
 
     @router.get("/web/tiles/{size}/{number}.jpg")
     def sheet(size: str, number: int) -> Response:
@@ -358,9 +363,8 @@ def _png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
 
 
 def _coloured(heat: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Paint a map (H, W) in 0..1 as RGBA: what says nothing is clear."""
-    import matplotlib
-
-    painted = matplotlib.colormaps["inferno"](np.clip(heat, 0, 1))
-    painted[..., 3] = np.clip(heat, 0, 1)
-    return np.asarray(painted * 255, dtype=np.uint8)
+    """Paint a map (H, W) in -1..1 as RGBA: what says nothing is clear."""
+    painted = np.empty((*heat.shape, 4), np.uint8)
+    painted[..., :3] = np.where(heat[..., None] > 0, _FOR, _AGAINST)
+    painted[..., 3] = np.round(255 * np.clip(np.abs(heat), 0, 1))
+    return painted

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from atypia.bundle import BEST, HEADER, RELEASED
 from atypia.errors import InputError
+from atypia.server.limits import Limits
 from atypia.server.run import answer, bound, check_installed, choose_access
 from atypia.web.site import open_site
 from atypia.web.source import kind_of, open_source
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from atypia.server.limits import Limits
     from atypia.web.site import Show
 
 log = logging.getLogger("atypia")
@@ -75,8 +75,9 @@ def serve_app(
         from atypia.server.service import Service
         from atypia.web.routes import mount
 
+        limits = limits or Limits()
         loaded, about = load(model, quality, backend, device)
         service = stack.enter_context(Service(loaded, about, slides, limits))
         site = stack.enter_context(open_site(show, shown, loaded))
         log.info("labels of reviewers are saved in %s", show.reviews)
-        answer(service, listener, access, lambda app: mount(app, site))
+        answer(service, listener, access, lambda app: mount(app, site, limits))

@@ -3,13 +3,13 @@
 import { ask } from "./api.js";
 import { summary } from "./bars.js";
 import { h, named, percent, problemList } from "./dom.js";
-import { dropped, picked, portions } from "./files.js";
+import { dropped, picked, portions, tooLarge } from "./files.js";
 import { KEYS, NAMES } from "./subtypes.js";
 
 const HIDDEN = /(^|\/)(\.|Thumbs\.db$|desktop\.ini$)/;
 const SHOWN = /\.(png|jpe?g|bmp|webp)$/i;
 
-export function show(root) {
+export function show(root, { about }) {
   const urls = [];
   const mpp = h("input", { type: "number", min: 0.01, max: 10, step: "any", value: 0.25, required: true });
   const files = h("input", { type: "file", multiple: true, hidden: true, id: "files", on: { change: () => take(picked(files)) } });
@@ -57,10 +57,12 @@ export function show(root) {
       mpp.focus();
       return;
     }
-    const told = [];
+    const told = tooLarge(list, about.body_bytes);
+    if (told.length) problems.replaceChildren(problemList(told));
+    const small = list.filter((one) => !tooLarge([one], about.body_bytes).length);
     let done = 0, figures = 0;
-    for (const part of portions(list)) {
-      status.textContent = `Classifying ${done + 1} to ${done + part.length} of ${list.length} …`;
+    for (const part of portions(small, about.body_bytes)) {
+      status.textContent = `Classifying ${done + 1} to ${done + part.length} of ${small.length} …`;
       const form = new FormData();
       for (const { name, file } of part) form.append("images", file, name);
       form.append("mpp", mpp.value);

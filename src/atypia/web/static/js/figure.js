@@ -99,6 +99,7 @@ function tools(figure, looked, stop) {
   async function load() {
     const mine = ++turn;
     layer.hidden = true;
+    looked.box.classList.remove("explained");
     told.textContent = "";
     if (target === "") return;
     const path = `/web/figures/${figure.number}/heat/${method}/${target}.png`;
@@ -110,7 +111,8 @@ function tools(figure, looked, stop) {
       if (mine !== turn) return;
       layer.src = made.get(path);
       layer.hidden = false;
-      told.textContent = `Bright: speaks for ${TARGETS[target].toLowerCase()}. It shows where the model looks, not that it is right.`;
+      looked.box.classList.add("explained");
+      told.replaceChildren(...[h("span", { class: "for" }, "■"), ` speaks for ${TARGETS[target].toLowerCase()}, `, h("span", { class: "against" }, "■"), " against it. A map shows where the model looks, not that it is right."]);
     } catch (error) {
       if (mine === turn && error.problems) told.replaceChildren(problemList(error.problems));
     }

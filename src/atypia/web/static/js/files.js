@@ -24,18 +24,29 @@ async function collect(entry, path, files) {
 
 export const picked = (input) => [...input.files].map((file) => ({ name: file.webkitRelativePath || file.name, file }));
 
+const FORM = 1024; // bytes of a request beside its files
+const inForm = ({ name, file }) => file.size + 3 * name.length + 256;
+const megabytes = (bytes) => `${(bytes / 2 ** 20).toLocaleString("en", { maximumFractionDigits: 2 })} MB`;
+
+// What the server would not take; it is told here, as a browser hears nothing of an upload that is cut.
+export function tooLarge(files, limit) {
+  return files.filter((one) => inForm(one) > limit - FORM).map(({ name, file }) =>
+    `${name}: expected a file of at most ${megabytes(limit)} but got ${megabytes(file.size)}. atypia serve --max-body-mb allows more.`);
+}
+
 // Requests of a size that the server takes.
-export function portions(files, most = 64, bytes = 16 * 2 ** 20) {
+export function portions(files, limit, most = 64) {
+  const bytes = Math.min(16 * 2 ** 20, limit - FORM);
   const parts = [];
   let part = [], size = 0;
   for (const one of files) {
-    if (part.length && (part.length >= most || size + one.file.size > bytes)) {
+    if (part.length && (part.length >= most || size + inForm(one) > bytes)) {
       parts.push(part);
       part = [];
       size = 0;
     }
     part.push(one);
-    size += one.file.size;
+    size += inForm(one);
   }
   return part.length ? [...parts, part] : parts;
 }

@@ -25,13 +25,13 @@ export function heatLayer(box, opacity) {
   return layer;
 }
 
-// contours: lists of [x, y] in px of the picture; lines: {from, to, text}.
+// contours: lists of [x, y] in px of the picture; lines: {ends, text}.
 export function drawing(box, reading, size) {
   const path = (points, closed) => points.map(([x, y], i) => `${i ? "L" : "M"}${x} ${y}`).join("") + (closed ? "Z" : "");
   const layer = svg("svg", { viewBox: `0 0 ${size[0]} ${size[1]}`, "aria-hidden": "true" },
     (reading.contours ?? []).map((points) => svg("path", { d: path(points, true) })),
-    (reading.lines ?? []).map((line) => [svg("path", { d: path([line.from, line.to], false), "stroke-dasharray": "3 2" }),
-      svg("text", { x: line.to[0] + 1, y: line.to[1] }, line.text)]));
+    (reading.lines ?? []).map((line) => [svg("path", { class: "length", d: path(line.ends, false) }),
+      svg("text", { x: line.ends[1][0] + 1, y: line.ends[1][1] }, line.text)]));
   box.append(layer);
   return layer;
 }
