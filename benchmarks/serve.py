@@ -122,6 +122,12 @@ def main() -> None:
         "first_try_to_answer_seconds": _percentiles(tally.seconds_in_all),
         "server_memory_mb": memory,
         "exit_code": code,
+        "goals": {
+            "no 5xx but 503": not failed,
+            "no answer lost": not tally.lost,
+            # From the first quarter on: what is set up once is there by then.
+            "memory flat, within 5 %": memory["end"] <= 1.05 * memory.get("after 25 %", 0),
+        },
     }
     print(json.dumps(figures, indent=2))
     sys.exit(bool(tally.lost or failed or code))

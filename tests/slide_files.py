@@ -67,8 +67,13 @@ def spoil_tile(path: Path, index: int, level: int = 0) -> None:
         stream.write(b"\xff" * count)
 
 
-def write_dicom(folder: Path, pixels: np.ndarray, mpp: float, tile: int = 32) -> Path:
-    """Write a DICOM slide of one level, tiles uncompressed; the file's path."""
+def write_dicom(
+    folder: Path, pixels: np.ndarray, mpp: float, tile: int = 32, of: Path | None = None
+) -> Path:
+    """Write one level of a DICOM slide, tiles uncompressed; the file's path.
+
+    `of` is the full resolution of the slide that it is a further level of.
+    """
     import pydicom
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.sequence import Sequence
@@ -90,11 +95,18 @@ def write_dicom(folder: Path, pixels: np.ndarray, mpp: float, tile: int = 32) ->
     d.SOPInstanceUID = d.file_meta.MediaStorageSOPInstanceUID
     d.StudyInstanceUID, d.SeriesInstanceUID = generate_uid(), generate_uid()
     d.FrameOfReferenceUID = generate_uid()
+    if of is not None:
+        base = pydicom.dcmread(of)
+        d.StudyInstanceUID, d.SeriesInstanceUID = base.StudyInstanceUID, base.SeriesInstanceUID
+        d.FrameOfReferenceUID = base.FrameOfReferenceUID
     d.PatientID, d.PatientName, d.PatientBirthDate, d.PatientSex = "p", "p^", "", ""
     d.StudyID, d.StudyDate, d.StudyTime, d.AccessionNumber = "1", "20250101", "000000", ""
     d.ReferringPhysicianName, d.SeriesNumber, d.InstanceNumber = "", 1, 1
     d.PositionReferenceIndicator, d.ContainerIdentifier = "SLIDE_CORNER", "s"
-    d.Modality, d.ImageType = "SM", ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    kind = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    if of is not None:
+        kind = ["DERIVED", "PRIMARY", "VOLUME", "RESAMPLED"]
+    d.Modality, d.ImageType = "SM", kind
     d.Manufacturer, d.ManufacturerModelName = "x", "x"
     d.DeviceSerialNumber, d.SoftwareVersions = "1", "1"
     d.ContentDate, d.ContentTime, d.AcquisitionDateTime = "20250101", "000000", "20250101000000"
@@ -127,6 +139,6 @@ def write_dicom(folder: Path, pixels: np.ndarray, mpp: float, tile: int = 32) ->
     d.OpticalPathSequence = Sequence([optical])
     d.PixelData = frames.tobytes()
     d["PixelData"].VR = "OB"
-    path = folder / "level-0.dcm"
+    path = folder / f"level-{len(list(folder.iterdir()))}.dcm"
     pydicom.dcmwrite(path, d, enforce_file_format=True)
     return path

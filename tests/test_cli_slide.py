@@ -11,6 +11,8 @@ from slide_files import noise, spoil_tile, write_dicom, write_pyramid
 from untrained import untrained_ensemble
 
 from atypia import cli
+from atypia.cli.app import MOST_TOLD, list_problems
+from atypia.errors import Problem
 from atypia.evaluation.biomarker import read_slides
 
 if TYPE_CHECKING:
@@ -159,6 +161,39 @@ def test_dicom_that_cannot_be_written_is_told_before_the_work(tmp_path, monkeypa
     outs = ("--out", dicom.parent / "answers.dcm")  # beside it is a good place, also twice
     assert run(monkeypatch, *arguments, *outs) == 0
     assert run(monkeypatch, *arguments, *outs) == 0
+
+
+def test_density_and_pages_come_with_the_answers(tmp_path, monkeypatch, model, capsys):
+    pytest.importorskip("weasyprint")
+    slide = write_pyramid(tmp_path / "a.tif", noise(1200, 1200), 0.25)
+    square = [[0, 0], [1000, 0], [1000, 1000], [0, 1000], [0, 0]]
+    shapes = [("Polygon", [square]), ("Point", [60, 70]), ("Point", [500, 600])]
+    shapes += [("Point", [1100, 1100])]
+    features = [
+        {"type": "Feature", "properties": {}, "geometry": {"type": kind, "coordinates": c}}
+        for kind, c in shapes
+    ]
+    listed = tmp_path / "found.geojson"
+    listed.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    page, sheet = tmp_path / "page.html", tmp_path / "page.pdf"
+    outs = ("--out", page, "--out", sheet)
+    assert run(monkeypatch, slide, "--candidates", listed, "--model", model, *outs) == 0
+    told = capsys.readouterr().out
+    assert "3 figures, " in told
+    # 1,000 px of 0.25 µm squared are 0.0625 mm².
+    assert "Annotated region, 0.0625 mm²: 2 figures, 32.0 (3.9–115.6) per mm²" in told
+    assert "All candidates of the slide: 3 figures, atypical fraction" in told
+    assert "(as called)" in told
+    assert "Dashed: the annotated region" in page.read_text("utf-8")
+    assert sheet.read_bytes().startswith(b"%PDF")
+
+
+def test_of_a_million_problems_a_hundred_are_told(capsys):
+    problems = [Problem(f"fault {i}") for i in range(1_000_000)]
+    list_problems(problems, "they are elsewhere")
+    told = capsys.readouterr().err
+    assert told.count("• fault") == MOST_TOLD == 100
+    assert "… and 999,900 more (they are elsewhere)" in told
 
 
 def test_inputs_are_never_written_over(tmp_path, monkeypatch, model, capsys):

@@ -100,6 +100,26 @@ def test_a_bounded_number_of_fields_waits_and_each_failure_is_told():
     np.testing.assert_allclose(table["p_amf_bipolar"] * 1000, table["x_px"] % 250, atol=1e-3)
 
 
+def test_neighbours_are_read_together_and_answers_keep_their_order():
+    slide = Imagined()
+    read: list[tuple[float, float]] = []
+    slide.read, before = (
+        lambda centres, *_: read.extend(map(tuple, centres)) or before(centres),
+        (slide.read),
+    )
+    slide.readers = 1
+    rng = np.random.default_rng(0)
+    places = rng.integers(0, 800, (3000, 2)) * 10.0
+    table, problems = classify_slide(
+        Colours(), slide, [Candidate(f"c{i}", x, y) for i, (x, y) in enumerate(places)]
+    )
+    assert not problems
+    np.testing.assert_array_equal(table[["x_px", "y_px"]], places)
+    np.testing.assert_allclose(table["p_amf_bipolar"] * 1000, places[:, 0] % 250, atol=1e-3)
+    steps = np.abs(np.diff(read, axis=0)).max(axis=1)
+    assert np.median(steps) < 1024  # at random, half of them are longer than 3000
+
+
 def test_a_damaged_tile_costs_its_candidates_only(tmp_path):
     path = write_pyramid(tmp_path / "a.tif", noise(200, 300), 0.5)
     spoil_tile(path, 6)  # columns 64..128, rows 64..128

@@ -207,6 +207,20 @@ def test_a_backend_is_chosen_by_what_is_there(
         load_ensemble(exported.bundle)
 
 
+def test_the_export_of_an_earlier_model_does_not_answer_for_a_bundle(
+    exported: Export, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "model"
+    shutil.copytree(exported.bundle, bundle)
+    shutil.copytree(exported.folder, bundle / "onnx")
+    assert isinstance(OnnxEnsemble.load(bundle), OnnxEnsemble)
+    header = bundle / "model.json"
+    header.write_text(header.read_text("utf-8").replace('"format": 1', '"format":  1'))
+    with pytest.raises(InputError, match=r"export of another model.*atypia export --model"):
+        OnnxEnsemble.load(bundle)
+    assert isinstance(OnnxEnsemble.load(exported.folder), OnnxEnsemble)
+
+
 class Copied:
     """Stands in for the exporter, which takes seconds: copies a graph that it wrote."""
 

@@ -11,7 +11,7 @@ import shlex
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -19,6 +19,11 @@ from rich.markup import escape
 
 from atypia import __version__
 from atypia.errors import AtypiaError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from atypia.errors import Problem
 
 app = typer.Typer(
     help="Subtype mitotic figures in H&E histology. Research use; not a medical device.",
@@ -50,6 +55,9 @@ Threads = Annotated[
 ItemSize = Annotated[
     int, typer.Option(min=1, help="Most candidates or images that a worker does at a time.")
 ]
+
+MOST_TOLD = 100
+"""Problems that are told; a file may hold a million."""
 
 _NOT_LIGHT = {"torch", "torchvision", "timm", "safetensors", "sklearn"}
 """Of the packages that Atypia needs, those that only training, or torch's own models, need."""
@@ -91,11 +99,23 @@ def main() -> None:
 
 def _tell(error: AtypiaError) -> None:
     if isinstance(error, InputError) and len(error.problems) > 1:
-        err_console.print(f"[red]Error:[/red] {len(error.problems)} problems")
-        for problem in error.problems:
-            err_console.print(f"  • {escape(str(problem))}", soft_wrap=True)
+        err_console.print(f"[red]Error:[/red] {len(error.problems):,} problems")
+        list_problems(error.problems)
     else:
         err_console.print(f"[red]Error:[/red] {escape(str(error))}", soft_wrap=True)
+
+
+def list_problems(problems: Sequence[Problem], rest: str = "") -> None:
+    """List problems, the first hundred of more.
+
+    Args:
+        problems: All of them.
+        rest: Where the others are told.
+    """
+    for problem in problems[:MOST_TOLD]:
+        err_console.print(f"  • {escape(str(problem))}", soft_wrap=True)
+    if (more := len(problems) - MOST_TOLD) > 0:
+        err_console.print(f"  … and {more:,} more{rest and f' ({rest})'}", soft_wrap=True)
 
 
 def _version(wanted: bool) -> None:

@@ -49,6 +49,9 @@ def biomarker(
     slides: Annotated[
         Path | None, typer.Option(help="Folder with the slides, for images in the pages.")
     ] = None,
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="Also write each page as a PDF of one sheet.")
+    ] = False,
 ) -> None:
     """Densities, atypical fraction and hot-spot, per slide and per patient, with intervals."""
     from atypia import pipeline
@@ -66,6 +69,7 @@ def biomarker(
             model=model,
             label=label,
             images=slides,
+            pdf=pdf,
             on_start=lambda n: bar.update(task, total=n),
             on_done=lambda n: bar.advance(task, n),
         )

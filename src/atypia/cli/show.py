@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from atypia.cli.app import err_console, out_console
+from atypia.cli.app import err_console, list_problems, out_console
 from atypia.errors import AtypiaError
 
 if TYPE_CHECKING:
@@ -100,12 +100,11 @@ def _measure(measure: dict[str, float | None] | None) -> str:
     return f"{measure['value']:.3f} ({measure['low']:.3f}–{measure['high']:.3f})"
 
 
-def show_skipped(skipped: list[Problem]) -> None:
-    """List what was left out, and why."""
+def show_skipped(skipped: list[Problem], rest: str = "") -> None:
+    """List what was left out, and why; see :func:`atypia.cli.app.list_problems`."""
     if skipped:
-        err_console.print(f"[yellow]{len(skipped)} skipped:[/yellow]")
-        for problem in skipped:
-            err_console.print(f"  • {escape(str(problem))}", soft_wrap=True)
+        err_console.print(f"[yellow]{len(skipped):,} skipped:[/yellow]")
+        list_problems(skipped, rest)
 
 
 def show_job(result: JobResult, inputs: str) -> None:

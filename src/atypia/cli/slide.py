@@ -24,7 +24,9 @@ def slide(
     ],
     out: Annotated[
         list[Path],
-        typer.Option(help="A .geojson (QuPath), .csv, .json or .dcm to write. Repeatable."),
+        typer.Option(
+            help="A .geojson (QuPath), .csv, .json, .dcm, or a page (.html, .pdf). Repeatable."
+        ),
     ],
     model: Annotated[
         str, typer.Option(help="'released' (in the package), a bundle, run or ONNX export.")
@@ -43,6 +45,7 @@ def slide(
 ) -> None:
     """Classify the mitotic figures that were found on a slide; QuPath opens the answers."""
     from atypia import pipeline
+    from atypia.evaluation.biomarker.words import measures_in_words
 
     with progress() as bar:
         task = bar.add_task("candidates", total=None)
@@ -60,12 +63,14 @@ def slide(
             on_start=lambda n: bar.update(task, total=n),
             on_done=lambda n: bar.advance(task, n),
         )
-    show_skipped([*answers.found.problems, *answers.unread])
+    show_skipped(
+        [*answers.found.problems, *answers.unread], "a .json that --out names lists all of them"
+    )
     atypical = int(answers.table["predicted_atypical"].sum())
     told = f"{len(answers.table):,} figures, {atypical:,} of them atypical"
-    if answers.found.regions:
-        told += f"; {len(answers.found.regions)} annotated regions"
     out_console.print(f"{told}: {escape(', '.join(map(str, out)))}", soft_wrap=True)
+    for line in measures_in_words(answers.biomarkers):
+        out_console.print(escape(line), soft_wrap=True)
     if answers.unread and not skip_bad:
         raise AtypiaError(
             f"{len(answers.unread)} of {len(answers.found.candidates):,} candidates could not be "

@@ -11,7 +11,6 @@ import logging
 import os
 import pickle
 import socket
-import sys
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from atypia.errors import AtypiaError, InputError, MissingExtraError
@@ -161,9 +160,6 @@ class _Actor:
     """A station in a process of Ray."""
 
     def __init__(self, station: bytes) -> None:
-        # Slides are read in processes that are spawned, and those run the main script of their
-        # parent again. Ray's does nothing there but import Ray, which takes longer than all else.
-        vars(sys.modules["__main__"]).pop("__file__", None)
         keep_freed_memory()
         make, folder = pickle.loads(station)
         self._station = Station(make, folder)

@@ -18,6 +18,7 @@ from atypia.inference.onnx_export import (
     OUTPUT,
     GraphHeader,
     GraphInput,
+    find_bundle_of,
     find_export,
     read_export,
 )
@@ -115,7 +116,8 @@ class OnnxEnsemble:
             threads: On the CPU; None: one for each core.
 
         Raises:
-            InputError: No export, a quality or a device that is not there, or a damaged file.
+            InputError: No export, a quality or a device that is not there, a damaged file, or the
+                export of another model than the bundle that it lies in.
             MissingExtraError: ONNX Runtime is not installed.
         """
         folder = find_export(model)
@@ -131,6 +133,12 @@ class OnnxEnsemble:
                 f"{quality!r}. Export it as well: atypia export --quality {quality}"
             )
         export = offered[quality]
+        bundle = find_bundle_of(folder)
+        if bundle is not None and sha256_file(bundle) != export.source.get("sha256"):
+            raise InputError(
+                f"{folder} is the export of another model than {bundle.parent}. Export that again: "
+                f"atypia export --model {bundle.parent} --out {folder}"
+            )
         graph = export.int8 if int8 else export.fp32
         if graph is None:
             raise InputError(

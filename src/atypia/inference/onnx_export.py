@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, Field, field_validator
 
 from atypia.bundle import BEST, FAST, Thresholds
+from atypia.bundle import HEADER as BUNDLE_HEADER
 from atypia.config import InputSpec  # noqa: TC001
 from atypia.decision import Decision  # noqa: TC001
 from atypia.join import Join
@@ -107,6 +108,12 @@ def find_export(model: Path | str) -> Path | None:
         if (folder / HEADER).is_file():
             return folder
     return None
+
+
+def find_bundle_of(export: Path) -> Path | None:
+    """Find the ``model.json`` of the bundle that an export lies in; None where it lies alone."""
+    header = export.resolve().parent / BUNDLE_HEADER
+    return header if export.name == "onnx" and header.is_file() else None
 
 
 def read_export(folder: Path) -> ExportHeader:

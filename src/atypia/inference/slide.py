@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 _CHUNK: Final = 64
 """Candidates that one process reads in one go, and the network sees at once."""
 
+_BAND_PX: Final = 1024
+"""Height of the bands in which a slide is read."""
+
 SCAN_40X_MPP: Final = 0.25
 """µm per pixel of a scan with a 40x objective; patches to learn from are of such scans."""
 
@@ -70,31 +73,32 @@ def classify_slide(
     field_um, out_mpp = field_to_read(model.specs or (), slide.info.mpp)
     centres = np.array([(c.x, c.y) for c in candidates], dtype=np.float64).reshape(-1, 2)
     probabilities = np.empty((len(candidates), N_SUBTYPES), np.float32)
-    done: list[int] = []
-    problems: list[Problem] = []
+    faults: dict[int, Problem] = {}
+    order = _reading_order(centres)
     with ThreadPoolExecutor(slide.readers) as threads:
         starts = iter(range(0, len(candidates), _CHUNK))
 
-        def request(start: int) -> tuple[int, Future[Fields]]:
-            chunk = centres[start : start + _CHUNK]
-            return start, threads.submit(slide.read, chunk, field_um, out_mpp)
+        def request(start: int) -> tuple[npt.NDArray[np.intp], Future[Fields]]:
+            chunk = order[start : start + _CHUNK]
+            return chunk, threads.submit(slide.read, centres[chunk], field_um, out_mpp)
 
         waiting = deque(request(start) for start in islice(starts, 2 * slide.readers))
         while waiting:
-            start, future = waiting.popleft()
+            chunk, future = waiting.popleft()
             answers = future.result()
             waiting.extend(request(following) for following in islice(starts, 1))
             rows, patches = [], []
-            for row, answer in enumerate(answers, start):
+            for row, answer in zip(chunk.tolist(), answers, strict=True):
                 if isinstance(answer, Problem):
-                    problems.append(_of(candidates[row], answer))
+                    faults[row] = _of(candidates[row], answer)
                 else:
                     rows.append(row)
                     patches.append(answer)
             if patches:
                 probabilities[rows] = model.predict_proba(np.stack(patches), out_mpp, _CHUNK)
-                done += rows
             on_done(len(answers))
+    problems = [faults[row] for row in sorted(faults)]
+    done = [row for row in range(len(candidates)) if row not in faults]
     if not np.isfinite(probabilities[done]).all():
         raise AtypiaError(
             f"{slide.info.path}: expected probabilities but the model gave what is no number. Is "
@@ -112,6 +116,14 @@ def classify_slide(
         conformal=model.conformal,
     )
     return table, problems
+
+
+def _reading_order(centres: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    """(N,) order in which to read centres (N, 2): neighbours together, for they share tiles.
+
+    Readers keep some decoded tiles; on a slide with many candidates most are decoded once then.
+    """
+    return np.lexsort((centres[:, 0], centres[:, 1] // _BAND_PX))
 
 
 def field_to_read(specs: Sequence[InputSpec], mpp: float) -> tuple[float, float]:

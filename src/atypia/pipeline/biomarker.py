@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from atypia.bundle import HEADER, find_bundle
-from atypia.data.slides import open_slide
+from atypia.bundle import BEST, HEADER, find_bundle
+from atypia.data.slides.pool import SlidePool
 from atypia.errors import InputError, Problem
 from atypia.evaluation.biomarker import (
     ErrorModel,
@@ -27,6 +27,7 @@ from atypia.evaluation.biomarker import (
     read_slides,
     slides_table,
 )
+from atypia.evaluation.biomarker.pdf import check_pdf, write_pdf
 from atypia.evaluation.biomarker.summary import Summary, render_summary
 from atypia.evaluation.intervals import LEVEL
 from atypia.evaluation.predictions import read_predictions
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from atypia.data.slides import Slide
     from atypia.evaluation.biomarker import PatientBiomarkers, SlideBiomarkers, SlideFigures
     from atypia.evaluation.report.input import Patches
 
@@ -73,13 +73,15 @@ def biomarker(
     model: str | Path | None = None,
     label: str | None = None,
     images: Path | None = None,
+    pdf: bool = False,
     on_start: OnDone = silent,
     on_done: OnDone = silent,
 ) -> tuple[list[SlideBiomarkers], list[PatientBiomarkers]]:
     """Measure slides and patients; write tables, outlines and a page per slide into a new folder.
 
     ``cohort.csv`` (a row per patient), ``slides.csv``, ``columns.csv`` (what the columns mean),
-    ``biomarkers.json`` (everything), ``slides/NAME.html`` and ``slides/NAME-hotspot.geojson``.
+    ``biomarkers.json`` (everything), ``slides/NAME.html``, with `pdf` also ``slides/NAME.pdf``,
+    and ``slides/NAME-hotspot.geojson``.
 
     Args:
         tables: CSV files as ``atypia slide`` writes them.
@@ -93,12 +95,17 @@ def biomarker(
             the figures, a table of its out-of-fold predictions, or a JSON of its errors.
         label: What the model is compared with, where `model` does not tell it.
         images: Folder with the slides, for the gallery.
+        pdf: Also write each page as a PDF of one sheet.
         on_start: Called with the number of slides.
         on_done: Called with the number of slides done since the last call.
 
     Raises:
         InputError: Lists every problem of an input; nothing is written.
+        MissingExtraError: The extra ``pdf`` is not installed, and asked for.
+        AtypiaError: A process that was to read a slide ended at once, or PDF cannot be written.
     """
+    if pdf:
+        check_pdf()
     sources = read_slides(tables, read_patients(patients) if patients else None)
     names = [source.slide for source in sources]
     known = model_errors(model, label) if model is not None else ModelErrors()
@@ -106,7 +113,8 @@ def biomarker(
         log.warning("No errors of a model are known: values are plain counts, not corrected.")
     _check_calls(sources, known)
     rates = known.errors.rates() if known.errors else None
-    region_of = read_regions(regions, names) if regions else {}
+    mpp_of = {source.slide: source.mpp for source in sources}
+    region_of = read_regions(regions, names, mpp_of) if regions else {}
     area_of = _areas(area, names)
     choice = choice or HotspotChoice()
     on_start(len(sources))
@@ -124,10 +132,17 @@ def biomarker(
                     choice,
                     rates,
                 )
-                page = Summary(
-                    slide, _patches(image, source) if image else None, known.errors, known.facts
+                page = render_summary(
+                    Summary(
+                        slide,
+                        images_of(image, source) if image else None,
+                        known.errors,
+                        known.facts,
+                    )
                 )
-                write_text(folder / "slides" / f"{file}.html", render_summary(page))
+                write_text(folder / "slides" / f"{file}.html", page)
+                if pdf:
+                    write_pdf(folder / "slides" / f"{file}.pdf", page)
                 if (outline := _outline(slide, origin)) is not None:
                     write_json(folder / "slides" / f"{file}-hotspot.geojson", outline)
             slides.append(slide)
@@ -140,13 +155,14 @@ def biomarker(
     return slides, joined
 
 
-def model_errors(model: str | Path, label: str | None = None) -> ModelErrors:
+def model_errors(model: str | Path, label: str | None = None, quality: str = BEST) -> ModelErrors:
     """Find the errors of a model, out of fold.
 
     Args:
         model: A bundle with errors; a run folder, whose out-of-fold predictions are counted; such
             a table; or a JSON of :meth:`ErrorModel.to_json`.
         label: What the model is compared with; None is what the bundle says, else ``expert1``.
+        quality: ``best``, or ``fast``, whose errors only a bundle may tell.
 
     Raises:
         InputError: There is no such file, or it holds no errors.
@@ -165,12 +181,15 @@ def model_errors(model: str | Path, label: str | None = None) -> ModelErrors:
         for name, key in (("Trained on", "cohort"), ("Learned from", "label"))
         if told.get(key)
     }
-    threshold = float(header["thresholds"]["atypical"])
+    answers = header if quality == BEST else header.get(quality) or {}
+    threshold = float(answers.get("thresholds", header["thresholds"])["atypical"])
     facts["Called atypical from p"] = f"{threshold:.3f}"
     facts["Intended use"] = str(header.get("intended_use", ""))
-    if header.get("errors") is not None:
-        errors = ErrorModel.from_json(header["errors"], str(bundle / HEADER))
+    if answers.get("errors") is not None:
+        errors = ErrorModel.from_json(answers["errors"], str(bundle / HEADER))
         return ModelErrors(errors, facts, threshold)
+    if quality != BEST:
+        return ModelErrors(None, facts, threshold)
     table = bundle.parent / "predictions-oof.csv"
     if not table.is_file():
         raise InputError(
@@ -220,8 +239,8 @@ def _areas(area: float | Path | None, names: Sequence[str]) -> dict[str, float]:
 
 
 @contextmanager
-def _open_image(folder: Path | None, source: SlideFigures) -> Iterator[Slide | None]:
-    """Open the image of a slide, if a folder of images was given and has it."""
+def _open_image(folder: Path | None, source: SlideFigures) -> Iterator[SlidePool | None]:
+    """Open the image of a slide in a process of its own, if there is a folder that has it."""
     path = None
     if folder is not None:
         if not folder.is_dir():
@@ -235,23 +254,26 @@ def _open_image(folder: Path | None, source: SlideFigures) -> Iterator[Slide | N
     if path is None:
         yield None
         return
-    with open_slide(path, mpp=source.mpp) as slide:
+    with SlidePool(path, mpp=source.mpp, readers=1) as slide:
         yield slide
 
 
-def _patches(image: Slide, source: SlideFigures) -> Patches:
+def images_of(image: SlidePool, source: SlideFigures) -> Patches:
+    """Make what reads the images of figures; one that cannot be read is white, and logged."""
     place = dict(zip(map(str, source.figures.patch_ids), source.centres_px, strict=True))
 
     def read(names: Sequence[str]) -> list[npt.NDArray[np.uint8]]:
-        return [read_one(name, *place[name]) for name in names]
+        centres = np.array([place[name] for name in names]).reshape(-1, 2)
+        read = image.read(centres, FIELD_UM, _IMAGE_MPP)
+        return [checked(name, answer) for name, answer in zip(names, read, strict=True)]
 
-    def read_one(name: str, x: float, y: float) -> npt.NDArray[np.uint8]:
-        try:
-            return image.read_field(x, y, FIELD_UM, _IMAGE_MPP)
-        except InputError as error:  # costs an image, not the measures of a whole cohort
-            log.warning("Slide %s, figure %s has no image: %s", source.slide, name, error)
-            side = round(FIELD_UM / _IMAGE_MPP)
-            return np.full((side, side, 3), 255, np.uint8)
+    def checked(name: str, answer: npt.NDArray[np.uint8] | Problem) -> npt.NDArray[np.uint8]:
+        if not isinstance(answer, Problem):
+            return answer
+        # It costs an image, not the measures of a whole cohort.
+        log.warning("Slide %s, figure %s has no image: %s", source.slide, name, answer)
+        side = round(FIELD_UM / _IMAGE_MPP)
+        return np.full((side, side, 3), 255, np.uint8)
 
     return read
 

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from atypia.bundle import BEST, RELEASED
 from atypia.data.slides.pool import SlidePool
-from atypia.errors import InputError, Problem
+from atypia.errors import InputError, MissingExtraError, Problem
+from atypia.evaluation.biomarker import biomarkers, region_of, slide_figures
+from atypia.evaluation.biomarker.pdf import check_pdf, write_pdf
+from atypia.evaluation.biomarker.summary import Summary, render_summary
 from atypia.evaluation.predictions import in_order, write_predictions
 from atypia.inference.backend import find_model, load_ensemble
 from atypia.inference.candidates import read_candidates
@@ -19,6 +22,7 @@ from atypia.inference.dicom_annotations import (
 )
 from atypia.inference.geojson import write_geojson
 from atypia.inference.slide import classify_slide
+from atypia.pipeline.biomarker import ModelErrors, images_of, model_errors
 from atypia.pipeline.predict import prediction_records
 from atypia.progress import OnDone, silent
 from atypia.runs import write_json, write_text
@@ -30,10 +34,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from atypia.data.slides import SlideInfo
+    from atypia.evaluation.biomarker import SlideBiomarkers
     from atypia.inference.candidates import Found
     from atypia.inference.candidates.read import Units
 
-FORMS: Final = (".geojson", ".csv", ".json", ".dcm")
+FORMS: Final = (".geojson", ".csv", ".json", ".dcm", ".html", ".pdf")
 
 log = logging.getLogger("atypia")
 
@@ -49,6 +54,8 @@ class SlideAnswers:
     unread: Sequence[Problem]
     """One for each candidate whose place on the slide cannot be read."""
     info: SlideInfo
+    biomarkers: SlideBiomarkers
+    """Densities and atypical fraction of the annotated regions, the hot-spot, and of all."""
 
 
 def slide(
@@ -73,8 +80,8 @@ def slide(
     Args:
         path: The slide; see :func:`atypia.data.slides.open_slide`.
         candidates: Where figures were found; see :func:`read_candidates`.
-        outs: What to write: ``.geojson`` for QuPath, ``.csv``, ``.json``, or ``.dcm`` (DICOM
-            annotations, for a DICOM slide).
+        outs: What to write: ``.geojson`` for QuPath, ``.csv``, ``.json``, ``.dcm`` (DICOM
+            annotations, for a DICOM slide), or the summary page: ``.html``, ``.pdf``.
         model: ``released`` for the model in the package, a bundle, a run folder, or an export.
         quality: ``best``, or ``fast`` where the model has it.
         mpp: µm per pixel, where the slide does not say it or says it wrongly.
@@ -89,10 +96,13 @@ def slide(
     Raises:
         InputError: Lists every problem of the slide, of the candidates or of the options; nothing
             is written.
-        MissingExtraError: What reads the slide or writes DICOM is not installed.
+        MissingExtraError: What reads the slide or writes DICOM or PDF is not installed.
         AtypiaError: Not one of the candidates could be read.
     """
     _check(path, candidates, outs, mpp)
+    forms = [_form(out) for out in outs]
+    if ".pdf" in forms:
+        check_pdf()
     folder = find_model(model)
     with SlidePool(path, mpp=mpp) as pool:
         info = pool.info
@@ -113,10 +123,36 @@ def slide(
         # Only now, with torch: errors above need not wait for it.
         ensemble = load_ensemble(folder, quality, backend=backend, device=device)
         table, unread = classify_slide(ensemble, pool, found.candidates, on_done=on_done)
-    answers = SlideAnswers(table, found, unread, info)
+        known = _known_errors(folder, quality)
+        answers = SlideAnswers(table, found, unread, info, _measure(table, found, info, known))
+        page = ""
+        if {".html", ".pdf"} & set(forms):
+            images = images_of(pool, answers.biomarkers.source)
+            page = render_summary(Summary(answers.biomarkers, images, known.errors, known.facts))
     for out in outs:
-        _write(out, answers, ensemble.field_of_view_um)
+        _write(out, answers, ensemble.field_of_view_um, page)
     return answers
+
+
+def _known_errors(folder: Path, quality: str) -> ModelErrors:
+    """Find the model's errors, where it has them; an export, for one, has none."""
+    try:
+        return model_errors(folder, quality=quality)
+    except InputError:
+        return ModelErrors()
+
+
+def _measure(
+    table: pd.DataFrame, found: Found, info: SlideInfo, known: ModelErrors
+) -> SlideBiomarkers:
+    region = None
+    try:
+        region = region_of([region.geometry for region in found.regions])
+    except MissingExtraError as error:
+        log.warning("The annotated regions are not measured. %s", error)
+    rates = known.errors.rates() if known.errors else None
+    source = slide_figures(table, info.path.name)
+    return biomarkers(source, region=region, mpp=info.mpp, errors=rates)
 
 
 def _form(out: Path) -> str:
@@ -153,10 +189,14 @@ def _check_dicom(outs: Sequence[Path], info: SlideInfo, n_candidates: int) -> No
         raise InputError(f"{what} Leave out {outs[0].name}.")
 
 
-def _write(out: Path, answers: SlideAnswers, field_um: float) -> None:
+def _write(out: Path, answers: SlideAnswers, field_um: float, page: str) -> None:
     table, info = answers.table, answers.info
     kind = _form(out)
-    if kind == ".geojson":
+    if kind == ".html":
+        write_text(out, page)
+    elif kind == ".pdf":
+        write_pdf(out, page)
+    elif kind == ".geojson":
         write_geojson(out, table, answers.found.candidates, info, field_um)
     elif kind == ".csv" and table.empty:
         write_text(out, table[in_order(table.columns)].to_csv(index=False, lineterminator="\n"))

@@ -243,6 +243,35 @@ def test_files_that_are_no_slides_are_refused_in_words(tmp_path):
             pass
 
 
+def test_a_file_that_is_cut_short_is_told_as_such_or_loses_its_last_tiles(tmp_path):
+    whole = pyramid(tmp_path).read_bytes()
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        page = tiff.pages[0]
+        last = page.dataoffsets[-1]
+    # tifffile writes the directory of a page before its tiles; scanners write it at the end.
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes(whole[: last + 5])
+    with open_slide(cut, background=GLASS, mpp=0.5) as slide:
+        np.testing.assert_array_equal(slide.crop(30, 30, 16), around(30, 30, 16))
+        with pytest.raises(InputError, match="cannot be read"):
+            slide.crop(196, 146, 8)
+    end = tmp_path / "end.tif"
+    end.write_bytes(b"II*\0" + (10**6).to_bytes(4, "little") + whole[8:])
+    with pytest.raises(InputError, match=r"file ends .* before the directory"), open_slide(end):
+        pass
+
+
+def test_every_level_of_a_dicom_slide_is_read(tmp_path):
+    pytest.importorskip("wsidicom")
+    fine, coarse = smooth(256, 256), smooth(128, 128)
+    first = write_dicom(tmp_path / "dicom", fine, 0.25)
+    write_dicom(tmp_path / "dicom", coarse, 0.5, of=first)
+    with open_slide(tmp_path / "dicom") as slide:
+        assert [level.width for level in slide._pixels.levels] == [256, 128]
+        np.testing.assert_array_equal(slide.read_field(128, 128, 16, 0.25), fine[96:160, 96:160])
+        np.testing.assert_array_equal(slide.read_field(128, 128, 16, 0.5), coarse[48:80, 48:80])
+
+
 def test_two_dicom_slides_in_a_folder_must_be_told_apart(tmp_path):
     file = dicom(tmp_path)
     second = write_dicom(tmp_path / "second", PIXELS[:64, :64], 0.5)

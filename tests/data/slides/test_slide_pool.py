@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -76,6 +78,25 @@ def test_damaged_places_and_faults_of_a_slide_are_told_across_processes(tmp_path
 def test_a_reader_that_never_starts_is_an_error(tmp_path):
     with pytest.raises(AtypiaError, match=r"ended at once \(exit code 1\)"):
         SlidePool(tmp_path, opener=die_at_once)
+
+
+def test_the_main_script_is_not_run_again(tmp_path):
+    """A script without a guard works, and what it imports does not slow the readers down."""
+    path = write_tiff(tmp_path / "a.tif", PIXELS, 0.5)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "print('run')\n"
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from atypia.data.slides.pool import SlidePool\n"
+        f"with SlidePool(Path({str(path)!r}), readers=1) as pool:\n"
+        "    print(pool.info.width)\n"
+        "print(Path(sys.modules['__main__'].__file__).name)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.split() == ["run", "200", "script.py"]
 
 
 def test_answers_that_nobody_took_are_not_taken_for_the_next_ones(tmp_path, monkeypatch):

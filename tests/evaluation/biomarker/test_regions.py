@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from atypia.errors import InputError
-from atypia.evaluation.biomarker import find_hotspot, read_regions
+from atypia.evaluation.biomarker import find_hotspot, read_regions, region_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,3 +102,37 @@ def test_faults_are_told(tmp_path: Path) -> None:
     line = feature("Polygon", [[[0, 0], [5, 0], [10, 0], [0, 0]]])
     with pytest.raises(InputError, match="region with an area"):
         read_regions(write(path, line), ["a"])
+
+
+def test_outlines_of_figures_are_no_regions_where_the_resolution_is_known(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "r.geojson"
+    write(path, feature("Polygon", [box(0, 0, 4000)]), feature("Polygon", [box(9000, 0, 200)]))
+    assert read_regions(path, ["s"])["s"].area_mm2(0.25) == pytest.approx(1.0025)
+    with caplog.at_level(logging.WARNING, "atypia"):
+        region = read_regions(path, ["s"], {"s": 0.25})["s"]
+    assert region.area_mm2(0.25) == pytest.approx(1)
+    assert "1 outlines up to 200 µm long are taken for figures" in caplog.text
+
+
+def test_regions_may_be_gzipped(tmp_path: Path) -> None:
+    plain = write(tmp_path / "r.geojson", feature("Polygon", [box(0, 0, 1000)]))
+    packed = tmp_path / "s.geojson.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    plain.unlink()
+    for path in (packed, tmp_path):  # the file, and the folder with a file for slide s
+        assert read_regions(path, ["s"])["s"].area_mm2(1) == 1
+    packed.write_bytes(packed.read_bytes()[:-20])
+    with pytest.raises(InputError, match="expected gzipped GeoJSON but it cannot be read"):
+        read_regions(packed, ["s"])
+
+
+def test_outlines_in_memory_are_joined() -> None:
+    outlines = [{"type": "Polygon", "coordinates": [box(x, 0, 1000)]} for x in (0, 500)]
+    region = region_of(outlines)
+    assert region is not None
+    assert region.area_mm2(1) == pytest.approx(1.5)
+    assert region_of([]) is None
+    flat = {"type": "Polygon", "coordinates": [[[0, 0], [5, 5], [0, 0], [0, 0]]]}
+    assert region_of([flat]) is None

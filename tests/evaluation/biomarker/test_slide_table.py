@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from atypia.errors import InputError
-from atypia.evaluation.biomarker import read_areas, read_patients, read_slides
+from atypia.evaluation.biomarker import read_areas, read_patients, read_slides, slide_figures
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,6 +110,18 @@ def test_tables_of_patients_and_areas_are_checked(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="CSV file in UTF-8"):
         read_patients(path)
+
+
+def test_figures_in_memory_are_those_of_the_file(table: Table, tmp_path: Path) -> None:
+    rows = table(["amf_other", "nmf_ring"], [(10.0, 20.0), (30.0, 40.0)])
+    rows.to_csv(tmp_path / "1.csv", index=False)
+    (read,) = read_slides([tmp_path / "1.csv"])
+    taken = slide_figures(rows, "case 1.svs", "P1")
+    assert (taken.slide, taken.patient, taken.mpp) == (read.slide, read.patient, read.mpp)
+    np.testing.assert_array_equal(taken.centres_um, read.centres_um)
+    np.testing.assert_allclose(taken.figures.p_atypical, read.figures.p_atypical)
+    nothing = slide_figures(rows[:0], "case 2.svs")
+    assert (len(nothing), nothing.patient) == (0, "case 2.svs")
 
 
 def test_no_table_at_all_is_told() -> None:

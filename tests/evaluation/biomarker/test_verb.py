@@ -150,8 +150,10 @@ def test_a_damaged_tile_costs_an_image_and_no_measure(
     figures = table(["amf_other", "amf_other"], [(24.0, 24.0), (70.0, 50.0)])
     figures.to_csv(tmp_path / "1.csv", index=False)
     out = tmp_path / "out"
-    code, text = run(tmp_path / "1.csv", "--out", out, "--slides", tmp_path / "slides")
+    options = ("--slides", tmp_path / "slides", "--pdf")
+    code, text = run(tmp_path / "1.csv", "--out", out, *options)
     assert code == 0, text
+    assert (out / "slides" / "case_1.svs.pdf").read_bytes().startswith(b"%PDF")
     assert "figure case 1.svs/0 has no image" in text
     assert "figure case 1.svs/1" not in text
     assert pd.read_csv(out / "cohort.csv")["all_figures_n"].tolist() == [2]

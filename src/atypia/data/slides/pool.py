@@ -10,7 +10,9 @@ import multiprocessing
 import os
 import queue
 import signal
-from contextlib import suppress
+import sys
+import threading
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
 from atypia.data.slides.slide import SlideInfo, open_slide
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 MOST_READERS = 4
 _PATIENCE_S = 5
 """How long a reader may take to end when it is told to."""
+_MAIN = threading.Lock()
+"""Readers are started by several threads."""
 
 
 class SlidePool:
@@ -45,7 +49,8 @@ class SlidePool:
         path: See :func:`atypia.data.slides.open_slide`.
         mpp: µm per pixel of level 0; None is what the file says.
         readers: Processes; by default one per core, at most :data:`MOST_READERS`.
-        opener: Opens the slide in the reader; importable by name, as processes are spawned.
+        opener: Opens the slide in the reader; importable by name, as processes are spawned, and
+            not from the main script.
 
     Raises:
         InputError: The slide cannot be opened.
@@ -136,15 +141,15 @@ class _Reader:
         self._process = context.Process(
             target=_serve, args=(theirs, opener, path, mpp, background), daemon=True
         )
-        self._process.start()
+        with _main_is_not_run_again():
+            self._process.start()
         theirs.close()
         try:
             answer = self._connection.recv()
         except (EOFError, OSError):
             raise AtypiaError(
                 f"{path}: the process that reads the slide ended at once (exit code "
-                f"{self.stop()}). A script that classifies slides needs its code below "
-                "`if __name__ == '__main__':`."
+                f"{self.stop()}). Is the file damaged?"
             ) from None
         if isinstance(answer, list):
             self.stop()
@@ -170,6 +175,24 @@ class _Reader:
             self._process.kill()
             self._process.join()
         return self._process.exitcode
+
+
+@contextmanager
+def _main_is_not_run_again() -> Iterator[None]:
+    """Hide the main script from a process that is spawned.
+
+    It would run it again, for objects that the script defines. A reader needs none; what the script
+    imports, such as torch, takes longer than all else, and a script without
+    ``if __name__ == "__main__":`` would start without end.
+    """
+    main = vars(sys.modules["__main__"])
+    with _MAIN:
+        hidden = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
+        main["__spec__"] = None
+        try:
+            yield
+        finally:
+            main.update(hidden)
 
 
 def _serve(

@@ -5,6 +5,7 @@ Only the tiles or strips that a rectangle touches are decoded.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
@@ -39,10 +40,16 @@ def open_with_tifffile(path: Path) -> TiffPixels:
     """Open a TIFF file.
 
     Raises:
-        InputError: It is not 8-bit RGB, or has several planes.
+        InputError: It is cut short, is not 8-bit RGB, or has several planes.
     """
     tiff = _tifffile().TiffFile(path)
     try:
+        if not tiff.series:
+            what = (
+                f"expected a TIFF image but the file ends ({path.stat().st_size:,} bytes) before "
+                "the directory that says where its pixels are. Is it copied in full?"
+            )
+            raise InputError(Problem(what, str(path)))
         return TiffPixels(path, tiff)
     except BaseException:
         tiff.close()
@@ -56,6 +63,7 @@ def _tifffile() -> Any:
     except ImportError as error:
         package = "imagecodecs" if "imagecodecs" in str(error) else "tifffile"
         raise MissingExtraError(package, "slides", "Reading source images") from None
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it logs, it also raises
     return tifffile
 
 

@@ -8,7 +8,7 @@ from atypia.evaluation.biomarker.cohort_table import cohort_table, column_meanin
 from atypia.evaluation.biomarker.density import Biomarkers, Counts, biomarkers_of
 from atypia.evaluation.biomarker.error_model import ErrorModel
 from atypia.evaluation.biomarker.hotspot import Hotspot, find_hotspot
-from atypia.evaluation.biomarker.regions import Region, read_regions
+from atypia.evaluation.biomarker.regions import Region, read_regions, region_of
 from atypia.evaluation.biomarker.slide import (
     HotspotChoice,
     PatientBiomarkers,
@@ -21,6 +21,7 @@ from atypia.evaluation.biomarker.slide_table import (
     read_areas,
     read_patients,
     read_slides,
+    slide_figures,
 )
 
 __all__ = [
@@ -43,5 +44,7 @@ __all__ = [
     "read_patients",
     "read_regions",
     "read_slides",
+    "region_of",
+    "slide_figures",
     "slides_table",
 ]

@@ -7,11 +7,13 @@ from the corner of the scanned part instead: :meth:`Region.moved` brings such a 
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -19,11 +21,15 @@ from atypia.errors import InputError, MissingExtraError, Problem
 from atypia.runs import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from atypia.evaluation.metrics import BoolArray, FloatArray
 
 log = logging.getLogger("atypia")
+
+LARGEST_FIGURE_UM: Final = 200.0
+"""What is longer than this, in x or y, is no figure and no box around one but a region; see
+:data:`atypia.inference.candidates.candidate.LARGEST_UM`."""
 
 _AREAL = ("Polygon", "MultiPolygon")
 _FIGURES = ("detection", "cell", "tile")
@@ -68,14 +74,34 @@ class Region:
         ]
 
 
-def read_regions(path: Path, slides: Sequence[str]) -> dict[str, Region]:
+def region_of(outlines: Sequence[Mapping[str, Any]]) -> Region | None:
+    """Join outlines, GeoJSON geometries in px; None where they have no area.
+
+    Raises:
+        MissingExtraError: The extra ``slides`` is not installed.
+    """
+    if not outlines:
+        return None
+    shapely = _shapely()
+    shapes = [shapely.make_valid(shapely.from_geojson(json.dumps(outline))) for outline in outlines]
+    region = Region(shapely.union_all(shapes))
+    return region if region.geometry.area > 0 else None
+
+
+def read_regions(
+    path: Path, slides: Sequence[str], mpp: Mapping[str, float | None] | None = None
+) -> dict[str, Region]:
     """Read the annotated regions of slides.
 
+    Outlines up to :data:`LARGEST_FIGURE_UM` long are those of figures, or boxes around them, and
+    no regions.
+
     Args:
-        path: A GeoJSON file, or a folder with one per slide, named as the slide with or without
-            its own extension. In a file for several slides, every feature has the property
-            ``slide``.
+        path: A GeoJSON file (also gzipped), or a folder with one per slide, named as the slide
+            with or without its own extension. In a file for several slides, every feature has the
+            property ``slide``.
         slides: Names of the slides that regions are wanted for.
+        mpp: µm per pixel of slides, where it is known.
 
     Returns:
         Slide to region; a slide without one is not in it, and is told of in the log.
@@ -87,18 +113,30 @@ def read_regions(path: Path, slides: Sequence[str]) -> dict[str, Region]:
     if not path.exists():
         raise InputError(Problem("does not exist.", str(path)))
     shapes: dict[str, list[Any]] = {slide: [] for slide in slides}
+    small: dict[Path, int] = {}
+
+    def add(slide: str, shape: Any, file: Path) -> None:
+        scale = (mpp or {}).get(slide)
+        x0, y0, x1, y1 = shape.bounds
+        if scale is not None and max(x1 - x0, y1 - y0) * scale <= LARGEST_FIGURE_UM:
+            small[file] = small.get(file, 0) + 1
+        else:
+            shapes[slide].append(shape)
+
     problems: list[Problem] = []
     if path.is_dir():
         for slide in slides:
-            names = dict.fromkeys((f"{slide}.geojson", f"{Path(slide).stem}.geojson"))
+            names = dict.fromkeys(
+                f"{name}.geojson{gz}" for name in (slide, Path(slide).stem) for gz in ("", ".gz")
+            )
             file = next((path / name for name in names if (path / name).is_file()), None)
             if file is not None:
                 for _, shape in _shapes(file, problems):
-                    shapes[slide].append(shape)
+                    add(slide, shape, file)
     else:
         for named, shape in _shapes(path, problems):
             if named is None and len(slides) == 1:
-                shapes[slides[0]].append(shape)
+                add(slides[0], shape, path)
             elif named is None:
                 what = (
                     f"expected the property 'slide' of every region, as there are {len(slides)} "
@@ -107,9 +145,16 @@ def read_regions(path: Path, slides: Sequence[str]) -> dict[str, Region]:
                 if not any(p.what == what for p in problems):
                     problems.append(Problem(what, str(path)))
             elif named in shapes:
-                shapes[named].append(shape)
+                add(named, shape, path)
             else:
                 log.warning("%s: a region of slide %r, which has no results", path, named)
+    for file, n in small.items():
+        log.warning(
+            "%s: %d outlines up to %g µm long are taken for figures, not for regions",
+            file,
+            n,
+            LARGEST_FIGURE_UM,
+        )
     regions = {}
     for slide, parts in shapes.items():
         if not parts and problems:
@@ -135,7 +180,7 @@ def _shapes(file: Path, problems: list[Problem]) -> Iterable[tuple[str | None, A
     """Slide (if the feature names one) and geometry of every polygon of a file."""
     shapely = _shapely()
     try:
-        content = read_json(file)
+        content = _read(file)
     except InputError as error:
         problems += error.problems
         return
@@ -161,6 +206,18 @@ def _shapes(file: Path, problems: list[Problem]) -> Iterable[tuple[str | None, A
             yield (None if slide is None else str(slide)), shape
     if others:
         log.warning("%s: %d features are no annotated areas and not used", file, others)
+
+
+def _read(file: Path) -> Any:
+    with file.open("rb") as stream:
+        if stream.read(2) != b"\x1f\x8b":
+            return read_json(file)
+    try:
+        with gzip.open(file, "rt", encoding="utf-8-sig") as text:
+            return json.load(text)
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        what = f"expected gzipped GeoJSON but it cannot be read ({error})."
+        raise InputError(Problem(what, str(file))) from None
 
 
 def _property(feature: dict[str, Any], name: str) -> Any:

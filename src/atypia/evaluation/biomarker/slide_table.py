@@ -103,6 +103,20 @@ def read_slides(
     return slides
 
 
+def slide_figures(table: pd.DataFrame, slide: str, patient: str = "") -> SlideFigures:
+    """Take the figures of one slide from a table in memory.
+
+    Args:
+        table: The columns of ``predictions.csv`` and the four of the place; it may have no row.
+        slide: Name of the slide.
+        patient: Whose it is; the slide's own name where nobody says it.
+    """
+    patient = patient or slide
+    figures = predictions_from_table(table.assign(patient_id=patient)) if len(table) else _none()
+    places = table[list(PLACE_COLUMNS)].to_numpy(dtype=np.float64)
+    return SlideFigures(slide, patient, figures, places[:, :2], places[:, 2:])
+
+
 def read_patients(path: Path) -> dict[str, str]:
     """Read a CSV with the columns ``slide`` and ``patient_id``; other columns are not used.
 

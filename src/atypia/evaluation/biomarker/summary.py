@@ -1,6 +1,6 @@
 """One page per slide: what was found, how sure it is, and the figures to check it by.
 
-It prints on one sheet of A4; to have a PDF, print it to a file. It needs neither network nor
+It fits on one sheet of A4, see :mod:`atypia.evaluation.biomarker.pdf`. It needs neither network nor
 script.
 """
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atypia.evaluation.biomarker.slide import SCOPES
 from atypia.evaluation.report.html import Html, join, tag
+from atypia.evaluation.report.words import capital
 
 if TYPE_CHECKING:
+    from atypia.evaluation.biomarker.slide import SlideBiomarkers
     from atypia.evaluation.biomarker.uncertainty import Measure
 
 NONE = "–"
@@ -30,6 +33,30 @@ def spoken(measure: Measure | None, *, share: bool = False) -> str:
     if measure is None or measure.value is None:
         return "not known"
     return f"{_one(measure.value, share)} ({_range(measure, share)})"
+
+
+def measures_in_words(slide: SlideBiomarkers) -> list[str]:
+    """Tell the measures of each area of a slide, a line each."""
+    lines = []
+    for scope, name in SCOPES.items():
+        found = slide.measures[scope]
+        if found is None or not found.counts.figures:
+            continue
+        counts = found.counts
+        corrected = found.atypical_fraction is not None
+        density = found.atypical_per_mm2 if corrected else found.atypical_called_per_mm2
+        share = found.atypical_fraction if corrected else found.atypical_called_fraction
+        area = "" if counts.area_mm2 is None else f", {counts.area_mm2:.3g} mm²"
+        told = [f"{counts.figures:,} figures"]
+        if counts.area_mm2 is not None:
+            told += [
+                f"{spoken(found.figures_per_mm2)} per mm²",
+                f"atypical {spoken(density)} per mm²",
+            ]
+        told.append(f"atypical fraction {spoken(share, share=True)}")
+        kind = "corrected for the model's errors" if corrected else "as called"
+        lines.append(f"{capital(name.removeprefix('the '))}{area}: {', '.join(told)} ({kind})")
+    return lines
 
 
 def cell(measure: Measure | None, *, share: bool = False) -> Html:

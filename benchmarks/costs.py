@@ -1,0 +1,172 @@
+"""CPU time and disk of each step from slide to biomarker, and what so many slides would cost.
+
+    python benchmarks/costs.py --slide SLIDE [--model released] [--export EXPORT]
+        [--slides 100000] [--candidates 500]
+
+Every step is that of ``atypia slides`` and ``atypia biomarker``, done alone on one slide: to open
+the slide in a reader, to list its candidates, to read a field (through the reader, as a job does),
+the network with each quality that the model has (torch; with ``--export`` ONNX, too), to write the
+answers, the measures and the page. Times are CPU time of this process and of its readers, one
+thread, so that other work on the machine disturbs little. The plan is their sum: core hours for the
+slides, by quality and backend, and bytes. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from atypia.bundle import find_bundle, read_header
+from atypia.data.slides.pool import SlidePool
+from atypia.errors import InputError
+from atypia.inference.backend import load_ensemble
+from atypia.inference.candidates import Candidate
+from atypia.inference.jobs.parts import encode_part
+from atypia.inference.jobs.slide_table import SlideRow
+from atypia.inference.jobs.slide_work import ListCandidates, Listing
+from atypia.inference.jobs.work import Part
+from atypia.inference.slide import classify_slide, field_to_read
+from atypia.pipeline import biomarker
+from atypia.pipeline.job import ITEM_SIZE, write_answers
+from atypia.runs import describe_machine
+
+OPENINGS = 5
+PATCHES = {"best": 64, "fast": 512}
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of the readers that have ended."""
+    used = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
+
+
+class Clock:
+    """CPU seconds since the last look."""
+
+    def __init__(self) -> None:
+        self._last = cpu_seconds()
+
+    def __call__(self) -> float:
+        """Look at it."""
+        now = cpu_seconds()
+        passed, self._last = now - self._last, now
+        return passed
+
+
+def main() -> None:
+    """Measure, and print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--slide", type=Path, required=True)
+    parser.add_argument("--mpp", type=float, help="where the slide does not say it")
+    parser.add_argument("--model", default="released")
+    parser.add_argument("--export", type=Path, help="of that model; with int8, that as well")
+    parser.add_argument("--slides", type=int, default=100_000)
+    parser.add_argument("--candidates", type=int, default=500, help="of each slide")
+    options = parser.parse_args()
+    n = options.candidates
+    slide = options.slide.absolute()
+    figures: dict[str, Any] = dict(describe_machine())
+
+    clock = Clock()
+    for _ in range(OPENINGS):
+        with SlidePool(slide, mpp=options.mpp, readers=1) as pool:
+            info = pool.info
+    opening = clock() / OPENINGS
+    places = np.random.default_rng(0).random((n, 2)) * (info.width, info.height)
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        listed = scratch / "c.csv"
+        pd.DataFrame(places, columns=["x_px", "y_px"]).to_csv(listed, index=False)
+        row = SlideRow(slide.name, slide, listed, options.mpp, None, "")
+        clock()
+        ListCandidates(ITEM_SIZE, False)(Listing("", row))
+        listing = clock() - opening
+
+        network, patches = network_costs(options, info.mpp or 0.25)
+        candidates = [Candidate(str(i), x, y) for i, (x, y) in enumerate(places.tolist())]
+        model = Untaught(load_ensemble(options.model, threads=1))
+        clock()
+        with SlidePool(slide, mpp=options.mpp, readers=1) as pool:
+            table, _ = classify_slide(model, pool, candidates)
+        reading = (clock() - opening) / n
+        part = scratch / "part.parquet"
+        clock()
+        content = encode_part(Part(table, len(table)))
+        part.write_bytes(content)
+        writing = clock() / n
+        write_answers(scratch / "answers.csv", [part], list(table.columns))
+        clock()
+        biomarker([scratch / "answers.csv"], scratch / "biomarker", area=100.0)
+        measuring = clock()
+        page = sum(f.stat().st_size for f in (scratch / "biomarker").rglob("*.html"))
+
+    steps = {
+        "open the slide, s, twice a slide": opening,
+        "list the candidates, s a slide": listing,
+        "read a field, ms": 1e3 * reading,
+        "write an answer, ms": 1e3 * writing,
+        "measures and page, s a slide": measuring,
+    }
+    figures["steps, CPU time"] = {name: round(value, 4) for name, value in steps.items()}
+    figures["network, CPU ms a figure"] = {k: round(1e3 * v, 3) for k, v in network.items()}
+    figures["fields"] = {"side_px": patches, "slide": slide.name, "candidates": n}
+    each = 2 * opening + listing + measuring + n * (reading + writing)
+    figures["plan"] = {
+        "slides": options.slides,
+        "candidates": options.slides * n,
+        "core hours without the network": round(options.slides * each / 3600, 1),
+        "core hours": {
+            name: round(options.slides * (each + n * seconds) / 3600, 1)
+            for name, seconds in network.items()
+        },
+        "answers, GB": round(options.slides * len(content) / 1e9, 2),
+        "pages, GB": round(options.slides * page / 1e9, 2),
+    }
+    print(json.dumps(figures, indent=2))
+
+
+class Untaught:
+    """A model that answers without looking, so that what is left is the reading."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def predict_proba(self, patches: Any, *_: Any) -> Any:
+        """All subtypes alike."""
+        return np.full((len(patches), 8), 1 / 8, np.float32)
+
+
+def network_costs(options: argparse.Namespace, mpp: float) -> tuple[dict[str, float], int]:
+    """CPU seconds for a figure by quality and backend; the side of a field, px."""
+    backends = ["torch"] + (["onnx", "onnx-int8"] if options.export else [])
+    costs = {}
+    for quality in read_header(find_bundle(options.model)).qualities:
+        for backend in backends:
+            folder = options.model if backend == "torch" else options.export
+            try:
+                model = load_ensemble(folder, quality, backend=backend, device="cpu", threads=1)
+            except InputError:  # the export lacks it
+                continue
+            field_um, out_mpp = field_to_read(model.specs or (), mpp)
+            side = round(field_um / out_mpp)
+            count = PATCHES[quality]
+            noise = np.random.default_rng(0).integers(0, 255, (count, side, side, 3), np.uint8)
+            model.predict_proba(noise[:64], out_mpp)  # what is set up once
+            clock = Clock()
+            model.predict_proba(noise, out_mpp)
+            costs[f"{quality}, {backend}"] = clock() / count
+    return costs, side
+
+
+if __name__ == "__main__":
+    main()
