@@ -6,7 +6,14 @@ the members of an ensemble and over the eight rotations and flips of the field o
 randomised, and do the places that it points at matter to the answer?
 """
 
-from atypia.explain.evidence import METHODS, Evidence, explain, explain_figure
+from atypia.explain.evidence import (
+    METHODS,
+    Evidence,
+    check_method,
+    explain,
+    explain_figure,
+    maps_by,
+)
 from atypia.explain.sanity import Sanity, check
 from atypia.explain.target import ANY_ATYPICAL, target_name
 
@@ -16,7 +23,9 @@ __all__ = [
     "Evidence",
     "Sanity",
     "check",
+    "check_method",
     "explain",
     "explain_figure",
+    "maps_by",
     "target_name",
 ]

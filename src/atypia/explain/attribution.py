@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from atypia.models.network import Network
 
 WINDOW_UM: Final = 4.5
-"""Side of the square that is hidden: about a chromosome arm, a third of a metaphase plate."""
+"""Side of the square that is hidden: a part of most figures, not all of one."""
 STRIDE_UM: Final = 3.0
-STEPS: Final = 16
+STEPS: Final = 8
 """Points on the way from nothing to the image, at the nodes of Gauss and Legendre."""
 _BATCH: Final = 64
 

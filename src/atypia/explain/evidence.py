@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from atypia.config import InputSpec
     from atypia.ensemble import Ensemble
+    from atypia.explain.sanity import Maps
     from atypia.models.network import Network
 
     Method = Callable[[Network, torch.Tensor, torch.Tensor, InputSpec], torch.Tensor]
@@ -80,8 +81,7 @@ def explain(
             the method finds no layer.
         MissingExtraError: The method needs captum, which is not installed.
     """
-    if method not in METHODS:
-        raise InputError(f"--method: expected one of {list(METHODS)} but got {method!r}.")
+    check_method(method)
     check_patches(patches, mpp, ensemble.specs or ())
     parts = []
     for start in range(0, len(patches), BATCH):
@@ -92,6 +92,34 @@ def explain(
         none = np.empty(0, np.float32)
         return Evidence(np.empty(patches.shape[:3], np.float32), none, none, none)
     return Evidence(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def check_method(method: str) -> None:
+    """Check that there is such a method.
+
+    Raises:
+        InputError: There is not.
+    """
+    if method not in METHODS:
+        raise InputError(f"--method: expected one of {list(METHODS)} but got {method!r}.")
+
+
+def maps_by(method: str) -> Maps:
+    """Make the way to maps that :func:`atypia.explain.sanity.check` asks for.
+
+    Args:
+        method: One of :data:`METHODS`.
+    """
+
+    def maps_of(
+        ensemble: Ensemble,
+        patches: npt.NDArray[np.uint8],
+        mpp: float,
+        targets: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.float32]:
+        return explain(ensemble, patches, mpp, targets, method).maps
+
+    return maps_of
 
 
 def explain_figure(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     """Patches (N, H, W, 3) to the probability of what is explained, (N,)."""
 
 CELL_UM: Final = 1.0
-STEPS: Final = 16
+STEPS: Final = 10
 _BLOB_CELLS: Final = 2.0
 """Of random maps: as smooth as those of the methods, else cells apart from each other would hide
 the figure like a fence, which is another question."""

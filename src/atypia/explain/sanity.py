@@ -42,8 +42,10 @@ if TYPE_CHECKING:
 
 MOST_CORRELATION: Final = 0.5
 """With more than that, on average, a map is mostly the same whatever was learned."""
+LEAST_FIGURES: Final = 8
+"""Fewer give no verdict: an interval of so few is too short."""
 _RESAMPLES: Final = 2000
-_N_RANDOM: Final = 3
+_N_RANDOM: Final = 1
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,11 @@ class Sanity:
     space, each (steps + 1,): the mean probability."""
 
     @property
+    def judged(self) -> bool:
+        """Whether there are enough figures for a verdict."""
+        return self.n >= LEAST_FIGURES
+
+    @property
     def depends_on_weights(self) -> bool:
         """Whether the map is another one when all weights are shuffled."""
         last = self.randomisation[-1]
@@ -106,14 +113,14 @@ class Sanity:
 
     @property
     def passed(self) -> bool:
-        """Whether the map may be shown as one of this network."""
-        return self.depends_on_weights and self.points_at_what_matters
+        """Whether such maps may be shown as ones of this model."""
+        return self.judged and self.depends_on_weights and self.points_at_what_matters
 
     def to_json(self) -> dict[str, Any]:
         """Give everything but the curves as plain numbers."""
         tree = dataclasses.asdict(self)
         del tree["mean_curves"]
-        verdict = ("passed", "depends_on_weights", "points_at_what_matters")
+        verdict = ("judged", "passed", "depends_on_weights", "points_at_what_matters")
         return {name: getattr(self, name) for name in verdict} | tree
 
 

@@ -9,6 +9,7 @@ from atypia.pipeline.biomarker import biomarker
 from atypia.pipeline.challenge import challenge
 from atypia.pipeline.distill import distill
 from atypia.pipeline.evaluate import compare, evaluate
+from atypia.pipeline.explain import explain
 from atypia.pipeline.export import export
 from atypia.pipeline.mil import mil, mil_predict
 from atypia.pipeline.predict import predict
@@ -27,6 +28,7 @@ __all__ = [
     "compare",
     "distill",
     "evaluate",
+    "explain",
     "export",
     "mil",
     "mil_predict",

@@ -70,9 +70,9 @@ def predict(
     problems: list[Problem] = []
     if out is not None and out.suffix.lower() not in (".csv", ".json"):
         problems.append(Problem(f"--out: expected a .csv or a .json file but got {out}."))
-    with _collected(problems):
+    with collected(problems):
         folder = find_model(model)
-    with _collected(problems):
+    with collected(problems):
         items = find_items(inputs, mpp)
     if problems:
         raise InputError(problems)
@@ -88,7 +88,7 @@ def predict(
 
 
 @contextmanager
-def _collected(problems: list[Problem]) -> Iterator[None]:
+def collected(problems: list[Problem]) -> Iterator[None]:
     """Note the problems of an InputError instead of raising it."""
     try:
         yield
