@@ -1,6 +1,6 @@
 """CPU time and disk of each step from slide to biomarker, and what so many slides would cost.
 
-    python benchmarks/costs.py --slide SLIDE [--model released] [--export EXPORT]
+    python benchmarks/costs.py [--slide SLIDE] [--model released] [--export EXPORT]
         [--slides 100000] [--candidates 500]
 
 Every step is that of ``atypia slides`` and ``atypia biomarker``, done alone on one slide: to open
@@ -8,7 +8,9 @@ the slide in a reader, to list its candidates, to read a field (through the read
 the network with each quality that the model has (torch; with ``--export`` ONNX, too), to write the
 answers, the measures and the page. Times are CPU time of this process and of its readers, one
 thread, so that other work on the machine disturbs little. The plan is their sum: core hours for the
-slides, by quality and backend, and bytes. Prints JSON.
+slides, by quality and backend, and bytes. Without ``--slide``, a tiled pyramid of noise, 20,000 px
+wide and high, stands for the slides; hardly two candidates share a tile there, the dearest case.
+Prints JSON, and the tables of docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from slide import write_slide
 
 from atypia.bundle import find_bundle, read_header
+from atypia.data.slides import open_slide
 from atypia.data.slides.pool import SlidePool
 from atypia.errors import InputError
 from atypia.inference.backend import load_ensemble
@@ -32,13 +36,13 @@ from atypia.inference.jobs.parts import encode_part
 from atypia.inference.jobs.slide_table import SlideRow
 from atypia.inference.jobs.slide_work import ListCandidates, Listing
 from atypia.inference.jobs.work import Part
-from atypia.inference.slide import classify_slide, field_to_read
+from atypia.inference.slide import classify_slide, field_to_read, reading_order
 from atypia.pipeline import biomarker
 from atypia.pipeline.job import ITEM_SIZE, write_answers
 from atypia.runs import describe_machine
 
 OPENINGS = 5
-PATCHES = {"best": 64, "fast": 512}
+PATCHES = {"best": 48, "fast": 384}
 
 
 def cpu_seconds() -> float:
@@ -63,17 +67,25 @@ class Clock:
 def main() -> None:
     """Measure, and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--slide", type=Path, required=True)
+    parser.add_argument("--slide", type=Path)
     parser.add_argument("--mpp", type=float, help="where the slide does not say it")
     parser.add_argument("--model", default="released")
     parser.add_argument("--export", type=Path, help="of that model; with int8, that as well")
     parser.add_argument("--slides", type=int, default=100_000)
     parser.add_argument("--candidates", type=int, default=500, help="of each slide")
     options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        if options.slide is None:
+            options.slide = Path(name) / "slide.tif"
+            write_slide(options.slide)
+        measure(options)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Do every step on one slide."""
     n = options.candidates
     slide = options.slide.absolute()
     figures: dict[str, Any] = dict(describe_machine())
-
     clock = Clock()
     for _ in range(OPENINGS):
         with SlidePool(slide, mpp=options.mpp, readers=1) as pool:
@@ -89,9 +101,10 @@ def main() -> None:
         ListCandidates(ITEM_SIZE, False)(Listing("", row))
         listing = clock() - opening
 
-        network, patches = network_costs(options, info.mpp or 0.25)
+        network, side = network_costs(options, info.mpp or 0.25)
         candidates = [Candidate(str(i), x, y) for i, (x, y) in enumerate(places.tolist())]
         model = Untaught(load_ensemble(options.model, threads=1))
+        read_bytes = bytes_to_read(options, places, model.specs)
         clock()
         with SlidePool(slide, mpp=options.mpp, readers=1) as pool:
             table, _ = classify_slide(model, pool, candidates)
@@ -116,7 +129,8 @@ def main() -> None:
     }
     figures["steps, CPU time"] = {name: round(value, 4) for name, value in steps.items()}
     figures["network, CPU ms a figure"] = {k: round(1e3 * v, 3) for k, v in network.items()}
-    figures["fields"] = {"side_px": patches, "slide": slide.name, "candidates": n}
+    figures["fields"] = {"side_px": side, "slide": slide.name, "candidates": n}
+    figures["read from the slide, kB a figure"] = round(read_bytes / n / 1e3, 1)
     each = 2 * opening + listing + measuring + n * (reading + writing)
     figures["plan"] = {
         "slides": options.slides,
@@ -126,10 +140,33 @@ def main() -> None:
             name: round(options.slides * (each + n * seconds) / 3600, 1)
             for name, seconds in network.items()
         },
+        "read, TB": round(options.slides * read_bytes / 1e12, 2),
         "answers, GB": round(options.slides * len(content) / 1e9, 2),
         "pages, GB": round(options.slides * page / 1e9, 2),
     }
     print(json.dumps(figures, indent=2))
+    print("\n| step | CPU time |\n|---|---:|")
+    for step, value in figures["steps, CPU time"].items():
+        print(f"| {step} | {value:g} |")
+    for kind, value in figures["network, CPU ms a figure"].items():
+        print(f"| network ({kind}), ms | {value:g} |")
+    print("\n| network | core hours | days on 64 cores |\n|---|---:|---:|")
+    for kind, hours in figures["plan"]["core hours"].items():
+        print(f"| {kind} | {hours:,.0f} | {hours / 64 / 24:.2g} |")
+
+
+def bytes_to_read(options: argparse.Namespace, places: Any, specs: Any) -> int:
+    """Bytes that a reader takes from the file for all candidates (Linux)."""
+
+    def so_far() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    with open_slide(options.slide, mpp=options.mpp) as opened:
+        before = so_far()
+        field_um, out_mpp = field_to_read(specs, opened.info.mpp or 0.25)
+        for i in reading_order(places):
+            opened.read_field(*places[i], field_um, out_mpp)
+        return so_far() - before
 
 
 class Untaught:

@@ -74,7 +74,7 @@ def classify_slide(
     centres = np.array([(c.x, c.y) for c in candidates], dtype=np.float64).reshape(-1, 2)
     probabilities = np.empty((len(candidates), N_SUBTYPES), np.float32)
     faults: dict[int, Problem] = {}
-    order = _reading_order(centres)
+    order = reading_order(centres)
     with ThreadPoolExecutor(slide.readers) as threads:
         starts = iter(range(0, len(candidates), _CHUNK))
 
@@ -118,7 +118,7 @@ def classify_slide(
     return table, problems
 
 
-def _reading_order(centres: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+def reading_order(centres: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
     """(N,) order in which to read centres (N, 2): neighbours together, for they share tiles.
 
     Readers keep some decoded tiles; on a slide with many candidates most are decoded once then.
