@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -150,6 +150,9 @@ class StackHeader(AnswerHeader, ModelHeader):
     """A logistic meta-learner; see :class:`atypia.hybrid.Combiner`."""
 
 
+AnyHeader: TypeAlias = BundleHeader | RulesHeader | HybridHeader | StackHeader
+
+
 def find_bundle(model: Path | str = RELEASED) -> Path:
     """Find the folder with ``model.json``.
 
@@ -202,18 +205,41 @@ def read_header(folder: Path) -> BundleHeader:
     return read_as(BundleHeader, folder / HEADER)
 
 
-def read_any_header(folder: Path) -> ModelHeader:
+def read_any_header(folder: Path) -> AnyHeader:
     """Read ``model.json`` of a bundle of any kind.
 
     Raises:
         InputError: Lists every entry that is missing or wrong.
     """
-    kinds: dict[str, type[ModelHeader]] = {
+    kinds: dict[str, type[AnyHeader]] = {
         RULES: RulesHeader,
         HYBRID: HybridHeader,
         STACK: StackHeader,
     }
     return read_as(kinds.get(read_kind(folder), BundleHeader), folder / HEADER)
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """Find the bundles that a bundle is made of: a hybrid's network, the models of a stack.
+
+    Raises:
+        InputError: Lists every one that is missing or not that which the bundle was made with.
+    """
+    header = read_any_header(folder)
+    parts: dict[str, str] = {}
+    if isinstance(header, HybridHeader):
+        parts = {HYBRID_NETWORK: header.network_sha256}
+    elif isinstance(header, StackHeader):
+        parts = {model.folder: model.sha256 for model in header.models}
+    problems = []
+    for name, sha256 in parts.items():
+        file = folder / name / HEADER
+        if not file.is_file() or sha256_file(file) != sha256:
+            what = f"expected the SHA-256 that {folder / HEADER} gives. Copy the bundle again."
+            problems.append(Problem(what, str(file)))
+    if problems:
+        raise InputError(problems)
+    return [folder / name for name in parts]
 
 
 def write_header(folder: Path, header: ModelHeader) -> None:

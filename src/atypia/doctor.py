@@ -5,7 +5,16 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
-from atypia.bundle import RELEASED, damaged_files, find_bundle, read_header
+from atypia.bundle import (
+    NETWORK,
+    RELEASED,
+    damaged_files,
+    find_bundle,
+    parts_of,
+    read_any_header,
+    read_header,
+    read_kind,
+)
 from atypia.errors import InputError
 from atypia.runs import describe_machine, versions
 
@@ -70,6 +79,9 @@ def examine_model(model: Path | str) -> Iterator[tuple[str, str]]:
         near = near_encoders(str(model))
         what = f"{error} Encoders of a similar name: {', '.join(near)}." if near else str(error)
         raise InputError(what) from None
+    if read_kind(folder) != NETWORK:
+        yield from _examine_joined(folder)
+        return
     header = read_header(folder)
     files = [member for quality in header.qualities.values() for member in quality.members]
     damaged = damaged_files(folder, files)
@@ -85,6 +97,22 @@ def examine_model(model: Path | str) -> Iterator[tuple[str, str]]:
     size = sum((folder / member.file).stat().st_size for member in files)
     yield "weights", f"{len(files)} files, {size / 1e6:.1f} MB, SHA-256 as model.json says"
     yield "use", header.intended_use
+
+
+def _examine_joined(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield pairs of the rules, or of a model made of others, and then those of each of them."""
+    header = read_any_header(folder)
+    parts = parts_of(folder)
+    yield "model", str(folder)
+    yield "kind", read_kind(folder)
+    yield "made with", header.created_with
+    for key in ("cohort", "label", "split", "seed"):
+        if key in header.provenance:
+            yield key, str(header.provenance[key])
+    yield "use", header.intended_use
+    for part in parts:
+        for name, finding in examine_model(part):
+            yield f"{part.name}: {name}", finding
 
 
 def examine_encoder(encoder: Encoder) -> tuple[list[tuple[str, str]], str | None]:

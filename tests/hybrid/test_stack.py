@@ -16,6 +16,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from atypia.answers import Answers
 from atypia.decision import Decision
+from atypia.doctor import examine_model
 from atypia.errors import InputError
 from atypia.evaluation.calibration import Calibration
 from atypia.hybrid.fit import fit_combiner
@@ -30,6 +31,7 @@ from atypia.hybrid.stack import (
 from atypia.inference.backend import load_ensemble
 from atypia.join import Join
 from atypia.rules import RulesClassifier
+from atypia.server.about import load
 from tests.hybrid.made_up import folds, opinion, reference, truth
 from tests.untrained import untrained_ensemble
 
@@ -142,6 +144,21 @@ def test_a_bundle_of_models_of_any_kind_answers_the_same(kind: str, tmp_path: Pa
     assert loaded.field_of_view_um == 24
     assert loaded.size_problem(96, 0.25) is None
     assert loaded.size_problem(20, 0.25)
+
+
+def test_doctor_and_server_tell_what_a_stack_is_made_of(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        RulesClassifier(provenance={"cohort": name}).save(tmp_path / name)
+    save_stack(tmp_path / "s", [tmp_path / "a", tmp_path / "b"], Join(), Answers(), {"label": "x"})
+    told = list(examine_model(tmp_path / "s"))
+    assert ("kind", "stack") in told
+    assert ("label", "x") in told
+    assert ("model-1: kind", "rules") in told
+    assert ("model-1: cohort", "b") in told
+    loaded, about = load(tmp_path / "s", "best", "auto", "cpu")
+    assert isinstance(loaded, StackClassifier)
+    assert about.backend == "stack"
+    assert set(about.files) == {"model.json", "model-0/model.json", "model-1/model.json"}
 
 
 def test_a_stack_of_other_models_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from atypia import __version__
 from atypia.answers import Answers, Explanation
 from atypia.bundle import HEADER, HYBRID_NETWORK, HybridHeader, find_bundle, write_header
-from atypia.errors import InputError
 from atypia.hybrid.combiner import Combiner, feature_table
 from atypia.labels import DISPLAY_NAMES, SUBTYPES
 from atypia.rules import SPEC, RulesClassifier, read_patches
@@ -98,20 +97,14 @@ class HybridClassifier:
 
         Args:
             model: A bundle or a run folder.
-            network: Loaded from the folder :data:`atypia.bundle.HYBRID_NETWORK` of the bundle.
+            network: Loaded from the folder that :func:`atypia.bundle.parts_of` gives.
 
         Raises:
-            InputError: Not a bundle of a hybrid, or of another network.
+            InputError: Not a bundle of a hybrid.
             MissingExtraError: The extra ``rules`` is not installed.
         """
-        folder = find_bundle(model)
-        file = folder / HEADER
+        file = find_bundle(model) / HEADER
         header = read_as(HybridHeader, file)
-        if sha256_file(folder / HYBRID_NETWORK / HEADER) != header.network_sha256:
-            raise InputError(
-                f"{folder / HYBRID_NETWORK / HEADER}: expected the SHA-256 that {file} gives, but "
-                "the file differs. Copy the bundle again."
-            )
         combiner = Combiner.from_json(header.combiner, str(file))
         return cls(network, combiner, Answers.from_header(header, str(file)), header.provenance)
 

@@ -57,7 +57,7 @@ def feature_table(
 
 def log_p(probabilities: npt.NDArray[np.floating[Any]]) -> Array:
     """Logarithms of probabilities, of which none is taken for 0."""
-    return np.log(np.maximum(probabilities, _LEAST, dtype=np.float64))
+    return np.asarray(np.log(np.maximum(probabilities, _LEAST)), dtype=np.float64)
 
 
 @dataclass(frozen=True)

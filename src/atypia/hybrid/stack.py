@@ -14,7 +14,6 @@ import numpy as np
 from atypia import __version__
 from atypia.answers import Answers
 from atypia.bundle import HEADER, StackedModel, StackHeader, find_bundle, write_header
-from atypia.errors import InputError, Problem
 from atypia.evaluation.metrics import one_vs_rest_auc
 from atypia.hybrid.combiner import Combiner, log_p
 from atypia.hybrid.fit import choose, columns_of, cross_fitted, fit_combiner, parts
@@ -167,7 +166,7 @@ class StackClassifier:
 
         Args:
             model: A bundle or a run folder.
-            models: Loaded from the folders that :func:`stacked_folders` gives.
+            models: Loaded from the folders that :func:`atypia.bundle.parts_of` gives.
 
         Raises:
             InputError: Not a bundle of a stack, or of other models.
@@ -181,24 +180,6 @@ class StackClassifier:
         else:
             meta = header.join
         return cls(models, meta, Answers.from_header(header, str(file)), header.provenance)
-
-
-def stacked_folders(folder: Path) -> list[Path]:
-    """Find the bundles of the models in a stack's bundle.
-
-    Raises:
-        InputError: Lists every one that is missing or not that of the stack.
-    """
-    header = read_as(StackHeader, folder / HEADER)
-    problems = []
-    for model in header.models:
-        file = folder / model.folder / HEADER
-        if not file.is_file() or sha256_file(file) != model.sha256:
-            what = f"expected the SHA-256 that {folder / HEADER} gives. Copy the bundle again."
-            problems.append(Problem(what, str(file)))
-    if problems:
-        raise InputError(problems)
-    return [folder / model.folder for model in header.models]
 
 
 def save_stack(

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 from atypia.bundle import (
     BEST,
     HYBRID,
-    HYBRID_NETWORK,
     NETWORK,
     RELEASED,
     RULES,
     STACK,
     find_bundle,
+    parts_of,
     read_kind,
 )
 from atypia.errors import InputError
@@ -75,20 +75,23 @@ def load_ensemble(
     if kind in (HYBRID, STACK) and quality != BEST:
         raise InputError(f"--quality: expected best, which {model} offers, but got {quality!r}.")
     if kind == STACK:
-        from atypia.hybrid.stack import StackClassifier, stacked_folders
+        from atypia.hybrid.stack import StackClassifier
 
-        options = {"device": device, "threads": threads}
         models = [
-            load_ensemble(folder, backend="auto" if _kind(folder) == RULES else backend, **options)
-            for folder in stacked_folders(find_bundle(model))
+            load_ensemble(
+                folder,
+                backend="auto" if _kind(folder) == RULES else backend,
+                device=device,
+                threads=threads,
+            )
+            for folder in parts_of(find_bundle(model))
         ]
         return StackClassifier.load(model, models)
     if kind == HYBRID:
         from atypia.hybrid import HybridClassifier
 
-        network = load_ensemble(
-            find_bundle(model) / HYBRID_NETWORK, backend=backend, device=device, threads=threads
-        )
+        (inner,) = parts_of(find_bundle(model))
+        network = load_ensemble(inner, backend=backend, device=device, threads=threads)
         return HybridClassifier.load(model, network)
     has_torch = importlib.util.find_spec("torch") is not None
     if backend == "auto":

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atypia import __version__
-from atypia.bundle import RELEASED, read_header
+from atypia.bundle import NETWORK, RELEASED, read_any_header, read_header, read_kind
 from atypia.inference.backend import find_model, load_ensemble
 from atypia.inference.onnx import OnnxEnsemble
 from atypia.inference.onnx_export import find_export, read_export
 from atypia.labels import SUBTYPES
+from atypia.runs import sha256_file
 from atypia.server.schemas import About
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ def load(model: Path | str, quality: str, backend: str, device: str) -> tuple[Su
         files = {chosen.file: chosen.sha256}
         made, use, conformal = header.created_with, header.intended_use, graph.conformal
         runs_on = "onnx-int8" if chosen is graph.int8 else "onnx"
+    elif (kind := read_kind(folder)) != NETWORK:
+        joined = read_any_header(folder)
+        kept = sorted(f for f in folder.rglob("*") if f.suffix in {".json", ".safetensors"})
+        files = {str(file.relative_to(folder)): sha256_file(file) for file in kept}
+        made, use, conformal = joined.created_with, joined.intended_use, joined.conformal
+        runs_on = kind
     else:
         bundle = read_header(folder)
         offered = bundle.qualities[quality]
