@@ -105,14 +105,14 @@ function tools(figure, looked, stop) {
     const path = `/web/figures/${figure.number}/heat/${method}/${target}.png`;
     try {
       if (!made.has(path)) {
-        told.textContent = "Being computed, averaged over the networks and eight views …";
+        told.textContent = "Being computed, averaged over the networks and eight views; it may take a minute …";
         made.set(path, URL.createObjectURL(await picture(path, { signal: stop.signal })));
       }
       if (mine !== turn) return;
       layer.src = made.get(path);
       layer.hidden = false;
       looked.box.classList.add("explained");
-      told.replaceChildren(...[h("span", { class: "for" }, "■"), ` speaks for ${TARGETS[target].toLowerCase()}, `, h("span", { class: "against" }, "■"), " against it. A map shows where the model looks, not that it is right."]);
+      told.replaceChildren(...[h("span", { class: "for" }, "■"), ` speaks for ${TARGETS[target].toLowerCase()}, `, h("span", { class: "against" }, "■"), " against it. A map shows where the loaded model looks, not that it is right."]);
     } catch (error) {
       if (mine === turn && error.problems) told.replaceChildren(problemList(error.problems));
     }
@@ -133,7 +133,7 @@ async function reading(place, number, looked, stop) {
     else looked.patch.addEventListener("load", draw, { once: true });
     const shown = h("input", { type: "checkbox", checked: true, on: { change: () => { looked.box.querySelector("svg").style.display = shown.checked ? "" : "none"; } } });
     const [first, ...more] = told.text.split(/(?<=\.) (?=(?:For|Against|Next) )/);
-    place.replaceChildren(h("h2", {}, "Reading by rules"), h("p", { class: "gist" }, first), more.map((text) => h("p", {}, text)),
+    place.replaceChildren(h("h2", {}, "Reading by rules"), h("p", { class: "gist" }, first), ...more.map((text) => h("p", {}, text)),
       h("label", { class: "check" }, shown, h("span", {}, "Draw the measurements on the picture")),
       h("details", {}, h("summary", {}, "Every measurement"), h("ul", { class: "measured" }, told.measures.map((text) => h("li", {}, text)))));
   } catch (error) {

@@ -28,10 +28,13 @@ export function heatLayer(box, opacity) {
 // contours: lists of [x, y] in px of the picture; lines: {ends, text}.
 export function drawing(box, reading, size) {
   const path = (points, closed) => points.map(([x, y], i) => `${i ? "L" : "M"}${x} ${y}`).join("") + (closed ? "Z" : "");
+  const text = ({ ends, text: words }) => { // beyond the end that is farther right, off the figure
+    const [a, b] = ends[0][0] > ends[1][0] ? [ends[1], ends[0]] : ends;
+    return svg("text", { x: b[0] + size[0] / 90, y: b[1] + (b[1] < a[1] ? 0 : size[1] / 36), "font-size": size[0] / 34, "stroke-width": size[0] / 150 }, words);
+  };
   const layer = svg("svg", { viewBox: `0 0 ${size[0]} ${size[1]}`, "aria-hidden": "true" },
     (reading.contours ?? []).map((points) => svg("path", { d: path(points, true) })),
-    (reading.lines ?? []).map((line) => [svg("path", { class: "length", d: path(line.ends, false) }),
-      svg("text", { x: line.ends[1][0] + 1, y: line.ends[1][1] }, line.text)]));
+    (reading.lines ?? []).map((line) => [svg("path", { class: "length", d: path(line.ends, false) }), text(line)]));
   box.append(layer);
   return layer;
 }
