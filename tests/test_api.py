@@ -76,8 +76,35 @@ def test_every_wrong_array_is_named(model: Classifier) -> None:
             model.predict(inputs, mpp=mpp)
 
 
+def test_maps_for_files_and_arrays(model: Classifier, paths: list[Path]) -> None:
+    pixels = np.stack([read_patch(path) for path in paths])
+    found = model.explain(paths, mpp=0.25)
+    assert found.maps.shape == pixels.shape[:3]
+    np.testing.assert_allclose(model.explain(pixels, mpp=0.25).maps, found.maps, atol=1e-5)
+    predicted = model.predict(paths, mpp=0.25)["predicted_subtype"][0]
+    named = model.explain(str(paths[0]), mpp=0.25, target=predicted)
+    np.testing.assert_allclose(named.maps, found.maps[:1], atol=1e-4)
+    atypical = model.explain(pixels[0], mpp=0.25, target="atypical")
+    assert not np.allclose(atypical.scores, found.scores[:1], atol=1e-3)
+
+
+def test_what_cannot_be_explained(model: Classifier, paths: list[Path]) -> None:
+    with pytest.raises(InputError, match=r"'atypical'.*got 'mitosis'"):
+        model.explain(paths, mpp=0.25, target="mitosis")
+    with pytest.raises(InputError, match="patches of one size"):
+        model.explain([read_patch(paths[0]), read_patch(paths[1])[:70]], mpp=0.25)
+    with pytest.raises(InputError, match=r"expected one of .*'occlusion'"):
+        model.explain(paths, mpp=0.25, method="tea leaves")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="RulesClassifier, which has no maps"):
+        atypia.load_model("rules").explain(paths, mpp=0.25)
+
+
 def test_importing_the_package_is_cheap() -> None:
-    code = "import sys, atypia\nassert not {'torch', 'pandas', 'pydantic'} & set(sys.modules)\n"
+    code = (
+        "import sys, atypia\n"
+        "assert 'Cohort' in dir(atypia)\n"
+        "assert not {'torch', 'pandas', 'pydantic'} & set(sys.modules)\n"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -102,6 +129,13 @@ def test_settings_of_a_training_are_checked_together(cohort_folder: Path, tmp_pa
         atypia.train(cohort_folder, tmp_path / "run", optim__epochs=0, no_such_thing=1)
     assert "optim.epochs" in str(error.value)
     assert "no_such_thing" in str(error.value)
+
+
+def test_a_run_of_the_rules_in_one_call(cohort_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    run = atypia.train(cohort_folder, tmp_path / "run", "rules", split="holdout", resamples=100)
+    assert run.metrics["overall"]["mean_auc"]["value"] > 0.5
+    assert "reason" in run.model().predict(cohort_folder)
 
 
 def cut(setting: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from atypia.api import Classifier, TrainedRun
+    from atypia.api import Backend, Classifier, Quality, TrainedRun
     from atypia.data.cohort import Cohort
     from atypia.progress import OnStep
 
@@ -23,9 +23,9 @@ __version__ = "0.1.0"
 
 def load_model(
     name_or_path: str | Path = "released",
-    quality: str = "best",
+    quality: Quality = "best",
     *,
-    backend: str = "auto",
+    backend: Backend = "auto",
     device: str = "auto",
 ) -> Classifier:
     """Load a model to classify patches with; see :class:`atypia.api.Classifier`.
@@ -48,8 +48,11 @@ def load_model(
 def train(
     cohort: Cohort | str | Path,
     out: str | Path,
-    preset: str = "quick",
+    preset: str | Path = "quick",
     *,
+    split: str | Path | None = None,
+    label: str | None = None,
+    seed: int | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
     **settings: object,
@@ -60,9 +63,12 @@ def train(
         cohort: A cohort or its folder.
         out: The run's folder.
         preset: A preset of the package, or a YAML file.
+        split: ``table1``, ``benchmark``, ``holdout``, ``cv``, ``all``, ``domains``, or a file.
+        label: The rater whose labels are learned and scored against, or ``agreed``.
+        seed: Of everything random.
         resume: Go on with a run that was stopped.
         on_step: Called with the member's name, batches done and batches in all.
-        settings: What to change in the preset: ``split="table1"``, ``optim__epochs=30``.
+        settings: What else to change in the preset, as in ``optim__epochs=30``.
 
     Raises:
         InputError: Options, cohort, splits or run folder do not fit each other; all at once.
@@ -71,7 +77,17 @@ def train(
     from atypia.api import train as run_training
     from atypia.progress import silent
 
-    return run_training(cohort, out, preset, resume=resume, on_step=on_step or silent, **settings)
+    return run_training(
+        cohort,
+        out,
+        preset,
+        split=split,
+        label=label,
+        seed=seed,
+        resume=resume,
+        on_step=on_step or silent,
+        **settings,
+    )
 
 
 def __getattr__(name: str) -> object:
@@ -81,3 +97,8 @@ def __getattr__(name: str) -> object:
 
         return Cohort
     raise AttributeError(f"module 'atypia' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Name what is imported when it is asked for, too."""
+    return sorted({*globals(), *__all__})

@@ -3,6 +3,7 @@
 >>> import atypia
 >>> model = atypia.load_model("released", quality="fast")
 >>> model.predict("cell.png", mpp=0.25)[["predicted_subtype", "p_atypical"]]
+>>> model.explain("cell.png", mpp=0.25, target="atypical").maps
 
 >>> cohort = atypia.Cohort.open("cohorts/ami-br")
 >>> run = atypia.train(cohort, "runs/mine", preset="quick", split="table1")
@@ -14,15 +15,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from atypia.bundle import BEST, HEADER, RELEASED, read_card
+from atypia.data.images import read_patch
 from atypia.errors import InputError
 from atypia.inference.backend import find_model, load_ensemble
 from atypia.inference.predict import find_items, predict_arrays, predict_items
+from atypia.labels import SUBTYPES
 from atypia.progress import OnStep, silent
 
 if TYPE_CHECKING:
@@ -31,10 +34,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from atypia.data.cohort import Cohort
+    from atypia.explain import Evidence
     from atypia.inference.model import SubtypeModel
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 PathLike: TypeAlias = str | Path
+Inputs: TypeAlias = "PathLike | Pixels | Sequence[PathLike] | Sequence[Pixels]"
+Quality: TypeAlias = Literal["best", "fast"]
+Backend: TypeAlias = Literal["auto", "torch", "onnx", "onnx-int8"]
+Method: TypeAlias = Literal["gradcam", "occlusion", "integrated"]
+
+_ATYPICAL = "atypical"
 
 
 class Classifier:
@@ -51,7 +61,7 @@ class Classifier:
 
     def predict(
         self,
-        inputs: PathLike | Pixels | Sequence[PathLike] | Sequence[Pixels],
+        inputs: Inputs,
         mpp: float | None = None,
         *,
         batch_size: int = 64,
@@ -74,15 +84,8 @@ class Classifier:
         Raises:
             InputError: Lists everything that is wrong with the inputs.
         """
-        if isinstance(inputs, str | Path):
-            inputs = [inputs]
-        if isinstance(inputs, np.ndarray) and inputs.ndim == 3:
-            inputs = inputs[None]
-        if isinstance(inputs, np.ndarray) and inputs.ndim != 4:
-            raise InputError(
-                f"expected patches of shape (H, W, 3) or (N, H, W, 3) but got {inputs.shape}."
-            )
-        if isinstance(inputs, np.ndarray) or any(isinstance(i, np.ndarray) for i in inputs):
+        inputs = _as_sequence(inputs)
+        if _are_arrays(inputs):
             if mpp is None:
                 raise InputError("mpp: expected µm per pixel of the arrays but got none.")
             arrays = cast("Sequence[Pixels]", inputs)
@@ -90,12 +93,88 @@ class Classifier:
         items = find_items([Path(cast("PathLike", path)) for path in inputs], mpp)
         return predict_items(self.ensemble, items, batch_size=batch_size)[0]
 
+    def explain(
+        self,
+        inputs: Inputs,
+        mpp: float,
+        *,
+        target: str | None = None,
+        method: Method = "gradcam",
+    ) -> Evidence:
+        """Map where in patches the networks found what speaks for an answer, and against it.
+
+        Args:
+            inputs: Images of one patch each, or arrays as in :meth:`predict`; all of one size.
+            mpp: µm per pixel.
+            target: What to explain: a subtype, ``atypical``, or None for the predicted subtype of
+                each patch.
+            method: ``gradcam``, ``occlusion`` or ``integrated`` (gradients).
+
+        Returns:
+            ``maps`` (N, H, W) float32, above 0 where a place speaks for the target; and more, see
+            :class:`atypia.explain.Evidence`. Whether such a map can be believed is what
+            :func:`atypia.explain.check` tells.
+
+        Raises:
+            InputError: A model without torch networks, patches of several sizes, no such target.
+            MissingExtraError: The method needs captum.
+        """
+        from atypia.ensemble import Ensemble
+        from atypia.explain import ANY_ATYPICAL, explain
+
+        if not isinstance(self.ensemble, Ensemble):
+            raise InputError(
+                "expected a model of networks in torch (backend='torch') but got "
+                f"{type(self.ensemble).__name__}, which has no maps."
+            )
+        if target not in {None, _ATYPICAL, *SUBTYPES}:
+            raise InputError(
+                f"target: expected one of {[*SUBTYPES, _ATYPICAL]} or None but got {target!r}."
+            )
+        patches = _stacked(_as_sequence(inputs))
+        if target is None:
+            told = predict_arrays(self.ensemble, list(patches), mpp)["predicted_subtype"]
+            targets = np.array([SUBTYPES.index(subtype) for subtype in told])
+        else:
+            index = ANY_ATYPICAL if target == _ATYPICAL else SUBTYPES.index(target)
+            targets = np.full(len(patches), index)
+        return explain(self.ensemble, patches, mpp, targets, method)
+
+
+def _as_sequence(inputs: Inputs) -> Pixels | Sequence[PathLike] | Sequence[Pixels]:
+    """Make one patch or path a list of one."""
+    if isinstance(inputs, str | Path):
+        return [inputs]
+    if isinstance(inputs, np.ndarray) and inputs.ndim == 3:
+        return inputs[None]
+    if isinstance(inputs, np.ndarray) and inputs.ndim != 4:
+        raise InputError(
+            f"expected patches of shape (H, W, 3) or (N, H, W, 3) but got {inputs.shape}."
+        )
+    return inputs
+
+
+def _are_arrays(inputs: Pixels | Sequence[PathLike] | Sequence[Pixels]) -> bool:
+    return isinstance(inputs, np.ndarray) or any(isinstance(i, np.ndarray) for i in inputs)
+
+
+def _stacked(inputs: Pixels | Sequence[PathLike] | Sequence[Pixels]) -> Pixels:
+    """Read patches and lay them into one array (N, H, W, 3)."""
+    if _are_arrays(inputs):
+        patches = [np.asarray(patch) for patch in inputs]
+    else:
+        patches = [read_patch(Path(cast("PathLike", path))) for path in inputs]
+    sizes = sorted({patch.shape for patch in patches})
+    if len(sizes) != 1:
+        raise InputError(f"expected patches of one size but got {sizes or 'none'}.")
+    return np.stack(patches)
+
 
 def load_model(
     name_or_path: PathLike = RELEASED,
-    quality: str = BEST,
+    quality: Quality = BEST,
     *,
-    backend: str = "auto",
+    backend: Backend = "auto",
     device: str = "auto",
 ) -> Classifier:
     """Load a model for :meth:`Classifier.predict`.
@@ -129,7 +208,7 @@ class TrainedRun:
         """The page with all figures."""
         return self.folder / "report.html"
 
-    def predictions(self, part: str = "test") -> pd.DataFrame:
+    def predictions(self, part: Literal["test", "oof"] = "test") -> pd.DataFrame:
         """Read the answers.
 
         Args:
@@ -150,7 +229,7 @@ class TrainedRun:
                 f"part: expected {' or '.join(sorted(there)) or 'a finished run'} but got {part!r}."
             ) from None
 
-    def model(self, quality: str = BEST) -> Classifier:
+    def model(self, quality: Quality = BEST) -> Classifier:
         """Load the ensemble."""
         return load_model(self.folder, quality)
 
@@ -158,8 +237,11 @@ class TrainedRun:
 def train(
     cohort: Cohort | PathLike,
     out: PathLike,
-    preset: str = "quick",
+    preset: PathLike = "quick",
     *,
+    split: PathLike | None = None,
+    label: str | None = None,
+    seed: int | None = None,
     resume: bool = False,
     on_step: OnStep = silent,
     **settings: object,
@@ -172,11 +254,14 @@ def train(
         cohort: A cohort or its folder.
         out: The run's folder.
         preset: A preset of the package, or a YAML file.
+        split: ``table1``, ``benchmark``, ``holdout``, ``cv``, ``all``, ``domains``, or a file.
+        label: The rater whose labels are learned and scored against, or ``agreed``.
+        seed: Of everything random.
         resume: Go on with a run that was stopped, with the configuration that it has; finished
             members are not trained again.
         on_step: Called with the member's name, batches done and batches in all.
-        settings: What to change in the preset: ``split="table1"``, ``label="expert1"``, ``seed=1``,
-            and any other field by its path with two underscores for the dot: ``optim__epochs=30``.
+        settings: Any other field of :class:`atypia.config.TrainConfig`, by its path with two
+            underscores for the dot: ``optim__epochs=30``.
 
     Raises:
         InputError: Options, cohort, splits or run folder do not fit each other; all at once.
@@ -184,15 +269,16 @@ def train(
     """
     import json
 
-    from atypia.config import load_config
-    from atypia.pipeline.train import train as run_training
+    from atypia.config import load_any_config
+    from atypia.pipeline.start import start
 
-    if "split" in settings:
-        settings["split__kind"] = settings.pop("split")
+    named = {"split__kind": split, "label": label, "seed": seed}
+    settings |= {key: value for key, value in named.items() if value is not None}
     overrides = [
-        f"{k.replace('__', '.')}={json.dumps(v, default=str)}" for k, v in settings.items()
+        f"{key.replace('__', '.')}={json.dumps(value, default=str)}"
+        for key, value in settings.items()
     ]
-    config = None if resume and not overrides else load_config(preset, overrides)
-    folder = cohort.path if not isinstance(cohort, str | Path) else Path(cohort)
-    metrics = run_training(folder, Path(out), config, resume=resume, on_step=on_step)
+    config = None if resume and not overrides else load_any_config(str(preset), overrides)
+    folder = Path(cohort) if isinstance(cohort, str | Path) else cohort.path
+    metrics = start(folder, Path(out), config, resume=resume, on_step=on_step)
     return TrainedRun(Path(out), metrics or {})

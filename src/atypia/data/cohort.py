@@ -18,7 +18,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +43,9 @@ class Cohort:
 
     path: Path
     name: str
-    manifest: pd.DataFrame
+    manifest: pd.DataFrame = field(repr=False)
     """Strings throughout, except ``mpp`` (float); a missing label or vote is ``""``."""
-    source: Mapping[str, Any]
+    source: Mapping[str, Any] = field(repr=False)
     sha256: str
     """One hash over the manifest and every patch: two cohorts with it are the same bytes."""
 
