@@ -33,6 +33,8 @@ CONTENTS = {
     "Trust": ["measures", "model-card", "results/README", "scaling"],
     "Python": [
         "python",
+        "notebooks/predict-and-explain",
+        "notebooks/train-and-evaluate",
         "reference",
     ],
     "All guides": ["guide"],

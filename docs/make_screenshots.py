@@ -4,7 +4,7 @@ python docs/make_screenshots.py --run docs/results/released-all --cohort cohorts
     --against docs/results/quick-table1 [--slide SLIDE --results ANSWERS.csv]
 
 Needs Chromium (``apt install chromium``, or its path in ATYPIA_CHROMIUM) and Playwright (extra
-``dev``). Pictures are reduced to 256 colours: what they are for can be read, and they stay small.
+``dev``). Pictures are reduced to 256 colours, those of the page itself kept: they stay small.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ VIEW = {"width": 1180, "height": 760}
 FIGURE = "TUPAC16_1324"
 """A segregation abnormality by both experts, of which the model is not sure."""
 PATIENCE_MS = 300_000
-COLOURS = 256
+OF_THE_PAGE, OF_TISSUE = 96, 160
+"""Colours that are kept as they are, and that the rest is reduced to."""
 
 
 @contextmanager
@@ -63,12 +64,24 @@ def save(page: Any, name: str, height: int = VIEW["height"]) -> None:
     page.wait_for_timeout(1500)
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     file = IMAGES / f"app-{name}.png"
-    image.quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
-    print(f"{file.name}: {file.stat().st_size / 1024:.0f} KB")
+    reduced(image).save(file, optimize=True)
+    print(f"{file.name}: {file.stat().st_size / 1024:.0f} KB", flush=True)
+
+
+def reduced(image: Image.Image) -> Image.Image:
+    """Keep the colours that occur most often, which are those of the page; reduce the others."""
+    counts = image.getcolors(image.width * image.height)
+    assert counts is not None
+    often = [colour for _, colour in sorted(counts, reverse=True)[:OF_THE_PAGE]]
+    tissue = image.quantize(OF_TISSUE).getpalette()
+    assert tissue is not None
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([part for colour in often for part in colour] + tissue[: 3 * OF_TISSUE])
+    return image.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 def photograph_run(page: Any, address: str) -> None:
-    """Explorer, a cell of the confusion matrix, one figure, review, comparison, drop zone."""
+    """Show the explorer, one figure with what speaks for its label, and the review."""
     ids = json.load(urllib.request.urlopen(f"{address}/web/figures"))["ids"]
     page.goto(f"{address}/#/explorer?sort=loss")
     page.locator(".confusion").wait_for()
@@ -85,13 +98,14 @@ def photograph_run(page: Any, address: str) -> None:
     for key in "6736":
         page.keyboard.press(key)
         page.wait_for_timeout(500)
-    save(page, "review")
+    save(page, "review", 640)
 
 
 def photograph_comparison(page: Any, address: str) -> None:
-    """Two runs, and where they differ."""
+    """Show two runs, and where they differ."""
     page.goto(f"{address}/#/compare")
     page.locator("table").first.wait_for()
+    page.get_by_text("Comparing by patients").wait_for(state="hidden")
     page.wait_for_timeout(5000)
     save(page, "compare")
 
@@ -119,14 +133,15 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     chromium = os.environ.get("ATYPIA_CHROMIUM", "/usr/bin/chromium")
-    against = ("--against", str(given.against)) if given.against else ()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport=VIEW, color_scheme="light")
         page.set_default_timeout(PATIENCE_MS)
-        with serving(given.run, "--cohort", str(given.cohort), *against) as address:
+        cohort = ("--cohort", str(given.cohort))
+        with serving(given.run, *cohort) as address:
             photograph_run(page, address)
-            if given.against:
+        if given.against:
+            with serving(given.run, *cohort, "--against", str(given.against)) as address:
                 photograph_comparison(page, address)
         if given.slide:
             with serving(given.slide, "--results", str(given.results)) as address:

@@ -170,7 +170,9 @@ def test_python_calls_what_exists(page: Path) -> None:
                 assert node.value.id != "atypia" or hasattr(atypia, node.attr), node.attr
 
 
-@pytest.mark.parametrize("page", ["start.md", "python.md", "guide/prediction.md"])
+@pytest.mark.parametrize(
+    "page", ["start.md", "python.md", "guide/prediction.md", "guide/explanations.md"]
+)
 def test_python_examples_run(
     page: str,
     cohort_folder: Path,
