@@ -159,3 +159,12 @@ def test_a_yaml_file_is_a_preset(tmp_path: Path) -> None:
     file.write_text("- a list")
     with pytest.raises(InputError, match="mapping"):
         load_config(str(file))
+
+
+def test_a_linear_probe_refuses_what_it_would_not_use() -> None:
+    with pytest.raises(InputError, match=r"expected unlabelled\.weight=0, optim\.sampling=0"):
+        load_config("probe", ["unlabelled.weight=1", "optim.sampling=0.5"])
+    with pytest.raises(InputError, match="no lora_rank"):
+        load_config("probe", ["model.lora_rank=4"])
+    with pytest.raises(InputError, match="atypical=0"):
+        load_config("quick", ["loss.of=sides", "loss.atypical=0.5"])

@@ -52,8 +52,8 @@ class SplitConfig(_Frozen):
     kind: str = "holdout"
     """``table1``, ``benchmark``, ``holdout``, ``cv``, ``monte_carlo`` (``repeats`` holdouts, each
     drawn anew), ``all`` (no test part), ``domains`` (each tests once), or the path of a split file.
-    ``leak_by_figure`` is ``monte_carlo`` over figures: patients stand on both sides, and the figures
-    that come out are WRONG; see :mod:`atypia.data.leak`."""
+    ``leak_by_figure`` is ``monte_carlo`` over figures: patients stand on both sides, and the
+    measures that come out are WRONG; see :mod:`atypia.data.leak`."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the figures in the test part of ``holdout`` and of each of ``monte_carlo``."""
     folds: Annotated[int, Field(ge=2, le=50)] = 5
@@ -92,7 +92,7 @@ class ModelConfig(_Frozen):
     frozen: bool = False
     """A linear probe: the backbone stays as it is, what it says of each patch is computed once and
     kept, and the classification layer is fitted to it; see :mod:`atypia.training.probe`. ``optim``
-    is not used, ``augment`` only for ``flip`` with ``rotate``: the eight views of each patch."""
+    and dropout are not used, ``augment`` only for ``flip`` with ``rotate``: the eight views."""
     lora_rank: Annotated[int, Field(ge=0, le=256)] = 0
     """Rank of what the backbone learns beside its own matrices, which stay as they are (LoRA: Hu et
     al., ICLR 2022). 0 lets the whole backbone learn."""
@@ -443,6 +443,22 @@ class TrainConfig(_RunConfig):
                 "optim.progressive: expected rising shares of the epochs from 0 on and below 1, "
                 f"the last with the largest side, input.size_px = {self.input.size_px}, but got "
                 f"{[list(step) for step in steps]}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_learns_from_labels_alone(self) -> TrainConfig:
+        others = {
+            "unlabelled.weight": self.unlabelled.weight,
+            "optim.self_supervised_epochs": self.optim.self_supervised_epochs,
+            "optim.sampling": self.optim.sampling,
+            "optim.domain_balance": self.optim.domain_balance,
+        }
+        given = [f"{name}=0" for name, value in others.items() if value]
+        if self.model.frozen and given:
+            raise ValueError(
+                f"model.frozen: expected {', '.join(given)}, since a layer that is fitted in one "
+                "step has no use for them"
             )
         return self
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hub_cache import SMALL, as_published, put, random_encoder, small, use
 from huggingface_hub import errors
+from PIL import Image
 from safetensors.torch import load_file
 
-from atypia import doctor
+from atypia import doctor, pipeline
+from atypia.config import load_config
+from atypia.ensemble import Ensemble
 from atypia.errors import InputError
 from atypia.models.backbones import make_backbone
 from atypia.models.foundation import hub
 from atypia.models.foundation.catalogue import encoders, find_encoder
+from atypia.runs import read_json
 
 NAMES = sorted(encoders())
 TRANSFORMERS = [name for name in NAMES if encoders()[name].names == "dinov2"]
@@ -171,6 +177,41 @@ def test_doctor_tells_whether_an_encoder_can_be_loaded(
     findings, problem = doctor.examine_encoder(encoder)
     assert (dict(findings)["can be loaded here"], problem) == ("yes", None)
     assert dict(findings)["cache"] == str(file)
+
+
+@pytest.mark.parametrize(
+    "way", [("probe",), ("lora", "optim.epochs=1", "optim.batches_per_epoch=2", "optim.ema=0")]
+)
+def test_an_encoder_in_the_cache_becomes_a_run_whose_bundle_needs_no_cache(
+    way: tuple[str, ...],
+    cohort_folder: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    if way[0] == "lora":
+        pytest.importorskip("peft")
+    encoder = small("virchow2")
+    use(encoder, monkeypatch)
+    put(cache, encoder, as_published(encoder, random_encoder(encoder)))
+    cohort = shutil.copytree(cohort_folder, tmp_path / "cohort")
+    settings = [
+        "model.backbone=virchow2",
+        "input.size_px=42",
+        "ensemble.members=2",
+        "resamples=100",
+    ]
+    preset, *own = way
+    config = load_config(preset, [*settings, "runtime.threads=1", "ensemble.tta=false", *own])
+    assert pipeline.train(cohort, tmp_path / "run", config) is not None
+    record = read_json(tmp_path / "run" / "run.json")["models"][0]["initial_weights"]
+    assert encoder.repository in record
+    assert encoder.licence in record
+    shutil.rmtree(cache)
+    images = [Image.open(f) for f in sorted((cohort / "patches").rglob("*.png"))[:3]]
+    patches = np.stack([np.asarray(image.convert("RGB")) for image in images])
+    probabilities = Ensemble.load(tmp_path / "run").predict_proba(patches, 0.25)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
 
 
 def test_a_name_that_is_nearly_right_is_recognised() -> None:

@@ -56,7 +56,9 @@ def cross_validate(
     bags = [figures.values[r] for r in rows]
     counts = np.array([len(r) for r in rows])
     probabilities = {name: np.zeros((n, n_classes)) for name in (*config.pooling, COUNT)}
-    weights = {name: np.full(len(figures.patients), np.nan) for name in config.pooling}
+    weights: dict[str, npt.NDArray[np.float64]] = {
+        name: np.full(len(figures.patients), np.nan) for name in config.pooling
+    }
     for of_figures in weights.values():
         of_figures[np.concatenate(rows)] = 0
     shares = np.full(config.folds, 1 / config.folds)

@@ -115,7 +115,7 @@ def _read(file: Path, patients: npt.NDArray[np.str_], column: str | None) -> Tar
     known = [p for p in patients.tolist() if value_of.get(p)]
     if not known:
         what = (
-            f"expected patients of the cohort, such as {patients[0]!r}, with a value in "
+            f"expected patients of the cohort, such as {str(patients[0])!r}, with a value in "
             f"{column!r} but found none."
         )
         problems.append(Problem(what, str(file)))

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,6 +41,8 @@ N_VIEWS: Final = 8
 """Rotations and flips of a patch."""
 _FORMAT: Final = 1
 _BATCH: Final = 64
+_LONG_AGO: Final = 7 * 24 * 3600
+"""Seconds without a write after which no run is still computing a file."""
 
 
 @dataclass(frozen=True)
@@ -144,9 +147,12 @@ def _compute(
     n, n_views = len(store), N_VIEWS if all_views else 1
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     backbone = network.to(place.device, memory_format=place.layout).backbone  # type: ignore[call-overload]
-    values: npt.NDArray[np.float32] | None = None
+    values: np.memmap[Any, np.dtype[np.float32]] | None = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in file.parent.glob(f".{file.name}.*"):  # of a run that was killed
+            if time.time() - leftover.stat().st_mtime > _LONG_AGO:
+                leftover.unlink(missing_ok=True)
         for start in range(0, n, _BATCH):
             batch = torch.from_numpy(store.pixels[start : start + _BATCH]).to(place.device)
             images = normalise(sample_field(batch, store.mpp, spec), spec)

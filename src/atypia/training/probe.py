@@ -288,7 +288,7 @@ class _Fitter:
             term.backward()  # type: ignore[no-untyped-call]
             return total + float(term.detach())
 
-        optimizer.step(closure)
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
         if not all(bool(p.isfinite().all()) for p in head.parameters()):
             raise TrainingError(
                 "model.frozen: the linear probe has come to weights that are not finite. The "
