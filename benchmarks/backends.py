@@ -93,12 +93,12 @@ def main() -> None:
         both = {name: mean_auc(truth, models[name].predict_proba(patches, mpp)) for name in INT8}
         loss = both["onnx"] - both["onnx-int8"]
         figures["accuracy"] = {"figures": len(more), "mean_auc": both}
-    wall, cpu = ({n: float(s[:, k].sum()) for n, s in seconds.items()} for k in (0, 1))
+    total, used = ({n: float(s[:, k].sum()) for n, s in seconds.items()} for k in (0, 1))
     times = {
-        "onnx against torch": round(wall["torch"] / wall["onnx"], 2),
-        "onnx-int8 against onnx": round(wall["onnx"] / wall["onnx-int8"], 2),
-        "onnx against torch, CPU time": round(cpu["torch"] / cpu["onnx"], 2),
-        "onnx-int8 against onnx, CPU time": round(cpu["onnx"] / cpu["onnx-int8"], 2),
+        "onnx against torch": round(total["torch"] / total["onnx"], 2),
+        "onnx-int8 against onnx": round(total["onnx"] / total["onnx-int8"], 2),
+        "onnx against torch, CPU time": round(used["torch"] / used["onnx"], 2),
+        "onnx-int8 against onnx, CPU time": round(used["onnx"] / used["onnx-int8"], 2),
     }
     figures["times as fast"] = times
     figures["mean AUC lost by int8"] = round(loss, 5)

@@ -12,12 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from atypia.data.slides import Slide, open_slide
 from atypia.data.slides.with_openslide import open_with_openslide
 from atypia.data.slides.with_tifffile import open_with_tifffile
+
+if TYPE_CHECKING:
+    from atypia.data.slides.pixels import Pixels
 
 SIDE = 128
 STRIP = 512
@@ -32,9 +36,8 @@ def main() -> None:
     options = parser.parse_args()
     with open_slide(options.slide, mpp=0.25) as opened:
         info = opened.info
-    readers = {"openslide": open_with_openslide, "tifffile": open_with_tifffile}
-    pixels = {name: read(options.slide) for name, read in readers.items()}
-    first, second = (Slide(p, info) for p in pixels.values())
+    pixels: list[Pixels] = [open_with_openslide(options.slide), open_with_tifffile(options.slide)]
+    first, second = (Slide(reader, info) for reader in pixels)
     margin = SIDE / 2
     size = np.array([info.width, info.height])
     places = np.random.default_rng(0).uniform(-margin, size + margin, (options.candidates, 2))
@@ -44,9 +47,9 @@ def main() -> None:
     different = 0
     for top in range(0, info.height, STRIP):
         rows = min(STRIP, info.height - top)
-        both = [p.read(0, 0, top, info.width, rows, info.background) for p in pixels.values()]
+        both = [p.read(0, 0, top, info.width, rows, info.background) for p in pixels]
         different += int((both[0] != both[1]).any(axis=-1).sum())
-    for reader in pixels.values():
+    for reader in pixels:
         reader.close()
     figures = {
         "slide": options.slide.name,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from atypia.errors import InputError
 from atypia.evaluation.biomarker import find_hotspot
+from atypia.evaluation.biomarker.hotspot import RESOLUTION_UM
 
 RADIUS_UM = np.sqrt(2.37e6 / np.pi)
 
@@ -63,7 +64,10 @@ def test_on_a_lattice_with_ties_repeats_and_lines(
     points = np.array(places, dtype=float) * 250
     found = find_hotspot(points, area)
     assert found is not None
-    assert found.contains(points).sum() == most_in_a_circle(points, np.sqrt(area * 1e6 / np.pi))
+    radius = np.sqrt(area * 1e6 / np.pi)
+    # A window may be missed whose points would not fit one drawn in by a tenth of a µm.
+    least, most = (most_in_a_circle(points, r) for r in (radius - RESOLUTION_UM, radius))
+    assert least <= found.contains(points).sum() <= most
 
 
 def test_two_figures_that_only_just_fit_the_window() -> None:

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from atypia.data.slides.slide import SlideInfo, open_slide
 from atypia.errors import AtypiaError, InputError, Problem
@@ -187,7 +187,8 @@ def _main_is_not_run_again() -> Iterator[None]:
     """
     main = vars(sys.modules["__main__"])
     with _MAIN:
-        hidden = {name: main.pop(name) for name in ("__file__", "__spec__") if name in main}
+        names = [name for name in ("__file__", "__spec__") if name in main]
+        hidden: dict[str, Any] = {name: main.pop(name) for name in names}
         main["__spec__"] = None
         try:
             yield

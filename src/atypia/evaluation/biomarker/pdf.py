@@ -52,7 +52,9 @@ def write_pdf(path: Path, page: str) -> None:
         html = weasyprint.HTML(string=page, url_fetcher=fetcher)
         for factor in _LARGER:
             width, height = (side * factor for side in _SHEET_MM)
-            sheet = weasyprint.CSS(string=f"@page {{ size: {width:.2f}mm {height:.2f}mm }}")
+            sheet = weasyprint.CSS(
+                string=f"@page {{ size: {width:.2f}mm {height:.2f}mm !important }}"
+            )
             document = html.render(stylesheets=[sheet])
             if len(document.pages) == 1:
                 break
