@@ -178,7 +178,8 @@ def table(out: Path) -> list[dict[str, Any]]:
 def _row(
     name: str, folds: Sequence[str], named: dict[str, Any], against: Sequence[str], alone: str
 ) -> dict[str, Any]:
-    differences, recovered = {}, {}
+    differences: dict[str, Any] = {}
+    recovered: dict[str, float | None] = {}
     values: dict[str, Any] = {}
     for other in against or [next(n for n in named if n != name)]:
         result = compare({other: named[other], name: named[name]})
@@ -189,7 +190,9 @@ def _row(
     if name not in (ALL, alone) and alone in values:
         for m in MEASURES:
             lost = values[ALL][m] - values[alone][m]
-            recovered[m] = (values[name][m] - values[alone][m]) / lost
+            fewer_are_worse = lost < 0 if m == "log_loss" else lost > 0
+            part = (values[name][m] - values[alone][m]) / lost if fewer_are_worse else None
+            recovered[m] = part
     return {
         "variant": name,
         "folds": list(folds),
@@ -207,7 +210,8 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
         f"{first['n']} figures of {first['n_patients']} patients ({', '.join(first['folds'])}). "
         "Differences with 95 % intervals from resampling patients. Recovered: the part of the "
-        f"difference between {ALL} and as few labels alone; it means little where that is small.",
+        f"difference between {ALL} and as few labels alone; it means little where that is small, "
+        "and nothing (–) where fewer labels were no worse.",
         "",
         f"| variant | | {' | '.join(MEASURES)} |",
         "|---" * (2 + len(MEASURES)) + "|",
@@ -222,7 +226,8 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
             ]
             lines.append(f"| | minus {other} | {' | '.join(cells)} |")
         if row["recovered"]:
-            cells = [f"{100 * part:.0f} %" for part in row["recovered"].values()]
+            parts = row["recovered"].values()
+            cells = ["–" if part is None else f"{100 * part:.0f} %" for part in parts]
             lines.append(f"| | recovered | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
