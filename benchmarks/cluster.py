@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from slide import write_slide
 
 from atypia.runs import describe_machine
 
@@ -38,34 +39,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 SIDE = 8192
-TILE = 256
 SHARES = (0.03, 0.1, 1.0)
-
-
-def write_slide(path: Path) -> None:
-    """Write a pyramid of stained-looking noise."""
-    import tifffile
-
-    noise = np.random.default_rng(0).integers(120, 250, (4 * TILE, 4 * TILE, 3), dtype=np.uint8)
-    with tifffile.TiffWriter(path) as tiff:
-        for level in range(3):
-            side = SIDE >> level
-            per_cm = 1e4 / (0.25 * 2**level)
-            tiff.write(
-                (
-                    noise[i % 700 : i % 700 + TILE, i % 500 : i % 500 + TILE]
-                    for i in range((side // TILE) ** 2)
-                ),
-                shape=(side, side, 3),
-                dtype=np.uint8,
-                tile=(TILE, TILE),
-                compression="jpeg",
-                photometric="rgb",
-                subfiletype=int(level > 0),
-                resolution=(per_cm, per_cm),
-                resolutionunit="CENTIMETER",
-                metadata=None,
-            )
 
 
 def write_tiny_model(folder: Path) -> None:
@@ -170,7 +144,7 @@ def main() -> None:
         scratch = Path(name)
         slide = options.slide or scratch / "slide.tif"
         if options.slide is None:
-            write_slide(slide)
+            write_slide(slide, SIDE)
         if options.model == "tiny":
             write_tiny_model(scratch / "tiny")
         from atypia.data.slides import open_slide

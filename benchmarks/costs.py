@@ -8,8 +8,8 @@ the slide in a reader, to list its candidates, to read a field (through the read
 the network with each quality that the model has (torch; with ``--export`` ONNX, too), to write the
 answers, the measures and the page. Times are CPU time of this process and of its readers, one
 thread, so that other work on the machine disturbs little. The plan is their sum: core hours for the
-slides, by quality and backend, and bytes. Without ``--slide``, a tiled pyramid of noise, 20,000 px
-wide and high, stands for the slides; hardly two candidates share a tile there, the dearest case.
+slides, by quality and backend, and bytes. Without ``--slide``, an invented pyramid of 20,000 px by
+20,000 px stands for the slides; hardly two candidates share a tile there, the dearest case.
 Prints JSON, and the tables of docs/scaling.md.
 """
 

@@ -2,7 +2,7 @@
 
     python benchmarks/slide.py --model MODEL [--quality fast] [--slide SLIDE]
 
-Without ``--slide``, a tiled pyramid of 20,000 × 20,000 px at 0.25 µm/px is written first. Each
+Without ``--slide``, an invented pyramid of 20,000 × 20,000 px at 0.25 µm/px is written first. Each
 command runs in a process of its own, import and start of the readers included. The memory must
 hardly grow with the number of candidates: that of the process that classifies, and of all together
 with the readers (resident memory, what they share counted in each; looked at five times a second).
@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from atypia.data.slides import open_slide
 from atypia.runs import describe_machine
@@ -32,22 +33,28 @@ SIDE = 20_000
 TILE = 256
 
 
-def write_slide(path: Path) -> None:
-    """Write a pyramid of stained-looking noise, one row of tiles in memory at a time."""
+def write_slide(path: Path, side: int = SIDE) -> None:
+    """Write a pyramid that looks like tissue to a JPEG decoder, a row of tiles in memory at a time.
+
+    Spots of some 8 px with a little noise: about a quarter of a byte per pixel, as scanners write.
+    """
     import tifffile
 
-    noise = np.random.default_rng(0).integers(120, 250, (4 * TILE, 4 * TILE, 3), dtype=np.uint8)
+    rng = np.random.default_rng(0)
+    spots = Image.fromarray(rng.integers(120, 250, (TILE // 2, TILE // 2, 3), dtype=np.uint8))
+    field = np.asarray(spots.resize((4 * TILE, 4 * TILE), Image.Resampling.BICUBIC), np.int16)
+    field = (field + rng.integers(-4, 5, field.shape)).clip(0, 255).astype(np.uint8)
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
         for level in range(4):
-            side = SIDE >> level
+            width = side >> level
             per_cm = 1e4 / (0.25 * 2**level)
-            count = math.ceil(side / TILE) ** 2
+            count = math.ceil(width / TILE) ** 2
             tiles = (
-                noise[i % 700 : i % 700 + TILE, i % 500 : i % 500 + TILE] for i in range(count)
+                field[i % 700 : i % 700 + TILE, i % 500 : i % 500 + TILE] for i in range(count)
             )
             tiff.write(
                 tiles,
-                shape=(side, side, 3),
+                shape=(width, width, 3),
                 dtype=np.uint8,
                 tile=(TILE, TILE),
                 compression="jpeg",

@@ -51,10 +51,8 @@ def write_pdf(path: Path, page: str) -> None:
         fetcher = weasyprint.urls.URLFetcher(allowed_protocols={"data"})
         html = weasyprint.HTML(string=page, url_fetcher=fetcher)
         for factor in _LARGER:
-            width, height = (side * factor for side in _SHEET_MM)
-            sheet = weasyprint.CSS(
-                string=f"@page {{ size: {width:.2f}mm {height:.2f}mm !important }}"
-            )
+            size = " ".join(f"{side * factor:.2f}mm" for side in _SHEET_MM)
+            sheet = weasyprint.CSS(string=f"@page {{ size: {size} !important }}")
             document = html.render(stylesheets=[sheet])
             if len(document.pages) == 1:
                 break
