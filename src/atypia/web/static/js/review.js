@@ -6,6 +6,8 @@ import { choice, h, named, problemList, tell } from "./dom.js";
 import { NAMES } from "./subtypes.js";
 import { view } from "./view.js";
 
+const REFRESH_MS = 5000;
+
 export async function show(root, context) {
   const closing = { now: () => {} };
   begin(root, context, closing);
@@ -43,6 +45,7 @@ function work(root, context, closing, state) {
   let queue = Promise.resolve();
   const open = !state.blind && !context.about.blind;
   const picture = h("div", {}), others = h("section", { class: "others", "aria-label": "Others" });
+  const agreement = h("div", {});
   const saved = h("p", { class: "saved", role: "status" });
   const count = h("span", {}), progress = h("progress", { max: order.length, "aria-label": "Labelled" }), place = h("span", { class: "soft" });
   const keys = h("div", { class: "keys", role: "group", "aria-label": "Subtypes" }, NAMES.map((text, s) =>
@@ -127,13 +130,17 @@ function work(root, context, closing, state) {
     asking = new AbortController();
     const { signal } = asking;
     try {
-      const [record, { pairs }] = await Promise.all([ask(`${url}/others/${number}`, { signal }), ask(`${url}/agreement`, { signal })]);
+      const [record] = await Promise.all([ask(`${url}/others/${number}`, { signal }), tellKappas(signal)]);
       const said = [...Object.entries(record.labels), ...Object.entries(record.reviewers)].filter(([, s]) => s >= 0);
       others.replaceChildren(h("h2", {}, named(record.patch_id)),
-        bars(record.answer, said, record.answer ? `The model: ${summary(record.answer)}` : "Others"), kappas(pairs));
+        bars(record.answer, said, record.answer ? `The model: ${summary(record.answer)}` : "Others"), agreement);
     } catch (error) {
       if (error.problems) others.replaceChildren(problemList(error.problems));
     }
+  }
+  async function tellKappas(signal) {
+    const { pairs } = await ask(`${url}/agreement`, { signal });
+    agreement.replaceChildren(kappas(pairs));
   }
   const pressed = (event) => {
     if (event.target.closest("input, select, textarea") || event.altKey) return;
@@ -150,7 +157,9 @@ function work(root, context, closing, state) {
     event.preventDefault();
   };
   addEventListener("keydown", pressed);
-  closing.now = () => { asking?.abort(); removeEventListener("keydown", pressed); };
+  // Others may label at the same time.
+  const timer = setInterval(() => { if (open && !document.hidden) tellKappas().catch(() => {}); }, REFRESH_MS);
+  closing.now = () => { clearInterval(timer); asking?.abort(); removeEventListener("keydown", pressed); };
   draw();
   if (!context.about.n) tell("There is no figure to review.");
 }
