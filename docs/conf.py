@@ -54,6 +54,7 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
+nb_execution_mode = "off"  # the tests execute the notebooks
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 
