@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atypia.errors import InputError
@@ -43,6 +43,7 @@ def test_what_is_held_comes_back_whatever_happens() -> None:
         assert admission.requests == 2
 
 
+@settings(deadline=None)
 @given(sizes=st.lists(st.integers(1, 300), min_size=1, max_size=12))
 def test_pixels_are_bounded_and_wait_in_order(sizes: list[int]) -> None:
     admission = Admission(LIMITS, lambda: 0)

@@ -43,7 +43,7 @@ def test_a_full_page_is_one_sheet_with_its_colours_and_words(
         )
     )
     slide = biomarkers(source, area_mm2=10.0, errors=error_model.rates(50))
-    facts = {f"Fact {i}": "something that is told of the model " * 4 for i in range(6)}
+    facts = {f"Fact {i}": "something that is told of the model " * 4 for i in range(5)}
     page = render_summary(Summary(slide, grey, error_model, facts))
     write_pdf(tmp_path / "page.pdf", page)
     document = pdfium.PdfDocument(tmp_path / "page.pdf")
@@ -55,8 +55,6 @@ def test_a_full_page_is_one_sheet_with_its_colours_and_words(
     pixels = np.asarray(document[0].render(scale=1.5).to_pil().convert("RGB")).astype(int)
     for colour in ((213, 94, 0), (0, 114, 178), (128, 128, 128)):  # figures, hot-spot, images
         assert (np.abs(pixels - colour).max(axis=-1) <= 3).sum() > 50, colour
-    write_pdf(tmp_path / "again.pdf", page)
-    assert (tmp_path / "again.pdf").read_bytes() == (tmp_path / "page.pdf").read_bytes()
 
 
 def test_nothing_is_fetched_and_what_is_far_too_long_is_told(
@@ -64,7 +62,11 @@ def test_nothing_is_fetched_and_what_is_far_too_long_is_told(
 ) -> None:
     pytest.importorskip("weasyprint")
     secret = tmp_path / "secret.png"
-    write_pdf(tmp_path / "a.pdf", f'<p>text</p><img src="file://{secret}" alt="left out">')
+    page = f'<p>text</p><img src="file://{secret}" alt="left out">'
+    write_pdf(tmp_path / "a.pdf", page)
+    once = (tmp_path / "a.pdf").read_bytes()
+    write_pdf(tmp_path / "a.pdf", page)
+    assert (tmp_path / "a.pdf").read_bytes() == once
     monkeypatch.setattr(pdf, "_LARGER", (1.0,))
     with pytest.raises(AtypiaError, match=r"b\.pdf: expected a page of one sheet"):
         write_pdf(tmp_path / "b.pdf", "<p>line</p>" * 100)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atypia.errors import InputError
@@ -59,6 +59,7 @@ def test_missing_columns_are_named_with_what_is_near(tmp_path):
         read_slide_table(path)
 
 
+@settings(deadline=None)
 @given(n=st.integers(0, 10_000), size=st.integers(1, 3_000))
 def test_ranges_hold_every_candidate_once(n, size):
     row = SlideRow("a", None, None, None, None, "")  # type: ignore[arg-type]
