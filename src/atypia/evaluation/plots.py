@@ -9,6 +9,7 @@ curves differ in their dashes as well.
 from __future__ import annotations
 
 import hashlib
+import html
 import io
 import re
 from contextlib import contextmanager
@@ -85,10 +86,35 @@ class Curve:
     """Shape ``(K,)``, in [0, 1]."""
     marker: tuple[float, float] | None = None
     """Where a second rater stands, if one is known."""
+    hints: Sequence[Hint] = ()
+    """What a pointer finds on the line."""
+
+
+@dataclass(frozen=True)
+class Hint:
+    """A place in a figure that tells more to a pointer that rests on it."""
+
+    x: float
+    y: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Link:
+    """Where a part of a figure leads to."""
+
+    href: str
+    label: str
+    """What it leads to, for those who do not see the figure."""
 
 
 def confusion_matrix(
-    counts: NDArray[np.int64], *, normalised: bool, row_title: str, column_title: str
+    counts: NDArray[np.int64],
+    *,
+    normalised: bool,
+    row_title: str,
+    column_title: str,
+    links: Mapping[tuple[int, int], Link] | None = None,
 ) -> str:
     """Draw an eight-class confusion matrix, atypical and normal classes framed apart.
 
@@ -99,8 +125,10 @@ def confusion_matrix(
             colour is the share of the row either way, so that the two can be read alike.
         row_title: Who gave the labels in the rows.
         column_title: Who gave those in the columns.
+        links: Of cells, by row and column.
 
     """
+    links = links or {}
     counts = np.asarray(counts)
     n_classes = len(SUBTYPES)
     totals = counts.sum(axis=1, keepdims=True)
@@ -113,9 +141,13 @@ def confusion_matrix(
         axes = figure.add_subplot()
         for row, column in np.ndindex(counts.shape):
             share = shares[row, column]
+            link = links.get((row, column))
             axes.add_patch(
-                Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=BLUE, alpha=float(share))
-            )
+                Rectangle(
+                    (column - 0.5, row - 0.5), 1, 1, facecolor=BLUE, alpha=float(share),
+                    url=None if link is None else link.href,
+                )
+            )  # fmt: skip
             empty = totals[row, 0] == 0
             text = (
                 "–" if empty else f"{100 * share:.0f}" if normalised else f"{counts[row, column]}"
@@ -152,7 +184,12 @@ def confusion_matrix(
         axes.set_aspect("equal")
         axes.set_xlabel(column_title)
         axes.set_ylabel(row_title)
-        return _svg(figure)
+        svg = _svg(figure)
+    for link in links.values():
+        href = f'<a href="{link.href}"'
+        told = f'{href} aria-label="{html.escape(link.label)}"'
+        svg = svg.replace(f'{href} target="_blank"', told).replace(f"{href}>", f"{told}>")
+    return svg
 
 
 def roc_curves(curves: Sequence[Curve]) -> str:
@@ -201,13 +238,19 @@ def _unit_curves(
         _unit_square(axes, x_title, y_title)
         if curves:
             axes.legend(loc=legend, handlelength=2.6)
-        return _svg(figure)
+        svg = _svg(figure)
+        colours = [COLOURS[i % len(COLOURS)] for i, curve in enumerate(curves) for _ in curve.hints]
+        return _with_hints(svg, axes, [hint for c in curves for hint in c.hints], colours)
 
 
 def reliability_diagram(curve: Reliability, x_title: str, y_title: str) -> str:
     """Draw how often the model is right against how sure it is, and how many cases a bin holds."""
     filled = curve.count > 0
     confidence, accuracy = curve.confidence[filled], curve.accuracy[filled]
+    hints = [
+        Hint(x, y, f"{x_title} {x:.2f}: {y_title[:1].lower()}{y_title[1:]} {y:.2f}, {n:,} figures")
+        for x, y, n in zip(confidence, accuracy, curve.count[filled], strict=True)
+    ]
     from matplotlib.ticker import MaxNLocator
 
     with _new_figure(4.8, 5.2) as figure:
@@ -221,7 +264,7 @@ def reliability_diagram(curve: Reliability, x_title: str, y_title: str) -> str:
         lower.set_xlabel(x_title)
         lower.set_ylabel("Figures")
         lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-        return _svg(figure)
+        return _with_hints(_svg(figure), upper, hints, [BLUE] * len(hints))
 
 
 def size_against_sensitivity(
@@ -331,12 +374,12 @@ def shares(parts: Mapping[str, float], x_title: str) -> str:
         return _svg(figure)
 
 
-def patch_jpeg(patch: NDArray[np.uint8], *, longest_side: int = 128) -> bytes:
+def patch_jpeg(patch: NDArray[np.uint8], *, longest_side: int = 128, quality: int = 88) -> bytes:
     """Encode a patch, shape ``(H, W, 3)``, for the eye: JPEG without chroma subsampling."""
     image = Image.fromarray(np.ascontiguousarray(patch), "RGB")
     image.thumbnail((longest_side, longest_side))
     stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=88, subsampling=0, optimize=True)
+    image.save(stream, "JPEG", quality=quality, subsampling=0, optimize=True)
     return stream.getvalue()
 
 
@@ -391,6 +434,21 @@ def _svg(figure: Figure) -> str:
         f'style="max-width: {width:g}pt; stroke-linejoin: round" fill="currentColor">'
         f"{body}\n"
     )
+
+
+def _with_hints(svg: str, axes: Axes, hints: Sequence[Hint], colours: Sequence[str]) -> str:
+    """Put dots above a drawn figure that show, and tell, where a pointer rests on them."""
+    if not hints:
+        return svg
+    figure: Any = axes.figure
+    places = axes.transData.transform([(hint.x, hint.y) for hint in hints]) * 72 / figure.dpi
+    height = 72 * figure.get_size_inches()[1]
+    dots = "".join(
+        f'<circle cx="{x:.1f}" cy="{height - y:.1f}" r="7" style="color: {colour}">'
+        f"<title>{html.escape(hint.text)}</title></circle>"
+        for (x, y), hint, colour in zip(places, hints, colours, strict=True)
+    )
+    return svg.replace("</svg>", f'<g class="hints">{dots}</g></svg>')
 
 
 def _two_decimals(number: re.Match[str]) -> str:

@@ -7,7 +7,9 @@ still a first-order account of the score, and in a transformer it keeps what eac
 class token, which averaged gradients mix up. Negative evidence is kept.
 
 The layer is the deepest one whose map is still fine enough: the last one of a network that sees 80
-pixels has 3 x 3 places, which says nothing about a figure that fills a third of the field.
+pixels has 3 x 3 places, which says nothing about a figure that fills a third of the field. All
+blocks of a transformer have the same places; the mean over them is taken, since the last one knows
+most and the first one still knows where it was.
 """
 
 from __future__ import annotations
@@ -60,12 +62,16 @@ def activation_map(
     total = torch.zeros(len(images), *images.shape[2:], device=images.device)
     with torch.enable_grad(), _recorded([_layers(part) for part in parts]) as recorded:
         score = log_odds(network(images), targets).sum()
-        chosen = [_finest_enough(*each) for each in zip(parts, recorded, strict=True)]
-        gradients = torch.autograd.grad(score, chosen)
-    for part, activation, gradient in zip(parts, chosen, gradients, strict=True):
+        chosen = [
+            (part, output)
+            for part, outputs in zip(parts, recorded, strict=True)
+            for output in _choose(part, outputs)
+        ]
+        gradients = torch.autograd.grad(score, [output for _, output in chosen])
+    for (part, activation), gradient in zip(chosen, gradients, strict=True):
         places = _places(part, (activation * gradient).detach())  # (B, h, w)
         scale = places.shape[1] * places.shape[2] / images.shape[2] / images.shape[3]
-        total += _enlarged(places, images.shape[2]) * scale
+        total += _enlarged(places, images.shape[2]) * (scale * len(parts) / len(chosen))
     return total
 
 
@@ -76,7 +82,7 @@ def _layers(backbone: Any) -> list[nn.Module]:
     trunk = getattr(backbone, "trunk", backbone)
     if hasattr(trunk, "num_prefix_tokens"):
         # Behind the last attention a token is not looked at again where the class token answers.
-        return [trunk.blocks[-1].norm1]
+        return [block.norm1 for block in trunk.blocks]
     known = dict(trunk.named_modules())
     infos = list(getattr(trunk, "feature_info", []))
     names = [info["module"] for info in infos if info["module"] in known]  # others were cut off
@@ -114,14 +120,16 @@ def _recorded(groups: list[list[nn.Module]]) -> Iterator[list[list[torch.Tensor]
             handle.remove()
 
 
-def _finest_enough(backbone: Any, outputs: list[torch.Tensor]) -> torch.Tensor:
-    """Choose the deepest output with enough places; else the one with most."""
+def _choose(backbone: Any, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Choose all outputs of a transformer, else the deepest one with enough places or with most."""
+    if outputs[0].ndim == 3:
+        return outputs
 
     def side(output: torch.Tensor) -> int:
         return _places(backbone, output.detach()).shape[1]
 
     enough = [output for output in outputs if side(output) >= LEAST_PLACES]
-    return enough[-1] if enough else max(outputs, key=side)
+    return [enough[-1] if enough else max(outputs, key=side)]
 
 
 def _places(backbone: Any, product: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from atypia.evaluation.curves import (
 )
 from atypia.evaluation.metrics import ECE_BINS
 from atypia.evaluation.predictions import AGREED, UNKNOWN
+from atypia.evaluation.report import gallery
 from atypia.evaluation.report.html import Html, figure, join, svg_figure, tag
 from atypia.evaluation.report.words import (
     capital,
@@ -33,12 +34,13 @@ from atypia.labels import ATYPICAL, DISPLAY_NAMES, N_ATYPICAL, NORMAL, SUBTYPES
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from atypia.evaluation.metrics import IntArray
+    from atypia.evaluation.metrics import FloatArray, IntArray
     from atypia.evaluation.predictions import Predictions
     from atypia.evaluation.report.input import Patches, ReportInput
 
 EXAMPLES_PER_CLASS: Final = 8
 MISTAKES_SHOWN: Final = 24
+HINTS_PER_CURVE: Final = 25
 
 
 def class_size(report: ReportInput) -> Html:
@@ -79,6 +81,7 @@ def confusion(report: ReportInput) -> Html:
         return no_subtypes(metrics)
     pairs = [("model", metrics["label"], metrics["confusion"])]
     pairs += [(rater_name(n), r["against"], r["confusion"]) for n, r in metrics["raters"].items()]
+    leading = gallery.links(report)
     figures = [
         svg_figure(
             plots.confusion_matrix(
@@ -86,6 +89,7 @@ def confusion(report: ReportInput) -> Html:
                 normalised=normalised,
                 row_title=f"Label of {rater_name(rows)}",
                 column_title=capital(columns),
+                links=leading if columns == "model" else None,
             ),
             f"Confusion matrix of {columns} against {rater_name(rows)}",
             f"{capital(columns)} against {rater_name(rows)}: "
@@ -99,7 +103,8 @@ def confusion(report: ReportInput) -> Html:
             "p",
             "The colour is the share of the row in all of them. The two framed blocks are the "
             "atypical (AMF) and the normal (NMF) subtypes: what lies outside them is mistaken "
-            "across the line that matters for the atypical count.",
+            "across the line that matters for the atypical count. "
+            + ("A click on a cell of the model’s leads to its figures." if leading else ""),
         ),
         tag("div", *figures, class_="figures"),
         None if metrics["raters"] else missing("no second expert's labels to compare with"),
@@ -140,6 +145,7 @@ def curves(report: ReportInput) -> Html:
                         xs,
                         ys,
                         _point(theirs, x, y) if theirs else None,
+                        _hints(subtype, predictions.probabilities[:, c], xs, ys, (x, y)),
                     )
                 )
             drawn.append(
@@ -156,6 +162,25 @@ def curves(report: ReportInput) -> Html:
         else missing("no second expert’s labels to compare with"),
         tag("div", *drawn, class_="figures"),
     )  # fmt: skip
+
+
+def _hints(
+    subtype: str, scores: FloatArray, xs: FloatArray, ys: FloatArray, axes: tuple[str, str]
+) -> list[plots.Hint]:
+    """Tell the threshold and both measures at places evenly along a curve."""
+    thresholds = np.unique(scores)[::-1]  # the curve's points, but for the first one
+    length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(xs), np.diff(ys)))])
+    wanted = np.linspace(0, length[-1], HINTS_PER_CURVE)
+    x, y = (name.replace("ppv", "PPV") for name in axes)
+    hints = []
+    for i in np.unique(np.searchsorted(length, wanted).clip(1, len(xs) - 1)):
+        across = 1 - xs[i] if x == "specificity" else xs[i]
+        text = (
+            f"{plots.SHORT_NAMES[subtype]}, called from {thresholds[i - 1]:.3f} on: "
+            f"{x} {across:.3f}, {y} {ys[i]:.3f}"
+        )
+        hints.append(plots.Hint(float(xs[i]), float(ys[i]), text))
+    return hints
 
 
 def _point(rater: Mapping[str, Any], x: str, y: str) -> tuple[float, float] | None:

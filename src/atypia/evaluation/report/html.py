@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 from importlib import resources
 from string import Template
@@ -52,6 +54,7 @@ def table(
     rows: Iterable[Sequence[object]],
     *,
     class_: str | None = None,
+    sortable: bool = False,
 ) -> Html:
     """Build a table that a narrow screen scrolls sideways.
 
@@ -60,6 +63,7 @@ def table(
         header: One cell per column, or ready-made rows of the table's head.
         rows: Cells; the first one names the row.
         class_: For the style sheet.
+        sortable: Rows may stand in any order: ``report.js`` lets a click on a heading change it.
 
     """
     if not isinstance(header, Html):
@@ -74,6 +78,7 @@ def table(
         tag("thead", header),
         tag("tbody", *body),
         class_=class_,
+        data_sortable="" if sortable else None,
     )
     return tag("div", whole, class_="scroll", tabindex=0)
 
@@ -86,23 +91,32 @@ def figure(content: Html, caption: object, **attributes: object) -> Html:
 def svg_figure(svg: str, label: str, caption: object) -> Html:
     """Build a figure from one of our own SVG strings, with a text for those who do not see it."""
     inline = svg.replace(' xmlns="http://www.w3.org/2000/svg"', "", 1)
-    described = inline.replace("<svg ", f'<svg role="img" aria-label="{html.escape(label)}" ', 1)
+    role = "group" if "<a " in inline else "img"  # an image has no links to those who listen
+    described = inline.replace("<svg ", f'<svg role="{role}" aria-label="{html.escape(label)}" ', 1)
     return figure(Html(described), caption)
 
 
-def document(title: object, body: Html, *styles: str) -> str:
-    """Make a whole page of its body: one file, without script, that asks for nothing outside.
+def document(title: object, body: Html, *styles: str, script: str | None = None) -> str:
+    """Make a whole page of its body: one file that asks for nothing outside.
 
     Args:
         title: Of the browser's tab.
         body: What the page shows.
         styles: Rules to add to those of ``report.css``.
+        script: Adds to a page that is whole without it. The page allows this one script alone, by
+            its hash: what slipped through as markup could not run.
     """
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    if script is not None:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy += f"; script-src 'sha256-{digest}'"
     return Template(resource("report.html")).substitute(
         title=join(title),
         version=__version__,
+        policy=policy,
         style="".join([resource("report.css"), *styles]),
         body=body,
+        script="" if script is None else f"<script>{script}</script>\n",
     )
 
 

@@ -9,7 +9,9 @@ import yaml
 from atypia import __version__
 from atypia.evaluation import reference
 from atypia.evaluation.report import figures, tables, uncertainty
-from atypia.evaluation.report.html import Html, document, join, tag
+from atypia.evaluation.report.checklist import checklists
+from atypia.evaluation.report.gallery import gallery
+from atypia.evaluation.report.html import Html, document, join, resource, tag
 from atypia.evaluation.report.stages import two_stages
 from atypia.evaluation.report.words import (
     capital,
@@ -42,9 +44,11 @@ SECTIONS = (
     ("training", "Training", figures.training),
     ("classes", "The eight classes", figures.examples),
     ("mistakes", "Most confident mistakes", figures.mistakes),
+    ("gallery", "Gallery: the figures behind each cell", gallery),
     ("splits", "Splits", tables.splits),
     ("configuration", "Configuration", tables.configuration),
     ("provenance", "Versions, seed and hashes", tables.provenance),
+    ("checklist", "Reporting checklists: CLAIM 2024 and TRIPOD+AI", checklists),
     ("reading", "How to read the measures", tables.reading),
 )
 
@@ -72,7 +76,7 @@ def render_report(report: ReportInput) -> str:
         tag("main", *sections),
         tag("footer", disclaimer(), tag("p", f"Made with Atypia {__version__}.", class_="note")),
     )
-    return document(report.title, body)
+    return document(report.title, body, script=resource("report.js"))
 
 
 def _header(report: ReportInput) -> Html:

@@ -85,7 +85,7 @@ def table_1(report: ReportInput) -> Html:
     return join(
         table(
             f"All but n in percent, with {level(metrics)} intervals from resampling patients",
-            head, rows, class_="subtypes",
+            head, rows, class_="subtypes", sortable=True,
         ),
         tag("p", _published_note(report), class_="note"),
         _guessing(report),
@@ -133,7 +133,7 @@ def _guessing(report: ReportInput) -> Html:
         rows.append(row)
     return table(
         "Further measures, beside what guessing by class frequency gives",
-        header, rows, class_="subtypes",
+        header, rows, class_="subtypes", sortable=True,
     )  # fmt: skip
 
 
@@ -260,6 +260,7 @@ def groups(report: ReportInput) -> Html:
                 ]
                 for name, group in by_name.items()
             ],
+            sortable=True,
         )
         for kind, by_name in groups.items()
     ]  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from atypia.evaluation import plots
 from atypia.evaluation.report.html import Html, join, svg_figure, table, tag
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from atypia.evaluation.report.input import ReportInput
+
+_HINTS: Final = 25
 
 
 def selective(report: ReportInput) -> Html:
@@ -93,8 +97,16 @@ def _curves(report: ReportInput, measured: Mapping[str, Any]) -> Html:
         ),
     }
     lines = [
-        plots.Curve(f"{name} {number(area['value'])}", *points)
-        for name, (area, points) in drawn.items()
+        plots.Curve(
+            f"{name} {number(area['value'])}",
+            xs,
+            ys,
+            hints=[
+                plots.Hint(xs[i], ys[i], f"{name}: {xs[i]:.0%} answered, accuracy {ys[i]:.3f}")
+                for i in np.unique(np.linspace(0, len(xs) - 1, _HINTS).astype(int))
+            ],
+        )
+        for name, (area, (xs, ys)) in drawn.items()
     ]
     return svg_figure(
         plots.accuracy_against_coverage(lines),

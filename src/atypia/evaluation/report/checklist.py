@@ -1,0 +1,494 @@
+"""What reporting guidelines ask for, filled with what a run knows of itself.
+
+CLAIM 2024: Tejani et al., Radiology: Artificial Intelligence 2024, for studies of imaging with AI.
+TRIPOD+AI: Collins et al., BMJ 2024, for studies of prediction models. Items are given by number and
+in short words of ours; the guidelines' own words count. A run knows its data, its split, its model
+and its measures. It knows nothing of patients, ethics or funding, and says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+
+from atypia import __version__
+from atypia.evaluation.report.html import Html, join, table, tag
+from atypia.evaluation.report.words import level, number, rater_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from atypia.evaluation.report.input import ReportInput
+
+NOT_REPORTED: Final = "Not reported"
+_OTHER_KINDS: Final = {
+    "rules": "Hand-written rules on the shape of the chromatin",
+    "hybrid": "A small classifier on a network’s probabilities and on rules",
+}
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a report says on an item."""
+
+    text: str
+    whole: bool = True
+    """False: it answers a part of the item."""
+    see: str | None = None
+    """Section of the page that tells it."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item of a guideline."""
+
+    number: str
+    asks: str
+    tell: Callable[[_Facts], Told | None] | None = None
+    """None, or giving None: the run does not know."""
+
+
+class _Facts:
+    """What a report knows, by the names that items ask for."""
+
+    def __init__(self, report: ReportInput) -> None:
+        self.report = report
+        self.metrics = report.metrics
+        parsed = yaml.safe_load(report.config_yaml) if report.config_yaml else None
+        self.config: Mapping[str, Any] = parsed if isinstance(parsed, dict) else {}
+        self.run: Mapping[str, Any] = report.run or {}
+
+    def setting(self, *path: str) -> Any:
+        """One setting of the configuration; None where it is not there."""
+        value: Any = self.config
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    def technique(self) -> Told | None:
+        backbone, kind = self.setting("model", "backbone"), self.setting("kind")
+        if kind in _OTHER_KINDS:
+            return Told(_OTHER_KINDS[kind], see="configuration")
+        if backbone is None:
+            return None
+        members = self.setting("ensemble", "members")
+        return Told(
+            f"Deep learning: an ensemble of {members} networks ({backbone})", see="configuration"
+        )
+
+    def title(self) -> Told | None:
+        found = self.technique()
+        return found and Told(found.text + ". A title is the author’s to write", whole=False)
+
+    def summary(self) -> Told | None:
+        return Told("Data and results are summed up at the top; no conclusions", whole=False)
+
+    def use(self) -> Told | None:
+        return Told(
+            "For research use. Not a medical device. The clinical role is not told", whole=False
+        )
+
+    def goal(self) -> Told | None:
+        if not self.run:
+            return Told("To evaluate predictions of eight subtypes of mitotic figures")
+        return Told("To develop and to evaluate a classifier of eight subtypes of mitotic figures")
+
+    def sources(self) -> Told | None:
+        if self.report.cohort is None:
+            return None
+        digest = (self.run.get("cohort") or {}).get("sha256")
+        text = f"Cohort {self.report.cohort}" + (f", SHA-256 {digest}" if digest else "")
+        return Told(
+            f"{text}. Where its slides come from is told with the cohort", False, "provenance"
+        )
+
+    def sites(self) -> Told | None:
+        groups = self.metrics["groups"]
+        told = [f"{kind}s {', '.join(names)}" for kind, names in groups.items() if names]
+        return Told("; ".join(told), False, "groups") if told else None
+
+    def scanners(self) -> Told | None:
+        names = self.metrics["groups"].get("scanner")
+        return Told(f"Scanners: {', '.join(names)}", False, "groups") if names else None
+
+    def inputs(self) -> Told | None:
+        side, field = self.setting("input", "size_px"), self.setting("input", "field_of_view_um")
+        if side is None or field is None:
+            return None
+        return Told(
+            f"The central {field:g} µm of each patch, sampled to {side} pixels a side, colours "
+            "scaled as the backbone expects",
+            see="configuration",
+        )
+
+    def subsets(self) -> Told | None:
+        return Told("One patch around each given mitotic figure; figures were not detected")
+
+    def missing_labels(self) -> Told | None:
+        n = self.metrics.get("n_without_label")
+        if n is None:
+            return None
+        return Told(f"Figures without the label are left out of the measures: {n:,}")
+
+    def reference(self) -> Told | None:
+        label = rater_name(self.metrics["label"])
+        return Told(f"The label of {label}; how it was given is not told", whole=False)
+
+    def annotators(self) -> Told | None:
+        names = [self.metrics["label"], *self.metrics["raters"]]
+        told = ", ".join(rater_name(name) for name in names)
+        return Told(f"{told}; their qualification is not told", whole=False)
+
+    def raters(self) -> Told | None:
+        told = [
+            f"{rater_name(name)} against {rater_name(rater['against'])}: κ "
+            f"{number(rater['overall']['kappa']['value'])}"
+            for name, rater in self.metrics["raters"].items()
+            if rater["overall"].get("kappa")
+        ]
+        if not told:
+            return None
+        return Told(
+            f"Between raters, {'; '.join(told)}. Within one rater: not told", False, "overall"
+        )
+
+    def partitions(self) -> Told | None:
+        splits = self.report.splits
+        if splits is None:
+            return None
+        outer, inner = len(splits["outer"]), len(splits["outer"][0]["inner"])
+        test = "one test part" if outer == 1 else f"{outer} test parts"
+        if not any(split["test"] for split in splits["outer"]):
+            test = "no test part"
+        return Told(
+            f"Split “{splits.get('kind')}”, seed {splits.get('seed')}: {test}, {inner} folds of "
+            "the training part",
+            see="splits",
+        )
+
+    def disjoint(self) -> Told | None:
+        return None if self.report.splits is None else Told("Patients", see="splits")
+
+    def model(self) -> Told | None:
+        found = self.technique()
+        models = self.run.get("models") or []
+        sizes = sorted({f"{m['parameters']:,}" for m in models if "parameters" in m})
+        if found is None or not sizes:
+            return found
+        return Told(f"{found.text}, each of {' or '.join(sizes)} parameters", see="configuration")
+
+    def software(self) -> Told | None:
+        versions = self.run.get("versions")
+        if not versions:
+            return Told(f"Report made with Atypia {__version__}", whole=False)
+        told = ", ".join(f"{name} {version}" for name, version in versions.items())
+        return Told(told, see="provenance")
+
+    def initial(self) -> Told | None:
+        models = self.run.get("models") or []
+        origins = sorted({str(m["initial_weights"]) for m in models if "initial_weights" in m})
+        return Told("; ".join(origins), see="provenance") if origins else None
+
+    def training(self) -> Told | None:
+        optim = self.setting("optim")
+        if not isinstance(optim, dict):
+            return None
+        names = ("optimizer", "epochs", "batch_size", "learning_rate", "schedule", "weight_decay")
+        told = [f"{name.replace('_', ' ')} {optim[name]}" for name in names if name in optim]
+        return Told(", ".join(told) + "; every setting is listed", see="configuration")
+
+    def selection(self) -> Told | None:
+        select = self.setting("optim", "select")
+        if select is None:
+            return None
+        which = (
+            "the last epoch" if select == "last" else "the epoch with the lowest validation loss"
+        )
+        return Told(f"Of each network {which}; the test part had no say", see="training")
+
+    def ensembling(self) -> Told | None:
+        members = self.setting("ensemble", "members")
+        if members is None:
+            return None
+        tta = " and over the eight rotations and flips" if self.setting("ensemble", "tta") else ""
+        return Told(f"The probabilities of {members} networks are joined{tta}", see="configuration")
+
+    def measures(self) -> Told | None:
+        return Told(
+            f"{', '.join(self.metrics['overall'])} and measures of each class", see="reading"
+        )
+
+    def uncertainty(self) -> Told | None:
+        interval = self.metrics["interval"]
+        return Told(
+            f"{level(self.metrics)} intervals from {interval['resamples']:,} resamples of "
+            f"{interval['unit']}s, seed {interval['seed']}",
+            see="reading",
+        )
+
+    def robustness(self) -> Told | None:
+        if not self.metrics["groups"]:
+            return None
+        return Told("Measures within each domain and scanner", whole=False, see="groups")
+
+    def internal(self) -> Told | None:
+        if self.report.splits is None:
+            return None
+        if self.metrics.get("part") == "out of fold":
+            return Told(
+                "Out of fold: each figure by the network that did not learn from its patient"
+            )
+        return Told("A test part of other patients of the same cohort", see="table-1")
+
+    def external(self) -> Told | None:
+        if self.report.split_kind != "domains":
+            return None
+        return Told("Each domain by networks that never saw it, within one cohort", False, "groups")
+
+    def numbers(self) -> Told | None:
+        text = f"{self.metrics['n']:,} figures of {self.metrics['n_patients']:,} patients"
+        return Told(f"{text} scored; who was excluded before is not told", False, "splits")
+
+    def characteristics(self) -> Told | None:
+        if self.report.splits is None:
+            return None
+        return Told("Subtypes in each part; nothing of the patients", whole=False, see="splits")
+
+    def performance(self) -> Told | None:
+        if not self.metrics["overall"]:
+            return None
+        value = number(self.metrics["overall"]["mean_auc"]["value"])
+        return Told(f"Mean AUC {value}, with all other measures and intervals", see="overall")
+
+    def accuracy(self) -> Told | None:
+        if self.report.binary is None and not self.metrics["per_class"]:
+            return None
+        return Told(
+            "Sensitivity, specificity, PPV and NPV of each class and of atypical", see="table-1"
+        )
+
+    def failures(self) -> Told | None:
+        if self.report.scored is None:
+            return None
+        return Told(
+            "The surest mistakes, and the figures behind each kind of mistake", see="gallery"
+        )
+
+    def details(self) -> Told | None:
+        if not self.config:
+            return None
+        return Told(
+            "Every setting, the command and the seed; no study protocol", False, "configuration"
+        )
+
+    def sharing(self) -> Told | None:
+        return Told("Atypia is open source (Apache-2.0); data and model: not told", whole=False)
+
+    def balance(self) -> Told | None:
+        power = self.setting("ensemble", "prior_power")
+        weights = self.setting("loss", "class_weights")
+        if power is None and weights is None:
+            return None
+        return Told(
+            f"Class weights in the loss: {weights}; subtypes decided by p / frequency to the power "
+            f"{power}",
+            see="configuration",
+        )
+
+    def output(self) -> Told | None:
+        binary = self.report.binary
+        threshold = None if binary is None else binary["at_operating_point"]["threshold"]
+        at = "" if threshold is None else f", called atypical from {threshold:.3g} on"
+        return Told(f"Probabilities of eight subtypes and of atypical{at}", see="binary")
+
+    def clusters(self) -> Told | None:
+        if not self.metrics["groups"]:
+            return None
+        return Told(
+            "Measures within each domain and scanner, patients resampled within", see="groups"
+        )
+
+    def parts_differ(self) -> Told | None:
+        if self.report.splits is None:
+            return None
+        return Told("One cohort, other patients; numbers of each part", False, "splits")
+
+    def events(self) -> Told | None:
+        if not self.metrics["per_class"]:
+            return None
+        return Told("Figures and patients of each subtype", see="table-1")
+
+    def specification(self) -> Told | None:
+        if not self.run.get("models"):
+            return None
+        return Told("The run's folder model/ holds weights and model.json", see="provenance")
+
+    def calibration(self) -> Told | None:
+        kind = self.setting("ensemble", "calibration")
+        return (
+            None if kind is None else Told(f"Calibration: {kind}", whole=False, see="reliability")
+        )
+
+    def tuning(self) -> Told | None:
+        found = self.training()
+        return found and Told(
+            f"{found.text}. How these settings were found is not told", False, "configuration"
+        )
+
+
+_F = _Facts
+CLAIM: Final = (
+    Item("1", "Title or abstract: a study of AI, and which technique", _F.title),
+    Item("2", "Abstract: structured summary", _F.summary),
+    Item("3", "Background; intended use and role of the approach", _F.use),
+    Item("4", "Aims, objectives, hypotheses"),
+    Item("5", "Prospective or retrospective"),
+    Item("6", "Goal of the study", _F.goal),
+    Item("7", "Sources of the data", _F.sources),
+    Item("8", "Inclusion and exclusion criteria"),
+    Item("9", "Pre-processing", _F.inputs),
+    Item("10", "Selection of data subsets", _F.subsets),
+    Item("11", "De-identification"),
+    Item("12", "How missing data were handled", _F.missing_labels),
+    Item("13", "Image acquisition", _F.scanners),
+    Item("14", "Definition of the reference standard", _F.reference),
+    Item("15", "Why this reference standard"),
+    Item("16", "Source of the annotations; who the annotators are", _F.annotators),
+    Item("17", "Annotation of the test set", _F.reference),
+    Item("18", "Variability between and within raters", _F.raters),
+    Item("19", "How data were assigned to partitions", _F.partitions),
+    Item("20", "Level at which partitions are disjoint", _F.disjoint),
+    Item("21", "Intended sample size"),
+    Item("22", "Description of the model", _F.model),
+    Item("23", "Software and versions", _F.software),
+    Item("24", "Initial parameters", _F.initial),
+    Item("25", "Training", _F.training),
+    Item("26", "How the final model was selected", _F.selection),
+    Item("27", "Ensembling", _F.ensembling),
+    Item("28", "Measures of performance", _F.measures),
+    Item("29", "Measures of significance and uncertainty", _F.uncertainty),
+    Item("30", "Robustness or sensitivity analysis", _F.robustness),
+    Item("31", "Explainability"),
+    Item("32", "Evaluation on internal data", _F.internal),
+    Item("33", "Testing on external data", _F.external),
+    Item("34", "Registration of a clinical trial"),
+    Item("35", "Numbers included and excluded", _F.numbers),
+    Item("36", "Characteristics of cases in each partition", _F.characteristics),
+    Item("37", "Performance and its uncertainty", _F.performance),
+    Item("38", "Diagnostic accuracy and its precision", _F.accuracy),
+    Item("39", "Failure analysis", _F.failures),
+    Item("40", "Limitations"),
+    Item("41", "Implications for practice", _F.use),
+    Item("42", "Protocol or further technical details", _F.details),
+    Item("43", "Availability of software, model and data", _F.sharing),
+    Item("44", "Funding and the role of funders"),
+)
+TRIPOD_AI: Final = (
+    Item("1", "Title", _F.title),
+    Item("2", "Abstract", _F.summary),
+    Item("3a", "Healthcare context, existing models", _F.use),
+    Item("3b", "Target population, intended purpose and users", _F.use),
+    Item("3c", "Known health inequalities"),
+    Item("4", "Objectives: development, evaluation, or both", _F.goal),
+    Item("5a", "Sources of data", _F.sources),
+    Item("5b", "Dates of the data"),
+    Item("6a", "Setting, number and place of centres", _F.sites),
+    Item("6b", "Eligibility"),
+    Item("6c", "Treatments"),
+    Item("7", "Data preparation", _F.inputs),
+    Item("8a", "Definition of the outcome", _F.reference),
+    Item("8b", "Who assessed the outcome", _F.annotators),
+    Item("8c", "Blinding of the outcome assessment"),
+    Item("9a", "Choice of predictors", _F.subsets),
+    Item("9b", "Definition of predictors", _F.inputs),
+    Item("9c", "Who assessed predictors", _F.subsets),
+    Item("10", "Sample size"),
+    Item("11", "Missing data", _F.missing_labels),
+    Item("12a", "How data were used: development and evaluation", _F.partitions),
+    Item("12b", "How predictors were handled", _F.inputs),
+    Item("12c", "Type of model, steps of its building, tuning, internal validation", _F.tuning),
+    Item("12d", "Heterogeneity across clusters", _F.clusters),
+    Item("12e", "Measures of performance", _F.measures),
+    Item("12f", "Model updating, such as recalibration", _F.calibration),
+    Item("12g", "How predictions were computed", _F.ensembling),
+    Item("13", "Class imbalance", _F.balance),
+    Item("14", "Fairness"),
+    Item("15", "Output of the model, thresholds", _F.output),
+    Item("16", "Differences between development and evaluation data", _F.parts_differ),
+    Item("17", "Ethical approval"),
+    Item("18a", "Funding"),
+    Item("18b", "Conflicts of interest"),
+    Item("18c", "Protocol", _F.details),
+    Item("18d", "Registration"),
+    Item("18e", "Sharing of data"),
+    Item("18f", "Sharing of code", _F.sharing),
+    Item("19", "Involvement of patients and the public"),
+    Item("20a", "Flow of participants", _F.numbers),
+    Item("20b", "Characteristics of participants", _F.characteristics),
+    Item("20c", "Development and evaluation data compared", _F.characteristics),
+    Item("21", "Participants and outcomes in each analysis", _F.events),
+    Item("22", "Specification of the model", _F.specification),
+    Item("23a", "Performance with intervals, also of subgroups", _F.performance),
+    Item("23b", "Heterogeneity of performance across clusters", _F.clusters),
+    Item("24", "Results of model updating", _F.calibration),
+    Item("25", "Interpretation"),
+    Item("26", "Limitations"),
+    Item("27a", "Poor or unavailable input data"),
+    Item("27b", "What users must do or know", _F.use),
+    Item("27c", "Next steps"),
+)
+
+
+def checklists(report: ReportInput) -> Html:
+    """Show both checklists, folded up, each with how many items are told."""
+    facts = _Facts(report)
+    return join(
+        tag(
+            "p",
+            "What two reporting guidelines ask for, and what this run knows of it. An author fills "
+            "the rest. Items are shortened; the guidelines’ own words count.",
+        ),
+        _checklist(
+            "CLAIM 2024", "Tejani et al., Radiology: Artificial Intelligence 2024", CLAIM, facts
+        ),
+        _checklist("TRIPOD+AI", "Collins et al., BMJ 2024", TRIPOD_AI, facts),
+    )
+
+
+def _checklist(name: str, source: str, items: Sequence[Item], facts: _Facts) -> Html:
+    told = [None if item.tell is None else item.tell(facts) for item in items]
+    rows = [
+        [item.number, item.asks, _state(found), _text(found)]
+        for item, found in zip(items, told, strict=True)
+    ]
+    whole = sum(found is not None and found.whole for found in told)
+    part = sum(found is not None and not found.whole for found in told)
+    heading = (
+        f"{name}: {whole} of {len(items)} items reported, {part} in part, "
+        f"{len(items) - whole - part} not"
+    )
+    return tag(
+        "details",
+        tag("summary", heading),
+        table(f"{name} ({source})", ["Item", "Asks for", "", "This run"], rows, class_="checklist"),
+    )
+
+
+def _state(found: Told | None) -> Html:
+    if found is None:
+        return tag("span", NOT_REPORTED, class_="state")
+    word, mark = ("Reported", "told") if found.whole else ("In part", "part")
+    return tag("span", word, class_=f"state {mark}")
+
+
+def _text(found: Told | None) -> Html:
+    if found is None:
+        return join("–")
+    link = (
+        None
+        if found.see is None
+        else tag("a", f"see {found.see.replace('-', ' ')}", href=f"#{found.see}")
+    )
+    return join(found.text, ".") if link is None else join(found.text, "; ", link, ".")
