@@ -168,6 +168,8 @@ def test_a_run_leaves_its_folder_and_answers_for_another_cohort(
     truth = find_target("atypical_above_median", cohort.manifest, labels)
     assert table["target"].tolist() == [truth.classes[v] for v in truth.values]
 
+    with pytest.raises(InputError, match="answers for patients"):
+        pipeline.write_report(out)
     with pytest.raises(InputError, match="has learned from"):
         pipeline.mil_predict(out, cohort.path, tmp_path / "same")
     from atypia.data.synthetic import make_synthetic_cohort

@@ -41,6 +41,11 @@ def write_report(
         InputError: The folder holds no finished run.
     """
     metrics = read_json(folder / "metrics.json")
+    if "target" in metrics:
+        raise InputError(
+            f"{folder} answers for patients (atypia mil), not for figures, and has no such page: "
+            "see metrics.json, predictions-patients.csv and attention.csv in it."
+        )
     run = read_json(folder / "run.json")
     if images:
         cohort = cohort or cohort_of(folder, run)

@@ -85,8 +85,9 @@ class SubtypeLoss(nn.Module):
         sides = torch.stack(
             [log_p[:, :N_ATYPICAL].logsumexp(dim=1), log_p[:, N_ATYPICAL:].logsumexp(dim=1)], dim=1
         )
-        majority = ((atypical - 0.5).sign() + 1) / 2  # NaN stays NaN
-        target = torch.stack([majority, 1 - majority], dim=1).nan_to_num()
+        majority = ((atypical - 0.5).sign() + 1) / 2
+        # torch gives a NaN the sign 0; a figure without an opinion teaches nothing.
+        target = torch.stack([majority, 1 - majority], dim=1) * ~atypical.isnan()[:, None]
         terms = target * self.weights[[0, -1]] * sides
         if self.gamma:
             terms = terms * (1 - sides.exp()).clamp_min(0) ** self.gamma
