@@ -15,6 +15,7 @@ import atypia
 from atypia.api import Classifier
 from atypia.data.cohort import Cohort
 from atypia.data.images import read_patch
+from atypia.data.synthetic import make_synthetic_cohort
 from atypia.errors import InputError
 from atypia.labels import PROBABILITY_COLUMNS
 from atypia.runs import read_json
@@ -131,11 +132,12 @@ def test_settings_of_a_training_are_checked_together(cohort_folder: Path, tmp_pa
     assert "no_such_thing" in str(error.value)
 
 
-def test_a_run_of_the_rules_in_one_call(cohort_folder: Path, tmp_path: Path) -> None:
+def test_a_run_of_the_rules_in_one_call(tmp_path: Path) -> None:
     pytest.importorskip("skimage")
-    run = atypia.train(cohort_folder, tmp_path / "run", "rules", split="holdout", resamples=100)
+    cohort = make_synthetic_cohort(tmp_path / "cohort", patients=12, patches=64, size_px=80)
+    run = atypia.train(cohort, tmp_path / "run", "rules", split="holdout", resamples=100)
     assert run.metrics["overall"]["mean_auc"]["value"] > 0.5
-    assert "reason" in run.model().predict(cohort_folder)
+    assert run.model().predict(cohort.image_paths()[0], mpp=0.25)["reason"][0]
 
 
 def cut(setting: str) -> tuple[str, str]:
