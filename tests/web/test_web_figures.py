@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from web_folders import make_cohort, predictions
+from web_folders import make_cohort, make_run, predictions
 
 from atypia.errors import InputError
 from atypia.evaluation.audit import audit
-from atypia.evaluation.predictions import UNKNOWN, predictions_from_table, read_predictions
+from atypia.evaluation.predictions import (
+    UNKNOWN,
+    predictions_from_table,
+    read_predictions,
+    write_predictions,
+)
 from atypia.labels import SUBTYPES
 from atypia.web.figures import Answers, coded
 from atypia.web.source import kind_of, open_source, run_tables
@@ -120,3 +125,14 @@ def test_a_run_whose_cohort_is_gone_asks_for_it(shown, tmp_path):
 
 def test_groups_are_names_and_codes():
     assert coded(["b", "a", "b"]) == {"names": ["a", "b"], "codes": [1, 0, 1]}
+
+
+def test_a_run_whose_figures_nobody_labelled_is_shown_without_an_audit(tmp_path):
+    cohort = make_cohort(tmp_path / "cohort", 12, hostile=False)
+    table = predictions(cohort).assign(label_expert1="")
+    run = make_run(tmp_path / "run", cohort)
+    write_predictions(run / "predictions-oof.csv", table[:8])
+    write_predictions(run / "predictions-test.csv", table[8:])
+    with open_source(run) as found:
+        assert found.figures.doubt is None
+        assert found.figures.answers is not None

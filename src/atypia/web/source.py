@@ -157,7 +157,12 @@ def _labelled(
     # A table that was given may be by one that has, and would repeat wrong labels.
     honest = tables.get(OUT_OF_FOLD, tables.get(TEST))
     doubt = None
-    if honest is not None and chosen is not None and chosen in honest.labels:
+    if (
+        honest is not None
+        and chosen is not None
+        and chosen in honest.labels
+        and (honest.labels[chosen] != UNKNOWN).any()
+    ):
         doubt = Doubt.find(patch_ids, honest, chosen)
     figures = Figures(
         name=name,

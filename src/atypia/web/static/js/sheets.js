@@ -72,8 +72,11 @@ export class Sheets {
       return [large, column * this.large.side, row * this.large.side, this.large.side, true];
     }
     this.want("large", number);
-    const small = this.kept.small.get(Math.floor(figure / this.small.per));
-    if (!small) return null;
+    const sheet = Math.floor(figure / this.small.per), small = this.kept.small.get(sheet);
+    if (!small) { // before the large one: in a sorted wall every tile is of another large sheet
+      this.want("small", sheet);
+      return null;
+    }
     const block = number % (this.small.per / this.large.per), side = this.small.side;
     const x = ((block % this.blocks) * this.block + column) * side;
     const y = (Math.floor(block / this.blocks) * this.block + row) * side;
