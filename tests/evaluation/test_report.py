@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import base64
 import dataclasses
+import hashlib
 import re
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
@@ -13,9 +15,14 @@ import yaml
 from atypia.evaluation import reference
 from atypia.evaluation.evaluate import evaluate
 from atypia.evaluation.predictions import predictions_from_table
-from atypia.evaluation.report import ReportInput, build_report, render_report
-from atypia.evaluation.report.figures import EXAMPLES_PER_CLASS, MISTAKES_SHOWN, one_patient_each
-from atypia.evaluation.report.html import join, tag
+from atypia.evaluation.report import ReportInput, build_report, checklist, gallery, render_report
+from atypia.evaluation.report.figures import (
+    EXAMPLES_PER_CLASS,
+    HINTS_PER_CURVE,
+    MISTAKES_SHOWN,
+    one_patient_each,
+)
+from atypia.evaluation.report.html import document, join, tag
 from atypia.evaluation.report.page import SECTIONS
 from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES
 
@@ -142,23 +149,38 @@ def test_page_is_well_formed(page: Page) -> None:
     assert {"h1", "main", "nav", "footer"} <= {tag for tag, _ in page.tags}
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    links = {attributes["href"] for attributes in page.all("a")}
-    assert links == {f"#{key}" for key, _, _ in SECTIONS}
+    links = {(attributes["href"] or "")[1:] for attributes in page.all("a")}
+    assert {key for key, _, _ in SECTIONS} <= links <= set(ids)
+    assert any(link.startswith("cell-") for link in links)
 
 
 def test_page_asks_for_nothing_outside_itself(text: str, page: Page) -> None:
-    assert not re.findall(r"https?://|@import|<link|<script|<iframe", text)
+    assert not re.findall(r"https?://|@import|<link|<iframe", text)
     for _, attributes in page.tags:
         assert not [name for name in attributes if name.startswith("on")]
         assert (attributes.get("src") or "data:").startswith("data:")
         assert (attributes.get("href") or "#").startswith("#")
     policy = [a["content"] for a in page.all("meta") if a.get("http-equiv")]
-    assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == [
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+        f"script-src 'sha256-{digest}'"
+    ]
+    # Nothing of the script makes markup out of text, or asks for anything.
+    assert not re.findall(r"innerHTML|insertAdjacent|document\.write|fetch|eval|import\(", script)
+
+
+def test_pages_without_a_script_allow_none() -> None:
+    text = document("T", tag("p", "x"))
+    assert "script" not in text
+    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:\"" in text
 
 
 def test_everything_is_named_for_readers_who_do_not_see(page: Page) -> None:
     assert all(image.get("alt") for image in page.all("img"))
     assert all(svg.get("aria-label") for svg in page.all("svg"))
+    assert all(link.get("aria-label") for link in page.all("a") if "cell-" in link["href"])
     assert all(cell.get("scope") in ("row", "col", "colgroup") for cell in page.all("th"))
     assert len(page.all("table")) == len(page.all("caption"))
 
@@ -258,6 +280,132 @@ def test_confusion_counts_of_model_and_expert_are_drawn(full: ReportInput, text:
             assert f">{value}</text>" in text
 
 
+def test_each_cell_leads_to_its_figures(full: ReportInput) -> None:
+    matrix, walls = section(full, "confusion"), section(full, "gallery")
+    counts = np.array(full.metrics["confusion"])
+    links = re.findall(r'<a href="#(cell-(\d)-(\d))" aria-label="([^"]*)"', matrix)
+    assert "_blank" not in matrix
+    filled = {(r, c) for r, c in np.ndindex(8, 8) if counts[r, c]}
+    assert {(int(r), int(c)) for _, r, c, _ in links} == filled
+    for name, row, column, label in links:
+        n = counts[int(row), int(column)]
+        assert f": {n} of {counts[int(row)].sum()} (" in label
+        # The target lies inside what is folded up: a browser unfolds it without a script.
+        block = re.search(
+            rf'<details class="[^"]*"><summary>([^<]*)</summary><div id="{name}"', walls
+        )
+        assert block is not None
+        assert block[1] == label
+    every = re.findall(r"<figure>.*?<code>(.*?)</code></figcaption></figure>", walls)
+    assert len(every) == len(set(every)) == 240
+
+
+def test_mistakes_come_with_the_surest_first(full: ReportInput) -> None:
+    cells = gallery.cells_of(full)
+    predictions, truth = full.scored
+    for cell in cells:
+        sure = predictions.probabilities[list(cell.figures), cell.column]
+        assert (np.diff(sure) <= 0).all() if cell.is_mistake else (np.diff(sure) >= 0).all()
+        assert (truth[list(cell.figures)] == cell.row).all()
+    assert sum(len(cell.figures) for cell in cells) == 240
+
+
+def test_pictures_are_bounded_and_what_is_left_out_is_told(
+    full: ReportInput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = section(full, "gallery")
+    assert whole.count("<img") == 240
+    assert "0 were left out" in whole
+    budget = 20_000
+    monkeypatch.setattr(gallery, "PICTURE_BYTES", budget)
+    text = section(full, "gallery")
+    pictures = re.findall(r'src="(data:[^"]*)"', text)
+    assert 0 < len(pictures) < 240
+    assert budget * 0.9 < sum(map(len, pictures)) <= budget
+    assert f"{len(pictures)} figures are shown; {240 - len(pictures)} were left out" in text
+    hidden = sum(int(n) for n in re.findall(r">(\d+) (?:more )?not shown\.<", text))
+    assert hidden == 240 - len(pictures)
+    # Without pictures the names remain, as many as a cell lists.
+    monkeypatch.setattr(gallery, "MOST_PER_CELL", 3)
+    text = section(dataclasses.replace(full, patches=None), "gallery")
+    assert "Not available" in text
+    assert all(block.count("<code>") <= 3 for block in text.split("<details")[1:])
+
+
+def test_curves_tell_thresholds_where_a_pointer_rests(full: ReportInput) -> None:
+    text = section(full, "curves")
+    first = text.partition("</svg>")[0]
+    hints = re.findall(
+        r"<title>Bipolar, called from ([\d.]+) on: specificity ([\d.]+), sensitivity ([\d.]+)<",
+        first,
+    )
+    assert 5 < len(hints) <= HINTS_PER_CURVE
+    predictions, truth = full.scored
+    p = predictions.probabilities[:, 0]
+    for threshold, specificity, sensitivity in hints:
+        near = np.abs(p - float(threshold)).argmin()
+        called = p >= p[near]
+        assert called[truth == 0].mean() == pytest.approx(float(sensitivity), abs=0.02)
+        assert (~called)[truth != 0].mean() == pytest.approx(float(specificity), abs=0.02)
+    # The dots lie on the drawing: the first hint of a curve from (0, 0) to (1, 1) is low, left.
+    box = [float(v) for v in re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', first).groups()]
+    dots = np.array(re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', first), dtype=float)
+    assert ((dots > 0) & (dots < box)).all()
+
+
+def test_tables_of_classes_may_be_sorted(full: ReportInput) -> None:
+    assert section(full, "table-1").count("data-sortable") == 2
+    assert section(full, "groups").count("data-sortable") == 2
+
+
+def test_checklists_are_filled_with_what_is_known(full: ReportInput) -> None:
+    assert [item.number for item in checklist.CLAIM] == [str(i) for i in range(1, 45)]
+    assert {re.sub(r"\D", "", item.number) for item in checklist.TRIPOD_AI} == {
+        str(i) for i in range(1, 28)
+    }
+    assert len(checklist.TRIPOD_AI) == len({item.number for item in checklist.TRIPOD_AI}) == 52
+
+    def row(report: ReportInput, number: str) -> list[str]:
+        text = section(report, "checklist").partition("</details>")[0]
+        found = re.search(rf'<th scope="row">{number}</th>(.*?)</tr>', text)
+        state, text = re.search(
+            r'<span class="state[^"]*">(.*?)</span>(.*?)</td>', found[1]
+        ).groups()
+        return [number, state, re.sub(r"<[^>]*>", "", text)]
+
+    assert row(full, "19")[1:] == [
+        "Reported",
+        "Split “table1”, seed 7: one test part, 3 folds of the training part; see splits.",
+    ]
+    assert row(full, "20")[1:] == ["Reported", "Patients; see splits."]
+    assert row(full, "23")[1:] == ["Reported", "torch 2.8.0; see provenance."]
+    assert row(full, "44")[1:] == ["Not reported", ""]
+    assert "20 resamples of patients" in row(full, "29")[2]
+    config = {
+        "model": {"backbone": HOSTILE},
+        "ensemble": {"members": 3, "tta": True},
+        "optim": {"select": "best"},
+    }
+    known = dataclasses.replace(full, config_yaml=yaml.safe_dump(config))
+    assert row(known, "26")[2].startswith("Of each network the epoch with the lowest")
+    assert "&lt;img src=x" in row(known, "22")[2]
+    alone = ReportInput("Only measures", full.metrics)
+    for number in ("7", "9", "19", "22", "24", "25", "26", "27", "39"):
+        assert row(alone, number)[1] == "Not reported", number
+    rules = dataclasses.replace(full, config_yaml="kind: rules\n")
+    assert "Hand-written rules" in row(rules, "22")[2]
+
+
+def test_checklists_count_what_they_show(full: ReportInput) -> None:
+    for block in section(full, "checklist").split("<details>")[1:]:
+        heading = re.search(r"(\d+) of (\d+) items reported, (\d+) in part, (\d+) not", block)
+        whole, every, part, nothing = map(int, heading.groups())
+        assert block.count(">Reported<") == whole
+        assert block.count(">In part<") == part
+        assert block.count(">Not reported<") == nothing
+        assert whole + part + nothing == every
+
+
 def test_splits_count_patients_figures_and_classes(full: ReportInput) -> None:
     text = section(full, "splits")
     cells = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", text)[1:]]
@@ -336,6 +484,8 @@ def test_mistakes_that_another_rater_shares_are_counted(full: ReportInput) -> No
         ({"predictions": None, "out_of_fold": None}, "classes"),
         ({"patches": None}, "classes"),
         ({"patches": None}, "mistakes"),
+        ({"patches": None}, "gallery"),
+        ({"predictions": None, "out_of_fold": None}, "gallery"),
         ({"histories": ()}, "training"),
         ({"splits": None}, "splits"),
         ({"out_of_fold": None}, "splits"),
@@ -393,6 +543,7 @@ def test_votes_without_subtypes_are_enough() -> None:
         "reliability",
         "sets",
         "mistakes",
+        "gallery",
     ):
         assert "Not available" in section(report, key)
     assert "Model, against the majority vote" in section(report, "binary")

@@ -41,6 +41,8 @@ _CHUNK: Final = 8
 
 @dataclass(frozen=True)
 class _Patch:
+    number: int
+    """Among all that are explained, from 0."""
     patch_id: str
     pixels: npt.NDArray[np.uint8]
     """(H, W, 3), at most twice as wide as the field of view."""
@@ -111,33 +113,33 @@ def explain(
             "got rules, a hybrid or an ONNX export. Rules and hybrids give reasons of their own "
             "with atypia predict; of a hybrid's bundle the folder 'network' can be explained."
         )
-    skipped = _unreadable(items, ensemble)
-    if skipped and (len(skipped) == len(items) or not skip_bad):
+    skipped, n_patches = _unreadable(items, ensemble)
+    if skipped and (not n_patches or not skip_bad):
         raise InputError(skipped)
     bad = {problem.file for problem in skipped}
     good = [item for item in items if str(item.path) not in bad]
     on_start(len(good))
 
-    records: list[dict[str, Any]] = []
+    records: list[tuple[int, dict[str, Any]]] = []
     sample: list[tuple[_Patch, int, FloatArray]] = []
-    every = max(1, math.ceil(len(good) / checked)) if checked else 0
+    every = math.ceil(n_patches / checked) if checked else n_patches + 1
+    done = 0
     for start in range(0, len(good), _CHUNK):
-        chunk = good[start : start + _CHUNK]
-        chosen = {item.patch_id for i, item in enumerate(chunk, start) if every and i % every == 0}
-        for patches in _alike(_read(chunk, ensemble)):
+        chunk = list(_read(good[start : start + _CHUNK], ensemble, done))
+        done += len(chunk)
+        for patches in _alike(chunk):
             pixels = np.stack([patch.pixels for patch in patches])
             probabilities = ensemble.predict_proba(pixels, patches[0].mpp)
             targets = _targets(subtype, ensemble.decision.subtypes(probabilities))
             found = explain_patches(ensemble, pixels, patches[0].mpp, targets, method)
-            records += _write_figures(
-                out, len(records), patches, probabilities, targets, found, ensemble, method
-            )
+            told = _write_figures(out, patches, probabilities, targets, found, ensemble, method)
+            records += zip((patch.number for patch in patches), told, strict=True)
             sample += [
                 (patch, target, found.maps[i])
                 for i, (patch, target) in enumerate(zip(patches, targets, strict=True))
-                if patch.patch_id in chosen
+                if checked and patch.number % every == 0
             ]
-        on_done(len(chunk))
+        on_done(len(good[start : start + _CHUNK]))
 
     sanity = None
     if sample:
@@ -172,8 +174,9 @@ def explain(
         "field_of_view_um": ensemble.field_of_view_um,
         "members": len(ensemble.members),
     }
-    write_json(out / "explanations.json", header | {"figures": records})
-    return len(records), sanity, skipped
+    figures = [record for _, record in sorted(records, key=lambda entry: entry[0])]
+    write_json(out / "explanations.json", header | {"figures": figures})
+    return len(figures), sanity, skipped
 
 
 def _parse(subtype: str) -> str:
@@ -195,9 +198,10 @@ def _targets(subtype: str, predicted: npt.NDArray[np.int64]) -> npt.NDArray[np.i
     return np.full(len(predicted), ANY_ATYPICAL if subtype == ATYPICAL else subtype_index(subtype))
 
 
-def _unreadable(items: Sequence[Item], ensemble: Ensemble) -> list[Problem]:
-    """List what is wrong with each file, before anything takes its time."""
-    problems = []
+def _unreadable(items: Sequence[Item], ensemble: Ensemble) -> tuple[list[Problem], int]:
+    """List what is wrong with each file, and count the patches of the others."""
+    problems: list[Problem] = []
+    n_patches = 0
     for item in items:
         try:
             pages = read_pages(item.path)
@@ -205,21 +209,27 @@ def _unreadable(items: Sequence[Item], ensemble: Ensemble) -> list[Problem]:
             problems += error.problems
             continue
         faults = (ensemble.size_problem(min(page.shape[:2]), item.mpp) for page in pages)
-        problems += [Problem(fault, str(item.path)) for fault in list(filter(None, faults))[:1]]
-    return problems
+        fault = next(filter(None, faults), None)
+        if fault is not None:
+            problems.append(Problem(fault, str(item.path)))
+        else:
+            n_patches += len(pages)
+    return problems, n_patches
 
 
-def _read(items: Iterable[Item], ensemble: Ensemble) -> Iterator[_Patch]:
+def _read(items: Iterable[Item], ensemble: Ensemble, first: int) -> Iterator[_Patch]:
+    number = first
     for item in items:
         pages = read_pages(item.path)
-        for number, page in enumerate(pages):
-            name = item.patch_id if len(pages) == 1 else f"{item.patch_id}/{number}"
+        for i, page in enumerate(pages):
+            name = item.patch_id if len(pages) == 1 else f"{item.patch_id}/{i}"
             height, width, _ = page.shape
             side = math.ceil(2 * ensemble.field_of_view_um / item.mpp)
             # An odd rest stays: the centre must not move.
             top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
             central = page[top : height - top, left : width - left]
-            yield _Patch(name, np.ascontiguousarray(central), item.mpp)
+            yield _Patch(number, name, np.ascontiguousarray(central), item.mpp)
+            number += 1
 
 
 def _alike(patches: Iterable[_Patch]) -> Iterator[list[_Patch]]:
@@ -232,7 +242,6 @@ def _alike(patches: Iterable[_Patch]) -> Iterator[list[_Patch]]:
 
 def _write_figures(
     out: Path,
-    first: int,
     patches: Sequence[_Patch],
     probabilities: npt.NDArray[np.float32],
     targets: npt.NDArray[np.int64],
@@ -258,7 +267,7 @@ def _write_figures(
         every = targets[i] == ANY_ATYPICAL
         explained = ATYPICAL if every else SUBTYPES[targets[i]]
         said = target_name(int(targets[i]))
-        file = f"{first + i + 1:04d}-{_file_stem(patch.patch_id)}.png"
+        file = f"{patch.number + 1:04d}-{_file_stem(patch.patch_id)}.png"
         png = figure_png(
             patch.pixels,
             for_eyes[i],

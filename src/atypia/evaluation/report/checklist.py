@@ -460,7 +460,7 @@ def checklists(report: ReportInput) -> Html:
 def _checklist(name: str, source: str, items: Sequence[Item], facts: _Facts) -> Html:
     told = [None if item.tell is None else item.tell(facts) for item in items]
     rows = [
-        [item.number, item.asks, _state(found), _text(found)]
+        [item.number, item.asks, join(_state(found), _text(found))]
         for item, found in zip(items, told, strict=True)
     ]
     whole = sum(found is not None and found.whole for found in told)
@@ -472,7 +472,7 @@ def _checklist(name: str, source: str, items: Sequence[Item], facts: _Facts) -> 
     return tag(
         "details",
         tag("summary", heading),
-        table(f"{name} ({source})", ["Item", "Asks for", "", "This run"], rows, class_="checklist"),
+        table(f"{name} ({source})", ["Item", "Asks for", "This run"], rows, class_="checklist"),
     )
 
 
@@ -483,9 +483,9 @@ def _state(found: Told | None) -> Html:
     return tag("span", word, class_=f"state {mark}")
 
 
-def _text(found: Told | None) -> Html:
+def _text(found: Told | None) -> Html | None:
     if found is None:
-        return join("–")
+        return None
     link = (
         None
         if found.see is None
