@@ -68,18 +68,27 @@ def _cells(path: Path, columns: list[str]) -> list[list[object]]:
     return pd.read_csv(path)[columns].round(5).to_numpy().tolist()
 
 
-def test_what_is_wrong_is_told_at_once_and_nothing_is_written(tmp_path, monkeypatch, model, capsys):
+def test_bad_candidates_are_told_together_and_the_good_ones_done(
+    tmp_path, monkeypatch, model, capsys
+):
     slide = write_pyramid(tmp_path / "a.tif", noise(150, 200), 0.25)
     listed = centres(tmp_path / "c.csv", "a,60,70", "b,900,140", "c,60,70")
     out = tmp_path / "out.csv"
     arguments = (slide, "--candidates", listed, "--model", model, "--out", out)
-    assert run(monkeypatch, *arguments) == 2
+    assert run(monkeypatch, *arguments) == 1
     told = capsys.readouterr().err
     assert "row 3 ('b')" in told
     assert "row 4 ('c')" in told
-    assert not out.exists()
+    assert "2 of 3 candidates are bad" in told
+    assert list(pd.read_csv(out)["patch_id"]) == ["a"]
+    out.unlink()
     assert run(monkeypatch, *arguments, "--skip-bad") == 0
     assert list(pd.read_csv(out)["patch_id"]) == ["a"]
+    out.unlink()
+    centres(listed, "b,900,140")
+    assert run(monkeypatch, *arguments, "--skip-bad") == 2
+    assert "none is left" in capsys.readouterr().err
+    assert not out.exists()
     assert run(monkeypatch, *arguments[:-1], tmp_path / "out.xml") == 2
     assert "expected a name that ends in one of" in capsys.readouterr().err
 
@@ -95,7 +104,7 @@ def test_candidates_that_cannot_be_read_end_with_1_after_the_others_are_written(
     assert run(monkeypatch, *arguments) == 1
     told = capsys.readouterr().err
     assert "candidate 'bad' at x = 96, y = 96 px" in told
-    assert "1 of 2 candidates could not be read" in told
+    assert "1 of 2 candidates are bad or could not be read" in told
     assert list(pd.read_csv(out)["patch_id"]) == ["good"]
     assert run(monkeypatch, *arguments, "--skip-bad") == 0
 

@@ -59,21 +59,20 @@ def slide(
             units=units,
             backend=backend,
             device=device,
-            skip_bad=skip_bad,
+            skip_bad=True,  # the good ones are done; what is bad decides how the command ends
             on_start=lambda n: bar.update(task, total=n),
             on_done=lambda n: bar.advance(task, n),
         )
-    show_skipped(
-        [*answers.found.problems, *answers.unread], "a .json that --out names lists all of them"
-    )
+    bad = [*answers.found.problems, *answers.unread]
+    show_skipped(bad, "a .json that --out names lists all of them")
     atypical = int(answers.table["predicted_atypical"].sum())
     told = f"{len(answers.table):,} figures, {atypical:,} of them atypical"
     out_console.print(f"{told}: {escape(', '.join(map(str, out)))}", soft_wrap=True)
     for line in measures_in_words(answers.biomarkers):
         out_console.print(escape(line), soft_wrap=True)
-    if answers.unread and not skip_bad:
+    if bad and not skip_bad:
         raise AtypiaError(
-            f"{len(answers.unread)} of {len(answers.found.candidates):,} candidates could not be "
-            "read and are listed above; the answers on the others are written. --skip-bad takes "
+            f"{len(bad):,} of {len(bad) + len(answers.table):,} candidates are bad or could not be "
+            "read, and are listed above; the answers on the others are written. --skip-bad takes "
             "this for good."
         )
