@@ -90,7 +90,8 @@ def members(kind: str) -> tuple[Network, InputSpec]:
         }[kind]
         config = ModelConfig(backbone=name, pretrained=False, reduction=reduction, stages=stages)
         network = make_network(config, size, initial_weights=False)[0]
-    torch.nn.init.normal_(next(network.head.parameters()))
+    for parameter in network.head.parameters():
+        torch.nn.init.normal_(parameter)
     for name, parameter in network.named_parameters():
         if name.endswith("gamma"):  # of a fresh ConvNeXt nearly 0: what is left is rounding
             torch.nn.init.constant_(parameter, 0.5)
