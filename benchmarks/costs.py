@@ -164,8 +164,8 @@ def bytes_to_read(options: argparse.Namespace, places: Any, specs: Any) -> int:
     with open_slide(options.slide, mpp=options.mpp) as opened:
         before = so_far()
         field_um, out_mpp = field_to_read(specs, opened.info.mpp or 0.25)
-        for i in reading_order(places):
-            opened.read_field(*places[i], field_um, out_mpp)
+        for x, y in places[reading_order(places)]:
+            opened.read_field(x, y, field_um, out_mpp)
         return so_far() - before
 
 
