@@ -11,8 +11,8 @@ from atypia.explain.evidence import (
     Evidence,
     check_method,
     explain,
-    explain_figure,
     maps_by,
+    shown,
 )
 from atypia.explain.sanity import Sanity, check
 from atypia.explain.target import ANY_ATYPICAL, target_name
@@ -25,7 +25,7 @@ __all__ = [
     "check",
     "check_method",
     "explain",
-    "explain_figure",
     "maps_by",
+    "shown",
     "target_name",
 ]

@@ -122,34 +122,6 @@ def maps_by(method: str) -> Maps:
     return maps_of
 
 
-def explain_figure(
-    ensemble: Ensemble,
-    patch: npt.NDArray[np.uint8],
-    mpp: float,
-    target: int,
-    method: str = "gradcam",
-) -> npt.NDArray[np.float32]:
-    """Show what speaks for a target in one patch.
-
-    Args:
-        ensemble: Safe to be asked for answers by other threads meanwhile.
-        patch: (H, W, 3) uint8 RGB, centred on one figure.
-        mpp: µm per pixel.
-        target: A subtype's index, or :data:`.target.ANY_ATYPICAL`.
-        method: One of :data:`METHODS`.
-
-    Returns:
-        (H, W) from 0, nothing, to 1, the strongest place of the patch; see :func:`shown`.
-
-    Raises:
-        InputError: As :func:`explain`.
-        MissingExtraError: As :func:`explain`.
-    """
-    targets = np.array([target], dtype=np.int64)
-    found = explain(ensemble, patch[None], mpp, targets, method)
-    return np.asarray(np.clip(shown(found.maps, mpp), 0, 1)[0])
-
-
 def shown(maps: npt.NDArray[np.float32], mpp: float) -> npt.NDArray[np.float32]:
     """Prepare maps for the eye: smoothed by half a µm, and scaled to -1..1, each by itself.
 

@@ -256,6 +256,8 @@ def _write_figures(
     from atypia.explain.picture import figure_png
     from atypia.explain.target import target_probability
 
+    n_networks = len(ensemble.members)
+    networks = "one network" if n_networks == 1 else f"{n_networks} networks"
     mpp = patches[0].mpp
     field_um = ensemble.field_of_view_um
     cells = Grid.of(found.maps.shape[1:], mpp, field_um).mean(found.maps)
@@ -275,7 +277,7 @@ def _write_figures(
             field_um=field_um,
             title=patch.patch_id,
             subtitle=f"What speaks for “{said}” ({probability[i]:.2f}), by {method}, mean of "
-            f"{len(ensemble.members)} networks and eight views",
+            f"{networks} and eight views",
             probabilities=probabilities[i],
             highlighted=[s for s in SUBTYPES if s.startswith("amf_")] if every else [explained],
         )
