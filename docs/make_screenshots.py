@@ -4,7 +4,7 @@ python docs/make_screenshots.py --run docs/results/released-all --cohort cohorts
     --against docs/results/quick-table1 [--slide SLIDE --results ANSWERS.csv]
 
 Needs Chromium (``apt install chromium``, or its path in ATYPIA_CHROMIUM) and Playwright (extra
-``dev``). Pictures are reduced to 256 colours, those of the page itself kept: they stay small.
+``dev``). Most of a picture is tissue, hence JPEG.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ VIEW = {"width": 1180, "height": 760}
 FIGURE = "TUPAC16_1324"
 """A segregation abnormality by both experts, of which the model is not sure."""
 PATIENCE_MS = 300_000
-OF_THE_PAGE, OF_TISSUE = 96, 160
-"""Colours that are kept as they are, and that the rest is reduced to."""
+QUALITY = 86
 
 
 @contextmanager
@@ -63,21 +62,9 @@ def save(page: Any, name: str, height: int = VIEW["height"]) -> None:
     page.set_viewport_size({**VIEW, "height": height})
     page.wait_for_timeout(1500)
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    file = IMAGES / f"app-{name}.png"
-    reduced(image).save(file, optimize=True)
+    file = IMAGES / f"app-{name}.jpg"
+    image.save(file, quality=QUALITY, subsampling=0, optimize=True, progressive=True)
     print(f"{file.name}: {file.stat().st_size / 1024:.0f} KB", flush=True)
-
-
-def reduced(image: Image.Image) -> Image.Image:
-    """Keep the colours that occur most often, which are those of the page; reduce the others."""
-    counts = image.getcolors(image.width * image.height)
-    assert counts is not None
-    often = [colour for _, colour in sorted(counts, reverse=True)[:OF_THE_PAGE]]
-    tissue = image.quantize(OF_TISSUE).getpalette()
-    assert tissue is not None
-    palette = Image.new("P", (1, 1))
-    palette.putpalette([part for colour in often for part in colour] + tissue[: 3 * OF_TISSUE])
-    return image.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 def photograph_run(page: Any, address: str) -> None:
@@ -90,7 +77,7 @@ def photograph_run(page: Any, address: str) -> None:
     page.goto(f"{address}/#/figure/{ids.index(FIGURE)}")
     page.get_by_label("Heat map").select_option("2")
     page.locator("img.heat").wait_for(state="visible")
-    save(page, "figure", 900)
+    save(page, "figure", 726)
     page.goto(f"{address}/#/review")
     page.get_by_role("textbox").fill("expert4")
     page.get_by_role("button", name="Begin").click()
@@ -140,12 +127,12 @@ def main() -> None:
         cohort = ("--cohort", str(given.cohort))
         with serving(given.run, *cohort) as address:
             photograph_run(page, address)
-        if given.against:
-            with serving(given.run, *cohort, "--against", str(given.against)) as address:
-                photograph_comparison(page, address)
         if given.slide:
             with serving(given.slide, "--results", str(given.results)) as address:
                 photograph_slide(page, address)
+        if given.against:
+            with serving(given.run, *cohort, "--against", str(given.against)) as address:
+                photograph_comparison(page, address)
         browser.close()
 
 
