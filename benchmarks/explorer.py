@@ -174,6 +174,7 @@ class Screencast:
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.sleep(0.3)
+        self._session.remove_listener("Page.screencastFrame", self._take)
         await self._session.send("Page.stopScreencast")
 
     def summary(self, wall: dict[str, Any]) -> dict[str, Any]:

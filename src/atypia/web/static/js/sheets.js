@@ -2,6 +2,7 @@
 // memory allows, so that a tile always has something to show.
 
 const AT_ONCE = 4;
+const AHEAD = 0, SHARPER = 1, BLANK = 2; // how urgent: a tile that shows nothing comes first
 
 export class Sheets {
   constructor(about, arrived) {
@@ -11,33 +12,42 @@ export class Sheets {
     this.blocks = Math.sqrt(this.small.per / this.large.per);
     this.kept = { large: new Map(), small: new Map() };
     this.most = (navigator.deviceMemory ?? 8) < 4 ? 48 : 160;
-    this.wanted = [];
+    this.wanted = [[], [], []]; // by urgency; the latest wish of each is served first
     this.asked = new Set();
     this.running = 0;
+    this.starting = false;
     this.arrived = arrived;
     this.closed = false;
   }
   // Small sheets, once the first screen has what it needs.
   prefetch() {
-    for (let k = this.small.sheets - 1; k >= 0; k--) this.want("small", k, false);
+    for (let k = this.small.sheets - 1; k >= 0; k--) this.want("small", k, AHEAD);
   }
-  want(size, number, first = true) {
+  want(size, number, urgency) {
     const name = `${size}/${number}`;
     if (this.kept[size].has(number)) return;
     if (this.asked.has(name)) {
-      if (!first) return;
-      const at = this.wanted.indexOf(name);
-      if (at < 0) return; // under way
-      this.wanted.splice(at, 1);
+      const before = this.wanted.findIndex((names) => names.includes(name));
+      if (before < 0 || before > urgency) return; // under way, or as good as
+      this.wanted[before].splice(this.wanted[before].indexOf(name), 1);
     }
     this.asked.add(name);
-    if (first) this.wanted.push(name); // the latest wish is served first
-    else this.wanted.unshift(name);
-    this.next();
+    this.wanted[urgency].push(name);
+    this.start();
+  }
+  // Once everything that a screen lacks is known: the most urgent first.
+  start() {
+    if (this.starting) return;
+    this.starting = true;
+    queueMicrotask(() => {
+      this.starting = false;
+      for (let k = this.running; k < AT_ONCE; k++) this.next();
+    });
   }
   async next() {
-    if (this.closed || this.running >= AT_ONCE || !this.wanted.length) return;
-    const name = this.wanted.pop();
+    if (this.closed || this.running >= AT_ONCE) return;
+    const name = this.wanted.findLast((names) => names.length)?.pop();
+    if (name === undefined) return;
     this.running += 1;
     try {
       const reply = await fetch(`/web/tiles/${name}.jpg`);
@@ -71,10 +81,10 @@ export class Sheets {
       this.kept.large.set(number, large);
       return [large, column * this.large.side, row * this.large.side, this.large.side, true];
     }
-    this.want("large", number);
+    this.want("large", number, SHARPER);
     const sheet = Math.floor(figure / this.small.per), small = this.kept.small.get(sheet);
-    if (!small) { // before the large one: in a sorted wall every tile is of another large sheet
-      this.want("small", sheet);
+    if (!small) { // few hold all figures; in a sorted wall every tile is of another large sheet
+      this.want("small", sheet, BLANK);
       return null;
     }
     const block = number % (this.small.per / this.large.per), side = this.small.side;
