@@ -26,6 +26,8 @@ def execute(file: Path) -> Any:
     from nbclient import NotebookClient
 
     notebook = nbformat.read(file, as_version=4)
+    # Of the kernel: on a busy machine, threads of one small network mostly wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     NotebookClient(
         notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": file.parent}}
     ).execute()
