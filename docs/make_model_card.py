@@ -94,7 +94,8 @@ patient left that none of them has seen. {held_out_words}
 TAUGHT = """
 The networks are students: half of what each learned from are labels and votes, half the
 out-of-fold answers of five networks of the same kind that had learned from labels and votes alone
-(`atypia train --preset released --split all`, then `atypia distill --quality best`).
+(`atypia train --preset released --split all`, then `atypia distill --quality best
+ensemble.trained=3`).
 """
 
 
