@@ -16,8 +16,9 @@ $(READY): pyproject.toml
 demo: $(READY)  ## The whole job on an invented cohort, offline, in minutes
 	$(BIN)/atypia demo --out demo-$$(date +%Y%m%d-%H%M%S)
 
+# One process per core, each with one thread; the tests of a file share what they trained.
 test: $(READY)  ## The fast tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(READY) docs  ## Format, lint, types, documentation
 	$(BIN)/ruff format --check
