@@ -308,7 +308,7 @@ def test_options_are_checked_together():
         ("holdout", "at least 3 patients outside the test part"),
         (
             "nonsense",
-            r"table1, benchmark, holdout, cv, monte_carlo, leak_by_figure, all, domains\) or a file",
+            r"cv, monte_carlo, leak_by_figure, all, domains\) or a file",
         ),
         ("table1", r"names 202 patients that the cohort lacks: \['MIDOG21_002'"),
     ],
