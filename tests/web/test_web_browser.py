@@ -513,9 +513,9 @@ def test_a_review_by_keyboard(servers, look):
         seen.open("#/review")
         begin(page, "keys", blind=False)
         order = page.request.get(f"{seen.origin}/web/reviews/keys").json()["order"]
-        for key in "63":
+        for n, key in enumerate("63", start=1):
             page.keyboard.press(key)
-        page.get_by_text("2 of 96 labelled").wait_for()
+            page.get_by_text(f"{n} of 96 labelled").wait_for()
         saved = page.request.get(f"{seen.origin}/web/reviews/keys").json()["labels"]
         assert [saved[order[0]], saved[order[1]]] == [5, 2]
         page.keyboard.press("u")
@@ -561,9 +561,9 @@ def test_a_blind_review_is_sent_nothing_but_pictures(servers, look):
         )
         seen.open("#/review")
         begin(page, "blinded", blind=True)
-        for key in "12345678":
+        for n, key in enumerate("12345678", start=1):
             page.keyboard.press(key)
-        page.get_by_text("8 of 96 labelled").wait_for()
+            page.get_by_text(f"{n} of 96 labelled").wait_for()
         allowed = re.compile(
             r"/(static/.*|web/about|web/reviews(/blinded(/labels)?)?|web/figures/\d+/image\.png)?"
         )

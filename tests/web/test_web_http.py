@@ -184,6 +184,14 @@ def test_the_comparison_has_the_second_runs_answers(server, shown):
     assert "kappa" in measures["differences"][0]["measures"]
 
 
+@pytest.mark.parametrize("name", ["expert1", "agreed"])
+def test_a_reviewer_cannot_be_called_as_a_rater(server, name):
+    refused = server.post_json("/web/reviews", {"name": name, "blind": True})
+    assert refused.status == 422
+    assert "take another name" in str(refused.json)
+    assert server.get(f"/web/reviews/{name}").status == 404
+
+
 def test_a_blind_reviewer_gets_pictures_and_own_labels_and_nothing_else(server):
     joined = server.post_json("/web/reviews", {"name": "blind_one", "blind": True})
     assert set(joined.json) == {"name", "blind", "order", "labels"}
@@ -217,7 +225,7 @@ def test_kappa_follows_every_label(server):
     server.post_json("/web/reviews/k2/undo", {})
     assert kappa() == 1
     pairs = server.get("/web/reviews/k1/agreement").json["pairs"]
-    assert ["k1", "model"] in [pair["raters"] for pair in pairs]
+    assert ["k1", "model (answers)"] in [pair["raters"] for pair in pairs]
 
 
 @pytest.mark.parametrize(

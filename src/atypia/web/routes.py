@@ -16,6 +16,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from atypia.errors import AtypiaError, InputError, Problem
+from atypia.evaluation.predictions import AGREED
 from atypia.labels import N_SUBTYPES
 from atypia.server.limits import Limits
 from atypia.server.refusal import RefusalError
@@ -171,6 +172,7 @@ def review_router(site: Site) -> "APIRouter":
 
     router = APIRouter(prefix="/web/reviews", include_in_schema=False)
     figures, store = site.shown.figures, site.reviews
+    reserved = {AGREED, "majority", "soft", *figures.labels}
 
     def seeing(name: str) -> None:
         if site.show.blind or store.is_blind(name):
@@ -181,6 +183,13 @@ def review_router(site: Site) -> "APIRouter":
         if site.show.blind and not asked.blind:
             raise RefusalError(403, "This server was started blind: review blind.")
         with _told():
+            if asked.name in reserved and asked.name not in store.labels():
+                raise InputError(
+                    Problem(
+                        f"{asked.name} is the name of a rater, or of what raters agree on. Their "
+                        "labels could not be told from yours: take another name."
+                    )
+                )
             store.join(asked.name, blind=asked.blind)
         return state(asked.name)
 
@@ -235,7 +244,7 @@ def review_router(site: Site) -> "APIRouter":
         # A rater of the cohort may be called as a reviewer is.
         raters = {f"{rater} (cohort)": codes for rater, codes in figures.labels.items()}
         if figures.answers is not None:
-            raters["model"] = figures.answers.predicted
+            raters["model (answers)"] = figures.answers.predicted
         given = {key: codes for key, codes in reviewers.items() if (codes >= 0).any()}
         pairs = [
             pair

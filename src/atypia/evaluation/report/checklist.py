@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from atypia import __version__
+from atypia.config import LEAK
 from atypia.evaluation.report.html import Html, join, table, tag
 from atypia.evaluation.report.words import level, number, rater_name
 
@@ -67,16 +68,24 @@ class _Facts:
             value = value.get(key) if isinstance(value, dict) else None
         return value
 
+    @property
+    def leaks(self) -> bool:
+        return self.report.split_kind == LEAK
+
+    @property
+    def networks(self) -> int | None:
+        """How many answer: fewer than inner folds where only some were trained."""
+        count = self.setting("ensemble", "trained") or self.setting("ensemble", "members")
+        return None if count is None else int(count)
+
     def technique(self) -> Told | None:
         backbone, kind = self.setting("model", "backbone"), self.setting("kind")
         if kind in _OTHER_KINDS:
             return Told(_OTHER_KINDS[kind], see="configuration")
         if backbone is None:
             return None
-        members = self.setting("ensemble", "members")
-        return Told(
-            f"Deep learning: an ensemble of {members} networks ({backbone})", see="configuration"
-        )
+        what = "one network" if self.networks == 1 else f"an ensemble of {self.networks} networks"
+        return Told(f"Deep learning: {what} ({backbone})", see="configuration")
 
     def title(self) -> Told | None:
         found = self.technique()
@@ -169,7 +178,11 @@ class _Facts:
         )
 
     def disjoint(self) -> Told | None:
-        return None if self.report.splits is None else Told("Patients", see="splits")
+        if self.report.splits is None:
+            return None
+        if self.leaks:
+            return Told("Figures: those of one patient stand in several parts, on purpose", False)
+        return Told("Patients", see="splits")
 
     def model(self) -> Told | None:
         found = self.technique()
@@ -209,11 +222,17 @@ class _Facts:
         return Told(f"Of each network {which}; the test part had no say", see="training")
 
     def ensembling(self) -> Told | None:
-        members = self.setting("ensemble", "members")
-        if members is None:
+        if self.networks is None:
             return None
-        tta = " and over the eight rotations and flips" if self.setting("ensemble", "tta") else ""
-        return Told(f"The probabilities of {members} networks are joined{tta}", see="configuration")
+        tta = (
+            "averaged over the eight rotations and flips" if self.setting("ensemble", "tta") else ""
+        )
+        if self.networks == 1:
+            text = f"One network, {tta}" if tta else "None: one network"
+        else:
+            text = f"The probabilities of {self.networks} networks are joined"
+            text += f", {tta}" if tta else ""
+        return Told(text, see="configuration")
 
     def measures(self) -> Told | None:
         return Told(
@@ -236,10 +255,13 @@ class _Facts:
     def internal(self) -> Told | None:
         if self.report.splits is None:
             return None
+        if self.leaks:
+            return Told("None: figures of the same patients were learned from, on purpose", False)
         if self.metrics.get("part") == "out of fold":
-            return Told(
-                "Out of fold: each figure by the network that did not learn from its patient"
-            )
+            text = "Out of fold: each figure by the network that did not learn from its patient"
+            if self.setting("target", "teacher") is not None:
+                return Told(f"{text}; the teachers of that network had, which flatters it", False)
+            return Told(text)
         return Told("A test part of other patients of the same cohort", see="table-1")
 
     def external(self) -> Told | None:
@@ -313,7 +335,8 @@ class _Facts:
     def parts_differ(self) -> Told | None:
         if self.report.splits is None:
             return None
-        return Told("One cohort, other patients; numbers of each part", False, "splits")
+        who = "the same patients" if self.leaks else "other patients"
+        return Told(f"One cohort, {who}; numbers of each part", False, "splits")
 
     def events(self) -> Told | None:
         if not self.metrics["per_class"]:

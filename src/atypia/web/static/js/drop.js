@@ -11,7 +11,7 @@ const SHOWN = /\.(png|jpe?g|bmp|webp)$/i;
 
 export function show(root, { about }) {
   const urls = [];
-  const mpp = h("input", { type: "number", min: 0.01, max: 10, step: "any", value: 0.25, required: true });
+  const mpp = h("input", { type: "number", min: 0.01, max: 10, step: "any", placeholder: "0.25" });
   const files = h("input", { type: "file", multiple: true, hidden: true, id: "files", on: { change: () => take(picked(files)) } });
   const folder = h("input", { type: "file", webkitdirectory: true, hidden: true, id: "folder", on: { change: () => take(picked(folder)) } });
   const status = h("p", { role: "status", class: "count" });
@@ -36,7 +36,7 @@ export function show(root, { about }) {
     h("div", { class: "row" }, h("button", { type: "button", class: "main", on: { click: () => files.click() } }, "Choose files"),
       h("button", { type: "button", on: { click: () => folder.click() } }, "Choose a folder")), files, folder);
   root.replaceChildren(h("div", { class: "plain" }, h("h1", {}, "Classify"),
-    h("div", { class: "drop-options" }, h("label", {}, h("span", {}, "µm per pixel (TIFF files may say it)"), mpp)), zone, status, problems, answers));
+    h("div", { class: "drop-options" }, h("label", {}, h("span", {}, "µm per pixel, where files do not say it themselves"), mpp)), zone, status, problems, answers));
 
   let turn = 0;
   async function take(chosen) {
@@ -65,7 +65,7 @@ export function show(root, { about }) {
       status.textContent = `Classifying ${done + 1} to ${done + part.length} of ${small.length} …`;
       const form = new FormData();
       for (const { name, file } of part) form.append("images", file, name);
-      form.append("mpp", mpp.value);
+      if (mpp.value) form.append("mpp", mpp.value); // left out, a TIFF says it itself
       form.append("skip_bad", "true");
       try {
         const found = await ask("/v1/predict", { method: "POST", body: form });

@@ -88,6 +88,6 @@ export function titleOf(table, state, i) {
   const label = table.says(state.rater)?.[i];
   if (label >= 0) parts.push(`${state.rater}: ${NAMES[label]}`);
   const { answers } = table;
-  if (answers && answers.predicted[i] >= 0) parts.push(`model: ${NAMES[answers.predicted[i]]}, ${(100 * answers.confidence(i)).toFixed(0)} %`);
+  if (answers && answers.predicted[i] >= 0) parts.push(`model: ${NAMES[answers.predicted[i]]}, ${(100 * answers.probability(i, answers.predicted[i])).toFixed(0)} %`);
   return parts.join("; ");
 }

@@ -32,7 +32,7 @@ function begin(root, context, closing) {
     h("p", {}, `Give each of ${context.about.n.toLocaleString("en")} figures a subtype with the keys 1 to 8. Every label is saved at once, in ${context.about.reviews}; stop and come back under the same name when you like.`),
     h("form", { on: { submit: start } },
       h("label", {}, h("span", {}, "Your name, as the rater will be called: letters, digits, _ and -"), name),
-      h("label", { class: "check" }, blind, h("span", {}, "Blind: neither the model nor other raters are sent to this browser")),
+      h("label", { class: "check" }, blind, h("span", {}, "Blind: these pages of review show neither the model nor other raters")),
       h("button", { type: "submit", class: "main" }, "Begin")), told));
   name.focus();
 }
@@ -68,8 +68,8 @@ function work(root, context, closing, state) {
 
   // Key presses are saved one after the other, in their order.
   function give(subtype) {
+    const number = order[at]; // what the reviewer sees at the key press, not when its turn comes
     queue = queue.then(async () => {
-      const number = order[at];
       saved.className = "saved";
       saved.textContent = "Saving …";
       try {
@@ -82,7 +82,7 @@ function work(root, context, closing, state) {
       labels[number] = subtype ?? -1;
       saved.className = "saved done";
       saved.textContent = subtype === null ? "Label taken away." : `Saved: ${NAMES[subtype]}`;
-      if (subtype !== null && at < order.length - 1) at += 1;
+      if (subtype !== null && order[at] === number && at < order.length - 1) at += 1;
       draw();
     });
   }
