@@ -17,6 +17,7 @@ from atypia.bundle import CARD, HEADER, find_bundle, read_header
 from atypia.labels import PROBABILITY_COLUMNS
 
 MEGABYTES = 40
+GRAPHS = ("onnx/onnx.json", "onnx/best.onnx", "onnx/fast.onnx")
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -28,7 +29,7 @@ def test_it_is_whole_and_small() -> None:
     header = read_header(folder)
     files = {member.file for quality in header.qualities.values() for member in quality.members}
     there = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files_of(folder)}
-    assert set(there) == {HEADER, CARD, *files, "onnx/onnx.json", "onnx/fast.onnx"}
+    assert set(there) == {HEADER, CARD, *files, *GRAPHS}
     assert sum(there.values()) <= MEGABYTES * 1e6
     assert header.calibration["kind"] == "temperature"
     assert header.conformal is not None
@@ -66,3 +67,22 @@ def test_it_has_learned(ami_br: Path) -> None:
     ]
     answers = atypia.load_model("released").predict(files, mpp=0.25)
     assert roc_auc_score(table["majority_atypical"], answers["p_atypical"]) > 0.9
+
+
+def test_it_answers_where_there_is_no_torch(tmp_path: Path) -> None:
+    """The graphs in the package stand in, at the default quality."""
+    from atypia.data.synthetic import make_synthetic_cohort
+
+    make_synthetic_cohort(tmp_path / "cohort", patients=8, patches=16, seed=3)
+    image = next((tmp_path / "cohort" / "patches").glob("*.png"))
+    script = "import sys; sys.modules['torch'] = None; from atypia.cli import main; main()"
+    command = ["predict", str(image), "--mpp", "0.25", "--out"]
+    subprocess.run(
+        [sys.executable, "-c", script, *command, str(tmp_path / "light.csv")], check=True
+    )
+    subprocess.run(
+        [sys.executable, "-m", "atypia", *command, str(tmp_path / "own.csv")], check=True
+    )
+    light, own = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("light", "own"))
+    columns = list(PROBABILITY_COLUMNS)
+    np.testing.assert_allclose(light[columns], own[columns], atol=1e-4)

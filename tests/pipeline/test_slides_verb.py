@@ -261,6 +261,18 @@ def test_an_item_of_which_nothing_can_be_read_is_listed_candidate_by_candidate(t
     assert result.answered == 4
 
 
+def test_a_slide_without_one_answer_is_not_a_slide_without_figures(tmp_path, model, caplog):
+    table = write_slide_table(tmp_path, [0, 3])
+    spoil_tile(tmp_path / "s0.tif", 8)
+    (tmp_path / "s0.csv").write_text("id,x_px,y_px\na,96,96\nb,97,90\n")
+    csv = tmp_path / "csv"
+    csv.mkdir()
+    (csv / "s0.tif.csv").write_text("of an earlier run")
+    pipeline.slides(table, tmp_path / "out", model, csv=csv)
+    assert [path.name for path in csv.iterdir()] == ["s1.tif.csv"]
+    assert "1 slides have candidates but no answer" in caplog.text
+
+
 def test_slides_on_which_nothing_was_found_count_in_the_biomarker(tmp_path, monkeypatch, model):
     table = write_slide_table(tmp_path, [6, 0], patient_id=["p1", "p2"])
     table.write_text(table.read_text().replace("s1.csv", "none"))

@@ -128,7 +128,10 @@ def slide(
         page = ""
         if {".html", ".pdf"} & set(forms):
             images = images_of(pool, answers.biomarkers.source)
-            page = render_summary(Summary(answers.biomarkers, images, known.errors, known.facts))
+            missing = len(unread) + len(found.problems)
+            page = render_summary(
+                Summary(answers.biomarkers, images, known.errors, known.facts, missing)
+            )
     for out in outs:
         _write(out, answers, ensemble.field_of_view_um, page)
     return answers
@@ -152,7 +155,8 @@ def _measure(
         log.warning("The annotated regions are not measured. %s", error)
     rates = known.errors.rates() if known.errors else None
     source = slide_figures(table, info.path.name)
-    return biomarkers(source, region=region, mpp=info.mpp, errors=rates)
+    extent = None if info.mpp is None else info.width * info.height * info.mpp**2 / 1e6
+    return biomarkers(source, region=region, mpp=info.mpp, errors=rates, extent_mm2=extent)
 
 
 def _form(out: Path) -> str:

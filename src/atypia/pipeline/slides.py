@@ -157,7 +157,7 @@ def slides(
     result = replace(counted, failures=[*without, *counted.failures], skipped=skipped)
     _write_lists(job, listings, unlisted, ranges, result)
     if csv is not None:
-        _write_csv(csv, job, listings, unlisted, ranges, lost)
+        _write_csv(csv, job, listings, unlisted, ranges, lost, result.failures)
     job.note(
         "failed" if result.failures else "done",
         slides=len(rows),
@@ -218,7 +218,9 @@ def _write_csv(
     unlisted: Mapping[str, str],
     ranges: Sequence[Range],
     lost: Mapping[str, str],
+    failures: Sequence[Failure],
 ) -> None:
+    failed = Counter(failure.slide for failure in failures if failure.patch_id)
     files: dict[str, list[Path]] = {
         listing.row.slide_id: [] for listing in listings if listing.key not in unlisted
     }
@@ -227,9 +229,29 @@ def _write_csv(
             files[item.listing.row.slide_id].append(part_path(job.parts, item.key))
     every = [file for of_slide in files.values() for file in of_slide]
     columns = columns_of(every) or in_order((*REQUIRED_COLUMNS, "slide", *PLACE_COLUMNS))
+    # A table without rows says that nothing was found; of these nothing is known.
+    unknown = [
+        slide_id for slide_id, of_slide in files.items() if failed[slide_id] and not of_slide
+    ]
+    partly = [slide_id for slide_id, of_slide in files.items() if failed[slide_id] and of_slide]
+    if unknown:
+        log.warning(
+            "%s: %d slides have candidates but no answer, and so no table and no density: %s",
+            csv,
+            len(unknown),
+            _some(unknown),
+        )
+    if partly:
+        log.warning(
+            "%s: %d slides lack answers of some candidates; their densities are too low by what "
+            "these hold: %s",
+            csv,
+            len(partly),
+            _some(partly),
+        )
     if csv.suffix:
         write_answers(csv, every, columns)
-        nothing = sum(not of_slide for of_slide in files.values())
+        nothing = sum(not of_slide for of_slide in files.values()) - len(unknown)
         if nothing:
             log.warning(
                 "%s: %d slides have no figure and so no row. For the biomarker, where they count, "
@@ -239,4 +261,12 @@ def _write_csv(
             )
         return
     for slide_id, of_slide in files.items():
-        write_answers(csv / f"{slide_id}.csv", of_slide, columns)
+        if slide_id in unknown:
+            (csv / f"{slide_id}.csv").unlink(missing_ok=True)  # of an earlier run
+        else:
+            write_answers(csv / f"{slide_id}.csv", of_slide, columns)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - 10
+    return ", ".join(names[:10]) + (f" and {more} more" if more > 0 else "")

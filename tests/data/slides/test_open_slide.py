@@ -188,6 +188,30 @@ def test_a_damaged_tile_fails_alone(tmp_path, reader, monkeypatch):
             np.testing.assert_array_equal(slide.crop(30, 30, 16), around(30, 30, 16))
 
 
+def test_spoilt_handles_are_closed(tmp_path):
+    path = pyramid(tmp_path)
+    spoil_tile(path, 5)
+    opened = []
+
+    class Handle(openslide.OpenSlide):
+        def __init__(self, name):
+            super().__init__(name)
+            self.closed = False
+            opened.append(self)
+
+        def close(self):
+            self.closed = True
+            super().close()
+
+    pixels = OpenSlidePixels(lambda: Handle(path))
+    for _ in range(5):
+        with pytest.raises(openslide.OpenSlideError):
+            pixels.read(0, 80, 80, 16, 16, (255, 255, 255))
+    assert [handle.closed for handle in opened].count(False) == 1
+    pixels.close()
+    assert all(handle.closed for handle in opened)
+
+
 def test_a_tile_that_was_never_written_is_glass(tmp_path):
     path = tmp_path / "a.tif"
 

@@ -110,6 +110,11 @@ def test_what_is_not_known_is_empty_not_zero(source: SlideFigures) -> None:
     row = slides_table([small]).iloc[0]
     assert row[[c for c in row.index if c.startswith(("hotspot_", "region_"))]].isna().all()
     assert row["all_figures_per_mm2"] == 8
+    # An image that is smaller than the hot-spot has none; its area is not that of the search.
+    image = biomarkers(source, extent_mm2=2.2)
+    assert image.hotspot is None
+    assert image.measures["all"] is not None
+    assert image.measures["all"].figures_per_mm2 is None
 
 
 def test_a_slide_without_figures_has_a_density_of_zero(

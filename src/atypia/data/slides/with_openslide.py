@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,7 +45,8 @@ class OpenSlidePixels:
         self._open_file = open_file
         self._slide = open_file()
         self._replacing = threading.Lock()
-        self._spoilt: list[Any] = []
+        self._readers: Counter[int] = Counter()
+        """Threads that read from a handle now, by its id."""
         properties = self._slide.properties
         sizes, downsamples = self._slide.level_dimensions, self._slide.level_downsamples
         self.levels = [Level(w, h, d) for (w, h), d in zip(sizes, downsamples, strict=True)]
@@ -65,7 +67,9 @@ class OpenSlidePixels:
         """Read a rectangle of a level."""
         downsample = self.levels[level].downsample
         place = (round(left * downsample), round(top * downsample)), level, (width, height)
-        slide = self._slide
+        with self._replacing:
+            slide = self._slide
+            self._readers[id(slide)] += 1
         try:
             region = slide.read_region(*place)
         except Exception:
@@ -74,17 +78,21 @@ class OpenSlidePixels:
             self._replace(slide)
             with self._open_file() as fresh:
                 region = fresh.read_region(*place)
+        finally:
+            with self._replacing:
+                self._readers[id(slide)] -= 1
+                if slide is not self._slide and not self._readers[id(slide)]:
+                    del self._readers[id(slide)]
+                    slide.close()  # a spoilt one keeps its cache of tiles as long as it is open
         canvas = Image.new("RGB", region.size, empty)
         canvas.paste(region, mask=region)  # transparent where the scanner stored no tile
         return np.asarray(canvas)
 
     def _replace(self, slide: Any) -> None:
         with self._replacing:
-            if self._slide is slide:
-                self._spoilt.append(slide)  # another thread may still be reading from it
+            if self._slide is slide:  # not yet by another thread
                 self._slide = self._open_file()
 
     def close(self) -> None:
         """Close the file."""
-        for slide in (self._slide, *self._spoilt):
-            slide.close()
+        self._slide.close()

@@ -73,6 +73,7 @@ def biomarkers(
     choice: HotspotChoice | None = None,
     errors: ErrorRates | None = None,
     level: float = LEVEL,
+    extent_mm2: float | None = None,
 ) -> SlideBiomarkers:
     """Measure one slide.
 
@@ -89,6 +90,8 @@ def biomarkers(
         choice: Which hot-spot; by default most figures in a circle of 2.37 mm².
         errors: What errors the model makes; None leaves corrected values out.
         level: Coverage of the intervals.
+        extent_mm2: Area of the whole image, where it is known; one that is smaller than the
+            hot-spot has none.
     """
     choice = choice or HotspotChoice()
     mpp = source.mpp or mpp
@@ -106,9 +109,9 @@ def biomarkers(
         "all": measure(everywhere, area_mm2),
         "hotspot": None,
     }
-    tissue_mm2 = area_mm2 if region is None else region_mm2
+    limits = (area_mm2 if region is None else region_mm2, extent_mm2)
     hotspot = share = None
-    if tissue_mm2 is None or tissue_mm2 >= choice.area_mm2:
+    if all(limit is None or limit >= choice.area_mm2 for limit in limits):
         wanted = inside & (figures.predicted_atypical | (choice.of == "all"))
         # Where nothing is atypical, the place of most figures stands in.
         sought = wanted if wanted.any() else inside

@@ -51,6 +51,8 @@ class Summary:
     """Those that the corrected values were corrected for."""
     model: Mapping[str, str] | None = None
     """Facts on the model, name to text."""
+    missing: int = 0
+    """Candidates that could not be read, or were left out as bad."""
 
 
 def render_summary(summary: Summary) -> str:
@@ -250,6 +252,12 @@ def _limits(summary: Summary) -> Html:
         "Intervals speak of the tissue that was counted. Figures that cluster vary more from "
         "section to section.",
     ]
+    if summary.missing:
+        notes.insert(
+            0,
+            f"{summary.missing:,} candidates could not be read or were left out as bad: densities "
+            "are too low by what they hold.",
+        )
     errors = summary.errors
     if errors is None:
         notes.append("The model's errors are not known here: nothing is corrected for them.")
