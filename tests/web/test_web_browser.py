@@ -355,6 +355,7 @@ def test_what_is_dropped_is_answered(servers, look, tmp_path):
     with look(servers["run"]) as seen:
         page = seen.page
         seen.open("#/drop")
+        page.get_by_label("µm per pixel").fill("0.25")
         hostile = "<img src=x onerror=alert(1)>.png"
         page.set_input_files("#files", [file(hostile, png()), file("stack.tif", stack(3))])
         page.get_by_text("4 figures in 2 files.").wait_for()
@@ -401,6 +402,7 @@ def test_bad_input_gets_a_sentence(servers, look, name, content, told):
     with look(servers["run"]) as seen:
         page = seen.page
         seen.open("#/drop")
+        page.get_by_label("µm per pixel").fill("0.25")
         page.set_input_files("#files", [file(name, content)])
         problems = page.locator(".problems")
         problems.wait_for()
@@ -415,6 +417,7 @@ def test_the_drop_zone_refuses_nothing_and_a_wrong_resolution_in_words(servers, 
     with look(servers["run"]) as seen:
         page = seen.page
         seen.open("#/drop")
+        page.get_by_label("µm per pixel").fill("0.25")
         data = page.evaluate_handle(
             "() => { const d = new DataTransfer(); d.setData('text/plain', 'x'); return d; }"
         )
@@ -425,10 +428,23 @@ def test_the_drop_zone_refuses_nothing_and_a_wrong_resolution_in_words(servers, 
         page.get_by_text("expected a number from 0.01 to 10").wait_for()
 
 
+def test_a_tiff_that_says_its_resolution_needs_none_and_a_png_does(servers, look):
+    stream = io.BytesIO()
+    per_cm = 1e4 / 0.25
+    Image.new("RGB", (80, 80), (90, 90, 120)).save(stream, "TIFF", dpi=(per_cm * 2.54,) * 2)
+    with look(servers["run"]) as seen:
+        page = seen.page
+        seen.open("#/drop")
+        page.set_input_files("#files", [file("a.tif", stream.getvalue()), file("b.png", png())])
+        page.get_by_text("does not tell its µm per pixel").wait_for()
+        page.get_by_text("1 figure in 2 files.").wait_for()
+
+
 def test_an_upload_beyond_the_limit_is_told(shown, start, look):
     with start(shown / "run", "body_bytes=20000") as server, look(server) as seen:
         page = seen.page
         seen.open("#/drop")
+        page.get_by_label("µm per pixel").fill("0.25")
         noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
         stream = io.BytesIO()
         Image.fromarray(noise).save(stream, "PNG")
@@ -668,6 +684,7 @@ def test_axe_finds_nothing_serious(servers, look, source, address, ready, size, 
             begin(page, f"axe_{scheme}_{size['width']}", blind=False)
             page.locator(".others table").first.wait_for()
         if address == "#/drop":
+            page.get_by_label("µm per pixel").fill("0.25")
             page.set_input_files("#files", [file("a.png", png()), file("b.txt", b"x")])
             page.get_by_text("1 figure in 2 files.").wait_for()
         page.wait_for_timeout(200)
