@@ -33,9 +33,9 @@ class Measures:
     area_um2: float
     """Of all parts."""
     length_um: float
-    """Extent along the figure's long axis."""
+    """Greatest extent of the figure in any direction (maximum Feret diameter)."""
     width_um: float
-    """Extent across it."""
+    """Extent across the figure's long axis."""
     elongation: float
     """Long to short axis of the ellipse with the same moments; 1 is round."""
     solidity: float
@@ -145,7 +145,7 @@ def measure(chromatin: Chromatin) -> Measures:
     halves = find_halves(figure, density)
     return Measures(
         area_um2=figure.area_um2,
-        length_um=figure.length_um,
+        length_um=figure.feret_um,
         width_um=figure.width_um,
         elongation=figure.elongation,
         solidity=solidity,

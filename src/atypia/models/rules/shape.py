@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     Vector = npt.NDArray[np.float64]
 
 PIXEL_UM2: Final = MPP**2
+_DIRECTIONS: Final = 60
+"""In which extents are taken; 3 degrees apart, the greatest is missed by less than 0.1 %."""
 
 
 class Shape:
@@ -66,6 +68,16 @@ class Shape:
     def width_um(self) -> float:
         """Extent across the long axis."""
         return self._extent(0)
+
+    @property
+    def feret_um(self) -> float:
+        """Greatest extent in any direction (maximum Feret diameter).
+
+        A long axis is a matter of chance where three arms are alike; this is not.
+        """
+        angles = np.linspace(0, np.pi, _DIRECTIONS, endpoint=False)
+        along = self.points @ np.stack([np.cos(angles), np.sin(angles)])  # (K, directions)
+        return float(np.ptp(along, axis=0).max() + MPP)
 
     def _extent(self, axis: int) -> float:
         _, axes = self._axes
