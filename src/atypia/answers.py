@@ -70,6 +70,27 @@ class Answers:
         )
 
 
+class Answering:
+    """A model whose probabilities become answers as :class:`Answers` says."""
+
+    answers: Answers
+
+    @property
+    def decision(self) -> Decision:
+        """From probabilities to a subtype."""
+        return self.answers.decision
+
+    @property
+    def threshold(self) -> float:
+        """A figure is called atypical from this p_atypical on."""
+        return self.answers.threshold
+
+    @property
+    def conformal(self) -> ConformalSets | None:
+        """Sets of subtypes that a figure may have; None where the model makes none."""
+        return self.answers.conformal
+
+
 @dataclass(frozen=True)
 class Explanation:
     """Why a patch got its answer."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from atypia import __version__
-from atypia.answers import Answers, Explanation
+from atypia.answers import Answering, Answers, Explanation
 from atypia.bundle import HEADER, RULES, RulesHeader, find_bundle, write_header
 from atypia.config import InputSpec
 from atypia.data.field import check_patches, sample_field, size_problem
@@ -29,14 +29,13 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from atypia.evaluation.conformal import ConformalSets
 
 SPEC: Final = InputSpec(
     field_of_view_um=SIDE * MPP, size_px=SIDE, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
 )
 
 
-class RulesClassifier:
+class RulesClassifier(Answering):
     """The rules, used like :class:`atypia.ensemble.Ensemble`.
 
     Args:
@@ -57,21 +56,6 @@ class RulesClassifier:
         self.provenance = dict(provenance or {})
         self.specs: Sequence[InputSpec] = [SPEC]
         self.field_of_view_um = SPEC.field_of_view_um
-
-    @property
-    def decision(self) -> Decision:
-        """From probabilities to a subtype."""
-        return self.answers.decision
-
-    @property
-    def threshold(self) -> float:
-        """A figure is called atypical from this p_atypical on."""
-        return self.answers.threshold
-
-    @property
-    def conformal(self) -> ConformalSets | None:
-        """Sets of subtypes that a figure may have; None where the model makes none."""
-        return self.answers.conformal
 
     def predict_proba(
         self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64

@@ -12,12 +12,14 @@ from sklearn.metrics import cohen_kappa_score
 from web_folders import make_cohort
 
 from atypia.data.cohort import Cohort
+from atypia.data.slides.pool import SlidePool
 from atypia.errors import AtypiaError, InputError
 from atypia.evaluation.biomarker import read_slides
 from atypia.evaluation.predictions import UNKNOWN
 from atypia.inference.candidates import read_candidates
 from atypia.labels import SUBTYPES
 from atypia.web.export import export_cohort, export_geojson
+from atypia.web.pictures import CohortPictures, SlidePictures
 from atypia.web.review import ReviewStore, agreement
 from atypia.web.source import open_source
 
@@ -176,6 +178,28 @@ def test_an_export_is_a_new_cohort_and_the_old_one_is_as_it_was(tmp_path):
             export_cohort(cohort, rater, given_labels, tmp_path / "no")
     with pytest.raises(InputError, match="exists"):
         export_cohort(cohort, "ann", labels, out)
+
+
+def test_labels_stay_with_patches_that_get_another_column(tmp_path):
+    old = make_cohort(tmp_path / "old", 12)
+    labels = np.full(12, UNKNOWN)
+    labels[0] = 3
+    new = Cohort.open(export_cohort(old, "ann", labels, tmp_path / "new"))
+    other = make_cohort(tmp_path / "other", 11)
+    before, after, others = (CohortPictures(cohort) for cohort in (old, new, other))
+    assert before.subject == after.subject != others.subject
+    assert before.key != after.key
+
+
+def test_labels_stay_with_a_slide_that_moves_and_gets_more_candidates(shown, tmp_path):
+    first = shown / "slides" / "slide.tif"
+    moved = tmp_path / "slide.tif"
+    moved.write_bytes(first.read_bytes())
+    with SlidePool(first) as one, SlidePool(moved) as two:
+        before = SlidePictures(one, np.array([[50.0, 50.0]]))
+        after = SlidePictures(two, np.array([[50.0, 50.0], [60.0, 60.0]]))
+        assert before.subject == after.subject
+        assert before.key != after.key
 
 
 def test_geojson_comes_back_as_candidates_at_the_same_places(shown, tmp_path):

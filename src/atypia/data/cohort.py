@@ -48,6 +48,8 @@ class Cohort:
     source: Mapping[str, Any] = field(repr=False)
     sha256: str
     """One hash over the manifest and every patch: two cohorts with it are the same bytes."""
+    patches_sha256: str = ""
+    """One hash over the patches alone: it stays when the manifest gets another rater's column."""
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -126,6 +128,7 @@ class Cohort:
             manifest=manifest,
             source=header.get("source", {}),
             sha256=_hash_of(files),
+            patches_sha256=_hash_of({n: h for n, h in files.items() if n != "manifest.csv"}),
         )
 
     @staticmethod

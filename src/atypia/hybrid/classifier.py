@@ -6,7 +6,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from atypia import __version__
-from atypia.answers import Answers, Explanation
+from atypia.answers import Answering, Answers, Explanation
 from atypia.bundle import HEADER, HYBRID_NETWORK, HybridHeader, find_bundle, write_header
 from atypia.hybrid.combiner import Combiner, feature_table
 from atypia.labels import DISPLAY_NAMES, SUBTYPES
@@ -21,13 +21,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from atypia.config import InputSpec
-    from atypia.decision import Decision
-    from atypia.evaluation.conformal import ConformalSets
     from atypia.inference.model import SubtypeModel
     from atypia.models.rules.reading import Reading
 
 
-class HybridClassifier:
+class HybridClassifier(Answering):
     """A network and the rules, used like :class:`atypia.ensemble.Ensemble`.
 
     Args:
@@ -52,21 +50,6 @@ class HybridClassifier:
         self.provenance = dict(provenance or {})
         self.specs: Sequence[InputSpec] = [*(network.specs or ()), SPEC]
         self.field_of_view_um = max(spec.field_of_view_um for spec in self.specs)
-
-    @property
-    def decision(self) -> Decision:
-        """From probabilities to a subtype."""
-        return self.answers.decision
-
-    @property
-    def threshold(self) -> float:
-        """A figure is called atypical from this p_atypical on."""
-        return self.answers.threshold
-
-    @property
-    def conformal(self) -> ConformalSets | None:
-        """Sets of subtypes that a figure may have; None where the model makes none."""
-        return self.answers.conformal
 
     def predict_proba(
         self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from atypia import __version__
-from atypia.answers import Answers
+from atypia.answers import Answering, Answers
 from atypia.bundle import HEADER, StackedModel, StackHeader, find_bundle, write_header
 from atypia.evaluation.metrics import one_vs_rest_auc
 from atypia.hybrid.combiner import Combiner, log_p
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from atypia.config import InputSpec, StackKind
-    from atypia.decision import Decision
-    from atypia.evaluation.conformal import ConformalSets
     from atypia.hybrid.fit import Choice
     from atypia.inference.model import SubtypeModel
 
@@ -107,7 +105,7 @@ def _table(opinions: Array) -> Array:
     return log_p(np.concatenate(list(opinions), axis=1))
 
 
-class StackClassifier:
+class StackClassifier(Answering):
     """Several models, used like :class:`atypia.ensemble.Ensemble`.
 
     Args:
@@ -128,21 +126,6 @@ class StackClassifier:
         self.provenance = dict(provenance or {})
         self.specs: Sequence[InputSpec] = [s for model in models for s in model.specs or ()]
         self.field_of_view_um = max(model.field_of_view_um for model in models)
-
-    @property
-    def decision(self) -> Decision:
-        """From probabilities to a subtype."""
-        return self.answers.decision
-
-    @property
-    def threshold(self) -> float:
-        """A figure is called atypical from this p_atypical on."""
-        return self.answers.threshold
-
-    @property
-    def conformal(self) -> ConformalSets | None:
-        """Sets of subtypes that a figure may have; None where the model makes none."""
-        return self.answers.conformal
 
     def predict_proba(
         self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64

@@ -33,6 +33,10 @@ class Pictures(Protocol):
     def key(self) -> str:
         """Hash of what is shown: equal keys, equal pixels."""
 
+    @property
+    def subject(self) -> str:
+        """Whose labels a review's are: the patches, or the slide, whatever else is said of them."""
+
     def __len__(self) -> int: ...
 
     def patch(self, number: int) -> NDArray[np.uint8]:
@@ -55,6 +59,7 @@ class CohortPictures:
 
     def __init__(self, cohort: Cohort) -> None:
         self.key = cohort.sha256
+        self.subject = cohort.patches_sha256
         self._paths = cohort.image_paths()
         self._mpps: Sequence[float] = cohort.manifest["mpp"].tolist()
 
@@ -84,6 +89,8 @@ class SlidePictures:
         self.key = hashlib.sha256(
             slide_key(pool.info.path).encode() + self._centres.tobytes()
         ).hexdigest()
+        # Neither where the file lies nor which candidates are shown; labels go by their ids.
+        self.subject = f"{pool.info.path.name} {pool.info.path.stat().st_size}"
 
     def __len__(self) -> int:
         return len(self._centres)

@@ -54,7 +54,7 @@ class ReviewStore:
 
     Args:
         file: Made when the first reviewer comes; one file may hold several sets.
-        key: Hash of the figures: labels of other figures are not mixed in.
+        key: Of the patches or the slide: labels of others are not mixed in.
         patch_ids: Of the figures.
     """
 

@@ -77,7 +77,7 @@ class Site:
 
     def order(self, reviewer: str) -> list[int]:
         """Give the figures in the order in which a reviewer meets them: random, always the same."""
-        seed = hashlib.sha256(f"{self.shown.pictures.key} {reviewer}".encode()).digest()
+        seed = hashlib.sha256(f"{self.shown.pictures.subject} {reviewer}".encode()).digest()
         numbers = list(range(len(self.shown.figures)))
         random.Random(seed).shuffle(numbers)
         return numbers
@@ -136,7 +136,7 @@ def open_site(show: Show, shown: Shown, model: object) -> Iterator[Site]:
             show=show,
             shown=shown,
             tiles=tiles,
-            reviews=ReviewStore(show.reviews, shown.pictures.key, shown.figures.patch_ids),
+            reviews=ReviewStore(show.reviews, shown.pictures.subject, shown.figures.patch_ids),
             explanations=find_explanations(model),
             neighbours=neighbours,
             slide=None if shown.pool is None else SlideView(shown.pool, shown.found),

@@ -85,8 +85,8 @@ function audit(doubt) {
 
 function partNote(figure) {
   const { part, fold } = figure.answer;
-  const text = { "out of fold": `Answered by the member of fold ${fold}, which has not learned from this patient.`,
-    test: "Of the test part: no member has learned from this patient.", given: "From the table that was given." }[part];
+  const text = { "out of fold": `Answered by the member whose training left fold ${fold} out.`,
+    test: "Of the test part.", given: "From the table that was given." }[part];
   return h("p", { class: "soft" }, text);
 }
 
