@@ -28,27 +28,22 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from one_member import MEASURES, PLACE, outer_split, write_answers
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from atypia.config import load_config
 from atypia.data.cohort import Cohort
 from atypia.data.loader import open_store, plan_epoch
-from atypia.data.splits import make_splits
 from atypia.data.transforms import Augmenter, colour_styles
-from atypia.ensemble import Decision, load_network, predict_network
+from atypia.ensemble import load_network, predict_network
 from atypia.errors import InputError, Problem
 from atypia.evaluation.compare import compare
-from atypia.evaluation.predictions import read_predictions, write_predictions
-from atypia.inference.predict import prediction_table
-from atypia.labels import N_SUBTYPES
+from atypia.evaluation.predictions import read_predictions
 from atypia.models.hardware import keep_freed_memory
 from atypia.models.network import make_network
-from atypia.pipeline.run import CHOSEN, with_chosen_label
 from atypia.runs import write_json, write_text
 from atypia.training.crossval import member_tasks
-from atypia.training.distributed import World
 from atypia.training.fit import fit
-from atypia.training.task import MemberTask, Place
 from atypia.training.views import Views
 
 if TYPE_CHECKING:
@@ -57,6 +52,7 @@ if TYPE_CHECKING:
     from atypia.config import InputSpec, TrainConfig
     from atypia.data.loader import PatchStore
     from atypia.models.network import Network
+    from atypia.training.task import MemberTask, Place
 
 PRESET = "released"
 MEMBERS = ["ensemble.members=3"]
@@ -112,7 +108,6 @@ JOINED = ("mean", "soup")
 PARTS = ("released", "seed1", "seed2")
 REFERENCE = {"soup": "mean"}
 """What a variant is compared with, where it is not the recipe."""
-MEASURES = ("mean_auc", "balanced_accuracy", "macro_f1", "kappa", "log_loss", "binary.auc")
 
 
 def main() -> None:
@@ -146,41 +141,30 @@ def train_variant(options: argparse.Namespace) -> None:
     folder = options.out / options.variant
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.yaml", config.to_yaml())
-    outer = make_splits(
-        with_chosen_label(cohort, config.label),
-        cohort.sha256,
-        kind=options.split,
-        label=CHOSEN,
-        seed=config.seed,
-        inner_folds=config.ensemble.members,
-    ).outer[0]
+    outer = outer_split(cohort, config, options.split)
     task = member_tasks(cohort, outer, 0, config)[options.member]
     # The folds are the recipe's own; only what happens in the training is drawn anew.
     task = replace(task, seed=task.seed + SEEDS.get(options.variant, 0))
     _, spec, _ = make_network(config.model, config.input, initial_weights=False)
     store = open_store(cohort, spec, config.augment, folder / ".pixels.npy")
-    place = Place(torch.device("cpu"), torch.float32, World())
     if options.variant in JOINED:
         networks = load_parts(options.out, config, spec)
         if options.variant == "soup":
-            networks = [soup(networks, task, config, spec, store, place)]
+            networks = [soup(networks, task, config, spec, store, PLACE)]
     else:
-        fit(task, config, store, place, folder)
+        fit(task, config, store, PLACE, folder)
         networks = [load_network(config.model, spec, folder / "member.safetensors")]
     rows, tta = task.valid_rows, config.ensemble.tta
     answers = np.mean(
         [
             predict_network(
-                network, store.pixels, store.mpp, spec, device=place.device, tta=tta, rows=rows
+                network, store.pixels, store.mpp, spec, device=PLACE.device, tta=tta, rows=rows
             )
             for network in networks
         ],
         axis=0,
     )
-    counts = np.bincount(task.labels[task.train_rows], minlength=N_SUBTYPES)
-    decision = Decision(prior=(counts / counts.sum()).tolist(), power=config.ensemble.prior_power)
-    frame = prediction_table(cohort.manifest.iloc[rows], answers, decision, 0.5, options.member)
-    write_predictions(folder / "predictions.csv", frame)
+    write_answers(folder, cohort, config, task, answers, options.member)
 
 
 def load_parts(out: Path, config: TrainConfig, spec: InputSpec) -> list[Network]:

@@ -27,28 +27,22 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import torch
+from one_member import MEASURES, PLACE, outer_split, write_answers
 
 from atypia.config import load_config
 from atypia.data.cohort import Cohort
 from atypia.data.loader import open_store
-from atypia.data.splits import make_splits
-from atypia.ensemble import Decision, load_network, predict_network
+from atypia.ensemble import load_network, predict_network
 from atypia.errors import InputError, Problem
 from atypia.evaluation.compare import compare
 from atypia.evaluation.predictions import read_predictions, write_predictions
-from atypia.inference.predict import prediction_table
-from atypia.labels import N_SUBTYPES
 from atypia.models.hardware import keep_freed_memory
 from atypia.models.network import make_network
-from atypia.pipeline.run import CHOSEN, with_chosen_label
 from atypia.runs import write_json, write_text
 from atypia.training.crossval import member_tasks
-from atypia.training.distributed import World
 from atypia.training.fit import fit
-from atypia.training.task import Place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +63,6 @@ KINDS: dict[str, tuple[str, list[str]]] = {
 }
 ALL = "100_alone"
 VARIANTS = [f"{share}_{kind}" for share in SHARES[:-1] for kind in KINDS] + [ALL]
-MEASURES = ("mean_auc", "balanced_accuracy", "macro_f1", "kappa", "log_loss", "binary.auc")
 
 
 def main() -> None:
@@ -105,14 +98,7 @@ def train_variant(options: argparse.Namespace) -> None:
     share, _, kind = options.variant.partition("_")
     settings = [*MEMBERS, f"target.labelled_patients={int(share) / 100}", *KINDS[kind][1]]
     plain = load_config(PRESET, MEMBERS)
-    outer = make_splits(
-        with_chosen_label(cohort, plain.label),
-        cohort.sha256,
-        kind=options.split,
-        label=CHOSEN,
-        seed=plain.seed,
-        inner_folds=plain.ensemble.members,
-    ).outer[0]
+    outer = outer_split(cohort, plain, options.split)
     every = member_tasks(cohort, outer, 0, plain)[options.member]
     steps = len(every.train_rows) // plain.optim.batch_size
     settings += [f"optim.batches_per_epoch={steps}", *options.settings]
@@ -128,18 +114,14 @@ def train_variant(options: argparse.Namespace) -> None:
           f"{len(task.unlabelled_rows)} without")  # fmt: skip
     _, spec, _ = make_network(config.model, config.input, initial_weights=False)
     store = open_store(cohort, spec, config.augment, folder / ".pixels.npy")
-    place = Place(torch.device("cpu"), torch.float32, World())
     if not (folder / "done.json").is_file():
-        fit(task, config, store, place, folder)
+        fit(task, config, store, PLACE, folder)
     network = load_network(config.model, spec, folder / "member.safetensors")
     rows, tta = task.valid_rows, config.ensemble.tta
     answers = predict_network(
-        network, store.pixels, store.mpp, spec, device=place.device, tta=tta, rows=rows
+        network, store.pixels, store.mpp, spec, device=PLACE.device, tta=tta, rows=rows
     )
-    counts = np.bincount(task.labels[task.train_rows[known]], minlength=N_SUBTYPES)
-    decision = Decision(prior=(counts / counts.sum()).tolist(), power=config.ensemble.prior_power)
-    frame = prediction_table(cohort.manifest.iloc[rows], answers, decision, 0.5, options.member)
-    write_predictions(folder / "predictions.csv", frame)
+    write_answers(folder, cohort, config, task, answers, options.member)
 
 
 def table(out: Path) -> list[dict[str, Any]]:

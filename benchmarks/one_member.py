@@ -1,0 +1,70 @@
+"""What studies of one member share: its split, its place, and the table of its answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from atypia.data.splits import make_splits
+from atypia.ensemble import Decision
+from atypia.evaluation.predictions import write_predictions
+from atypia.inference.predict import prediction_table
+from atypia.labels import N_SUBTYPES
+from atypia.pipeline.run import CHOSEN, with_chosen_label
+from atypia.training.distributed import World
+from atypia.training.task import Place
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from atypia.config import TrainConfig
+    from atypia.data.cohort import Cohort
+    from atypia.data.splits import Outer
+    from atypia.training.task import MemberTask
+
+MEASURES = ("mean_auc", "balanced_accuracy", "macro_f1", "kappa", "log_loss", "binary.auc")
+PLACE = Place(torch.device("cpu"), torch.float32, World())
+
+
+def outer_split(cohort: Cohort, config: TrainConfig, kind: str) -> Outer:
+    """Make the first outer split as a training would; its test part stays untouched."""
+    splits = make_splits(
+        with_chosen_label(cohort, config.label),
+        cohort.sha256,
+        kind=kind,
+        label=CHOSEN,
+        seed=config.seed,
+        inner_folds=config.ensemble.members,
+    )
+    return splits.outer[0]
+
+
+def write_answers(
+    folder: Path,
+    cohort: Cohort,
+    config: TrainConfig,
+    task: MemberTask,
+    answers: npt.NDArray[np.floating],
+    member: int,
+) -> None:
+    """Write ``predictions.csv`` of the fold that was left out.
+
+    Args:
+        folder: Gets it.
+        cohort: The cohort.
+        config: Of the training.
+        task: What was learned from: its subtypes are the prior of the decision.
+        answers: (n, 8) for the rows of ``task.valid_rows``.
+        member: Its number, as the fold.
+    """
+    learned = task.labels[task.train_rows]
+    counts = np.bincount(learned[learned >= 0], minlength=N_SUBTYPES)
+    decision = Decision(prior=(counts / counts.sum()).tolist(), power=config.ensemble.prior_power)
+    about = cohort.manifest.iloc[task.valid_rows]
+    write_predictions(
+        folder / "predictions.csv", prediction_table(about, answers, decision, 0.5, member)
+    )
