@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import timm
 import torch
 from spots import (
     MPP,
@@ -58,6 +59,17 @@ def test_a_transformer_that_has_learned_spots_points_at_them(
     patches, corners = spotted(24, seed=5)
     assert (transformer.predict_proba(patches, MPP).argmax(1) == TARGET).mean() > 0.9
     found = explain(transformer, patches, MPP, targets(24), method)
+    assert inside(found.maps, corners, margin=3).mean() > 0.7
+
+
+def test_a_convnext_that_normalises_its_places_points_at_spots() -> None:
+    torch.manual_seed(0)
+    backbone = timm.create_model("convnext_atto", num_classes=0, ls_init_value=0.5)
+    ensemble = ensemble_of([trained(backbone, 320, steps=60)])
+    patches, corners = spotted(24, seed=5)
+    assert (ensemble.predict_proba(patches, MPP).argmax(1) == TARGET).mean() > 0.9
+    found = explain(ensemble, patches, MPP, targets(24))
+    assert np.abs(found.maps).max() > 1e-4  # more than rounding
     assert inside(found.maps, corners, margin=3).mean() > 0.7
 
 

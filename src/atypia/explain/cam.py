@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from torch.nn import functional
+from torch.nn import LayerNorm, Sequential, functional
 
 from atypia.errors import InputError
 from atypia.explain.target import log_odds
@@ -92,7 +92,21 @@ def _layers(backbone: Any) -> list[nn.Module]:
             f"transformer but got {type(trunk).__name__}. The methods occlusion and integrated "
             "work with any."
         )
-    return [known[name] for name in names]
+    return _before_what_normalises([known[name] for name in names])
+
+
+def _before_what_normalises(stages: list[nn.Module]) -> list[nn.Module]:
+    """Take, for a stage whose places the next one normalises (ConvNeXt), the normalised places.
+
+    A norm does not care how large a place's activations are: the sum of their products with the
+    gradients is zero before it, at every place.
+    """
+    layers = list(stages)
+    for i, following in enumerate(stages[1:]):
+        downsample = getattr(following, "downsample", None)
+        if isinstance(downsample, Sequential) and isinstance(downsample[0], LayerNorm):
+            layers[i] = downsample[0]
+    return layers
 
 
 @contextmanager
