@@ -11,7 +11,7 @@ import tempfile
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 
 Model = TypeVar("Model", bound=BaseModel)
+
+LOCK: Final = ".lock"
+"""Held by the process that works in a folder."""
 
 
 @contextmanager
@@ -122,6 +125,33 @@ def building_folder(out: Path) -> Iterator[Path]:
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def only_process(folder: Path, otherwise: str) -> Iterator[None]:
+    """Hold a folder that one process at a time may work in; a dead one holds nothing.
+
+    Needs filelock, of the extras that have such folders.
+
+    Args:
+        folder: Made if it is missing; gets a file ``.lock``.
+        otherwise: What to tell when another process is there.
+
+    Raises:
+        InputError: Another process is there.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(otherwise) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def versions() -> dict[str, str]:

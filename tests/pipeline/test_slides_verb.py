@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
@@ -17,7 +18,9 @@ from slide_jobs import MPP, SIZE, answers, write_slide_table
 from untrained import untrained_ensemble
 
 from atypia import cli, pipeline
+from atypia.data.slides.pool import SlidePool
 from atypia.errors import AtypiaError, InputError
+from atypia.evaluation.biomarker import read_slides
 from atypia.inference.jobs.slide_work import ClassifyCandidates, ListCandidates
 from atypia.labels import PROBABILITY_COLUMNS
 from atypia.pipeline.job import EngineChoice
@@ -103,6 +106,39 @@ def test_the_answers_are_those_of_each_slide_by_itself(tmp_path, model):
         everything.set_index("patch_id")[P], found.loc[everything["patch_id"], P], atol=1e-7,
         check_dtype=False, check_index_type=False,
     )  # fmt: skip
+
+
+def test_where_the_scanned_part_begins_is_in_every_answer(tmp_path, model, monkeypatch):
+    """A slide that says it, as .mrxs do, beside one that does not."""
+    start = SlidePool.__init__
+
+    def scanned(self: SlidePool, path: Path, **options: Any) -> None:
+        start(self, path, **options)
+        if path.name == "s1.tif":
+            self.info = replace(self.info, origin=(40, 30))
+
+    monkeypatch.setattr(SlidePool, "__init__", scanned)
+    table = write_slide_table(tmp_path, [3, 4])
+    pipeline.slides(table, tmp_path / "out", model, csv=tmp_path / "csv")
+    found = answers(tmp_path / "out")
+    assert found["origin_x_px"].tolist() == [""] * 3 + ["40"] * 4
+    first, second = read_slides(sorted((tmp_path / "csv").iterdir()))
+    assert (first.origin, second.origin) == ((0, 0), (40, 30))
+
+
+def test_one_process_at_a_time_does_a_job(tmp_path, model):
+    table, out = write_slide_table(tmp_path, [3]), tmp_path / "out"
+
+    asked: list[int] = []
+
+    def meanwhile(n: int) -> None:
+        asked.append(n)
+        with pytest.raises(InputError, match="another process is at this job"):
+            pipeline.slides(table, out, model)
+
+    assert pipeline.slides(table, out, model, on_start=meanwhile).answered == 3
+    assert asked == [3]
+    assert pipeline.slides(table, out, model).answered == 3
 
 
 def test_a_stopped_job_goes_on_with_what_is_missing(tmp_path, model, done):
@@ -207,7 +243,7 @@ def test_what_is_broken_is_listed_and_the_rest_is_done(tmp_path, monkeypatch, mo
     assert list(pd.read_csv(out / "failed.csv")["slide"]) == ["s1.tif", "s2.tif"]
     assert {"s3.tif/bad", "s3.tif/good"} < set(answers(out)["patch_id"])
     assert sorted(path.name for path in out.iterdir()) == [
-        "candidates", "failed.csv", "job.json", "parts", "slides.csv",
+        ".lock", "candidates", "failed.csv", "job.json", "parts", "slides.csv",
     ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 from atypia.data.slides.slide import unknown_resolution
 from atypia.errors import AtypiaError, InputError, Problem
+from atypia.evaluation.biomarker.slide_table import ORIGIN_COLUMNS
 from atypia.inference.predict import prediction_table
 from atypia.labels import N_SUBTYPES
 from atypia.progress import OnDone, silent
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from atypia.config import InputSpec
     from atypia.data.slides.pool import SlidePool
+    from atypia.data.slides.slide import SlideInfo
     from atypia.inference.candidates import Candidate
     from atypia.inference.model import SubtypeModel
 
@@ -61,8 +63,10 @@ def classify_slide(
 
     Returns:
         A table with one row per candidate in their order: the columns of ``predictions.csv`` and
-        ``slide``, ``x_px``, ``y_px`` (level 0), ``x_um``, ``y_um``; and a problem for each
-        candidate that could not be read, which has no row. Without candidates both are empty.
+        ``slide``, ``x_px``, ``y_px`` (level 0), ``x_um``, ``y_um``, on slides whose scanned part
+        does not begin at the corner of level 0 also ``origin_x_px``, ``origin_y_px`` (where it
+        begins); and a problem for each candidate that could not be read, which has no row.
+        Without candidates both are empty.
 
     Raises:
         InputError: The slide's resolution is unknown.
@@ -142,6 +146,14 @@ def field_to_read(specs: Sequence[InputSpec], mpp: float) -> tuple[float, float]
     return side * out_mpp, out_mpp
 
 
+def origin_of(info: SlideInfo) -> dict[str, int]:
+    """Columns that say where the scanned part begins; none where that is the corner of level 0.
+
+    Who has the table alone can lay regions over it that were drawn in QuPath.
+    """
+    return dict(zip(ORIGIN_COLUMNS, info.origin, strict=True)) if any(info.origin) else {}
+
+
 def _of(candidate: Candidate, problem: Problem) -> Problem:
     place = f"candidate {candidate.id!r} at x = {candidate.x:.6g}, y = {candidate.y:.6g} px"
     return Problem(f"{place}: {problem.what}", problem.file)
@@ -163,5 +175,6 @@ def _about(
             "x_um": centres[:, 0] * slide.info.mpp,
             "y_um": centres[:, 1] * slide.info.mpp,
             **{column: [c.about.get(column, "") for c in candidates] for column in further},
+            **origin_of(slide.info),
         }
     )

@@ -119,11 +119,12 @@ def biomarker(
     choice = choice or HotspotChoice()
     on_start(len(sources))
     slides: list[SlideBiomarkers] = []
+    without_density: list[str] = []
     with building_folder(out) as folder:
         for source, file in zip(sources, _file_names(names), strict=True):
             with _open_image(images, source) as image:
                 region = region_of.get(source.slide)
-                origin = image.info.origin if image else (0, 0)
+                origin = image.info.origin if image else source.origin
                 slide = biomarkers(
                     source,
                     area_of.get(source.slide),
@@ -132,6 +133,8 @@ def biomarker(
                     choice,
                     rates,
                 )
+                if region is not None and slide.mpp is None:
+                    without_density.append(source.slide)
                 page = render_summary(
                     Summary(
                         slide,
@@ -147,6 +150,13 @@ def biomarker(
                     write_json(folder / "slides" / f"{file}-hotspot.geojson", outline)
             slides.append(slide)
             on_done(1)
+        if without_density:
+            log.warning(
+                "%d slides have a region but no figure that tells their µm per pixel: no area, and "
+                "so no density, though nothing was found there. Give --slides. They are: %s",
+                len(without_density),
+                ", ".join(without_density),
+            )
         joined = by_patient(slides, rates, choice.of)
         _write_table(folder / "cohort.csv", cohort_table(joined))
         _write_table(folder / "slides.csv", slides_table(slides))

@@ -98,24 +98,26 @@ def predict_job(
         "backend": backend,
         "item_size": item_size,
     }
-    with open_engine(choice, device) as place:
-        job = JobFolder.open(out.absolute(), identity)
+    with (
+        open_engine(choice, device) as place,
+        JobFolder.open(out.absolute(), identity) as job,
+    ):
         batches = cut(images, job.key, item_size)
         on_start(len(images))
         make = partial(ClassifyImages, folder, quality, backend, device, choice.worker_threads)
         before = keys_in(job.parts)
         lost = do_all(place, make, batches, job.parts, on_done)
         retry(place, make, [batch for batch in batches if batch.key in before], job)
-    result = settle(job, batches, lost, lambda batch: (("", i.patch_id) for i in batch.images))
-    write_failures(job.path / FAILED, result.failures)
-    if csv is not None:
-        files = [part_path(job.parts, b.key) for b in batches if b.key not in lost]
-        write_answers(csv, files, columns_of(files))
-    job.note(
-        "failed" if result.failures else "done",
-        images=result.inputs,
-        answered=result.answered,
-        failed=len(result.failures),
-        rows=result.rows,
-    )
+        result = settle(job, batches, lost, lambda batch: (("", i.patch_id) for i in batch.images))
+        write_failures(job.path / FAILED, result.failures)
+        if csv is not None:
+            files = [part_path(job.parts, b.key) for b in batches if b.key not in lost]
+            write_answers(csv, files, columns_of(files))
+        job.note(
+            "failed" if result.failures else "done",
+            images=result.inputs,
+            answered=result.answered,
+            failed=len(result.failures),
+            rows=result.rows,
+        )
     return result

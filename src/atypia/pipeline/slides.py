@@ -122,8 +122,10 @@ def slides(
         "skip_bad": skip_bad,
         "item_size": item_size,
     }
-    with open_engine(choice, device) as place:
-        job = JobFolder.open(out.absolute(), identity)
+    with (
+        open_engine(choice, device) as place,
+        JobFolder.open(out.absolute(), identity) as job,
+    ):
         listings = [Listing(job.key, row) for row in rows]
         unlisted = do_all(
             place, partial(ListCandidates, item_size, skip_bad), listings, job.candidates
@@ -143,29 +145,31 @@ def slides(
         before = keys_in(job.parts)
         lost = do_all(place, make, ranges, job.parts, on_done)
         retry(place, make, [item for item in ranges if item.key in before], job)
-    counted = settle(
-        job,
-        ranges,
-        lost,
-        lambda item: ((item.listing.row.slide_id, name) for name in names_of(item, job.candidates)),
-    )
-    without = [
-        Failure(listing.row.slide_id, "", unlisted[listing.key])
-        for listing in listings
-        if listing.key in unlisted
-    ]
-    result = replace(counted, failures=[*without, *counted.failures], skipped=skipped)
-    _write_lists(job, listings, unlisted, ranges, result)
-    if csv is not None:
-        _write_csv(csv, job, listings, unlisted, ranges, lost, result.failures)
-    job.note(
-        "failed" if result.failures else "done",
-        slides=len(rows),
-        slides_failed=len(without),
-        candidates=result.inputs,
-        answered=result.answered,
-        failed=result.inputs - result.answered,
-    )
+        counted = settle(
+            job,
+            ranges,
+            lost,
+            lambda item: (
+                (item.listing.row.slide_id, name) for name in names_of(item, job.candidates)
+            ),
+        )
+        without = [
+            Failure(listing.row.slide_id, "", unlisted[listing.key])
+            for listing in listings
+            if listing.key in unlisted
+        ]
+        result = replace(counted, failures=[*without, *counted.failures], skipped=skipped)
+        _write_lists(job, listings, unlisted, ranges, result)
+        if csv is not None:
+            _write_csv(csv, job, listings, unlisted, ranges, lost, result.failures)
+        job.note(
+            "failed" if result.failures else "done",
+            slides=len(rows),
+            slides_failed=len(without),
+            candidates=result.inputs,
+            answered=result.answered,
+            failed=result.inputs - result.answered,
+        )
     return result
 
 

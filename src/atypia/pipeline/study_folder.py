@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import pandas as pd
 
 from atypia.data.splits import PUBLISHED
-from atypia.errors import InputError
 from atypia.evaluation.report.study import StudyInput, history_svg, importance_svg, render_study
-from atypia.runs import write_text
+from atypia.runs import only_process, write_text
 from atypia.training.search_space import Choices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from atypia.config import TrainConfig
@@ -187,25 +187,14 @@ class StudyFolder:
             handler.close()
 
 
-@contextmanager
-def only_worker(folder: Path) -> Iterator[None]:
+def only_worker(folder: Path) -> AbstractContextManager[None]:
     """Keep other workers away from the SQLite data base of a folder; a dead one keeps nobody away.
 
     Raises:
         InputError: Another worker is there.
     """
-    from filelock import FileLock, Timeout
-
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(
-            f"{folder}: another worker is at this study, and SQLite is for one. Wait for it, or "
-            "begin a study with --storage postgresql://USER@HOST/DATABASE for several."
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
+    return only_process(
+        folder,
+        f"{folder}: another worker is at this study, and SQLite is for one. Wait for it, or "
+        "begin a study with --storage postgresql://USER@HOST/DATABASE for several.",
+    )

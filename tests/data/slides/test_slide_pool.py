@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -46,6 +48,25 @@ def open_deadly(path: Path, **options: Any) -> Iterator[Deadly]:
         yield Deadly(slide)
 
 
+class Stuck(Deadly):
+    """A slide on which one place never answers."""
+
+    def read_field(self, x: float, y: float, field_um: float, out_mpp: float) -> np.ndarray:
+        if x == CENTRES[3, 0]:
+            time.sleep(3600)
+        return self._slide.read_field(x, y, field_um, out_mpp)
+
+
+@contextmanager
+def open_stuck(path: Path, **options: Any) -> Iterator[Stuck]:
+    with open_slide(path, **options) as slide:
+        yield Stuck(slide)
+
+
+def never_open(*_: Any, **__: Any) -> None:
+    time.sleep(3600)
+
+
 def die_at_once(*_: Any, **__: Any) -> None:
     os._exit(1)
 
@@ -61,6 +82,28 @@ def test_a_process_that_dies_costs_one_field_and_the_rest_goes_on(tmp_path):
                 assert f"exit code {7 if i == 3 else -signal.SIGSEGV}" in answer.what
             else:
                 np.testing.assert_array_equal(answer, slide.read_field(*centre, 8.0, 0.5))
+
+
+def test_a_process_that_hangs_is_killed_and_costs_one_field(tmp_path):
+    path = write_tiff(tmp_path / "a.tif", PIXELS, 0.5)
+    with (
+        open_slide(path) as slide,
+        SlidePool(path, readers=1, opener=open_stuck, patience_s=10) as pool,
+    ):
+        answers = pool.read(CENTRES[:6], 8.0, 0.5)
+        for i, (answer, centre) in enumerate(zip(answers, CENTRES[:6], strict=True)):
+            if i == 3:
+                assert isinstance(answer, Problem)
+                assert "no answer within 10 s" in answer.what
+            else:
+                np.testing.assert_array_equal(answer, slide.read_field(*centre, 8.0, 0.5))
+    assert not multiprocessing.active_children()
+
+
+def test_a_slide_that_never_opens_is_an_error(tmp_path):
+    with pytest.raises(AtypiaError, match="not open within 1 s"):
+        SlidePool(tmp_path, opener=never_open, patience_s=1)
+    assert not multiprocessing.active_children()
 
 
 def test_damaged_places_and_faults_of_a_slide_are_told_across_processes(tmp_path):

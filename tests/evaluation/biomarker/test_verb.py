@@ -141,6 +141,39 @@ def test_calls_of_another_model_are_not_corrected_by_this_ones_errors(
     assert not (tmp_path / "other").exists()
 
 
+def test_regions_of_qupath_count_from_the_scanned_part(
+    run: Callable[..., tuple[int, str]], table: Table, tmp_path: Path
+) -> None:
+    """On slides of which the scanner says where its scan begins, without the slide at hand."""
+    figures = table(*TWO).assign(origin_x_px=4000, origin_y_px=2000)  # where the second lies
+    figures.to_csv(tmp_path / "1.csv", index=False)
+    square = [[0, 0], [2000, 0], [2000, 2000], [0, 2000], [0, 0]]
+    region = {"type": "Polygon", "coordinates": [[[x - 1000, y - 1000] for x, y in square]]}
+    write_json(tmp_path / "r.geojson", {"type": "Feature", "geometry": region, "properties": {}})
+    options = ("--regions", tmp_path / "r.geojson", "--hotspot-mm2", "0.01")
+    code, text = run(tmp_path / "1.csv", "--out", tmp_path / "out", *options)
+    assert code == 0, text
+    (row,) = pd.read_csv(tmp_path / "out" / "cohort.csv").to_dict("records")
+    assert (row["all_figures_n"], row["region_figures_n"]) == (2, 1)
+    assert row["region_area_mm2"] == pytest.approx((2000 * 0.25 / 1000) ** 2)
+    (outline,) = (tmp_path / "out" / "slides").glob("*-hotspot.geojson")
+    ring = json.loads(outline.read_text())["features"][0]["geometry"]["coordinates"][0]
+    np.testing.assert_allclose(np.mean(ring[:-1], axis=0), 0, atol=50)
+
+
+def test_a_region_without_figures_and_resolution_is_told(
+    run: Callable[..., tuple[int, str]], table: Table, tmp_path: Path
+) -> None:
+    table(*TWO).iloc[:0].to_csv(tmp_path / "none.csv", index=False)
+    region = {"type": "Polygon", "coordinates": [[[0, 0], [9000, 0], [9000, 9000], [0, 0]]]}
+    write_json(tmp_path / "r.geojson", {"type": "Feature", "geometry": region, "properties": {}})
+    code, text = run(
+        tmp_path / "none.csv", "--out", tmp_path / "out", "--regions", tmp_path / "r.geojson"
+    )
+    assert code == 0, text
+    assert "1 slides have a region but no figure" in " ".join(text.split())
+
+
 def test_a_damaged_tile_costs_an_image_and_no_measure(
     run: Callable[..., tuple[int, str]], table: Table, tmp_path: Path
 ) -> None:

@@ -1,7 +1,7 @@
 """Processes that read fields of one slide, so that a crash of a native library costs one field.
 
-The process that asks never opens the slide itself. A reader that dies is replaced, the field it
-was reading is reported, and the rest goes on.
+The process that asks never opens the slide itself. A reader that dies or hangs is replaced, the
+field it was reading is reported, and the rest goes on.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     Opener = Callable[..., AbstractContextManager[Slide]]
 
 MOST_READERS = 4
-_PATIENCE_S = 5
+READING_S = 300
+"""How long a reader may take for one field, or to open the slide."""
+_ENDING_S = 5
 """How long a reader may take to end when it is told to."""
 _MAIN = threading.Lock()
 """Readers are started by several threads."""
@@ -51,10 +53,12 @@ class SlidePool:
         readers: Processes; by default one per core, at most :data:`MOST_READERS`.
         opener: Opens the slide in the reader; importable by name, as processes are spawned, and
             not from the main script.
+        patience_s: Seconds that a reader may take for one field, or to open the slide; one that
+            takes longer (a share that has gone away, a decoder in a loop) is killed.
 
     Raises:
         InputError: The slide cannot be opened.
-        AtypiaError: A reader ended before it had opened the slide.
+        AtypiaError: A reader ended before it had opened the slide, or took too long to.
     """
 
     info: SlideInfo
@@ -66,11 +70,13 @@ class SlidePool:
         mpp: float | None = None,
         readers: int | None = None,
         opener: Opener = open_slide,
+        patience_s: float = READING_S,
     ) -> None:
         self.readers = readers or min(MOST_READERS, os.cpu_count() or 1)
         self._path, self._mpp, self._opener = path, mpp, opener
+        self._patience_s = patience_s
         self._background: Colour | None = None
-        first = _Reader(opener, path, mpp, None)
+        first = self._start()
         self.info = first.info
         self._background = first.info.background  # measured once
         self._idle: queue.SimpleQueue[_Reader | None] = queue.SimpleQueue()
@@ -96,11 +102,18 @@ class SlidePool:
         try:
             while len(answers) < len(centres):
                 if reader is None or not reader.alive:
-                    reader = _Reader(self._opener, self._path, self._mpp, self._background)
+                    reader = self._start()
                 try:
                     rest = centres[len(answers) :]
                     for answer in reader.read(rest, field_um, out_mpp):
                         answers.append(answer)
+                except TimeoutError:  # an OSError, too: before the others
+                    reader.kill()
+                    what = (
+                        f"the slide cannot be read here: no answer within {self._patience_s:g} s."
+                    )
+                    answers.append(Problem(what, str(self._path)))
+                    reader = None
                 except (EOFError, OSError):
                     code = reader.stop()
                     what = f"the process that reads the slide died here (exit code {code})."
@@ -114,6 +127,9 @@ class SlidePool:
         finally:
             self._idle.put(reader)
         return answers
+
+    def _start(self) -> _Reader:
+        return _Reader(self._opener, self._path, self._mpp, self._background, self._patience_s)
 
     def close(self) -> None:
         """End all readers."""
@@ -133,8 +149,14 @@ class _Reader:
     """One process, seen from outside."""
 
     def __init__(
-        self, opener: Opener, path: Path, mpp: float | None, background: Colour | None
+        self,
+        opener: Opener,
+        path: Path,
+        mpp: float | None,
+        background: Colour | None,
+        patience_s: float,
     ) -> None:
+        self._patience_s = patience_s
         # Spawned, not forked: neither torch's threads nor an open slide survive a fork.
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
@@ -145,7 +167,12 @@ class _Reader:
             self._process.start()
         theirs.close()
         try:
-            answer = self._connection.recv()
+            answer = self._receive()
+        except TimeoutError:
+            self.kill()
+            raise AtypiaError(
+                f"{path}: not open within {patience_s:g} s. Is its disk or share there?"
+            ) from None
         except (EOFError, OSError):
             raise AtypiaError(
                 f"{path}: the process that reads the slide ended at once (exit code "
@@ -165,12 +192,22 @@ class _Reader:
     ) -> Iterator[NDArray[np.uint8] | Problem]:
         self._connection.send((centres, field_um, out_mpp))
         for _ in range(len(centres)):
-            yield self._connection.recv()
+            yield self._receive()
+
+    def _receive(self) -> Any:
+        if not self._connection.poll(self._patience_s):
+            raise TimeoutError
+        return self._connection.recv()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+        self.stop()
 
     def stop(self) -> int | None:
         """End the process; its exit code."""
         self._connection.close()
-        self._process.join(_PATIENCE_S)
+        self._process.join(_ENDING_S)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()

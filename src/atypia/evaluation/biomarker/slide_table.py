@@ -1,9 +1,11 @@
 """Figures of slides: tables of predictions that also tell where each figure lies.
 
 The columns are those of ``predictions.csv`` and ``slide`` (name of the slide), ``x_px``, ``y_px``
-(centre in pixels of the full resolution) and ``x_um``, ``y_um`` (the same in µm). ``patient_id``
-may be empty where a table of patients says whose slide it is. A table with a header and no row is
-a slide on which nothing was found, named as the file.
+(centre in pixels of the full resolution) and ``x_um``, ``y_um`` (the same in µm). Where the scanned
+part of a slide does not begin at the corner of the full resolution, ``origin_x_px`` and
+``origin_y_px`` tell where it does. ``patient_id`` may be empty where a table of patients says whose
+slide it is. A table with a header and no row is a slide on which nothing was found, named as the
+file.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("atypia")
 
 PLACE_COLUMNS: Final = ("x_px", "y_px", "x_um", "y_um")
+ORIGIN_COLUMNS: Final = ("origin_x_px", "origin_y_px")
 _SHOWN = 5
 _FIRST_ROW = 2
 _MPP_TOLERANCE = 0.01
@@ -47,6 +50,8 @@ class SlideFigures:
     """(N, 2) x and y in pixels of the full resolution."""
     centres_um: FloatArray
     """(N, 2) x and y in µm."""
+    origin: tuple[int, int] = (0, 0)
+    """Where the scanned part begins, px: QuPath counts from there."""
 
     def __len__(self) -> int:
         return len(self.figures)
@@ -191,6 +196,13 @@ def _read(path: Path, patients: Mapping[str, str] | None) -> list[SlideFigures]:
         for patient in patient_of.values()
         if isinstance(patient, Problem)
     ]
+    origin_of: dict[str, tuple[int, int]] = {}
+    for name, of_slide in table_of.items():
+        origin = _origin(name, of_slide)
+        if isinstance(origin, Problem):
+            problems.append(Problem(origin.what, str(path)))
+        else:
+            origin_of[name] = origin
     named = table.assign(
         patient_id=table["slide"].map(lambda name: str(patient_of.get(name, name)))
     )
@@ -206,7 +218,12 @@ def _read(path: Path, patients: Mapping[str, str] | None) -> list[SlideFigures]:
         rows = np.flatnonzero((table["slide"] == name).to_numpy(dtype=bool))
         centres = places.to_numpy(dtype=np.float64)[rows]
         slide = SlideFigures(
-            name, str(patient), predictions.take(rows), centres[:, :2], centres[:, 2:]
+            name,
+            str(patient),
+            predictions.take(rows),
+            centres[:, :2],
+            centres[:, 2:],
+            origin_of[name],
         )
         if slide.mpp is not None:
             apart = np.abs(slide.centres_px * slide.mpp - slide.centres_um).max()
@@ -237,6 +254,21 @@ def _patient(name: str, rows: pd.DataFrame, patients: Mapping[str, str] | None) 
     if not own:
         return name  # until someone says otherwise; read_slides tells of it
     return Problem(f"expected one patient for slide {name!r} but got {_some(own)} or none.")
+
+
+def _origin(name: str, rows: pd.DataFrame) -> tuple[int, int] | Problem:
+    """Where the scanned part of a slide begins; the corner where the table does not say."""
+    if not set(ORIGIN_COLUMNS) <= set(rows.columns):
+        return 0, 0
+    told = sorted({tuple(cells) for cells in rows[list(ORIGIN_COLUMNS)].to_numpy().tolist()})
+    if told in ([], [("", "")]):
+        return 0, 0
+    if len(told) == 1 and all(cell.isdecimal() for cell in told[0]):
+        return int(told[0][0]), int(told[0][1])
+    return Problem(
+        f"expected {' and '.join(ORIGIN_COLUMNS)} of slide {name!r} to be whole numbers, in each "
+        f"row the same, but got {_some([' and '.join(cells) for cells in told])}."
+    )
 
 
 def _none() -> Predictions:

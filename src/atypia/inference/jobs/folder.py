@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from atypia import __version__
 from atypia.errors import InputError, Problem
 from atypia.inference.jobs.work import hash_of
-from atypia.runs import read_json, write_json
+from atypia.runs import LOCK, only_process, read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 RECORD: Final = "job.json"
@@ -30,12 +31,13 @@ class JobFolder:
     """What the answers depend on: hashes of the inputs and of the model, options."""
 
     @classmethod
-    def open(cls, path: Path, identity: Mapping[str, Any]) -> JobFolder:
-        """Begin a job, or go on with one.
+    @contextmanager
+    def open(cls, path: Path, identity: Mapping[str, Any]) -> Iterator[JobFolder]:
+        """Begin a job, or go on with one, and keep other processes from handing out its work.
 
         Raises:
             InputError: The folder holds something else, or a job with another identity: lists
-                every difference.
+                every difference; or another process is at this job.
         """
         job = cls(path, identity)
         record = path / RECORD
@@ -57,8 +59,13 @@ class JobFolder:
             raise InputError(
                 f"{path} already exists and is no job (it has no {RECORD}). Choose another --out."
             )
-        job.note("running")
-        return job
+        busy = (
+            f"{path}: another process is at this job. Wait for it, or stop it; the same command "
+            "then does what is missing."
+        )
+        with only_process(path, busy):
+            job.note("running")
+            yield job
 
     @property
     def key(self) -> str:
@@ -87,5 +94,6 @@ class JobFolder:
 
 
 def _holds_anything(folder: Path) -> bool:
-    # A job that was killed while it wrote its record leaves a file with a hidden name.
-    return any(not path.name.startswith(f".{RECORD}") for path in folder.iterdir())
+    # A job that was killed at once leaves its lock, and a file with a hidden name for its record.
+    left = (f".{RECORD}", LOCK)
+    return any(not path.name.startswith(left) for path in folder.iterdir())

@@ -19,7 +19,7 @@ from atypia.inference.backend import load_ensemble
 from atypia.inference.candidates import Candidate, read_candidates
 from atypia.inference.jobs.parts import part_path, read_rows
 from atypia.inference.jobs.work import Failure, Part, hash_of
-from atypia.inference.slide import classify_slide
+from atypia.inference.slide import classify_slide, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,6 +94,7 @@ class ListCandidates:
                 "x_px": [c.x for c in candidates],
                 "y_px": [c.y for c in candidates],
                 **{column: [c.about.get(column, "") for c in candidates] for column in about},
+                **origin_of(info),
             }
         )
         skipped = [Failure(row.slide_id, "", str(problem)) for problem in found.problems]
