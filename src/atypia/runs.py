@@ -139,15 +139,21 @@ def only_process(folder: Path, otherwise: str) -> Iterator[None]:
 
     Raises:
         InputError: Another process is there.
+        AtypiaError: The folder cannot be made or written.
     """
     from filelock import FileLock, Timeout
 
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-    except Timeout:
+    except Timeout:  # an OSError, too: before the others
         raise InputError(otherwise) from None
+    except OSError as error:
+        raise AtypiaError(
+            f"{folder} cannot be worked in: {error.strerror or error}. Check that it is a folder "
+            "and its permissions."
+        ) from error
     try:
         yield
     finally:

@@ -126,6 +126,12 @@ def test_where_the_scanned_part_begins_is_in_every_answer(tmp_path, model, monke
     assert (first.origin, second.origin) == ((0, 0), (40, 30))
 
 
+def test_a_job_below_a_file_is_an_error_in_words(tmp_path, model):
+    table = write_slide_table(tmp_path, [3])
+    with pytest.raises(AtypiaError, match="cannot be worked in"):
+        pipeline.slides(table, tmp_path / "s0.csv" / "out", model)
+
+
 def test_one_process_at_a_time_does_a_job(tmp_path, model):
     table, out = write_slide_table(tmp_path, [3]), tmp_path / "out"
 

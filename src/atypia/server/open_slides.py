@@ -60,7 +60,10 @@ class OpenSlides:
     def _put_back(self, key: Key, pool: SlidePool) -> None:
         with self._lock:
             surplus = [self._idle.pop(key)] if key in self._idle else []  # opened twice at once
-            self._idle[key] = pool
+            if pool.lost is None:
+                self._idle[key] = pool
+            else:  # the next request opens it anew
+                surplus.append(pool)
             while len(self._idle) > self._most:
                 surplus.append(self._idle.pop(next(iter(self._idle))))
         for other in surplus:

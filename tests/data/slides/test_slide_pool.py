@@ -100,6 +100,30 @@ def test_a_process_that_hangs_is_killed_and_costs_one_field(tmp_path):
     assert not multiprocessing.active_children()
 
 
+@contextmanager
+def open_once(path: Path, **options: Any) -> Iterator[Stuck]:
+    """A slide whose share goes away while it is read."""
+    mark = path.with_suffix(".opened")
+    if mark.exists():
+        time.sleep(3600)
+    mark.touch()
+    with open_slide(path, **options) as slide:
+        yield Stuck(slide)
+
+
+def test_a_share_that_goes_away_costs_what_is_left(tmp_path):
+    path = write_tiff(tmp_path / "a.tif", PIXELS, 0.5)
+    with SlidePool(path, readers=1, opener=open_once, patience_s=10) as pool:
+        answers = pool.read(CENTRES[:6], 8.0, 0.5)
+        assert [isinstance(answer, Problem) for answer in answers] == [False] * 3 + [True] * 3
+        assert "no answer within 10 s" in answers[3].what
+        assert "cannot be read any more" in answers[5].what
+        (again,) = pool.read(CENTRES[:1], 8.0, 0.5)  # at once: nobody waits a second time
+        assert isinstance(again, Problem)
+        assert "not open within 10 s" in str(pool.lost)
+    assert not multiprocessing.active_children()
+
+
 def test_a_slide_that_never_opens_is_an_error(tmp_path):
     with pytest.raises(AtypiaError, match="not open within 1 s"):
         SlidePool(tmp_path, opener=never_open, patience_s=1)

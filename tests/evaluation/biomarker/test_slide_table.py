@@ -81,13 +81,16 @@ def test_every_problem_of_every_table_at_once(table: Table, tmp_path: Path) -> N
 def test_where_the_scanned_part_begins(table: Table, tmp_path: Path) -> None:
     figures = table(["amf_other", "nmf_metaphase"], [(10.0, 20.0), (30.0, 40.0)])
     path = tmp_path / "1.csv"
-    for x, y, expected in (("", "", (0, 0)), (7, 9, (7, 9))):
+    for x, y, expected in (("", "", (0, 0)), (7, 9, (7, 9)), (7.0, 9.0, (7, 9))):
         figures.assign(origin_x_px=x, origin_y_px=y).to_csv(path, index=False)
         assert read_slides([path])[0].origin == expected
     for bad in ([7, 8], [7, ""], ["7.5", "7.5"], ["-7", "-7"]):
         figures.assign(origin_x_px=bad, origin_y_px=9).to_csv(path, index=False)
         with pytest.raises(InputError, match="whole numbers, in each row the same"):
             read_slides([path])
+    figures.assign(origin_x_px=7).to_csv(path, index=False)
+    with pytest.raises(InputError, match="both origin_x_px and origin_y_px, or neither"):
+        read_slides([path])
 
 
 def test_places_in_um_and_px_must_agree(table: Table, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Processes that read fields of one slide, so that a crash of a native library costs one field.
 
 The process that asks never opens the slide itself. A reader that dies or hangs is replaced, the
-field it was reading is reported, and the rest goes on.
+field it was reading is reported, and the rest goes on. Where the slide cannot be opened again, as
+when its share has gone away, each field that is left is reported, and what was read is kept.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ class SlidePool:
         self._path, self._mpp, self._opener = path, mpp, opener
         self._patience_s = patience_s
         self._background: Colour | None = None
+        self.lost: str | None = None
+        """Why the slide could not be opened again; no field of it will be read any more."""
         first = self._start()
         self.info = first.info
         self._background = first.info.background  # measured once
@@ -102,7 +105,12 @@ class SlidePool:
         try:
             while len(answers) < len(centres):
                 if reader is None or not reader.alive:
-                    reader = self._start()
+                    reader = self._start_again()
+                if reader is None:
+                    what = f"the slide cannot be read any more: {self.lost}"
+                    left = len(centres) - len(answers)
+                    answers += [Problem(what, str(self._path))] * left
+                    break
                 try:
                     rest = centres[len(answers) :]
                     for answer in reader.read(rest, field_um, out_mpp):
@@ -130,6 +138,15 @@ class SlidePool:
 
     def _start(self) -> _Reader:
         return _Reader(self._opener, self._path, self._mpp, self._background, self._patience_s)
+
+    def _start_again(self) -> _Reader | None:
+        """Start a reader, or note why that is of no use any more."""
+        if self.lost is None:
+            try:
+                return self._start()
+            except AtypiaError as error:
+                self.lost = str(error)
+        return None
 
     def close(self) -> None:
         """End all readers."""
@@ -210,7 +227,7 @@ class _Reader:
         self._process.join(_ENDING_S)
         if self._process.is_alive():
             self._process.kill()
-            self._process.join()
+            self._process.join(_ENDING_S)  # one that waits for a dead disk cannot even be killed
         return self._process.exitcode
 
 

@@ -11,6 +11,7 @@ file.
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +35,7 @@ log = logging.getLogger("atypia")
 PLACE_COLUMNS: Final = ("x_px", "y_px", "x_um", "y_um")
 ORIGIN_COLUMNS: Final = ("origin_x_px", "origin_y_px")
 _SHOWN = 5
+_WHOLE: Final = re.compile(r"\d+(\.0+)?")
 _FIRST_ROW = 2
 _MPP_TOLERANCE = 0.01
 
@@ -258,13 +260,19 @@ def _patient(name: str, rows: pd.DataFrame, patients: Mapping[str, str] | None) 
 
 def _origin(name: str, rows: pd.DataFrame) -> tuple[int, int] | Problem:
     """Where the scanned part of a slide begins; the corner where the table does not say."""
-    if not set(ORIGIN_COLUMNS) <= set(rows.columns):
+    named = [column for column in ORIGIN_COLUMNS if column in rows.columns]
+    if not named:
         return 0, 0
+    if len(named) == 1:
+        return Problem(
+            f"expected both {' and '.join(ORIGIN_COLUMNS)}, or neither, but got {named}."
+        )
     told = sorted({tuple(cells) for cells in rows[list(ORIGIN_COLUMNS)].to_numpy().tolist()})
     if told in ([], [("", "")]):
         return 0, 0
-    if len(told) == 1 and all(cell.isdecimal() for cell in told[0]):
-        return int(told[0][0]), int(told[0][1])
+    # Tables that were joined have 4000.0 for 4000.
+    if len(told) == 1 and all(_WHOLE.fullmatch(cell) for cell in told[0]):
+        return int(float(told[0][0])), int(float(told[0][1]))
     return Problem(
         f"expected {' and '.join(ORIGIN_COLUMNS)} of slide {name!r} to be whole numbers, in each "
         f"row the same, but got {_some([' and '.join(cells) for cells in told])}."
