@@ -267,9 +267,10 @@ def test_an_export_says_where_the_new_cohort_is(server, shown):
     cohort = Cohort.open(made[0]["folder"], verify=True)
     assert cohort.manifest["label_exporter"].tolist()[4] == "nmf_prometaphase"
     assert "label_exporter" not in Cohort.open(shown / "cohort").manifest
-    refused = server.get("/web/reviews/exporter/qupath.geojson")
+    refused = server.post_json("/web/reviews/exporter/qupath", {})
     assert refused.status == 422
     assert "where its figures lie" in refused.problems[0]
+    assert server.get("/web/reviews/exporter/qupath.geojson").status == 422
 
 
 def test_labels_survive_the_death_of_the_server(shown, start):

@@ -6,20 +6,24 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
+from slide_files import noise, write_tiff
 from web_folders import make_cohort
 
 from atypia.data.cohort import Cohort
+from atypia.data.prepare import PrepareOptions, prepare
+from atypia.data.slides import open_slide
 from atypia.data.slides.pool import SlidePool
 from atypia.errors import AtypiaError, InputError
 from atypia.evaluation.biomarker import read_slides
 from atypia.evaluation.predictions import UNKNOWN
 from atypia.inference.candidates import read_candidates
 from atypia.labels import SUBTYPES
-from atypia.web.export import export_cohort, export_geojson
-from atypia.web.pictures import CohortPictures, SlidePictures
+from atypia.web.export import export_cohort, export_geojson, export_places
+from atypia.web.pictures import CohortPictures, SlidePictures, slide_content
 from atypia.web.review import ReviewStore, agreement
 from atypia.web.source import open_source
 
@@ -200,6 +204,68 @@ def test_labels_stay_with_a_slide_that_moves_and_gets_more_candidates(shown, tmp
         after = SlidePictures(two, np.array([[50.0, 50.0], [60.0, 60.0]]))
         assert before.subject == after.subject
         assert before.key != after.key
+
+
+def test_labels_stay_with_the_place_and_not_with_a_number(shown, tmp_path):
+    """A detector that runs again gives the same numbers to other figures."""
+    reviews = tmp_path / "reviews.sqlite"
+    with SlidePool(shown / "slides" / "slide.tif") as pool:
+        first = SlidePictures(pool, np.array([[50.0, 50.0], [60.0, 60.0], [60.0, 60.0]]))
+        again = SlidePictures(pool, np.array([[10.0, 10.0], [50.0, 50.0]]))
+    before = ReviewStore(reviews, first.subject, first.names)
+    before.join("ann", blind=True)
+    for number in range(3):
+        before.give("ann", number, number)
+    assert before.labels()["ann"].tolist() == [0, 1, 2]
+    assert ReviewStore(reviews, again.subject, again.names).labels()["ann"].tolist() == [UNKNOWN, 0]
+
+
+def test_slides_that_differ_in_a_pixel_share_no_labels(tmp_path):
+    pixels = np.full((400, 400, 3), 255, np.uint8)
+    files = []
+    for shade in (1, 2):
+        pixels[200] = shade
+        files.append(tmp_path / str(shade) / "slide.tif")
+        files[-1].parent.mkdir()
+        tifffile.imwrite(files[-1], pixels, photometric="rgb")
+    assert files[0].stat().st_size == files[1].stat().st_size
+    assert len({slide_content(file) for file in files}) == 2
+
+
+def test_labels_of_a_cohort_cut_from_slides_open_on_each_slide(tmp_path):
+    """What prepare cut from slides comes back to them, as annotations and as candidates."""
+    (tmp_path / "s").mkdir()
+    rows = []
+    for slide in ("one.tif", "two.tif"):
+        write_tiff(tmp_path / "s" / slide, noise(200, 200), 0.5)
+        rows += [f"{slide},{x},{50 + x},nmf_ring,p" for x in (40, 90)]
+    table = tmp_path / "s" / "t.csv"
+    table.write_text("\n".join(["image,x,y,label_a,patient_id", *rows]))
+    cohort = prepare(table, tmp_path / "cohort", PrepareOptions(field_um=16))
+    labels = np.array([2, UNKNOWN, 4, 6])
+    files = export_places(cohort, "ann", labels, tmp_path / "out")
+    assert [file.name for file in files] == ["one.tif.geojson", "two.tif.geojson"]
+    for file, slide, places in zip(
+        files, ("one.tif", "two.tif"), ([(40, 90)], [(40, 90), (90, 140)]), strict=True
+    ):
+        with open_slide(tmp_path / "s" / slide) as opened:
+            info = opened.info
+        for source in (file, cohort.path):
+            found = read_candidates(source, info).candidates
+            if source == file:
+                assert [(c.x, c.y) for c in found] == places
+            else:
+                assert [(c.x, c.y) for c in found] == [(40, 90), (90, 140)]
+                assert found[0].about["label_a"] == "nmf_ring"
+    scanned = cohort.manifest.assign(origin_x_px="30", origin_y_px="5")
+    Cohort.write(cohort.path, "scanned", scanned, {})
+    (file, _) = export_places(Cohort.open(cohort.path), "ann", labels, tmp_path / "again")
+    (feature,) = json.loads(file.read_text())["features"]
+    assert feature["geometry"]["coordinates"] == [10, 85]
+    with pytest.raises(InputError, match="not labelled a figure with a place"):
+        export_places(cohort, "ann", np.full(4, UNKNOWN), tmp_path / "no")
+    with pytest.raises(InputError, match="does not tell where"):
+        export_places(make_cohort(tmp_path / "c", 4), "ann", labels, tmp_path / "no")
 
 
 def test_geojson_comes_back_as_candidates_at_the_same_places(shown, tmp_path):

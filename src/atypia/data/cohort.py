@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from atypia import __version__, labels
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 REQUIRED_COLUMNS = ("patch_id", "file", "patient_id", "domain", "scanner", "mpp")
 MAJORITY_COLUMN = "majority_atypical"
+PLACE_COLUMNS = ("slide", "x_px", "y_px", "origin_x_px", "origin_y_px")
+"""Where a patch was cut from, if Atypia cut it: the slide's file, the centre on its level 0, and,
+where that is not the corner, the beginning of the scanned part."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,9 @@ def _hash_of(files: Mapping[str, str]) -> str:
 
 
 def column_order(column: str) -> tuple[int, str]:
-    """Sort columns of answers: subtypes first, then votes, the majority last; raters by name."""
+    """Sort columns: subtypes, votes, their majority, each by rater; then where a patch is from."""
+    if column in PLACE_COLUMNS:
+        return 3 + PLACE_COLUMNS.index(column), column
     if column == MAJORITY_COLUMN:
         return 2, column
     return (0 if column.startswith("label_") else 1), column
@@ -205,6 +211,12 @@ def manifest_problems(table: pd.DataFrame, file: str) -> list[Problem]:
         each(column, table[column].str.strip() == "", "expected a value but the cell is empty.")
     outside = table["file"].map(lambda f: Path(f).is_absolute() or ".." in Path(f).parts)
     each("file", outside.astype(bool), "expected a path below the cohort folder but got {value!r}.")
+    for column in PLACE_COLUMNS[1:]:
+        if column in table.columns:
+            told = table[column] != ""
+            number = pd.to_numeric(table[column], errors="coerce")
+            wrong = told & ~np.isfinite(number.to_numpy(dtype=float))
+            each(column, wrong, "expected px on level 0, or nothing, but got {value!r}.")
     mpp = pd.to_numeric(table["mpp"], errors="coerce")
     each("mpp", ~mpp.between(0.01, 10), "expected µm per pixel (0.01 to 10) but got {value!r}.")
     for column in table.columns:

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
-from atypia.data.cohort import REQUIRED_COLUMNS, Cohort, column_order
+from atypia.data.cohort import PLACE_COLUMNS, REQUIRED_COLUMNS, Cohort, column_order
 from atypia.data.images import export_png, read_patch, write_png
 from atypia.data.slides import Slide, open_slide
 from atypia.data.sources import Columns, Found, PrepareOptions, Record, Region, read_source
+from atypia.data.sources.records import Place
 from atypia.errors import InputError, MissingExtraError, Problem
 from atypia.labels import SUBTYPES
 from atypia.runs import building_folder, write_text
@@ -192,6 +193,7 @@ def _crop(slide: Slide, record: Record, region: Region, folder: Path) -> None:
         return
     side = round(region.field_um / mpp)
     record.mpp = mpp
+    record.place = Place(info.path.name, x, y, info.origin)
     pixels = slide.crop(x, y, side)
     if not record.problems:
         target = _target(folder, record)
@@ -223,6 +225,8 @@ def _mark_odd_sizes(sizes: list[tuple[Record, _Size]], folder: Path) -> None:
 
 def _manifest(records: list[Record], name: str) -> pd.DataFrame:
     answers = {column for record in records for column in record.answers}
+    places = [_place(record.place) for record in records]
+    where = [column for column in PLACE_COLUMNS if any(place.get(column) for place in places)]
     rows = [
         {
             "patch_id": record.patch_id,
@@ -232,10 +236,22 @@ def _manifest(records: list[Record], name: str) -> pd.DataFrame:
             "scanner": record.scanner,
             "mpp": record.mpp,
             **{column: record.answers.get(column, "") for column in answers},
+            **{column: place.get(column, "") for column in where},
         }
-        for record in records
+        for record, place in zip(records, places, strict=True)
     ]
-    return pd.DataFrame(rows, columns=[*REQUIRED_COLUMNS, *sorted(answers, key=column_order)])
+    columns = [*REQUIRED_COLUMNS, *sorted(answers, key=column_order), *where]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _place(place: Place | None) -> dict[str, str]:
+    """Cells of a place; the origin only where it is not the corner."""
+    if place is None:
+        return {}
+    cells = [place.slide, f"{place.x:.10g}", f"{place.y:.10g}"]
+    if any(place.origin):
+        cells += map(str, place.origin)
+    return dict(zip(PLACE_COLUMNS, cells, strict=False))
 
 
 def _listing(problems: list[Problem]) -> str:

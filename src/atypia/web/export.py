@@ -6,21 +6,25 @@ import json
 import os
 import shutil
 import uuid
+from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING
 
-from atypia.data.cohort import Cohort
+import numpy as np
+
+from atypia.data.cohort import PLACE_COLUMNS, Cohort
 from atypia.errors import InputError, Problem
 from atypia.evaluation.predictions import UNKNOWN
 from atypia.inference.geojson import COLOURS, class_name
 from atypia.labels import SUBTYPES
-from atypia.runs import building_folder
+from atypia.runs import building_folder, write_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from atypia.data.slides import SlideInfo
     from atypia.evaluation.biomarker import SlideFigures
-    from atypia.evaluation.metrics import IntArray
+    from atypia.evaluation.metrics import FloatArray, IntArray
 
 
 def export_cohort(cohort: Cohort, rater: str, labels: IntArray, out: Path) -> Path:
@@ -59,8 +63,51 @@ def export_cohort(cohort: Cohort, rater: str, labels: IntArray, out: Path) -> Pa
     return out
 
 
+def has_places(cohort: Cohort) -> bool:
+    """Whether the cohort tells of a patch where it was cut from."""
+    return set(PLACE_COLUMNS[:3]) <= set(cohort.manifest.columns)
+
+
+def export_places(cohort: Cohort, rater: str, labels: IntArray, out: Path) -> list[Path]:
+    """Write labels of a cohort as one GeoJSON per slide that its patches were cut from.
+
+    Args:
+        cohort: What was reviewed.
+        rater: Who labelled.
+        labels: (N,) subtype indices; patches without one, or without a place, are left out.
+        out: A folder that does not exist.
+
+    Returns:
+        The files, named as QuPath's image with ``.geojson`` behind.
+
+    Raises:
+        InputError: No patch with a place is labelled, or `out` exists.
+        AtypiaError: It could not be written.
+    """
+    if not has_places(cohort):
+        what = "The cohort does not tell where its figures lie on a slide."
+        raise InputError(Problem(f"{what} Review the slide: atypia serve SLIDE --results"))
+    # The name of the image alone: it becomes a file's.
+    slides = cohort.manifest["slide"].map(lambda path: PureWindowsPath(path).name)
+    table = cohort.manifest.assign(code=labels, slide=slides)
+    table = table[(table["code"] != UNKNOWN) & (table["slide"] != "")]
+    if table.empty:
+        raise InputError(Problem(f"{rater} has not labelled a figure with a place yet."))
+    origins = [c for c in PLACE_COLUMNS[3:] if c in table.columns]
+    names = []
+    with building_folder(out) as folder:
+        for slide, rows in table.groupby("slide"):
+            centres = rows[["x_px", "y_px"]].to_numpy(dtype=np.float64)
+            if origins:
+                centres = centres - rows[origins].replace("", "0").to_numpy(dtype=np.float64)
+            text = geojson_of(str(slide), rows["patch_id"].tolist(), centres, rater, rows["code"])
+            names.append(f"{slide}.geojson")
+            write_text(folder / names[-1], text)
+    return [out / name for name in names]
+
+
 def export_geojson(found: SlideFigures, slide: SlideInfo, rater: str, labels: IntArray) -> str:
-    """Write a reviewer's labels as points that QuPath opens as annotations.
+    """Write a reviewer's labels on a slide; see :func:`geojson_of`.
 
     Args:
         found: The figures and their places.
@@ -71,24 +118,35 @@ def export_geojson(found: SlideFigures, slide: SlideInfo, rater: str, labels: In
     Raises:
         InputError: Nothing is labelled.
     """
-    if (labels == UNKNOWN).all():
+    given = np.flatnonzero(labels != UNKNOWN)
+    if not len(given):
         raise InputError(Problem(f"{rater} has not labelled a figure yet."))
+    ids = [str(found.figures.patch_ids[number]) for number in given]
+    centres = found.centres_px[given] - np.array(slide.origin)
+    return geojson_of(slide.path.name, ids, centres, rater, labels[given])
+
+
+def geojson_of(
+    slide: str, patch_ids: Sequence[str], centres: FloatArray, rater: str, codes: Iterable[int]
+) -> str:
+    """Write labels as points that QuPath opens as annotations.
+
+    Args:
+        slide: Name of the image.
+        patch_ids: Of N figures.
+        centres: (N, 2) px, as QuPath counts.
+        rater: Who labelled.
+        codes: N subtype indices.
+    """
     features = []
-    for number, code in enumerate(labels):
-        if code == UNKNOWN:
-            continue
+    for patch_id, (x, y), code in zip(patch_ids, centres, codes, strict=True):
         subtype = SUBTYPES[code]
-        patch_id = str(found.figures.patch_ids[number])
-        x, y = found.centres_px[number]
-        name = f"atypia:{rater}:{slide.path.name}:{patch_id}"
+        name = f"atypia:{rater}:{slide}:{patch_id}"
         features.append(
             {
                 "type": "Feature",
                 "id": str(uuid.uuid5(uuid.NAMESPACE_URL, name)),
-                "geometry": {
-                    "type": "Point",
-                    "coordinates": [float(x) - slide.origin[0], float(y) - slide.origin[1]],
-                },
+                "geometry": {"type": "Point", "coordinates": [float(x), float(y)]},
                 "properties": {
                     "objectType": "annotation",
                     "name": patch_id,

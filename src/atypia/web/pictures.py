@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
@@ -24,6 +25,9 @@ FIELD_UM: Final = 32.0
 """Side of a figure's picture on a slide, as wide as AMi-Br's patches."""
 SLIDE_MPP: Final = 0.25
 """µm per pixel of it: a coarser scan is enlarged, as it is for the model."""
+_SAMPLES: Final = 64
+_SAMPLE: Final = 1 << 15
+"""Bytes of a sample; two slides that are alike in 2 MB of theirs are one."""
 
 
 class Pictures(Protocol):
@@ -36,6 +40,10 @@ class Pictures(Protocol):
     @property
     def subject(self) -> str:
         """Whose labels a review's are: the patches, or the slide, whatever else is said of them."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """N names under which labels are kept: equal names, the same figure of the subject."""
 
     def __len__(self) -> int: ...
 
@@ -60,6 +68,7 @@ class CohortPictures:
     def __init__(self, cohort: Cohort) -> None:
         self.key = cohort.sha256
         self.subject = cohort.patches_sha256
+        self.names: Sequence[str] = cohort.manifest["patch_id"].tolist()
         self._paths = cohort.image_paths()
         self._mpps: Sequence[float] = cohort.manifest["mpp"].tolist()
 
@@ -89,8 +98,9 @@ class SlidePictures:
         self.key = hashlib.sha256(
             slide_key(pool.info.path).encode() + self._centres.tobytes()
         ).hexdigest()
-        # Neither where the file lies nor which candidates are shown; labels go by their ids.
-        self.subject = f"{pool.info.path.name} {pool.info.path.stat().st_size}"
+        self.subject = slide_content(pool.info.path)
+        # Not the ids: a detector that runs again gives the same ones to other figures.
+        self.names = _distinct([f"{x:.1f}, {y:.1f} px" for x, y in self._centres])
 
     def __len__(self) -> int:
         return len(self._centres)
@@ -105,6 +115,31 @@ class SlidePictures:
     def mpp(self, number: int) -> float:  # noqa: ARG002
         """µm per pixel of a square."""
         return SLIDE_MPP
+
+
+def slide_content(path: Path) -> str:
+    """Hash of a slide's size and of samples all over its bytes: the same wherever it lies.
+
+    Of a DICOM slide its largest file, which has level 0.
+    """
+    file = max(path.glob("*.dcm"), key=lambda f: f.stat().st_size) if path.is_dir() else path
+    size = file.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with file.open("rb") as stream:
+        for place in np.linspace(0, max(size - _SAMPLE, 0), _SAMPLES).astype(np.int64).tolist():
+            stream.seek(place)
+            digest.update(stream.read(_SAMPLE))
+    return digest.hexdigest()
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Tell equal names apart by a number."""
+    seen: Counter[str] = Counter()
+    distinct = []
+    for name in names:
+        seen[name] += 1
+        distinct.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return distinct
 
 
 def slide_key(path: Path) -> str:

@@ -55,14 +55,15 @@ class ReviewStore:
     Args:
         file: Made when the first reviewer comes; one file may hold several sets.
         key: Of the patches or the slide: labels of others are not mixed in.
-        patch_ids: Of the figures.
+        names: Of the figures, in the column ``patch_id``; see
+            :attr:`atypia.web.pictures.Pictures.names`.
     """
 
-    def __init__(self, file: Path, key: str, patch_ids: Sequence[str]) -> None:
+    def __init__(self, file: Path, key: str, names: Sequence[str]) -> None:
         self._file = file
         self._key = key
-        self._ids = list(patch_ids)
-        self._place = {patch_id: i for i, patch_id in enumerate(self._ids)}
+        self._ids = list(names)
+        self._place = {name: i for i, name in enumerate(self._ids)}
         self._lock = threading.Lock()
 
     def join(self, name: str, *, blind: bool) -> None:

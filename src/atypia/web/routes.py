@@ -21,11 +21,13 @@ from atypia.labels import N_SUBTYPES
 from atypia.server.limits import Limits
 from atypia.server.refusal import RefusalError
 from atypia.web.assets import HEADERS, PAGE, read_assets
-from atypia.web.export import export_cohort, export_geojson
+from atypia.web.export import export_cohort, export_geojson, export_places
 from atypia.web.review import agreement
 from atypia.web.site import Site
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fastapi import APIRouter, FastAPI, Response
 
 _JSON: Final = "application/json"
@@ -259,23 +261,27 @@ def review_router(site: Site) -> "APIRouter":
             labels = _labels_of(site, name)
             if site.shown.cohort is None:
                 raise InputError(Problem("A slide is no cohort. Export GeoJSON instead."))
-            folder = site.show.reviews.absolute().parent
-            wanted = f"{site.show.source.resolve().name}-with-{name}"
-            number, out = 1, folder / wanted
-            while out.exists():
-                number += 1
-                out = folder / f"{wanted}-{number}"
+            out = _new_folder(site, f"with-{name}")
             export_cohort(site.shown.cohort, name, labels, out)
         given = int((labels >= 0).sum())
         return _json({"folder": str(out), "column": f"label_{name}", "labels": given})
 
-    @router.get("/{name}/qupath.geojson")
+    @router.post("/{name}/qupath")
     def to_qupath(name: str) -> Response:
         with _told():
             labels = _labels_of(site, name)
+            if site.shown.cohort is None:
+                raise InputError(Problem("A slide is no cohort. Its GeoJSON is one file."))
+            out = _new_folder(site, f"with-{name}-qupath")
+            files = export_places(site.shown.cohort, name, labels, out)
+        return _json({"folder": str(out), "slides": len(files)})
+
+    @router.get("/{name}/qupath.geojson")
+    def to_geojson(name: str) -> Response:
+        with _told():
+            labels = _labels_of(site, name)
             if site.shown.found is None or site.shown.pool is None:
-                what = "The cohort does not tell where its figures lie on a slide."
-                raise InputError(Problem(f"{what} Review the slide: atypia serve SLIDE --results"))
+                raise InputError(Problem("A cohort may be of many slides: it has a file for each."))
             text = export_geojson(site.shown.found, site.shown.pool.info, name, labels)
         answer = _response(text.encode(), "application/geo+json")
         answer.headers["Content-Disposition"] = f'attachment; filename="{name}.geojson"'
@@ -339,6 +345,17 @@ def _told() -> Iterator[None]:
         raise RefusalError(422, [str(problem) for problem in error.problems]) from None
     except AtypiaError as error:
         raise RefusalError(500, str(error)) from None
+
+
+def _new_folder(site: Site, what: str) -> "Path":
+    """Name a folder beside the labels that is not there yet."""
+    folder = site.show.reviews.absolute().parent
+    wanted = f"{site.show.source.resolve().name}-{what}"
+    number, out = 1, folder / wanted
+    while out.exists():
+        number += 1
+        out = folder / f"{wanted}-{number}"
+    return out
 
 
 def _known(site: Site, number: int) -> int:

@@ -12,6 +12,7 @@ from atypia.web.cache import Cache, cache_folder
 from atypia.web.comparison import Comparison
 from atypia.web.embedding import embedder
 from atypia.web.explanations import Explanations, find_explanations
+from atypia.web.export import has_places
 from atypia.web.neighbours import Neighbours
 from atypia.web.review import ReviewStore
 from atypia.web.slide_view import SlideView
@@ -68,6 +69,7 @@ class Site:
             "exports": {
                 "cohort": self.shown.cohort is not None,
                 "geojson": self.shown.found is not None,
+                "slides": self.shown.cohort is not None and has_places(self.shown.cohort),
             },
             "tiles": {
                 "large": {"side": LARGE_PX, "per": PER_LARGE, "sheets": self.tiles.n_large},
@@ -136,7 +138,7 @@ def open_site(show: Show, shown: Shown, model: object) -> Iterator[Site]:
             show=show,
             shown=shown,
             tiles=tiles,
-            reviews=ReviewStore(show.reviews, shown.pictures.subject, shown.figures.patch_ids),
+            reviews=ReviewStore(show.reviews, shown.pictures.subject, shown.pictures.names),
             explanations=find_explanations(model),
             neighbours=neighbours,
             slide=None if shown.pool is None else SlideView(shown.pool, shown.found),

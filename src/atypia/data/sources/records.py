@@ -31,6 +31,18 @@ class Region:
     """Side of the square to crop, µm."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a patch was cut from: its centre in px of the slide's level 0."""
+
+    slide: str
+    """Name of the slide's file."""
+    x: float
+    y: float
+    origin: tuple[int, int] = (0, 0)
+    """Where the scanned part begins; QuPath counts from there."""
+
+
 @dataclass
 class Record:
     """One patch of a source. A record with problems does not enter a cohort."""
@@ -48,6 +60,8 @@ class Record:
     scanner: str = ""
     mpp: float | None = None
     """µm per pixel; None where only the source image knows it."""
+    place: Place | None = None
+    """Known where Atypia cut the patch itself."""
     answers: dict[str, str] = field(default_factory=dict)
     """Cells of the columns ``label_<rater>``, ``atypical_<rater>`` and ``majority_atypical``."""
     unlabelled: bool = False

@@ -192,7 +192,16 @@ function exports(context, url, told) {
       told.replaceChildren(problemList(error.problems ?? ["The export failed."]));
     }
   };
+  const slides = async () => {
+    try {
+      const made = await send(`${url}/qupath`, {});
+      told.replaceChildren(h("p", { role: "status" }, `One GeoJSON for each of ${made.slides} slides is in `, named(made.folder, "code"), ". Open it in QuPath on its slide."));
+    } catch (error) {
+      told.replaceChildren(problemList(error.problems ?? ["The export failed."]));
+    }
+  };
   return h("p", { class: "row" },
+    can.slides ? h("button", { type: "button", on: { click: slides } }, "Export GeoJSON for QuPath") : null,
     can.cohort ? h("button", { type: "button", on: { click: cohort } }, "Export as a cohort") : null,
     can.geojson ? h("button", { type: "button", on: { click: geojson } }, "Export GeoJSON for QuPath") : null);
 }
