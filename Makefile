@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test check docs format clean
+.PHONY: setup demo test check docs links format clean
 
 setup: $(READY)
 
@@ -27,6 +27,9 @@ check: $(READY) docs  ## Format, lint, types, documentation
 
 docs: $(READY)  ## The documentation site: docs/_build/html/index.html
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+
+links: $(READY)  ## Every link of the documentation, those to other sites too; needs the network
+	$(BIN)/python -m sphinx -b linkcheck --keep-going --quiet docs docs/_build/links
 
 format: $(READY)
 	$(BIN)/ruff format

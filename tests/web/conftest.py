@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from web_folders import make_cohort, make_run, make_slide
+from web_folders import make_cohort, make_cut, make_run, make_slide
 
 if TYPE_CHECKING:
     from server_client import Server
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a hostile cohort, two runs on it and a slide."""
+    """A folder with a hostile cohort, two runs on it, a slide, and a cohort cut from slides."""
     folder = tmp_path_factory.mktemp("shown")
     cohort = make_cohort(folder / "cohort")
     make_run(folder / "run", cohort)
     make_run(folder / "other", cohort, seed=5, skill=3.0)
     make_slide(folder / "slides")
+    make_cut(folder / "cut")
     return folder
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import sys
@@ -107,12 +108,13 @@ def servers(shown, tmp_path_factory):
     options = {
         "run": (shown / "run", f"against={shown / 'other'}"),
         "slide": (slides / "slide.tif", f"results={slides / 'figures.csv'}"),
+        "cohort": (shown / "cut",),
     }
     with ExitStack() as stack:
         started = {}
-        for name, (source, option) in options.items():
+        for name, (source, *more) in options.items():
             folder = tmp_path_factory.mktemp(name)
-            command = (script, source, folder / "reviews.sqlite", folder, option)
+            command = (script, source, folder / "reviews.sqlite", folder, *more)
             started[name] = stack.enter_context(running(*command))
         yield started
 
@@ -514,6 +516,73 @@ def test_a_click_on_the_slide_opens_the_figure_there(servers, look):
         x, y = places[lone]
         page.mouse.click(left + x * zoom, top + y * zoom)
         until(page, f"location.hash === '#/figure/{lone}'")
+
+
+def test_the_slide_is_zoomed_by_its_buttons(servers, look):
+    with look(servers["slide"]) as seen:
+        page = seen.page
+        seen.open()
+        page.locator(".found li").first.wait_for()
+        page.wait_for_timeout(800)
+        ruler = page.locator(".ruler")
+        told = {}
+        for name in ("Zoom in", "Zoom in", "Zoom out", "Whole slide"):
+            before = ruler.inner_text(), ruler.bounding_box()["width"]
+            page.get_by_role("button", name=name).click()
+            until(
+                page,
+                "([text, width]) => { const r = document.querySelector('.ruler');"
+                " return r.innerText !== text || Math.abs(r.getBoundingClientRect().width - width)"
+                " > 1; }",
+                arg=list(before),
+            )
+            page.wait_for_timeout(1500)  # the animation ends
+            told[name] = um_per_px(ruler)
+        assert told["Zoom in"] < told["Zoom out"] < told["Whole slide"]
+
+
+def um_per_px(ruler) -> float:
+    number, unit = ruler.inner_text().split()
+    return float(number) * {"µm": 1, "mm": 1000}[unit] / ruler.bounding_box()["width"]
+
+
+def test_a_review_on_a_slide_goes_to_qupath(servers, look, tmp_path):
+    with look(servers["slide"], accept_downloads=True) as seen:
+        page = seen.page
+        seen.open("#/review")
+        begin(page, "slider", blind=True)
+        page.keyboard.press("2")
+        page.get_by_text("Saved: Multipolar").wait_for()
+        with page.expect_download() as made:
+            page.get_by_role("button", name="Export GeoJSON for QuPath").click()
+        made.value.save_as(tmp_path / "r.geojson")
+        (feature,) = json.loads((tmp_path / "r.geojson").read_text())["features"]
+        assert feature["properties"]["classification"]["name"] == "AMF multipolar"
+        number = page.request.get(f"{seen.origin}/web/reviews/slider").json()["order"][0]
+        place = page.request.get(f"{seen.origin}/web/slide").json()["places"][number]
+        assert feature["geometry"]["coordinates"] == pytest.approx(place, abs=0.1)
+        assert not page.get_by_role("button", name="Export as a cohort").count()
+
+
+def test_a_cohort_by_itself_is_looked_at_and_labelled(servers, look):
+    """No model has answered: labels alone are shown, and go to QuPath slide by slide."""
+    with look(servers["cohort"]) as seen:
+        page = seen.page
+        seen.open()
+        assert shown_figures(page) == 24
+        assert not page.locator("nav").get_by_text("Compare").count()
+        seen.open("#/review")
+        begin(page, "looker", blind=True)
+        page.get_by_role("button", name="Export GeoJSON for QuPath").click()
+        page.get_by_text("has not labelled a figure").wait_for()
+        for n, key in enumerate("123", start=1):
+            page.keyboard.press(key)
+            page.get_by_text(f"{n} of 24 labelled").wait_for()
+        page.get_by_role("button", name="Export GeoJSON for QuPath").click()
+        page.get_by_text("One GeoJSON for each of").wait_for()
+        folder = Path(page.locator("[role=status] code").inner_text())
+        files = list(folder.glob("*.geojson"))
+        assert sum(len(json.loads(f.read_text())["features"]) for f in files) == 3
 
 
 def begin(page, name: str, *, blind: bool) -> None:

@@ -4,13 +4,42 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
+from untrained import untrained_ensemble
 
 from atypia.web.explanations import find_explanations
 
 pytest.importorskip("skimage")
 
 MPP = 0.25
+
+
+def test_the_heat_map_is_of_the_network_that_answers():
+    from atypia.web.embedding import embedder
+
+    model = untrained_ensemble()
+    heat = find_explanations(model).heat
+    patch = drawn((0, -3, 9, 3, 20), (2, 4, 5, 2, 70))
+    maps = [heat(patch, MPP, target, "gradcam") for target in (0, 5)]
+    for told in maps:
+        assert told.shape == patch.shape[:2]
+        assert 0 < np.abs(told).max() <= 1
+        assert not told[:20].any()  # beyond the 18 µm that the network sees
+    assert not np.allclose(*maps)
+    # What neighbours are sought by is what the same network makes of the field.
+    embed, key = embedder(model)
+    patches = np.stack([patch, patch[::-1], drawn((0, 0, 11, 3, 0))])
+    features = embed(patches, MPP)
+    again = embed(patches[[2, 0]], MPP)
+    np.testing.assert_allclose(again, features[[2, 0]], atol=1e-5)
+    assert np.linalg.norm(features[0] - features[2]) > 1e-3
+    margin = patches[:1].copy()
+    margin[:, :20] = 0
+    np.testing.assert_allclose(embed(margin, MPP), features[:1], atol=1e-5)
+    with torch.no_grad():
+        next(model.members[0].backbone.parameters()).mul_(2)
+    assert embedder(model)[1] != key
 
 
 def drawn(*bodies: tuple[float, float, float, float, float], side: int = 128) -> np.ndarray:

@@ -59,6 +59,19 @@ def make_cohort(folder: Path, n: int = 96, *, size: int = 80, hostile: bool = Tr
     return Cohort.open(folder)
 
 
+def make_cut(folder: Path) -> Cohort:
+    """A cohort whose manifest tells from where on two slides its patches were cut."""
+    cohort = make_cohort(folder, 24, hostile=False)
+    number = np.arange(len(cohort))
+    manifest = cohort.manifest.assign(
+        slide=np.where(number % 2, HOSTILE[4][:100] + ".svs", "case 1.svs"),
+        x_px=(100 * number + 50).astype(str),
+        y_px="75.5",
+    )
+    Cohort.write(folder, "cut", manifest, {"kind": "test"})
+    return Cohort.open(folder)
+
+
 def predictions(cohort: Cohort, seed: int = 0, skill: float = 4.0) -> pd.DataFrame:
     """Answers that are right more often than not."""
     rng = np.random.default_rng(seed)
