@@ -516,6 +516,27 @@ def test_crops_at_the_resolution_of_the_file(tmp_path, layout):
     np.testing.assert_array_equal(corner[:, :13], np.broadcast_to([240, 241, 242], (32, 13, 3)))
 
 
+def test_a_patch_keeps_its_slide_and_place(tmp_path):
+    for folder in ("p1", "p2"):
+        tiff(tmp_path / "s" / folder / "im.tif", PIXELS, mpp=0.5)
+    tiff(tmp_path / "s" / "other.tif", PIXELS, mpp=0.5)
+    rows = (("p1/im.tif", 100, 80), ("p2/im.tif", 100.5, 80), ("other.tif", 30, 40))
+    options = PrepareOptions(field_um=16)
+    source = centres(tmp_path / "s" / "t.csv", *rows)
+    cohort = prepare(source, tmp_path / "out", options)
+    assert cohort.manifest[["slide", "x_px", "y_px"]].to_numpy().tolist() == [
+        ["p1/im.tif", "100", "80"],
+        ["p2/im.tif", "100.5", "80"],
+        ["other.tif", "30", "40"],
+    ]
+    second = prepare(source, tmp_path / "second", options)
+    assert "origin_x_px" not in second.manifest.columns
+    manifest = cohort.manifest.assign(x_px="far")
+    Cohort.write(cohort.path, "far", manifest, {})
+    with pytest.raises(InputError, match="expected px on level 0"):
+        Cohort.open(cohort.path)
+
+
 def test_centres_in_micrometres(tmp_path):
     tiff(tmp_path / "img" / "im.tif", PIXELS)
     source = centres(tmp_path / "t.csv", ("im.tif", 50, 40))

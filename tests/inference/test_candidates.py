@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,16 @@ def test_a_cohort_whose_manifest_has_centres(tmp_path):
     (cohort / "cohort.json").write_text("{}")
     (cohort / "manifest.csv").write_text("patch_id,slide,x_px,y_px\nA,case 7.svs,100,200\n")
     assert [c.id for c in read_candidates(cohort, INFO).candidates] == ["A"]
+
+
+def test_slides_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    name = INFO.path.name
+    text = f"patch_id,slide,x_px,y_px\nA,p1/{name},100,200\nB,p2/{name},300,400\n"
+    (tmp_path / "c.csv").write_text(text)
+    here = replace(INFO, path=tmp_path / "p2" / name)
+    assert [c.id for c in read_candidates(tmp_path / "c.csv", here).candidates] == ["B"]
+    with pytest.raises(InputError, match="tell them apart"):
+        read_candidates(tmp_path / "c.csv", replace(INFO, path=tmp_path / "p3" / name))
 
 
 def test_bad_cells_are_listed(tmp_path):

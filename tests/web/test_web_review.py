@@ -217,7 +217,11 @@ def test_labels_stay_with_the_place_and_not_with_a_number(shown, tmp_path):
     for number in range(3):
         before.give("ann", number, number)
     assert before.labels()["ann"].tolist() == [0, 1, 2]
-    assert ReviewStore(reviews, again.subject, again.names).labels()["ann"].tolist() == [UNKNOWN, 0]
+    after = ReviewStore(reviews, again.subject, again.names)
+    assert after.labels()["ann"].tolist() == [UNKNOWN, 0]
+    # What is not shown is not taken back.
+    assert [after.undo("ann"), after.undo("ann")] == [1, None]
+    assert before.labels()["ann"].tolist() == [UNKNOWN, 1, 2]
 
 
 def test_slides_that_differ_in_a_pixel_share_no_labels(tmp_path):

@@ -127,6 +127,8 @@ def _joined(cohorts: dict[str, Cohort], groups: dict[_Patient, _Patient]) -> pd.
         table["file"] = [_file(part, file) for file in table["file"]]
         table["patient_id"] = [patient for _, patient in owners]
         mine = zip(owners, table["domain"], strict=True)
+        if "slide" in table.columns:  # two cohorts may have slides of one name
+            table["slide"] = [f"{part}/{slide}" if slide else "" for slide in table["slide"]]
         table["domain"] = [domain if owner[0] == part else domains[owner] for owner, domain in mine]
         for owner, domain in zip(owners, table["domain"], strict=True):
             domains.setdefault(owner, domain)

@@ -12,6 +12,7 @@ import os
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 import pandas as pd
@@ -26,7 +27,7 @@ from atypia.labels import SUBTYPES
 from atypia.runs import building_folder, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 __all__ = ["Columns", "PrepareOptions", "Summary", "prepare", "summary"]
@@ -193,7 +194,7 @@ def _crop(slide: Slide, record: Record, region: Region, folder: Path) -> None:
         return
     side = round(region.field_um / mpp)
     record.mpp = mpp
-    record.place = Place(info.path.name, x, y, info.origin)
+    record.place = Place(info.path.as_posix(), x, y, info.origin)
     pixels = slide.crop(x, y, side)
     if not record.problems:
         target = _target(folder, record)
@@ -225,7 +226,8 @@ def _mark_odd_sizes(sizes: list[tuple[Record, _Size]], folder: Path) -> None:
 
 def _manifest(records: list[Record], name: str) -> pd.DataFrame:
     answers = {column for record in records for column in record.answers}
-    places = [_place(record.place) for record in records]
+    names = _short({record.place.slide for record in records if record.place is not None})
+    places = [_place(record.place, names) for record in records]
     where = [column for column in PLACE_COLUMNS if any(place.get(column) for place in places)]
     rows = [
         {
@@ -244,11 +246,22 @@ def _manifest(records: list[Record], name: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _place(place: Place | None) -> dict[str, str]:
+def _short(paths: set[str]) -> dict[str, str]:
+    """Shortest ends of paths that tell them apart: the name alone, or folders before it."""
+    parts = {path: PurePosixPath(path).parts for path in paths}
+    names: dict[str, str] = {}
+    for depth in range(1, 1 + max(map(len, parts.values()), default=0)):
+        ends = {path: "/".join(parts[path][-depth:]) for path in paths - set(names)}
+        times = Counter(ends.values())
+        names |= {path: end for path, end in ends.items() if times[end] == 1}
+    return names
+
+
+def _place(place: Place | None, names: Mapping[str, str]) -> dict[str, str]:
     """Cells of a place; the origin only where it is not the corner."""
     if place is None:
         return {}
-    cells = [place.slide, f"{place.x:.10g}", f"{place.y:.10g}"]
+    cells = [names[place.slide], f"{place.x:.10g}", f"{place.y:.10g}"]
     if any(place.origin):
         cells += map(str, place.origin)
     return dict(zip(PLACE_COLUMNS, cells, strict=False))

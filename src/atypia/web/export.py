@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import uuid
-from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,10 +86,10 @@ def export_places(cohort: Cohort, rater: str, labels: IntArray, out: Path) -> li
     if not has_places(cohort):
         what = "The cohort does not tell where its figures lie on a slide."
         raise InputError(Problem(f"{what} Review the slide: atypia serve SLIDE --results"))
-    # The name of the image alone: it becomes a file's.
-    slides = cohort.manifest["slide"].map(lambda path: PureWindowsPath(path).name)
+    # It becomes the name of a file; two slides of one name have their folders in it.
+    slides = cohort.manifest["slide"].str.replace(r"[\\/]+", "_", regex=True)
     table = cohort.manifest.assign(code=labels, slide=slides)
-    table = table[(table["code"] != UNKNOWN) & (table["slide"] != "")]
+    table = table[(table["code"] != UNKNOWN) & (table[list(PLACE_COLUMNS[:3])] != "").all(axis=1)]
     if table.empty:
         raise InputError(Problem(f"{rater} has not labelled a figure with a place yet."))
     origins = [c for c in PLACE_COLUMNS[3:] if c in table.columns]

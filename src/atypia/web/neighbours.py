@@ -14,6 +14,7 @@ import numpy as np
 
 from atypia.errors import AtypiaError
 from atypia.evaluation.predictions import UNKNOWN
+from atypia.web.pictures import GoneError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -126,6 +127,8 @@ class Neighbours:
             for number in range(start, min(start + _BATCH, len(rows))):
                 try:
                     patch = self._pictures.patch(number)
+                except GoneError:  # features without it would be kept
+                    raise
                 except AtypiaError:
                     continue
                 kind = (patch.shape, self._pictures.mpp(number))

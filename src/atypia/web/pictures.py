@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 
 from atypia.data.images import read_patch
-from atypia.errors import InputError
+from atypia.errors import AtypiaError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +28,10 @@ SLIDE_MPP: Final = 0.25
 _SAMPLES: Final = 64
 _SAMPLE: Final = 1 << 15
 """Bytes of a sample; two slides that are alike in 2 MB of theirs are one."""
+
+
+class GoneError(AtypiaError):
+    """No picture can be read at the moment; nothing is to be concluded of any of them."""
 
 
 class Pictures(Protocol):
@@ -52,6 +56,7 @@ class Pictures(Protocol):
 
         Raises:
             InputError: The picture cannot be read.
+            GoneError: None can, at the moment.
         """
 
     def mpp(self, number: int) -> float:
@@ -110,6 +115,8 @@ class SlidePictures:
         (answer,) = self._pool.read(self._centres[number : number + 1], FIELD_UM, SLIDE_MPP)
         if isinstance(answer, np.ndarray):
             return answer
+        if self._pool.lost is not None:
+            raise GoneError(str(answer))
         raise InputError(answer)
 
     def mpp(self, number: int) -> float:  # noqa: ARG002
@@ -120,9 +127,12 @@ class SlidePictures:
 def slide_content(path: Path) -> str:
     """Hash of a slide's size and of samples all over its bytes: the same wherever it lies.
 
-    Of a DICOM slide its largest file, which has level 0.
+    Of a DICOM slide its largest file, which has level 0; of a slide with a folder of its own, as
+    MIRAX has, the largest file there.
     """
-    file = max(path.glob("*.dcm"), key=lambda f: f.stat().st_size) if path.is_dir() else path
+    folder = path if path.is_dir() else path.with_suffix("")
+    parts = [part for part in folder.glob("*") if part.is_file()] if folder.is_dir() else []
+    file = max(parts, key=lambda part: part.stat().st_size, default=path)
     size = file.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with file.open("rb") as stream:

@@ -125,15 +125,17 @@ class ReviewStore:
         """
         with self._lock, closing(self._open()) as base, base:
             self._check(base, name)
-            row = base.execute(
+            rows = base.execute(
                 "SELECT id, patch_id FROM event WHERE cohort = ? AND reviewer = ? AND NOT undone "
-                "ORDER BY id DESC LIMIT 1",
+                "ORDER BY id DESC",
                 (self._key, name),
-            ).fetchone()
+            )
+            # Labels of figures that are not shown now stay as they are.
+            row = next((row for row in rows if row[1] in self._place), None)
             if row is None:
                 return None
             base.execute("UPDATE event SET undone = 1 WHERE id = ?", (row[0],))
-        return self._place.get(row[1])
+        return self._place[row[1]]
 
     def labels(self) -> dict[str, IntArray]:
         """Every reviewer's labels: (N,) subtype indices, :data:`UNKNOWN` where none is given."""

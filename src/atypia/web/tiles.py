@@ -12,12 +12,14 @@ smaller.
 from __future__ import annotations
 
 import io
+import logging
 import threading
 from typing import TYPE_CHECKING, Final
 
 from PIL import Image
 
 from atypia.errors import AtypiaError
+from atypia.web.pictures import GoneError
 
 if TYPE_CHECKING:
     from atypia.web.cache import Cache
@@ -35,6 +37,9 @@ _VERSION: Final = 1
 """In the names of files; goes up when sheets are made in another way."""
 _UNREADABLE: Final = (128, 128, 128)
 _QUALITY: Final = 85
+
+
+log = logging.getLogger("atypia")
 
 
 class Tiles:
@@ -128,6 +133,8 @@ class Tiles:
         """Cut out the middle; None where the picture cannot be read, which its own page tells."""
         try:
             pixels = self._pictures.patch(figure)
+        except GoneError:  # a sheet without it would be kept
+            raise
         except AtypiaError:
             return None
         height, width = pixels.shape[:2]
@@ -141,6 +148,12 @@ class Tiles:
         )
 
     def _make_all(self) -> None:
+        try:
+            self._make_each()
+        except GoneError as error:
+            log.warning("No more thumbnails are made before they are asked for: %s", error)
+
+    def _make_each(self) -> None:
         for number in range(self.n_small):
             if self._stop.is_set():
                 return

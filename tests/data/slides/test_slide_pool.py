@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -121,6 +122,32 @@ def test_a_share_that_goes_away_costs_what_is_left(tmp_path):
         (again,) = pool.read(CENTRES[:1], 8.0, 0.5)  # at once: nobody waits a second time
         assert isinstance(again, Problem)
         assert "not open within 10 s" in str(pool.lost)
+        # The share comes back.
+        path.with_suffix(".opened").unlink()
+        pool._lost_at -= 10
+        (back,) = pool.read(CENTRES[:1], 8.0, 0.5)
+        np.testing.assert_array_equal(back, answers[0])
+        assert pool.lost is None
+    assert not multiprocessing.active_children()
+
+
+@contextmanager
+def open_for_one(path: Path, **options: Any) -> Iterator[Any]:
+    """A machine that has memory for one reader."""
+    mark = path.with_suffix(".opened")
+    if mark.exists():
+        os._exit(1)
+    mark.touch()
+    with open_slide(path, **options) as slide:
+        yield slide
+
+
+def test_a_reader_that_cannot_start_leaves_its_work_to_the_others(tmp_path):
+    path = write_tiff(tmp_path / "a.tif", PIXELS, 0.5)
+    with SlidePool(path, readers=3, opener=open_for_one) as pool, ThreadPoolExecutor(3) as threads:
+        parts = list(threads.map(lambda c: pool.read(c[None], 8.0, 0.5), CENTRES))
+        assert pool.lost is None
+    assert not any(isinstance(answer, Problem) for part in parts for answer in part)
     assert not multiprocessing.active_children()
 
 

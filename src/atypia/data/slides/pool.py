@@ -1,7 +1,7 @@
 """Processes that read fields of one slide, so that a crash of a native library costs one field.
 
 The process that asks never opens the slide itself. A reader that dies or hangs is replaced, the
-field it was reading is reported, and the rest goes on. Where the slide cannot be opened again, as
+field it was reading is reported, and the rest goes on. Where no reader can open the slide again, as
 when its share has gone away, each field that is left is reported, and what was read is kept.
 """
 
@@ -13,6 +13,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
@@ -78,11 +79,15 @@ class SlidePool:
         self._patience_s = patience_s
         self._background: Colour | None = None
         self.lost: str | None = None
-        """Why the slide could not be opened again; no field of it will be read any more."""
+        """Why no reader could open the slide again; tried anew after the time a reader has."""
+        self._lost_at = 0.0
+        self._changing = threading.Lock()
+        self._places = self.readers
+        """Places of readers in the queue or in use; one whose reader cannot start is given up."""
         first = self._start()
         self.info = first.info
         self._background = first.info.background  # measured once
-        self._idle: queue.SimpleQueue[_Reader | None] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[_Reader | _Lost | None] = queue.SimpleQueue()
         for _ in range(self.readers - 1):
             self._idle.put(None)  # started when it is needed
         self._idle.put(first)
@@ -101,10 +106,10 @@ class SlidePool:
             For each centre RGB ``uint8`` (S, S, 3), or what is wrong there.
         """
         answers: list[NDArray[np.uint8] | Problem] = []
-        reader = self._idle.get()
+        reader = self._take()
         try:
             while len(answers) < len(centres):
-                if reader is None or not reader.alive:
+                if reader is not None and not reader.alive:
                     reader = self._start_again()
                 if reader is None:
                     what = f"the slide cannot be read any more: {self.lost}"
@@ -121,38 +126,54 @@ class SlidePool:
                         f"the slide cannot be read here: no answer within {self._patience_s:g} s."
                     )
                     answers.append(Problem(what, str(self._path)))
-                    reader = None
                 except (EOFError, OSError):
                     code = reader.stop()
                     what = f"the process that reads the slide died here (exit code {code})."
                     answers.append(Problem(what, str(self._path)))
-                    reader = None
         except BaseException:
             if reader is not None:  # what it was asked for would be taken for the next answers
                 reader.stop()
-            reader = None
             raise
         finally:
-            self._idle.put(reader)
+            if reader is not None:
+                self._idle.put(reader if reader.alive else None)
         return answers
 
     def _start(self) -> _Reader:
         return _Reader(self._opener, self._path, self._mpp, self._background, self._patience_s)
 
-    def _start_again(self) -> _Reader | None:
-        """Start a reader, or note why that is of no use any more."""
-        if self.lost is None:
-            try:
-                return self._start()
-            except AtypiaError as error:
-                self.lost = str(error)
+    def _take(self) -> _Reader | None:
+        """Wait for a reader; None where none can open the slide at the moment."""
+        place = self._idle.get()
+        if not isinstance(place, _Lost):
+            return place if place is not None else self._start_again()
+        if time.monotonic() - self._lost_at >= self._patience_s:
+            with suppress(AtypiaError):
+                reader = self._start()
+                with self._changing:
+                    self._places, self.lost = 1, None
+                return reader
+            self._lost_at = time.monotonic()
+        self._idle.put(place)  # for the others who wait
         return None
+
+    def _start_again(self) -> _Reader | None:
+        """Start a reader in a place, or give the place up and wait for another reader."""
+        try:
+            return self._start()
+        except AtypiaError as error:
+            with self._changing:
+                self._places -= 1
+                if not self._places:
+                    self.lost, self._lost_at = str(error), time.monotonic()
+                    self._idle.put(_Lost())
+        return self._take()
 
     def close(self) -> None:
         """End all readers."""
-        for _ in range(self.readers):
+        for _ in range(self._places):
             reader = self._idle.get()
-            if reader is not None:
+            if isinstance(reader, _Reader):
                 reader.stop()
 
     def __enter__(self) -> Self:
@@ -160,6 +181,10 @@ class SlidePool:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+class _Lost:
+    """Stands in the queue, by itself, where there is no place of a reader any more."""
 
 
 class _Reader:
@@ -202,7 +227,7 @@ class _Reader:
 
     @property
     def alive(self) -> bool:
-        return self._process.is_alive()
+        return not self._connection.closed and self._process.is_alive()
 
     def read(
         self, centres: NDArray[np.float64], field_um: float, out_mpp: float

@@ -36,7 +36,7 @@ class Place:
     """Where a patch was cut from: its centre in px of the slide's level 0."""
 
     slide: str
-    """Name of the slide's file."""
+    """The slide's file, with forward slashes."""
     x: float
     y: float
     origin: tuple[int, int] = (0, 0)

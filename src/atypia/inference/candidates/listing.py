@@ -91,9 +91,30 @@ def _rows(table: Table, slide: SlideInfo) -> list[Row]:
             if getattr(PurePosixPath(cell), part) == wanted
         ]
         if rows:
-            return rows
+            return _of_one(rows, column, slide, table)
     names = sorted(set(cells))
     what = f"expected rows of {slide.path.name!r} but got {names[:10]} ({len(names)} names)."
+    raise InputError(Problem(what, str(table.path), column=column))
+
+
+def _of_one(rows: list[Row], column: str, slide: SlideInfo, table: Table) -> list[Row]:
+    """Rows of this slide, where folders tell apart several of its name."""
+    cells = [row.cells[column].replace("\\", "/") for row in rows]
+    if len(set(cells)) == 1:
+        return rows
+    path = slide.path.absolute().parts
+
+    def fits(cell: str) -> bool:
+        parts = [part for part in PurePosixPath(cell).parts if part != "/"]
+        return tuple(parts) == path[len(path) - len(parts) :]
+
+    here = [row for row, cell in zip(rows, cells, strict=True) if fits(cell)]
+    if len({row.cells[column] for row in here}) == 1:
+        return here
+    what = (
+        f"expected rows of one slide {slide.path.name!r} but got those of {sorted(set(cells))[:10]}"
+        ". Give the folders that tell them apart, as they are here."
+    )
     raise InputError(Problem(what, str(table.path), column=column))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 
 from atypia.data.slides.pool import MOST_READERS, SlidePool
-from atypia.errors import InputError, Problem
+from atypia.errors import AtypiaError, InputError, Problem
 from atypia.inference.backend import load_ensemble
 from atypia.inference.candidates import Candidate, read_candidates
 from atypia.inference.jobs.parts import part_path, read_rows
@@ -139,7 +139,7 @@ class ClassifyCandidates:
         """Classify the candidates of a range.
 
         Raises:
-            AtypiaError: Not one candidate could be read.
+            AtypiaError: Not one candidate could be read, or the slide went away meanwhile.
         """
         row = item.listing.row
         listed = read_rows(part_path(self._candidates, item.listing.key), item.group)
@@ -152,7 +152,11 @@ class ClassifyCandidates:
             )
             for cells in listed.to_dict("records")
         ]
-        table, problems = classify_slide(self._model, self._open(row), candidates)
+        pool = self._open(row)
+        table, problems = classify_slide(self._model, pool, candidates)
+        if pool.lost is not None:  # another attempt may find it again
+            self.close()
+            raise AtypiaError(f"{row.slide}: the slide cannot be read any more: {pool.lost}")
         answered = set(table["patch_id"])
         missing = [c.id for c in candidates if c.id not in answered]
         failures = [
