@@ -28,6 +28,8 @@ N_SUBTYPES: Final = len(SUBTYPES)
 N_ATYPICAL: Final = len(ATYPICAL)
 
 PROBABILITY_COLUMNS: Final = tuple(f"p_{subtype}" for subtype in SUBTYPES)
+ORIGIN_COLUMNS: Final = ("origin_x_px", "origin_y_px")
+"""Where the scanned part of a slide begins, px on level 0."""
 
 DISPLAY_NAMES: Final = {
     "amf_bipolar": "Bipolar asymmetric",

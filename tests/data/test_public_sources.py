@@ -307,6 +307,9 @@ def test_midog_figures_become_patches_without_a_label(tmp_path: Path) -> None:
         "domain": ["human breast cancer", "others"],
         "scanner": ["Hamammatsu XR", ""],
         "mpp": [0.25] * 2,
+        "slide": ["002.tiff", "201.tiff"],
+        "x_px": ["150", "175.5"],
+        "y_px": ["100", "115"],
     }
     # 32 µm around the centre of the box, as AMi-Br has it.
     np.testing.assert_array_equal(

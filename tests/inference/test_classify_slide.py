@@ -52,7 +52,7 @@ class Imagined:
     readers = 2
 
     def __init__(self) -> None:
-        self.info = SimpleNamespace(path=Path("a.svs"), mpp=0.5)
+        self.info = SimpleNamespace(path=Path("a.svs"), mpp=0.5, origin=(0, 0))
         self.asked = self.done = self.most_waiting = 0
 
     def read(self, centres: npt.NDArray[np.float64], *_: float) -> list[Any]:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 REQUIRED_COLUMNS = ("patch_id", "file", "patient_id", "domain", "scanner", "mpp")
 MAJORITY_COLUMN = "majority_atypical"
-PLACE_COLUMNS = ("slide", "x_px", "y_px", "origin_x_px", "origin_y_px")
+PLACE_COLUMNS = ("slide", "x_px", "y_px", *labels.ORIGIN_COLUMNS)
 """Where a patch was cut from, if Atypia cut it: the slide's file, the centre on its level 0, and,
 where that is not the corner, the beginning of the scanned part."""
 

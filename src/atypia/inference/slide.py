@@ -17,9 +17,8 @@ import pandas as pd
 
 from atypia.data.slides.slide import unknown_resolution
 from atypia.errors import AtypiaError, InputError, Problem
-from atypia.evaluation.biomarker.slide_table import ORIGIN_COLUMNS
 from atypia.inference.predict import prediction_table
-from atypia.labels import N_SUBTYPES
+from atypia.labels import N_SUBTYPES, ORIGIN_COLUMNS
 from atypia.progress import OnDone, silent
 
 if TYPE_CHECKING:

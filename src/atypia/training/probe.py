@@ -272,7 +272,7 @@ class _Fitter:
             list(head.parameters()),
             max_iter=steps,
             tolerance_grad=1e-5,
-            tolerance_change=1e-8,
+            tolerance_change=0,  # in fp32 the loss stands still before the layer does
             line_search_fn="strong_wolfe",
         )
         blocks = self._blocks(rows)

@@ -20,7 +20,7 @@ import pandas as pd
 
 from atypia.errors import InputError, Problem
 from atypia.evaluation.predictions import REQUIRED_COLUMNS, Predictions, predictions_from_table
-from atypia.labels import N_SUBTYPES, PROBABILITY_COLUMNS
+from atypia.labels import N_SUBTYPES, ORIGIN_COLUMNS, PROBABILITY_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("atypia")
 
 PLACE_COLUMNS: Final = ("x_px", "y_px", "x_um", "y_um")
-ORIGIN_COLUMNS: Final = ("origin_x_px", "origin_y_px")
 _SHOWN = 5
 _WHOLE: Final = re.compile(r"\d+(\.0+)?")
 _FIRST_ROW = 2
