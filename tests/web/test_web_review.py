@@ -234,6 +234,15 @@ def test_slides_that_differ_in_a_pixel_share_no_labels(tmp_path):
         tifffile.imwrite(files[-1], pixels, photometric="rgb")
     assert files[0].stat().st_size == files[1].stat().st_size
     assert len({slide_content(file) for file in files}) == 2
+    # A folder that happens to be called alike has no say; that of a MIRAX slide is the slide.
+    (tmp_path / "1" / "slide").mkdir()
+    before = slide_content(files[0])
+    (tmp_path / "1" / "slide" / "Data0000.dat").write_bytes(b"1" * 9)
+    assert slide_content(files[0]) == before
+    mirax = files[0].rename(tmp_path / "1" / "slide.mrxs")
+    first = slide_content(mirax)
+    (tmp_path / "1" / "slide" / "Data0000.dat").write_bytes(b"2" * 9)
+    assert slide_content(mirax) != first
 
 
 def test_labels_of_a_cohort_cut_from_slides_open_on_each_slide(tmp_path):

@@ -127,10 +127,10 @@ class SlidePictures:
 def slide_content(path: Path) -> str:
     """Hash of a slide's size and of samples all over its bytes: the same wherever it lies.
 
-    Of a DICOM slide its largest file, which has level 0; of a slide with a folder of its own, as
-    MIRAX has, the largest file there.
+    Of a DICOM slide its largest file, which has level 0; of a MIRAX slide the largest file of the
+    folder beside it.
     """
-    folder = path if path.is_dir() else path.with_suffix("")
+    folder = path.with_suffix("") if path.suffix.lower() == ".mrxs" else path
     parts = [part for part in folder.glob("*") if part.is_file()] if folder.is_dir() else []
     file = max(parts, key=lambda part: part.stat().st_size, default=path)
     size = file.stat().st_size
