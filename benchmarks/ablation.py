@@ -9,11 +9,15 @@ trained again.
     python benchmarks/ablation.py cohorts/ami-br --out runs/ablation --variant mixup
     python benchmarks/ablation.py cohorts/ami-br --out runs/ablation --table
 
-``seed1`` and ``seed2`` are the recipe with other random numbers: how far a figure moves by chance.
-``mean`` and ``soup`` are not trained; they join the members of ``released``, ``seed1`` and
-``seed2``, which have learned from the same patients: the mean of their probabilities, and one
-network with the mean of their weights (Wortsman et al., ICML 2022). ``vit`` needs the package's
-extra weights-vit.
+``seed1`` and ``seed2`` are the recipe with other random numbers: how far a figure moves by chance,
+which the intervals (of patients) do not tell. ``mean`` and ``soup`` are not trained; they join the
+members of ``released``, ``seed1`` and ``seed2``, which have learned from the same patients: the
+mean of their probabilities, and one network with the mean of their weights (Wortsman et al., ICML
+2022). ``one_view``, ``power0`` and ``power05`` are not trained either: the member of ``released``
+answers in another way. ``vit`` needs the package's extra weights-vit.
+
+``focal`` and ``sampling`` show every subtype equally often, or as if, and so have divided by the
+subtypes' frequencies before the decision does: they decide with the power 0.
 
 One process uses one thread by default: two of them beside each other are faster than one with two.
 """
@@ -57,6 +61,7 @@ if TYPE_CHECKING:
 PRESET = "released"
 MEMBERS = ["ensemble.members=3"]
 PLAIN_COLOUR = ["augment.stain=0", "augment.style=0", "augment.blur_um=0"]
+EVEN_HANDED = "ensemble.prior_power=0"
 ALONE = ["target.second_rater=null", "target.second_rater_mass=0"]
 
 # Name: what it changes in the recipe, and how.
@@ -64,15 +69,20 @@ VARIANTS: dict[str, tuple[str, list[str]]] = {
     "released": ("the recipe", []),
     "expert1": ("labels of expert 1 alone", ALONE),
     "per_rater": ("a head per rater instead of a shared target", ["target.per_rater=true"]),
+    "no_smoothing": ("without label smoothing", ["target.smoothing=0"]),
     "no_votes": ("without the term for the atypical votes", ["loss.atypical=0"]),
     "plain_colour": ("without dyes, styles and blur", PLAIN_COLOUR),
+    "no_shapes": (
+        "without changes of scale and place",
+        ["augment.scale=0", "augment.shift_um=0"],
+    ),
     "mixup": ("with MixUp 0.2", ["augment.mixup=0.2"]),
     "cutmix": ("with CutMix 1", ["augment.cutmix=1"]),
     "focal": (
         "focal loss, balanced class weights",
-        ["loss.kind=focal", "loss.class_weights=balanced"],
+        ["loss.kind=focal", "loss.class_weights=balanced", EVEN_HANDED],
     ),
-    "sampling": ("every subtype drawn equally often", ["optim.sampling=1"]),
+    "sampling": ("every subtype drawn equally often", ["optim.sampling=1", EVEN_HANDED]),
     "no_ema": ("last weights instead of their moving average", ["optim.ema=0"]),
     "swa": (
         "equal average of the last 4 epochs instead of a moving one",
@@ -85,6 +95,7 @@ VARIANTS: dict[str, tuple[str, list[str]]] = {
     "field24": ("field of 24 µm", ["input.field_of_view_um=24"]),
     "px96": ("96 px", ["input.size_px=96"]),
     "whole": ("the whole network, stages of 1/32 included", ["model.reduction=null"]),
+    "random": ("from random weights", ["model.pretrained=false"]),
     "lite1": ("EfficientNet-Lite1", ["model.backbone=tf_efficientnet_lite1"]),
     "lite2": ("EfficientNet-Lite2", ["model.backbone=tf_efficientnet_lite2"]),
     "vit": (
@@ -98,14 +109,20 @@ VARIANTS: dict[str, tuple[str, list[str]]] = {
         "ConvNeXt-Atto from random weights",
         ["model.backbone=convnext_atto", "model.pretrained=false", "model.reduction=null"],
     ),
+    "one_view": ("one view instead of the mean of eight", ["ensemble.tta=false"]),
+    "power0": ("the most probable subtype, p / frequency^0", [EVEN_HANDED]),
+    "power05": ("p / frequency^0.5 instead of 0.25", ["ensemble.prior_power=0.5"]),
     "seed1": ("the recipe, other random numbers", []),
     "seed2": ("the recipe, other random numbers again", []),
     "mean": ("mean probability of three seeds", []),
     "soup": ("mean weights of three seeds, against their mean probability", []),
 }
 SEEDS = {"seed1": 1, "seed2": 2}
-JOINED = ("mean", "soup")
-PARTS = ("released", "seed1", "seed2")
+SEVERAL = ("released", "seed1", "seed2")
+PARTS = {"mean": SEVERAL, "soup": SEVERAL} | dict.fromkeys(
+    ("one_view", "power0", "power05"), ("released",)
+)
+"""Whose networks answer, where nothing is trained."""
 REFERENCE = {"soup": "mean"}
 """What a variant is compared with, where it is not the recipe."""
 
@@ -135,7 +152,7 @@ def main() -> None:
 
 
 def train_variant(options: argparse.Namespace) -> None:
-    """Train one member, or join three; leaves the answers for the fold that was not seen."""
+    """Train one member, or ask those that are trained; leaves answers for the fold not seen."""
     cohort = Cohort.open(options.cohort)
     config = load_config(PRESET, [*MEMBERS, *VARIANTS[options.variant][1]])
     folder = options.out / options.variant
@@ -147,8 +164,8 @@ def train_variant(options: argparse.Namespace) -> None:
     task = replace(task, seed=task.seed + SEEDS.get(options.variant, 0))
     _, spec, _ = make_network(config.model, config.input, initial_weights=False)
     store = open_store(cohort, spec, config.augment, folder / ".pixels.npy")
-    if options.variant in JOINED:
-        networks = load_parts(options.out, config, spec)
+    if options.variant in PARTS:
+        networks = load_parts(options.out, PARTS[options.variant], config, spec)
         if options.variant == "soup":
             networks = [soup(networks, task, config, spec, store, PLACE)]
     else:
@@ -167,12 +184,14 @@ def train_variant(options: argparse.Namespace) -> None:
     write_answers(folder, cohort, config, task, answers, options.member)
 
 
-def load_parts(out: Path, config: TrainConfig, spec: InputSpec) -> list[Network]:
-    """Load the members that are joined."""
-    missing = [name for name in PARTS if not (out / name / "done.json").is_file()]
+def load_parts(
+    out: Path, names: Sequence[str], config: TrainConfig, spec: InputSpec
+) -> list[Network]:
+    """Load the members that answer."""
+    missing = [name for name in names if not (out / name / "done.json").is_file()]
     if missing:
         raise InputError([Problem(f"expected --variant {name} to be done.") for name in missing])
-    return [load_network(config.model, spec, out / name / "member.safetensors") for name in PARTS]
+    return [load_network(config.model, spec, out / name / "member.safetensors") for name in names]
 
 
 def soup(
@@ -227,7 +246,8 @@ def _row(name: str, result: dict[str, Any], difference: dict[str, Any]) -> dict[
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """Lay the table out; differences with their 95 % intervals stand in brackets."""
-    lines = [f"| variant | {' | '.join(MEASURES)} |", "|---" * (1 + len(MEASURES)) + "|"]
+    lines = [*chance(rows), f"| variant | {' | '.join(MEASURES)} |"]
+    lines.append("|---" * (1 + len(MEASURES)) + "|")
     for row in rows:
         cells = []
         for measure in MEASURES:
@@ -238,6 +258,15 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
             cells.append(cell)
         lines.append(f"| {row['meaning']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def chance(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Say how far the recipe's own figures move with its random numbers."""
+    seeds = [row["measures"] for row in rows if row["variant"] in SEVERAL]
+    if len(seeds) < 2:
+        return []
+    told = [f"{m} {max(s[m] for s in seeds) - min(s[m] for s in seeds):.3f}" for m in MEASURES]
+    return [f"Between {len(seeds)} seeds of the recipe figures differ by: {', '.join(told)}.", ""]
 
 
 if __name__ == "__main__":

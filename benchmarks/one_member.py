@@ -9,6 +9,7 @@ import torch
 
 from atypia.data.splits import make_splits
 from atypia.ensemble import Decision
+from atypia.evaluation.calibration import fit_calibration
 from atypia.evaluation.predictions import write_predictions
 from atypia.inference.predict import prediction_table
 from atypia.labels import N_SUBTYPES
@@ -26,7 +27,15 @@ if TYPE_CHECKING:
     from atypia.data.splits import Outer
     from atypia.training.task import MemberTask
 
-MEASURES = ("mean_auc", "balanced_accuracy", "macro_f1", "kappa", "log_loss", "binary.auc")
+MEASURES = (
+    "mean_auc",
+    "stages.atypical_subtypes.mean_auc",
+    "balanced_accuracy",
+    "macro_f1",
+    "kappa",
+    "log_loss",
+    "binary.auc",
+)
 PLACE = Place(torch.device("cpu"), torch.float32, World())
 
 
@@ -51,7 +60,10 @@ def write_answers(
     answers: npt.NDArray[np.floating],
     member: int,
 ) -> None:
-    """Write ``predictions.csv`` of the fold that was left out.
+    """Write ``predictions.csv`` of the fold that was left out, calibrated as the recipe says.
+
+    The temperature is fitted on the same answers: a little optimistic, for every variant alike, so
+    that what a variant does to the modesty of its networks does not hide what it does to them.
 
     Args:
         folder: Gets it.
@@ -61,10 +73,13 @@ def write_answers(
         answers: (n, 8) for the rows of ``task.valid_rows``.
         member: Its number, as the fold.
     """
+    about = cohort.manifest.iloc[task.valid_rows]
+    if config.ensemble.calibration == "temperature":
+        domains = about["domain"].to_numpy(dtype=str)
+        answers = fit_calibration(answers, task.labels[task.valid_rows], domains).apply(answers)
     learned = task.labels[task.train_rows]
     counts = np.bincount(learned[learned >= 0], minlength=N_SUBTYPES)
     decision = Decision(prior=(counts / counts.sum()).tolist(), power=config.ensemble.prior_power)
-    about = cohort.manifest.iloc[task.valid_rows]
     write_predictions(
         folder / "predictions.csv", prediction_table(about, answers, decision, 0.5, member)
     )

@@ -79,6 +79,8 @@ class Entry:
     run: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     differences: dict[str, Any] = field(default_factory=dict)
+    parts: list[Entry] = field(default_factory=list)
+    """The runs that it is made of, or was taught by."""
 
     @property
     def name(self) -> str:
@@ -111,6 +113,7 @@ def main() -> None:
     page, figures = [HEADER], {}
     for split, title in SPLITS.items():
         entries = [found(a, split, options.folders) for a in approaches]
+        find_parts(entries, split)
         compare_all(entries, options.resamples)
         page += section(title, split, entries, speeds)
         figures[split] = {e.name: record(e) for e in entries if e.folder is not None}
@@ -130,6 +133,23 @@ def found(approach: dict[str, Any], split: str, folders: list[Path]) -> Entry:
                 config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
                 return Entry(approach, run, read_json(run / "metrics.json"), about, config)
     return Entry(approach, None)
+
+
+def find_parts(entries: list[Entry], split: str) -> None:
+    """Find among the entries those that another one needs."""
+    named = {name: e for e in entries for name in e.approach["runs"].get(split, [])}
+    for entry in entries:
+        teacher = entry.config.get("target", {}).get("teacher")
+        needed = [
+            *entry.config.get("runs", []),
+            *filter(None, [entry.config.get("network")]),
+            *([] if teacher is None else [str(Path(teacher).parent)]),
+        ]
+        for run in needed:
+            part = named.get(Path(run).name)
+            if part is None or part.folder is None:
+                raise SystemExit(f"{entry.folder}: expected the run {run}, which it is made of.")
+            entry.parts.append(part)
 
 
 def compare_all(entries: list[Entry], resamples: int) -> None:
@@ -225,39 +245,32 @@ def cost(entries: list[Entry], speeds: dict[str, Any]) -> list[str]:
 
 
 def costs(entry: Entry) -> dict[str, Any]:
-    """Give parameters of all members, and hours over all sessions."""
+    """Give parameters that answer, and hours over all sessions, those of its parts with them."""
     sessions = entry.run["sessions"]
     cpu = [s.get("cpu_seconds") for s in sessions]
     members = entry.config.get("ensemble", {})
     n = members.get("trained") or members.get("members", 1)
     models = entry.run.get("models", [])
-    parameters = n * models[0]["parameters"] if models else None
-    if parameters is not None and entry.config.get("kind") in ("hybrid", "stack"):
-        parameters += weights_below(entry.folder)
-    return {
-        "parameters": parameters,
+    own = {
+        "parameters": n * models[0]["parameters"] if models else None,
         "wall_hours": sum(s["seconds"] for s in sessions) / 3600,
-        "threads": entry.run["machine"].get("threads"),
         "cpu_hours": None if None in cpu else sum(cpu) / 3600,
+    }
+    parts = [costs(part) for part in entry.parts]
+    # A teacher does not answer; the networks below a hybrid or a stack do.
+    answering = parts if entry.config.get("kind") in ("hybrid", "stack") else []
+    return {
+        "parameters": total([own, *answering], "parameters"),
+        "wall_hours": total([own, *parts], "wall_hours"),
+        "threads": entry.run["machine"].get("threads"),
+        "cpu_hours": total([own, *parts], "cpu_hours"),
     }
 
 
-def weights_below(folder: Path | None) -> int:
-    """Count the numbers in the files of weights of a joined model; buffers are few."""
-    from safetensors import safe_open
-
-    total = 0
-    first = folder / "model" if folder and (folder / "model").is_dir() else None
-    if first is None and folder is not None:
-        first = folder / "outer-0" / "model"
-    for file in sorted(first.rglob("*.safetensors")) if first else []:
-        with safe_open(file, "np") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - not a mapping
-                size = 1
-                for side in tensors.get_slice(name).get_shape():
-                    size *= side
-                total += size
-    return total
+def total(told: list[dict[str, Any]], name: str) -> float | None:
+    """Add up; None where one of them is not known."""
+    values = [one[name] for one in told]
+    return None if None in values else sum(values)
 
 
 def record(entry: Entry) -> dict[str, Any]:
@@ -311,9 +324,10 @@ accuracy also depends on how the subtype is decided, p / frequency^power: flat e
 rules have the power 0.25 (`quick`: 0.5), hybrids and stacks 0.5. Mean AUC and log-loss do not.
 
 Wall hours are those of the run's sessions on its number of threads, with whatever else ran on the
-machine; CPU hours are its own. Cross-validation: runs of the split `cv` are ensembles, each tested
-on patients outside its training; a run of `all` (its name in the table of cost) answers out of fold
-with one member, and calibration and threshold are fixed on the same answers.
+machine; CPU hours are its own; both with those of the runs that it is made of or was taught by.
+Parameters are those that answer. Cross-validation: runs of the split `cv` are ensembles, each
+tested on patients outside its training; a run of `all` (its name in the table of cost) answers out
+of fold with one member, and calibration and threshold are fixed on the same answers.
 
 Multiple-instance learning answers for patients, not for figures, and the studies of few labels have
 other figures of merit: they have pages of their own."""

@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "inference": CORE
     | {"inference", "ensemble", "bundle", "decision", "join", "models.hardware"}
     | {"answers", "rules", "hybrid"}
-    | {"evaluation.calibration", "evaluation.conformal"}
+    | {"evaluation.calibration", "evaluation.conformal", "evaluation.selective"}
     | {"data.transforms", "data.field", "data.cohort", "data.images", "data.resolution"}
     | {"data.slides", "data.tables"},
     "explain": CORE | {"explain", "ensemble", "models", "data.transforms", "data.field"},

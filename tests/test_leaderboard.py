@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -99,6 +100,32 @@ def test_runs_are_found_compared_and_the_rest_listed(
     assert "- other (second): `other runs/x-cv`" in page
     assert set(figures["table1"]) == {"flat ensemble", "other"}
     assert figures["cv"] == {}
+
+
+def test_what_a_run_is_made_of_is_part_of_its_cost(
+    maker: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {"flat": {}, "hybrid": {"kind": "hybrid", "network": "elsewhere/flat"}}
+    names["students"] = {"target": {"teacher": "elsewhere/flat/predictions-oof.csv"}}
+    for name, config in names.items():
+        write_run(tmp_path / name, 0.3)
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(config))
+    approaches = [
+        {"name": n, "about": "", "command": "", "reference": n == "flat", "runs": {"table1": [n]}}
+        for n in names
+    ]
+    (tmp_path / "approaches.yaml").write_text(yaml.safe_dump(approaches))
+    monkeypatch.setattr(maker, "APPROACHES", tmp_path / "approaches.yaml")
+    out = tmp_path / "board.md"
+    monkeypatch.setattr("sys.argv", ["x", str(tmp_path), "--out", str(out), "--resamples", "100"])
+    maker.main()
+    page = out.read_text()
+    assert "| flat | `flat` | 0.50 M | 2.00 | 2 | 4.00 | – |" in page
+    assert "| hybrid | `hybrid` | 1.00 M | 4.00 | 2 | 8.00 | – |" in page
+    assert "| students | `students` | 0.50 M | 4.00 | 2 | 8.00 | – |" in page
+    shutil.rmtree(tmp_path / "flat")
+    with pytest.raises(SystemExit, match="expected the run elsewhere/flat"):
+        maker.main()
 
 
 def test_the_approaches_of_the_page_are_what_the_package_runs(maker: ModuleType) -> None:

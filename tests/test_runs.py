@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from atypia.errors import AtypiaError, InputError
-from atypia.runs import atomic_write, building_folder, read_json, write_json, write_text
+from atypia.runs import (
+    atomic_write,
+    building_folder,
+    read_json,
+    source_commit,
+    write_json,
+    write_text,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -63,6 +72,32 @@ def test_json_is_strict_and_bad_json_is_the_users(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text("{")
     with pytest.raises(InputError, match="expected JSON"):
         read_json(tmp_path / "b.json")
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_the_commit_is_that_of_a_checkout_and_of_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> str:
+        who = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+        return subprocess.run(
+            ["git", "-C", tmp_path, *who, *arguments], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    module, installed = tmp_path / "runs.py", tmp_path / ".venv" / "runs.py"
+    installed.parent.mkdir()
+    for file in (module, installed):
+        file.write_text("")
+    monkeypatch.setattr("atypia.runs.__file__", str(module))
+    assert source_commit() is None
+    git("init")
+    git("add", "runs.py")
+    git("commit", "-m", "first")
+    assert source_commit() == git("rev-parse", "HEAD")
+    module.write_text("changed")
+    assert source_commit() == git("rev-parse", "HEAD") + "+"
+    monkeypatch.setattr("atypia.runs.__file__", str(installed))
+    assert source_commit() is None
 
 
 def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:

@@ -118,7 +118,8 @@ class TargetConfig(_Frozen):
     """What a network learns from. What it is scored against is ``label``."""
 
     second_rater: str | None = None
-    """A rater whose opinion is mixed in, where there is one."""
+    """A rater whose subtypes are learned, too: mixed in where both raters named one, alone where
+    `label` has none."""
     second_rater_mass: Fraction = 0.0
     """Share of the label mass that goes to that opinion."""
     smoothing: Fraction = 0.0

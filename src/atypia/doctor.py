@@ -182,5 +182,5 @@ def _described(quality: QualityHeader) -> str:
         words.append(f"temperature {quality.calibration['temperature']:.3g}")
     words.append(f"atypical from {quality.thresholds.atypical:.3g} on")
     if quality.conformal is not None:
-        words.append(f"sets that miss {quality.conformal['alpha']:.0%} at most")
+        words.append(f"sets made to miss {quality.conformal['alpha']:.0%}")
     return ", ".join(words)

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import tempfile
 from contextlib import contextmanager
 from importlib import metadata
@@ -168,6 +169,28 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in names},
     }
+
+
+def source_commit() -> str | None:
+    """Commit of the checkout that this package runs from; None where it is installed.
+
+    A ``+`` at the end says that files of the checkout differ from the commit.
+    """
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", here, *arguments], capture_output=True, text=True, check=True
+        ).stdout
+
+    here = str(Path(__file__).parent)
+    try:
+        # A package that is installed below somebody's own repository is not of its commits.
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        commit = git("rev-parse", "HEAD").strip()
+        changed = git("status", "--porcelain", "--untracked-files=no", ".")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + "+" * bool(changed)
 
 
 def describe_machine() -> dict[str, str | int | None]:

@@ -403,13 +403,15 @@ def test_images_are_a_job_as_well(tmp_path, monkeypatch, model, capsys):
     expected, _ = pipeline.predict([folder], None, model, mpp=0.25)
     arguments = ("predict", folder, "--mpp", 0.25, "--model", model, "--engine", "local")
     out, csv = tmp_path / "job", tmp_path / "job.csv"
-    more = ("--item-size", 3, "--csv", csv)
+    more = ("--item-size", 3, "--csv", csv, "--min-confidence", 0.5)
     assert run(monkeypatch, *arguments, "--out", out, *more) == 0
     assert "9 figures" in capsys.readouterr().out
+    written = pd.read_csv(csv)
     pd.testing.assert_frame_equal(
-        pd.read_csv(csv)[["patch_id", *P]], expected[["patch_id", *P]], atol=1e-6,
-        check_dtype=False,
-    )  # fmt: skip
+        written[["patch_id", *P]], expected[["patch_id", *P]], atol=1e-6, check_dtype=False
+    )
+    named = [row[f"p_{row['predicted_subtype']}"] for _, row in written.iterrows()]
+    assert written["abstained"].tolist() == [p < 0.5 for p in named]
     # A broken image costs itself, even where it is all there is of an item.
     for name in ("d0", "d1", "d2", "stack2"):
         (folder / f"{name}.png").write_bytes(b"none")

@@ -80,8 +80,6 @@ def predict(
 
         if out is None or out.suffix.lower() in (".csv", ".json"):
             raise InputError("--out: with --engine, expected a folder for the job. See --csv.")
-        if min_confidence is not None:
-            raise InputError("--min-confidence: is not for --engine.")
         with progress() as bar:
             task = bar.add_task("files", total=None)
             result = pipeline.predict_job(
@@ -92,6 +90,7 @@ def predict(
                 csv=csv,
                 quality=quality,
                 mpp=mpp,
+                min_confidence=min_confidence,
                 backend=backend,
                 device=device,
                 item_size=item_size,

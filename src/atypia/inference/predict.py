@@ -20,8 +20,9 @@ from atypia.data.cohort import Cohort
 from atypia.data.images import IMAGE_SUFFIXES, read_pages
 from atypia.data.resolution import tiff_mpp
 from atypia.errors import InputError, Problem
+from atypia.evaluation.selective import abstain
 from atypia.inference.model import ExplainingModel
-from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES
+from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES, subtype_index
 from atypia.progress import OnDone, silent
 
 if TYPE_CHECKING:
@@ -313,6 +314,17 @@ def with_reasons(table: pd.DataFrame, reasons: Sequence[Explanation]) -> pd.Data
         for reason in reasons
     ]
     return table.assign(reason=[reason.reason for reason in reasons], measures=measures)
+
+
+def with_abstained(table: pd.DataFrame, minimum: float) -> pd.DataFrame:
+    """Add the column ``abstained``: whether the named subtype is less probable than `minimum`.
+
+    Raises:
+        InputError: `minimum` is no probability.
+    """
+    predicted = table["predicted_subtype"].map(subtype_index).to_numpy(dtype=np.int64)
+    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float64)
+    return table.assign(abstained=abstain(probabilities, minimum, predicted))
 
 
 def prediction_table(

@@ -13,8 +13,8 @@ from atypia.bundle import BEST, RELEASED
 from atypia.errors import InputError, Problem
 from atypia.evaluation.predictions import predictions_from_table, write_predictions
 from atypia.inference.backend import find_model, load_ensemble
-from atypia.inference.predict import find_items, predict_items
-from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES, subtype_index
+from atypia.inference.predict import find_items, predict_items, with_abstained
+from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES
 from atypia.progress import OnDone, silent
 from atypia.runs import write_json
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    import numpy.typing as npt
     import pandas as pd
 
 
@@ -81,7 +80,7 @@ def predict(
     ensemble = load_ensemble(folder, quality, backend=backend, device=device)
     table, skipped = predict_items(ensemble, items, skip_bad=skip_bad, on_done=on_done)
     if min_confidence is not None:
-        table = table.assign(abstained=_abstained(table, min_confidence))
+        table = with_abstained(table, min_confidence)
     if out is not None:
         _write(out, table)
     return table, skipped
@@ -94,14 +93,6 @@ def collected(problems: list[Problem]) -> Iterator[None]:
         yield
     except InputError as error:
         problems += error.problems
-
-
-def _abstained(table: pd.DataFrame, minimum: float) -> npt.NDArray[np.bool_]:
-    from atypia.evaluation.selective import abstain
-
-    predicted = table["predicted_subtype"].map(subtype_index).to_numpy()
-    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float64)
-    return abstain(probabilities, minimum, predicted)
 
 
 def _write(out: Path, table: pd.DataFrame) -> None:

@@ -45,6 +45,7 @@ def predict_job(
     csv: Path | None = None,
     quality: str = BEST,
     mpp: float | None = None,
+    min_confidence: float | None = None,
     backend: str = "auto",
     device: str = "auto",
     item_size: int = ITEM_SIZE,
@@ -64,6 +65,7 @@ def predict_job(
         csv: Also write the answers as one ``.csv``.
         quality: ``best``, or ``fast`` where the model has it.
         mpp: µm per pixel of what is not in a cohort; None where each TIFF file carries its own.
+        min_confidence: Adds the column ``abstained``, see :func:`atypia.pipeline.predict`.
         backend: See :func:`atypia.inference.backend.load_ensemble`.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``; with ``cuda`` each worker of Ray has a GPU.
         item_size: Most images that one worker does at a time.
@@ -98,13 +100,16 @@ def predict_job(
         "backend": backend,
         "item_size": item_size,
     }
+    if min_confidence is not None:
+        identity["min_confidence"] = min_confidence
     with (
         open_engine(choice, device) as place,
         JobFolder.open(out.absolute(), identity) as job,
     ):
         batches = cut(images, job.key, item_size)
         on_start(len(images))
-        make = partial(ClassifyImages, folder, quality, backend, device, choice.worker_threads)
+        threads = choice.worker_threads
+        make = partial(ClassifyImages, folder, quality, backend, device, threads, min_confidence)
         before = keys_in(job.parts)
         lost = do_all(place, make, batches, job.parts, on_done)
         retry(place, make, [batch for batch in batches if batch.key in before], job)

@@ -26,7 +26,14 @@ from atypia.data.splits import Splits, make_splits, missing_classes
 from atypia.errors import AtypiaError, InputError
 from atypia.labels import SUBTYPES
 from atypia.models.hardware import peak_memory_bytes
-from atypia.runs import describe_machine, read_json, versions, write_json, write_text
+from atypia.runs import (
+    describe_machine,
+    read_json,
+    source_commit,
+    versions,
+    write_json,
+    write_text,
+)
 from atypia.training.targets import chosen_labels
 
 if TYPE_CHECKING:
@@ -146,6 +153,7 @@ def run_record(
     run: Run[AnyConfig | MilConfig], cohort_folder: Path, command: str
 ) -> dict[str, Any]:
     """Say what ``run.json`` tells of a run from its start."""
+    commit = source_commit()
     return {
         "status": "running",
         "command": command,
@@ -157,6 +165,7 @@ def run_record(
             "path": os.path.relpath(cohort_folder, run.folder),
         },
         "versions": versions(),
+        **({} if commit is None else {"commit": commit}),
         "machine": describe_machine(),
     }
 

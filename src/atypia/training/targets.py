@@ -67,11 +67,11 @@ def make_targets(
 ) -> Targets:
     """Gather what the raters said of each patch.
 
-    A second rater's opinion takes its share of the mass where that rater gave one, or, with
-    `per_rater`, stands beside the first. A cohort without that rater is learned from the chosen
-    label alone. A teacher takes its share of what the first rater's scores learn, and all of it
-    where that rater gave nothing. The share of atypical opinions is that of the votes, where there
-    are any, else that of the chosen label.
+    Where both raters named a subtype, the second one's takes its share of the mass; where one did,
+    that is learned. With `per_rater` the second stands beside the first. A cohort without that
+    rater is learned from the chosen label alone. A teacher takes its share of what the first
+    rater's scores learn, and all of it where there is no label. The share of atypical opinions is
+    that of the votes, where there are any, else that of the chosen label.
 
     Args:
         manifest: Of a cohort.
@@ -91,7 +91,7 @@ def make_targets(
         else:
             both = first.any(axis=1, keepdims=True) & second.any(axis=1, keepdims=True)
             mass = config.second_rater_mass
-            subtypes = [np.where(both, (1 - mass) * first + mass * second, first)]
+            subtypes = [np.where(both, (1 - mass) * first + mass * second, first + second)]
     known = [part.any(axis=1, keepdims=True) for part in subtypes]
     smoothed = [
         np.where(k, (1 - config.smoothing) * part + config.smoothing / N_SUBTYPES, 0)

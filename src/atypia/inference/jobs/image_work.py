@@ -11,7 +11,7 @@ import pandas as pd
 from atypia.errors import InputError
 from atypia.inference.backend import load_ensemble
 from atypia.inference.jobs.work import Failure, Part, hash_of
-from atypia.inference.predict import predict_items, prediction_table
+from atypia.inference.predict import predict_items, prediction_table, with_abstained
 from atypia.labels import N_SUBTYPES
 
 if TYPE_CHECKING:
@@ -49,12 +49,21 @@ class ClassifyImages:
         backend: Likewise.
         device: Likewise.
         threads: Of the network; None: as the machine has it.
+        min_confidence: Adds the column ``abstained``; see
+            :func:`atypia.inference.predict.with_abstained`.
     """
 
     def __init__(
-        self, model: Path | str, quality: str, backend: str, device: str, threads: int | None
+        self,
+        model: Path | str,
+        quality: str,
+        backend: str,
+        device: str,
+        threads: int | None,
+        min_confidence: float | None = None,
     ) -> None:
         self._model = load_ensemble(model, quality, backend=backend, device=device, threads=threads)
+        self._min_confidence = min_confidence
 
     def __call__(self, item: Batch) -> Part:
         """Classify images; one that cannot be read fails alone."""
@@ -70,6 +79,8 @@ class ClassifyImages:
         ]
         if table.empty and len(failures) < item.size:
             raise InputError(problems)
+        if self._min_confidence is not None:
+            table = with_abstained(table, self._min_confidence)
         return Part(table, item.size - len(failures), failures)
 
     def close(self) -> None:
