@@ -247,10 +247,11 @@ class OptimConfig(_Frozen):
     one equally often, 1 each subtype. The probabilities are then those of a cohort with the
     frequencies that were drawn."""
     sampling_of: Literal["subtype", "side"] = "subtype"
-    """Whose frequency `sampling` goes by: of the subtype, or of atypical and normal."""
+    """Whose frequency `sampling` goes by: of the subtype, or of atypical and normal by most
+    opinions."""
     domain_balance: Fraction = 0.0
     """Figures are drawn in proportion to 1 / frequency**domain_balance of their domain: 0 shows
-    each figure equally often, 1 each domain. With `sampling`, both are multiplied."""
+    each figure equally often, 1 each domain. With `sampling`, that is done within each domain."""
     self_supervised_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs of a warm-up without labels before all else: the backbone learns to describe two views
     of one crop alike (VICReg), from the member's training patients; see

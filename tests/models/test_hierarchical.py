@@ -97,7 +97,7 @@ def test_the_loss_is_the_sum_of_the_losses_of_the_stages(
     share = torch.tensor(rng.random(6), dtype=torch.float32)
     net = network("shared", seed=seed).eval()
     config = LossConfig(class_weights="balanced" if weighted else "none", atypical=votes)
-    loss_of = SubtypeLoss(config, PRIOR)
+    loss_of = SubtypeLoss(config, PRIOR, torch.ones(2))
     whole = loss_of(net(IMAGES), targets[:, None], share)
 
     side, atypical, normal = parts(net, IMAGES)
@@ -114,7 +114,9 @@ def test_the_loss_is_the_sum_of_the_losses_of_the_stages(
 def test_a_figure_of_one_side_teaches_nothing_of_the_subtypes_of_the_other() -> None:
     net = network("separate").train()
     targets = torch.eye(8)[[4, 5, 6, 7, 5, 6]][:, None]
-    SubtypeLoss(LossConfig(atypical=0.5), PRIOR)(net(IMAGES), targets, torch.zeros(6)).backward()
+    SubtypeLoss(LossConfig(atypical=0.5), PRIOR, torch.ones(2))(
+        net(IMAGES), targets, torch.zeros(6)
+    ).backward()
     gradients = [
         sum(float(p.grad.abs().sum()) for p in chain(backbone.parameters(), layer.parameters()))
         for backbone, layer in zip(
@@ -137,7 +139,9 @@ def test_one_loop_trains_three_networks_as_three_loops_would() -> None:
     for images, labels in batches:
         optimizer.zero_grad()
         targets = torch.eye(8)[torch.from_numpy(labels)][:, None]
-        SubtypeLoss(LossConfig(), PRIOR)(joint(images), targets, torch.full((6,), 0.5)).backward()
+        SubtypeLoss(LossConfig(), PRIOR, torch.ones(2))(
+            joint(images), targets, torch.full((6,), 0.5)
+        ).backward()
         optimizer.step()
 
     layers = (alone.head.side, alone.head.atypical, alone.head.normal)

@@ -12,6 +12,7 @@ from atypia.config import LossConfig
 from atypia.training.losses import SubtypeLoss
 
 MASS = torch.tensor([59, 71, 154, 255, 253, 1349, 1527, 52.0])
+SIDES = torch.tensor([833.0, 2887])
 NO_VOTES = torch.full((16,), torch.nan)
 
 
@@ -24,7 +25,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_plain_cross_entropy_is_torchs(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     logits, labels = batch
-    loss = SubtypeLoss(LossConfig(), MASS).train()
+    loss = SubtypeLoss(LossConfig(), MASS, SIDES).train()
     one_hot = functional.one_hot(labels, 8).float()
     torch.testing.assert_close(
         loss(logits, one_hot[:, None], NO_VOTES), functional.cross_entropy(logits, labels)
@@ -40,7 +41,7 @@ def test_balanced_weights_are_scikit_learns() -> None:
 
     labels = torch.repeat_interleave(torch.arange(8), MASS.long()).numpy()
     expected = compute_class_weight("balanced", classes=np.arange(8), y=labels)
-    loss = SubtypeLoss(LossConfig(class_weights="balanced"), MASS)
+    loss = SubtypeLoss(LossConfig(class_weights="balanced"), MASS, SIDES)
     torch.testing.assert_close(loss.weights.double(), torch.from_numpy(expected), rtol=1e-5, atol=0)
 
 
@@ -51,15 +52,15 @@ def test_focal_loss_of_two_classes_is_torchvisions() -> None:
     logits[:, 0], logits[:, 1] = 0, z
     targets = torch.zeros(9, 1, 8)
     targets[:, 0, 1] = 1
-    loss = SubtypeLoss(LossConfig(kind="focal", focal_gamma=2), MASS)
+    loss = SubtypeLoss(LossConfig(kind="focal", focal_gamma=2), MASS, SIDES)
     expected = sigmoid_focal_loss(z, torch.ones(9), alpha=-1, gamma=2, reduction="mean")
     torch.testing.assert_close(loss(logits, targets, NO_VOTES[:9]), expected)
 
 
 def test_the_prior_is_what_the_loss_sees() -> None:
-    plain = SubtypeLoss(LossConfig(), MASS)
+    plain = SubtypeLoss(LossConfig(), MASS, SIDES)
     torch.testing.assert_close(plain.prior, MASS / MASS.sum())
-    balanced = SubtypeLoss(LossConfig(class_weights="balanced"), MASS)
+    balanced = SubtypeLoss(LossConfig(class_weights="balanced"), MASS, SIDES)
     torch.testing.assert_close(balanced.prior, torch.full((8,), 1 / 8))
 
 
@@ -71,7 +72,7 @@ def test_gradients_stay_finite_at_certainty(gamma: float, atypical: float) -> No
     logits.requires_grad_()
     targets = torch.eye(8)[[0, 7]][:, None]
     config = LossConfig(kind="focal", focal_gamma=gamma, atypical=atypical)
-    loss = SubtypeLoss(config, MASS)(logits, targets, torch.tensor([1.0, 0.0]))
+    loss = SubtypeLoss(config, MASS, SIDES)(logits, targets, torch.tensor([1.0, 0.0]))
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(logits.grad).all()
@@ -91,7 +92,7 @@ def test_two_raters_cost_the_mean_of_their_cross_entropies() -> None:
         functional.cross_entropy(logits[:, :8], labels[:, 0])
         + functional.cross_entropy(logits[:, 8:], labels[:, 1])
     ) / 2
-    loss_of = SubtypeLoss(LossConfig(), MASS)
+    loss_of = SubtypeLoss(LossConfig(), MASS, SIDES)
     torch.testing.assert_close(loss_of(logits, subtypes, NO_VOTES), expected)
 
 
@@ -100,7 +101,7 @@ def test_a_rater_who_said_nothing_does_not_count(config: LossConfig) -> None:
     """A row with one answer weighs as much as one with two, and the other head learns nothing."""
     logits, subtypes, _ = two_raters()
     subtypes[:5, 0], subtypes[5:9, 1] = 0, 0
-    loss_of = SubtypeLoss(config, MASS)
+    loss_of = SubtypeLoss(config, MASS, SIDES)
     logits.requires_grad_()
     loss = loss_of(logits, subtypes, NO_VOTES)
     loss.backward()
@@ -124,7 +125,7 @@ def test_the_atypical_term_is_torchs_binary_cross_entropy_of_the_summed_probabil
     logits, labels = batch
     subtypes = functional.one_hot(labels, 8).float()[:, None]
     share = torch.linspace(0, 1, 16)
-    loss = SubtypeLoss(LossConfig(atypical=0.7), MASS)(logits, subtypes, share)
+    loss = SubtypeLoss(LossConfig(atypical=0.7), MASS, SIDES)(logits, subtypes, share)
     p = logits.softmax(1)[:, :4].sum(1)
     expected = functional.cross_entropy(logits, labels) + 0.7 * functional.binary_cross_entropy(
         p, share
@@ -135,8 +136,8 @@ def test_the_atypical_term_is_torchs_binary_cross_entropy_of_the_summed_probabil
 def test_the_atypical_term_is_the_answering_raters_alone() -> None:
     logits, subtypes, _ = two_raters()
     share = torch.rand(16, generator=torch.Generator().manual_seed(2))
-    term = SubtypeLoss(LossConfig(atypical=1), MASS)(logits, subtypes, share) - SubtypeLoss(
-        LossConfig(), MASS
+    term = SubtypeLoss(LossConfig(atypical=1), MASS, SIDES)(logits, subtypes, share) - SubtypeLoss(
+        LossConfig(), MASS, SIDES
     )(logits, subtypes, share)
     p = logits[:, :8].softmax(1)[:, :4].sum(1)
     torch.testing.assert_close(term, functional.binary_cross_entropy(p, share))
@@ -150,7 +151,7 @@ def test_a_figure_without_a_vote_adds_nothing_to_the_atypical_term(
     nothing = torch.zeros(16, 1, 8)
     share = (labels < 4).float()
     share[4:] = torch.nan
-    loss = SubtypeLoss(LossConfig(atypical=1), MASS)(logits, nothing, share)
+    loss = SubtypeLoss(LossConfig(atypical=1), MASS, SIDES)(logits, nothing, share)
     p = logits[:4].softmax(1)[:, :4].sum(1)
     expected = functional.binary_cross_entropy(p, share[:4], reduction="sum") / 16
     torch.testing.assert_close(loss, expected)
@@ -167,7 +168,7 @@ def test_a_vote_without_a_subtype_teaches_by_the_atypical_term_alone(
     gradients = []
     for weight in (0.0, 1.0):
         fresh = logits.clone().requires_grad_()
-        SubtypeLoss(LossConfig(atypical=weight), MASS)(fresh, nothing, votes).backward()
+        SubtypeLoss(LossConfig(atypical=weight), MASS, SIDES)(fresh, nothing, votes).backward()
         gradients.append(fresh.grad)
     assert (gradients[0] == 0).all()
     assert (gradients[1][:, :4] < 0).all()
@@ -180,7 +181,7 @@ def test_a_vote_without_a_subtype_teaches_by_the_atypical_term_alone(
 def test_the_balanced_weights_hold_for_every_rater_and_not_for_the_atypical_term() -> None:
     logits, subtypes, labels = two_raters()
     share = (labels[:, 0] < 4).float()
-    loss = SubtypeLoss(LossConfig(class_weights="balanced", atypical=1), MASS)
+    loss = SubtypeLoss(LossConfig(class_weights="balanced", atypical=1), MASS, SIDES)
     heads = [
         functional.cross_entropy(
             logits[:, 8 * r : 8 * r + 8], labels[:, r], weight=loss.weights, reduction="sum"
@@ -198,10 +199,10 @@ def test_on_the_sides_it_is_torchs_binary_cross_entropy_against_the_majority(wei
     logits = torch.randn(6, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
     share = torch.tensor([1 / 3, 2 / 3, 1.0, 0.0, 0.5, torch.nan])
     subtypes = torch.eye(8)[:6, None]
-    loss = SubtypeLoss(config, MASS)
+    loss = SubtypeLoss(config, MASS, SIDES)
     given = loss(logits, subtypes, share)
     p = logits.softmax(1)[:, :4].sum(1)
-    atypical = float(MASS[:4].sum() / MASS.sum())
+    atypical = float(SIDES[0] / SIDES.sum())  # of the votes, not of the subtypes
     of_side = torch.tensor(
         [0.5 / atypical, 0.5 / (1 - atypical)] if weights == "balanced" else [1.0, 1.0]
     )
@@ -211,13 +212,16 @@ def test_on_the_sides_it_is_torchs_binary_cross_entropy_against_the_majority(wei
     given.backward()
     assert logits.grad is not None
     assert not logits.grad[5].any()
+    weighed = float(0.5 if weights == "balanced" else atypical)
+    torch.testing.assert_close(loss.prior[:4], weighed * MASS[:4] / MASS[:4].sum())
+    torch.testing.assert_close(loss.prior.sum(), torch.tensor(1.0))
 
 
 def test_on_the_sides_the_focal_loss_is_torchvisions() -> None:
     config = LossConfig(of="sides", kind="focal", focal_gamma=2.0)
     logits = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
     majority = torch.tensor([0.0, 1, 1, 0, 1, 0])
-    given = SubtypeLoss(config, MASS)(logits, torch.eye(8)[:6, None], majority)
+    given = SubtypeLoss(config, MASS, SIDES)(logits, torch.eye(8)[:6, None], majority)
     binary = logits[:, :4].logsumexp(1) - logits[:, 4:].logsumexp(1)
     expected = sigmoid_focal_loss(binary, majority, alpha=-1, gamma=2.0, reduction="mean")
     torch.testing.assert_close(given, expected)
@@ -229,7 +233,7 @@ def test_two_stages_learn_nothing_within_a_side_that_is_not_asked_for() -> None:
     torch.manual_seed(0)
     head = StagedHead(5)
     scores = head(torch.randn(6, 5))
-    SubtypeLoss(LossConfig(of="sides"), MASS)(
+    SubtypeLoss(LossConfig(of="sides"), MASS, SIDES)(
         scores, torch.eye(8)[:6, None], torch.tensor([0.0, 1, 1, 0, 1, 0])
     ).backward()
     assert head.side.weight.grad is not None

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from atypia.config import TargetConfig
 from atypia.errors import InputError
 from atypia.labels import N_ATYPICAL, SUBTYPES
-from atypia.training.targets import chosen_labels, make_targets, require_every_class
+from atypia.training.targets import (
+    Targets,
+    chosen_labels,
+    make_targets,
+    require_both_sides,
+    require_every_class,
+)
 
 MANIFEST = pd.DataFrame(
     {
@@ -135,6 +141,20 @@ def test_the_share_of_votes_is_a_mean_over_those_who_voted(
         else:
             expected = float(SUBTYPES.index(label) < N_ATYPICAL) if label else np.nan
         np.testing.assert_equal(float(share), expected)
+
+
+def test_sides_are_those_of_most_opinions_and_both_are_needed() -> None:
+    votes = np.array([1, 2 / 3, 0.5, 1 / 3, 0, np.nan], np.float32)
+    subtypes = np.eye(8, dtype=np.float32)[[7, 7, 0, 0, 6, 6]][:, None]
+    targets = Targets(subtypes, votes)
+    expected = [[1, 0], [1, 0], [0.5, 0.5], [0, 1], [0, 1], [0, 0]]
+    np.testing.assert_array_equal(targets.sides, expected)
+    of_subtypes, of_sides = targets.masses(np.array([0, 1, 3]), np.array([2.0, 1, 5]))
+    assert of_subtypes.tolist() == [5, 0, 0, 0, 0, 0, 0, 3]
+    assert of_sides.tolist() == [3, 5]
+    require_both_sides(targets.sides, "here")
+    with pytest.raises(InputError, match=r"here.*call atypical"):
+        require_both_sides(targets.sides[2:], "here")
 
 
 def test_a_missing_class_is_named() -> None:

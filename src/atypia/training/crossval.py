@@ -25,7 +25,12 @@ from atypia.training.distill import require_unseen_test_part
 from atypia.training.few_labels import hidden_rows
 from atypia.training.fit import fit
 from atypia.training.probe import fit_probe, open_probe
-from atypia.training.targets import chosen_labels, make_targets, require_every_class
+from atypia.training.targets import (
+    chosen_labels,
+    make_targets,
+    require_both_sides,
+    require_every_class,
+)
 from atypia.training.task import MemberTask
 
 if TYPE_CHECKING:
@@ -88,7 +93,10 @@ def member_tasks(
         train = np.repeat(train, [bag[patient] for patient in patients.iloc[train]])
         unseen = rows(cohort.manifest, outer.training) & ~mine
         valid = np.flatnonzero(unseen & (labels >= 0))
-        require_every_class(taught[train], f"training part of member {i}, outer split {number}")
+        part = f"training part of member {i}, outer split {number}"
+        require_every_class(taught[train], part)
+        if config.loss.of == "sides":
+            require_both_sides(targets.sides[train], part)
         if not len(valid):
             raise InputError(
                 f"validation part of member {i}, outer split {number}: expected labelled figures "

@@ -88,10 +88,8 @@ def fit(
             f"optim.progressive: {config.model.backbone} is made for one size of image; leave it "
             "out."
         )
-    taught = task.targets.subtypes[task.train_rows, 0]
-    often = row_weights(task, optim)
-    mass = torch.from_numpy((taught if often is None else taught * often[:, None]).sum(axis=0))
-    loss_of = SubtypeLoss(config.loss, mass)
+    masses = task.targets.masses(task.train_rows, row_weights(task, optim))
+    loss_of = SubtypeLoss(config.loss, *map(torch.from_numpy, masses))
     network.start_from(loss_of.prior)
     loss_of.to(device)
     network.to(device, memory_format=place.layout)  # type: ignore[call-overload]

@@ -28,23 +28,32 @@ class SubtypeLoss(nn.Module):
     On the sides alone it is the same formula over two classes: P and 1 - P against the majority of
     the opinions (a tie counts half for each), w_c being the sides' weights.
 
-    ``prior`` is the class distribution as the loss sees it: (8,), frequency times weight, sum 1.
+    ``prior`` is the class distribution as the loss sees it: (8,), frequency times weight, sum 1. On
+    the sides alone the frequencies of the sides are those of the opinions, which is what they are
+    learned from; within a side they are those of the subtypes.
 
     Args:
         config: Which loss.
         class_mass: (8,) sum of the targets over the training part; all above 0.
+        side_mass: (2,) figures of the training part that are atypical, and normal, by the majority
+            of the opinions; both above 0.
     """
 
-    def __init__(self, config: LossConfig, class_mass: torch.Tensor) -> None:
+    def __init__(
+        self, config: LossConfig, class_mass: torch.Tensor, side_mass: torch.Tensor
+    ) -> None:
         super().__init__()
         prior = class_mass / class_mass.sum()
         self.on_sides = config.of == "sides"
         weights = torch.ones_like(prior)
-        if config.class_weights == "balanced" and not self.on_sides:
-            weights = 1 / (len(prior) * prior)
+        if self.on_sides:
+            within = prior.view(2, N_ATYPICAL) / prior.view(2, N_ATYPICAL).sum(dim=1, keepdim=True)
+            sides = (side_mass / side_mass.sum()).to(prior)
+            prior = (within * sides[:, None]).flatten()
+            if config.class_weights == "balanced":
+                weights = (0.5 / sides).repeat_interleave(N_ATYPICAL)
         elif config.class_weights == "balanced":
-            atypical = prior[:N_ATYPICAL].sum()
-            weights[:N_ATYPICAL], weights[N_ATYPICAL:] = 0.5 / atypical, 0.5 / (1 - atypical)
+            weights = 1 / (len(prior) * prior)
         self.gamma = config.focal_gamma if config.kind == "focal" else 0.0
         self.atypical = config.atypical
         self.weights: torch.Tensor

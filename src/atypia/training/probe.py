@@ -242,8 +242,7 @@ class _Fitter:
         self._subtypes = torch.from_numpy(targets.subtypes)
         self._atypical = torch.from_numpy(targets.atypical)
         self._n_raters = targets.n_raters
-        mass = torch.from_numpy(targets.subtypes[rows, 0].sum(axis=0))
-        self._loss = SubtypeLoss(config.loss, mass)
+        self._loss = SubtypeLoss(config.loss, *map(torch.from_numpy, targets.masses(rows)))
         total, squares = np.zeros(self._values.shape[2]), np.zeros(self._values.shape[2])
         for part in _chunks(rows, features.n_views):
             flat = self._values[part].reshape(-1, len(total)).astype(np.float64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -57,6 +57,26 @@ class Targets:
     def n_raters(self) -> int:
         """Number of raters with scores of their own."""
         return int(self.subtypes.shape[1])
+
+    @property
+    def sides(self) -> npt.NDArray[np.float64]:
+        """(N, 2) atypical and normal by most opinions; a tie is half of each, none is zero."""
+        atypical = (np.sign(self.atypical.astype(np.float64) - 0.5) + 1) / 2
+        return np.nan_to_num(np.stack([atypical, 1 - atypical], axis=1))
+
+    def masses(
+        self, rows: npt.NDArray[np.int64], often: npt.NDArray[np.float64] | None = None
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Give how much there is of each of the first rater's subtypes (8,), and each side (2,).
+
+        Args:
+            rows: (n,) of the training part.
+            often: (n,) how often each is shown; None: all alike.
+        """
+        often = np.ones(len(rows)) if often is None else often
+        subtypes = (self.subtypes[rows, 0] * often[:, None]).sum(axis=0)
+        sides = (self.sides[rows] * often[:, None]).sum(axis=0)
+        return subtypes.astype(np.float32), sides.astype(np.float32)
 
 
 def make_targets(
@@ -127,6 +147,20 @@ def _share_of_votes(manifest: pd.DataFrame) -> npt.NDArray[np.float64]:
     share = np.nansum(single, axis=1) / np.maximum(n, 1)
     majority = votes[:, -1] if "majority_atypical" in columns else np.full(len(manifest), np.nan)
     return np.where(n > 0, share, majority)
+
+
+def require_both_sides(sides: npt.NDArray[np.floating[Any]], part: str) -> None:
+    """Refuse a part of the data that most opinions call all atypical, or all normal.
+
+    Raises:
+        InputError: Names the missing side.
+    """
+    for side, name in enumerate(("atypical", "normal")):
+        if not (sides[:, side] == 1).any():
+            raise InputError(
+                f"{part}: expected figures that most votes call {name} but found none. Use another "
+                "seed, or a cohort with more of them."
+            )
 
 
 def require_every_class(labels: npt.NDArray[np.int64], part: str) -> None:

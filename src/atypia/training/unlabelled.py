@@ -22,7 +22,7 @@ from atypia.config import AugmentConfig
 from atypia.data.loader import plan_epoch
 from atypia.data.transforms import Augmenter
 from atypia.labels import N_ATYPICAL, N_SUBTYPES
-from atypia.training.sampling import share_of
+from atypia.training.sampling import domain_weights, share_of
 from atypia.training.views import Views, seed_of
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class Unlabelled:
     ) -> None:
         self.rows, self.config, self.store, self.place = task.unlabelled_rows, config, store, place
         self.seed = seed_of(task.seed, _STREAM)
+        balance = config.optim.domain_balance
+        self.often = domain_weights(task.domains[self.rows], balance) if balance else None
         self.atypical = torch.from_numpy(task.targets.atypical)
         plain = AugmentConfig(flip=config.augment.flip, rotate=config.augment.rotate)
         self.plain = Augmenter(plain, changed.spec, seed_of(self.seed, 0))
@@ -79,7 +81,7 @@ class Unlabelled:
         """
         self.total, self.confident, self.steps = 0.0, 0.0, 0
         size = self.config.optim.batch_size
-        whole = plan_epoch(len(self.rows), size, batches, self.seed, epoch)
+        whole = plan_epoch(len(self.rows), size, batches, self.seed, epoch, self.often)
         plan = share_of(whole, self.place.world)
         views = (
             Views(self.store, self.rows, plan, augment.at_size(size_px), self.place)
