@@ -528,7 +528,8 @@ class MilConfig(_RunConfig):
     epochs: Count = 40
     batch_size: Annotated[int, Field(ge=2)] = 16
     """Patients in a step."""
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 1e-2
+    """The highest one. Patients are few, and so are the steps: they have to be large."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.05
     runtime: RuntimeConfig = RuntimeConfig()
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import log_loss
 
 from atypia import pipeline
 from atypia.config import MilConfig, mil_config
@@ -21,6 +23,9 @@ from atypia.mil.pooling import BagClassifier
 from atypia.mil.target import Target, find_target
 from atypia.runs import read_json
 from atypia.training.targets import chosen_labels
+
+if TYPE_CHECKING:
+    from atypia.config import PoolingKind
 
 MANIFEST = pd.DataFrame(
     [("A", 0), ("A", 5), ("B", 5), ("B", 1), ("B", 2), ("C", 4), ("D", 6), ("D", 7)],
@@ -108,6 +113,18 @@ def test_attention_finds_the_figure_that_tells() -> None:
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-6)
     assert (weights.argmax(1)[::2] == witness % 12).mean() > 0.9
     np.testing.assert_allclose(answers.weights["mean"], 1 / 12, atol=1e-6)
+
+
+@pytest.mark.parametrize(("pooling", "part"), [("attention", 0.5), ("mean", 0.9)])
+def test_the_settings_as_they_are_are_enough_to_learn(pooling: PoolingKind, part: float) -> None:
+    """A rare class: less is lost on what was learned from than by telling how rare it is."""
+    figures, target, witness = figures_with_a_witness()
+    rare = np.arange(60) % 6 == 0
+    figures.values[witness[~rare[::2]], :, 2] -= 6
+    bags = [figures.values[rows] for rows in figures.rows_of(target.patients)]
+    model = fit_patients(bags, rare.astype(np.int64), 2, pooling, MilConfig(target="x"), 0)
+    told = np.array([model(bag)[0][1] for bag in bags])
+    assert log_loss(rare, told) < part * log_loss(rare, np.full(60, rare.mean()))
 
 
 def test_an_answer_comes_from_models_that_have_not_seen_the_patient() -> None:

@@ -141,6 +141,9 @@ def fit_patients(
     network = BagClassifier(
         projected[0].shape[2], n_classes, pooling, config.attention_width, config.dropout
     )
+    counts = np.bincount(values, minlength=n_classes)
+    with torch.no_grad():  # the steps are few: none of them for what a count tells
+        network.classifier.bias.copy_(torch.from_numpy(np.log(np.maximum(counts, 0.5) / len(bags))))
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import entropy
 
 from atypia.config import AugmentConfig, MilConfig
 from atypia.data.cohort import Cohort
@@ -77,6 +78,7 @@ def mil(
             "target": target.name,
             "classes": list(target.classes),
             "n_of_class": np.bincount(target.values).tolist(),
+            "log_loss_of_shares": float(entropy(np.bincount(target.values))),
             "n_figures": int(sum(len(r) for r in figures.rows_of(target.patients))),
             **score_patients(
                 target.values, answers.probabilities, target.patients, config.resamples, config.seed
