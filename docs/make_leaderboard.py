@@ -12,13 +12,17 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from atypia.errors import InputError
 from atypia.evaluation.compare import compare
 from atypia.evaluation.predictions import read_predictions
 from atypia.runs import read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 APPROACHES = Path(__file__).parent / "leaderboard.yaml"
 SPLITS = {
@@ -81,11 +85,19 @@ class Entry:
     differences: dict[str, Any] = field(default_factory=dict)
     parts: list[Entry] = field(default_factory=list)
     """The runs that it is made of, or was taught by."""
+    problem: str = ""
+    """Why it cannot be compared."""
 
     @property
     def name(self) -> str:
         """Of the approach."""
         return str(self.approach["name"])
+
+    @property
+    def kind(self) -> str | None:
+        """Kind of its split: an ensemble tested on others, or single members out of fold."""
+        file = self.folder / "splits.json" if self.folder else None
+        return read_json(file)["kind"] if file and file.is_file() else None
 
     @property
     def of_sides(self) -> bool:
@@ -114,7 +126,11 @@ def main() -> None:
     for split, title in SPLITS.items():
         entries = [found(a, split, options.folders) for a in approaches]
         find_parts(entries, split)
-        compare_all(entries, options.resamples)
+        references = [
+            run for a in approaches if a.get("reference")
+            for run in all_found(a, split, options.folders)
+        ]  # fmt: skip
+        compare_all(entries, references, options.resamples)
         page += section(title, split, entries, speeds)
         figures[split] = {e.name: record(e) for e in entries if e.folder is not None}
     write_text(options.out, "\n".join(page) + "\n")
@@ -123,6 +139,11 @@ def main() -> None:
 
 def found(approach: dict[str, Any], split: str, folders: list[Path]) -> Entry:
     """Find the run of an approach; of several, the first name in the first folder."""
+    return next(all_found(approach, split, folders), Entry(approach, None))
+
+
+def all_found(approach: dict[str, Any], split: str, folders: list[Path]) -> Iterator[Entry]:
+    """Find the finished runs of an approach."""
     for name in approach["runs"].get(split, []):
         for folder in folders:
             run = folder / name
@@ -131,8 +152,7 @@ def found(approach: dict[str, Any], split: str, folders: list[Path]) -> Entry:
             about = read_json(run / "run.json")
             if about["status"] == "finished":
                 config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
-                return Entry(approach, run, read_json(run / "metrics.json"), about, config)
-    return Entry(approach, None)
+                yield Entry(approach, run, read_json(run / "metrics.json"), about, config)
 
 
 def find_parts(entries: list[Entry], split: str) -> None:
@@ -152,23 +172,25 @@ def find_parts(entries: list[Entry], split: str) -> None:
             entry.parts.append(part)
 
 
-def compare_all(entries: list[Entry], resamples: int) -> None:
-    """Compare each with the first reference that has been run, patient by patient."""
-    reference = first_reference(entries)
-    if reference is None:
-        return
-    base = read_predictions(reference.predictions)
+def compare_all(entries: list[Entry], references: list[Entry], resamples: int) -> None:
+    """Compare each with the first reference of its kind of split, patient by patient."""
     for entry in entries:
-        if entry.folder is None or entry is reference:
+        reference = next((r for r in references if r.kind == entry.kind), None)
+        if entry.folder is None or (reference and entry.folder == reference.folder):
             continue
-        tables = {reference.name: base, entry.name: read_predictions(entry.predictions)}
-        result = compare(tables, resamples=resamples, seed=0)
-        entry.differences = result["differences"][0]["measures"]
-
-
-def first_reference(entries: list[Entry]) -> Entry | None:
-    """Give what the others are compared with."""
-    return next((e for e in entries if e.approach.get("reference") and e.folder), None)
+        if reference is None:
+            entry.problem = "no flat ensemble of the same split"
+            continue
+        tables = {
+            reference.name: read_predictions(reference.predictions),
+            entry.name: read_predictions(entry.predictions),
+        }
+        try:
+            result = compare(tables, resamples=resamples, seed=0)
+        except InputError as error:
+            entry.problem = str(error)
+        else:
+            entry.differences = result["differences"][0]["measures"]
 
 
 def section(title: str, split: str, entries: list[Entry], speeds: dict[str, Any]) -> list[str]:
@@ -181,13 +203,17 @@ def section(title: str, split: str, entries: list[Entry], speeds: dict[str, Any]
             "; ".join(f"{n:,} figures of {patients} patients" for n, patients in sizes) + "."
         )
     eight = [e for e in done if not e.of_sides]
-    reference = first_reference(entries)
+    reference = next((e for e in done if e.approach.get("reference")), None)
     named = "the flat ensemble" if reference is None else f"*{reference.name}*"
     lines += ["", *verdict(eight, named), "", "### Eight subtypes", "", *table(eight, SUBTYPES)]
     lines += ["", "### Atypical or normal", "", *table(done, BINARY)]
     lines += ["", "### Each stage by itself", "", STAGES_NOTE, "", *table(eight, STAGES)]
     lines += ["", "### Cost", "", *cost(done, speeds)]
-    missing = [e for e in entries if e.folder is None]
+    alone = [e for e in done if e.problem]
+    if alone:
+        lines += ["", "### Not compared", ""]
+        lines += [f"- {entry.name}, `{entry.folder.name}`: {entry.problem}" for entry in alone]
+    missing = [e for e in entries if e.folder is None and e.approach["runs"].get(split)]
     if missing:
         lines += ["", "### Not run", ""]
         for entry in missing:

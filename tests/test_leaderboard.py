@@ -23,8 +23,9 @@ from atypia.runs import write_json
 FOLDER = Path(__file__).parents[1] / "docs"
 APPROACHES = """
 - {name: flat ensemble, about: first, reference: true, command: "train {cohort} {split}",
-   runs: {table1: [missing, flat], cv: []}}
-- {name: other, about: second, command: "other {runs}/x-{split}", runs: {table1: [other]}}
+   runs: {table1: [missing, flat], cv: [flat-cv]}}
+- {name: other, about: second, command: "other {runs}/x-{split}",
+   runs: {table1: [other], cv: [other-cv]}}
 - {name: stopped, about: third, command: "stopped", runs: {table1: [stopped]}}
 """
 
@@ -98,8 +99,34 @@ def test_runs_are_found_compared_and_the_rest_listed(
     assert "- stopped (third): `stopped`" in page
     assert "- flat ensemble (first): `train COHORT cv`" in page
     assert "- other (second): `other runs/x-cv`" in page
+    assert "`stopped`" not in page.partition("## Five-fold")[2]
     assert set(figures["table1"]) == {"flat ensemble", "other"}
     assert figures["cv"] == {}
+
+
+def test_runs_of_another_kind_of_split_or_of_other_patches_are_not_compared(
+    maker: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = {"flat": "cv", "members": "all", "same": "cv", "fewer": "cv"}
+    for name, kind in kinds.items():
+        write_run(tmp_path / name, 0.3)
+        write_json(tmp_path / name / "splits.json", {"kind": kind})
+    table = tmp_path / "fewer" / "predictions-test.csv"
+    pd.read_csv(table).iloc[10:].to_csv(table, index=False)
+    approaches = [
+        {"name": n, "about": "", "command": "", "reference": n == "flat", "runs": {"cv": [n]}}
+        for n in kinds
+    ]
+    (tmp_path / "approaches.yaml").write_text(yaml.safe_dump(approaches))
+    monkeypatch.setattr(maker, "APPROACHES", tmp_path / "approaches.yaml")
+    out = tmp_path / "board.md"
+    monkeypatch.setattr("sys.argv", ["x", str(tmp_path), "--out", str(out), "--resamples", "100"])
+    maker.main()
+    page, figures = out.read_text(), json.loads(out.with_suffix(".json").read_text())
+    assert figures["cv"]["same"]["differences"]["mean AUC"]["value"] == 0
+    assert figures["cv"]["members"]["differences"]["mean AUC"] is None
+    assert "- members, `members`: no flat ensemble of the same split" in page
+    assert "- fewer, `fewer`: " in page
 
 
 def test_what_a_run_is_made_of_is_part_of_its_cost(

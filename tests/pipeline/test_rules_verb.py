@@ -13,10 +13,12 @@ from atypia import cli, pipeline
 from atypia.config import load_any_config, load_config
 from atypia.data.cohort import Cohort
 from atypia.data.images import read_patch
+from atypia.data.splits import published_roles
 from atypia.errors import InputError, LeakError
 from atypia.evaluation.predictions import read_predictions
 from atypia.inference.backend import load_ensemble
 from atypia.labels import PROBABILITY_COLUMNS
+from atypia.pipeline.readings import shaped_on
 from atypia.runs import read_json, write_json
 
 FEW = ("resamples=100",)
@@ -88,11 +90,20 @@ def test_the_rules_know_something_of_figures_they_were_never_shown(ruled: Path) 
     metrics = read_json(ruled / "metrics.json")
     assert metrics["overall"]["mean_auc"]["value"] > 0.75
     assert read_json(ruled / "metrics-oof.json")["optimistic"] is False
+    assert "optimistic" not in metrics
     table = pd.read_csv(ruled / "predictions-test.csv")
     assert table["reason"].str.len().min() > 0
     measures = pd.read_csv(ruled / "measures.csv")
     assert len(measures) == 240
     assert measures["area_um2"].notna().mean() > 0.9
+
+
+def test_the_patients_whom_the_rules_were_made_with_are_known_in_every_cohort() -> None:
+    assert shaped_on(["A", "MIDOG21_002"])
+    assert shaped_on(["MIDOG++_2"])  # the same case under another name
+    tested = [p for p, role in published_roles("table1").items() if role == "test"]
+    assert len(tested) == 40
+    assert not shaped_on([*tested, "A"])
 
 
 def test_a_hybrid_shows_the_trade_between_sensitivity_and_specificity(joined: Path) -> None:

@@ -25,6 +25,7 @@ from atypia.pipeline.readings import (
     Unsettled,
     read_cohort,
     settle_outer,
+    shaped_on,
     write_measures,
 )
 from atypia.pipeline.report import write_report
@@ -104,8 +105,13 @@ def run_hybrid(
             settle_outer(run, number, _fitted(run, opinion, readings))
             for number, opinion in enumerate(opinions)
         ]
-        optimistic = any(opinion.optimistic for opinion in opinions)
-        metrics = score_run(run, [f["threshold_atypical"] for f in facts], optimistic=optimistic)
+        seen = any(opinion.optimistic for opinion in opinions)
+        metrics = score_run(
+            run,
+            [f["threshold_atypical"] for f in facts],
+            optimistic=seen or any(shaped_on(outer.training) for outer in splits.outer),
+            test_optimistic=any(shaped_on(outer.test) for outer in splits.outer),
+        )
         _write_trade(run, opinions, readings)
         note("running", models=facts)  # the report tells of this session, too
         write_report(out, cohort)

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from atypia.data.images import read_patch
-from atypia.data.splits import rows
+from atypia.data.sources.cases import case_of
+from atypia.data.splits import published_roles, rows
 from atypia.evaluation.predictions import write_predictions
 from atypia.inference.predict import prediction_table, with_reasons
 from atypia.pipeline.settle import settle, settled_facts
@@ -18,7 +19,7 @@ from atypia.runs import write_text
 from atypia.training.targets import chosen_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -75,6 +76,16 @@ def read_cohort(cohort: Cohort, on_step: OnStep) -> list[Reading]:
         readings += read_patches(read_patch(path)[None], float(mpp[row]))
         on_step("shapes", row + 1, len(mpp))
     return readings
+
+
+def shaped_on(patients: Iterable[str]) -> bool:
+    """Whether the rules were made with a look at one of these patients.
+
+    Their constants were set by eye on the training patients of ``table1``, whatever cohort these
+    come in now. Figures on them flatter the rules, and what was fitted to the rules' answers.
+    """
+    seen = {case_of(p) for p, role in published_roles("table1").items() if role == "train"}
+    return not seen.isdisjoint(map(case_of, patients))
 
 
 def write_measures(folder: Path, cohort: Cohort, readings: Sequence[Reading]) -> None:

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 
 def score_run(
-    run: Run[AnyConfig], thresholds: Sequence[float], *, optimistic: bool
+    run: Run[AnyConfig],
+    thresholds: Sequence[float],
+    *,
+    optimistic: bool,
+    test_optimistic: bool = False,
 ) -> dict[str, Any]:
     """Score the predictions of every outer split and write ``metrics.json``.
 
@@ -29,6 +33,7 @@ def score_run(
         thresholds: The binary threshold of each outer split.
         optimistic: Whether the out-of-fold figures are: of a model that was chosen on the fold
             which it is scored on, or has seen its labels through a teacher.
+        test_optimistic: Whether the figures of the test parts are, too.
 
     Returns:
         The content of ``metrics.json``.
@@ -65,5 +70,7 @@ def score_run(
     else:
         one = thresholds[0] if n_outer == 1 else None
         metrics = evaluate(read_predictions(run.folder), threshold=one, **options)
+        if test_optimistic:
+            metrics["optimistic"] = True
     write_json(run.folder / "metrics.json", metrics)
     return metrics

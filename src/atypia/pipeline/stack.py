@@ -20,7 +20,7 @@ from atypia.pipeline.report import write_report
 from atypia.pipeline.run import Clock, Run, run_config, run_record, session
 from atypia.pipeline.score import score_run
 from atypia.progress import OnStep, silent
-from atypia.runs import sha256_file
+from atypia.runs import read_json, sha256_file
 from atypia.training.targets import chosen_labels
 
 if TYPE_CHECKING:
@@ -78,11 +78,20 @@ def run_stack(
             facts.append(settle_outer(run, number, _fitted(run, of_outer)))
             on_step("models", number + 1, n_outer)
         optimistic = any(opinion.optimistic for of_outer in opinions for opinion in of_outer)
-        metrics = score_run(run, [f["threshold_atypical"] for f in facts], optimistic=optimistic)
+        metrics = score_run(
+            run,
+            [f["threshold_atypical"] for f in facts],
+            optimistic=optimistic,
+            test_optimistic=any(_test_is_optimistic(source) for source in sources),
+        )
         note("running", models=facts)  # the report tells of this session, too
         write_report(out, cohort)
     note("finished", models=facts)
     return metrics
+
+
+def _test_is_optimistic(source: Path) -> bool:
+    return bool(read_json(source / "metrics.json").get("optimistic", False))
 
 
 def _common_splits(sources: Sequence[Path], cohort: Cohort) -> Splits:

@@ -47,7 +47,7 @@ def row_weights(task: MemberTask, optim: OptimConfig) -> npt.NDArray[np.float64]
             mine = domains == domain
             inside = _share_of_own(groups[mine]) ** -optim.sampling
             weights[mine] *= inside / inside.mean()
-    return weights / weights.mean()
+    return np.asarray(weights / weights.mean())
 
 
 def domain_weights(domains: npt.NDArray[np.int64], power: float) -> npt.NDArray[np.float64]:
