@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from atypia.errors import InputError
 from atypia.evaluation.compare import compare, comparison_table
 from atypia.evaluation.evaluate import evaluate
 from atypia.evaluation.predictions import predictions_from_table
+from atypia.labels import PROBABILITY_COLUMNS
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +116,30 @@ def test_other_faults(tables, make_table):
     moved.loc[2, ["patch_id", "fold"]] = "patch001", "other"
     with pytest.raises(InputError, match="every patch once but got patch001"):
         compare({"weak": tables["weak"], "twice": predictions_from_table(moved)})
+
+
+def test_repeats_are_refused_or_joined(make_table):
+    """Three repeats, of which the last one lacks a patient; the means are those of pandas."""
+    parts = [make_table(seed=i, skill=1.0).assign(fold=i) for i in range(3)]
+    parts[2] = parts[2][parts[2]["patient_id"] != parts[2]["patient_id"].iloc[0]]
+    for i, part in enumerate(parts):
+        part["predicted_atypical"] = part["p_atypical"] > (0.1, 0.5, 0.9)[i]
+    table = pd.concat(parts, ignore_index=True)
+    repeated, once = predictions_from_table(table), predictions_from_table(parts[0])
+    with pytest.raises(InputError, match="repeats to be averaged"):
+        compare({"a": repeated, "b": once})
+    joined = repeated.averaged()
+    assert once.averaged() is once
+    by_patch = table.groupby("patch_id")
+    means = by_patch[[*PROBABILITY_COLUMNS]].mean()
+    assert joined.patch_ids.tolist() == list(means.index)
+    np.testing.assert_allclose(joined.probabilities, means)
+    np.testing.assert_allclose(joined.p_atypical, by_patch["p_atypical"].mean())
+    calls = by_patch["predicted_atypical"].mean()
+    np.testing.assert_array_equal(joined.predicted_atypical, calls >= 0.5)
+    for patch, told in zip(joined.patch_ids, joined.predicted, strict=True):
+        own = repeated.predicted[repeated.patch_ids == patch]
+        times = np.bincount(own, minlength=8)
+        assert times[told] == times.max()
+    result = compare({"a": repeated, "b": once}, average_repeats=True, resamples=20)
+    assert result["n"] == len(once)

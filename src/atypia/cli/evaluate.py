@@ -68,6 +68,12 @@ def compare(
     intersection: Annotated[
         bool, typer.Option("--intersection", help="Use only the patches that all tables have.")
     ] = False,
+    average_repeats: Annotated[
+        bool,
+        typer.Option(
+            "--average-repeats", help="Join the answers to patches that a table has several times."
+        ),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Also write this JSON file.")] = None,
 ) -> None:
     """Paired patient-level differences between two or more models, with intervals."""
@@ -75,7 +81,14 @@ def compare(
     from atypia.evaluation.compare import comparison_table
     from atypia.runs import write_json
 
-    result = pipeline.compare(tables, label, resamples, seed, intersection=intersection)
+    result = pipeline.compare(
+        tables,
+        label,
+        resamples,
+        seed,
+        intersection=intersection,
+        average_repeats=average_repeats,
+    )
     if out is not None:
         write_json(out, result)
     typer.echo(comparison_table(result))

@@ -39,6 +39,7 @@ def compare(
     seed: int = 0,
     *,
     intersection: bool = False,
+    average_repeats: bool = False,
 ) -> dict[str, Any]:
     """Differences of two or more tables with intervals from resampling patients once for all.
 
@@ -48,6 +49,8 @@ def compare(
         resamples: Resamples of patients, the same for all tables.
         seed: Seed of the resampling.
         intersection: Compare on the patches that all tables have, instead of refusing.
+        average_repeats: Join the answers to a patch that is in a table several times, see
+            :meth:`atypia.evaluation.predictions.Predictions.averaged`, instead of refusing.
 
     Returns:
         ``label``, ``n``, ``n_patients``, ``n_without_label``, ``left_out`` (patches per table
@@ -63,6 +66,8 @@ def compare(
     """
     if len(tables) < 2:
         raise InputError(f"expected two or more tables to compare but got {len(tables)}.")
+    if average_repeats:
+        tables = {name: table.averaged() for name, table in tables.items()}
     aligned, left_out = _align(tables, intersection=intersection)
     truth = _common_truth(aligned, label)
     known = truth != UNKNOWN
@@ -147,7 +152,8 @@ def _align(
         ids, times = np.unique(table.patch_ids, return_counts=True)
         if (times > 1).any():
             what = f"expected every patch once but got {_some(ids[times > 1])} several times."
-            problems.append(Problem(f"{what} Compare single folds or repeats.", name))
+            advice = "Compare single folds or repeats, or ask for the repeats to be averaged."
+            problems.append(Problem(f"{what} {advice}", name))
     if problems:
         raise InputError(problems)
     every = set().union(*(table.patch_ids.tolist() for table in tables.values()))

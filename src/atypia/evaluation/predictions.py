@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -115,6 +115,39 @@ class Predictions:
             has_set=self.has_set[rows],
             labels={rater: label[rows] for rater, label in self.labels.items()},
             votes={column: vote[rows] for column, vote in self.votes.items()},
+        )
+
+    def averaged(self) -> Predictions:
+        """Join the answers to a patch that is in the table several times, as of repeats.
+
+        Probabilities are averaged. The subtype, the call and the members of the prediction set are
+        those of most repeats; in a tie, the subtype with the largest mean probability, atypical,
+        and in the set. All else is that of the first row; the fold is empty.
+        """
+        patches, first, row_of = np.unique(self.patch_ids, return_index=True, return_inverse=True)
+        if len(patches) == len(self):
+            return self
+        times = np.bincount(row_of)
+
+        def total(values: FloatArray) -> FloatArray:
+            summed = np.zeros((len(patches), *values.shape[1:]))
+            np.add.at(summed, row_of, values)
+            return summed
+
+        probabilities = total(self.probabilities) / times[:, None]
+        votes = total(np.eye(N_SUBTYPES)[self.predicted])
+        told = np.where(votes == votes.max(axis=1, keepdims=True), probabilities, -1)
+        n_sets = total(self.has_set.astype(np.float64))
+        inside = total((self.sets & self.has_set[:, None]).astype(np.float64))
+        return replace(
+            self.take(first),
+            folds=np.full(len(patches), ""),
+            probabilities=probabilities,
+            p_atypical=total(self.p_atypical) / times,
+            predicted=told.argmax(axis=1),
+            predicted_atypical=total(self.predicted_atypical.astype(np.float64)) >= times / 2,
+            sets=(inside >= n_sets[:, None] / 2) & (n_sets[:, None] > 0),
+            has_set=n_sets > 0,
         )
 
     @property

@@ -66,13 +66,21 @@ def compare(
     seed: int = 0,
     *,
     intersection: bool = False,
+    average_repeats: bool = False,
 ) -> dict[str, Any]:
     """Compare prediction tables or runs on the same patches, patient by patient."""
     names = _short_names(tables)
     named: dict[str, Predictions] = {
         name: read_predictions(table) for name, table in zip(names, tables, strict=True)
     }
-    return compare_tables(named, label, resamples, seed, intersection=intersection)
+    return compare_tables(
+        named,
+        label,
+        resamples,
+        seed,
+        intersection=intersection,
+        average_repeats=average_repeats,
+    )
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:
