@@ -138,6 +138,12 @@ def test_an_equal_average_needs_known_epochs_and_no_other_average() -> None:
     assert load_config("quick", plateau).optim.average == 1
 
 
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_a_binary_classifier_refuses_to_mix_majorities(mixing: str) -> None:
+    with pytest.raises(InputError, match=r"augment\.mixup=0"):
+        load_config("released", ["loss.of=sides", "loss.atypical=0", f"augment.{mixing}=0.5"])
+
+
 def test_settings_of_a_run_from_before_a_setting_existed_still_load() -> None:
     tree = load_config("released").model_dump(mode="json")
     for group, name in (

@@ -449,6 +449,15 @@ class TrainConfig(_RunConfig):
         return self
 
     @model_validator(mode="after")
+    def _majorities_are_not_mixed(self) -> TrainConfig:
+        if self.loss.of == "sides" and (self.augment.mixup or self.augment.cutmix):
+            raise ValueError(
+                "loss.of=sides: expected augment.mixup=0 augment.cutmix=0, since what is learned is "
+                "the majority of the votes, and that of two figures is the one or the other's"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _frozen_learns_from_labels_alone(self) -> TrainConfig:
         others = {
             "unlabelled.weight": self.unlabelled.weight,
