@@ -452,8 +452,8 @@ class TrainConfig(_RunConfig):
     def _majorities_are_not_mixed(self) -> TrainConfig:
         if self.loss.of == "sides" and (self.augment.mixup or self.augment.cutmix):
             raise ValueError(
-                "loss.of=sides: expected augment.mixup=0 augment.cutmix=0, since what is learned is "
-                "the majority of the votes, and that of two figures is the one or the other's"
+                "loss.of=sides: expected augment.mixup=0 augment.cutmix=0, since what is learned "
+                "is a majority, and two figures have that of the one or of the other"
             )
         return self
 
