@@ -1,0 +1,226 @@
+"""How the binary threshold travels to patients of a domain that no network has learned from.
+
+Every way below fixes a threshold on the out-of-fold answers of the training domain; two of them
+also look at the answers to the other domain, but at none of its labels. What each is worth there is
+told for the whole domain and for each of its scanners or laboratories, beside the threshold that
+would have been best: the loss is what a threshold in the wrong place costs.
+
+    atypia train cohorts/ami-br --out runs/domains --preset released --split domains
+    python benchmarks/thresholds.py runs/domains --out docs/results/thresholds.md
+
+``shift`` takes the answers to the other domain for a mixture of the training domain's atypical and
+normal answers (densities of the logit), both moved by one number, in unknown shares; the number and
+the share of most likelihood are found on a grid, with a normal prior of 0.5 on the number. It is
+label shift (Saerens et al., Neural Computation 14, 2002) with a move of the scores beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from scipy.special import expit, logit
+
+from atypia.evaluation.intervals import patient_weights
+from atypia.evaluation.predictions import Predictions, read_predictions
+from atypia.evaluation.thresholds import operating_point
+from atypia.runs import write_json, write_text
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
+    Bools = npt.NDArray[np.bool_]
+
+TRUTHS: Final = ("expert1", "majority_atypical")
+WAYS: Final = {
+    "label": "best by expert 1 in the training domain",
+    "label_and_majority": "best by expert 1 and the majority alike (the recipe)",
+    "share": "the share of atypical figures in the training domain",
+    "half": "0.5",
+    "matched": "as many called atypical as in the training domain",
+    "shift": "the recipe's, moved with the answers",
+}
+LABORATORIES: Final = ((23, "TUPAC16, laboratory 1"), (48, "TUPAC16, laboratory 2"))
+"""Last case of each; the rest is of the third (Veta et al., Medical Image Analysis 54, 2019)."""
+_BANDWIDTH: Final = 0.4
+_SPREAD: Final = 0.5
+_GRID: Final = np.arange(-2, 2.01, 0.1)
+_SHARES: Final = np.arange(0.02, 0.7, 0.02)
+RESAMPLES: Final = 1000
+
+
+def main() -> None:
+    """Write the page, and its figures as JSON beside it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="of the split domains")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    told: list[dict[str, Any]] = []
+    for outer in sorted(options.run.glob("outer-*")):
+        source = read_predictions(outer / "predictions-oof.csv")
+        target = read_predictions(outer / "predictions-test.csv")
+        for name, rows in groups(target).items():
+            told.append({"tested": name, **travel(source, target.take(rows))})
+    write_json(options.out.with_suffix(".json"), told)
+    write_text(options.out, page(told))
+    print(page(told))
+
+
+def groups(table: Predictions) -> dict[str, Bools]:
+    """Name the whole table, then its scanners or laboratories."""
+    domain = str(table.domains[0])
+    found = {f"{domain}, all": np.ones(len(table), bool)}
+    if domain == "TUPAC16":
+        case = np.array([int(patient.rpartition("_")[2]) for patient in table.patients])
+        first, second = (case <= last for last, _ in LABORATORIES)
+        parts = (first, second & ~first, ~second)
+        names = (*(name for _, name in LABORATORIES), "TUPAC16, laboratory 3")
+        return found | dict(zip(names, parts, strict=True))
+    for scanner in np.unique(table.scanners):
+        found[f"{domain}, {scanner or 'scanner not given'}"] = table.scanners == scanner
+    return found
+
+
+def travel(source: Predictions, target: Predictions) -> dict[str, Any]:
+    """Fix thresholds on one table and judge them on the other."""
+    thresholds = fix(source, target.p_atypical)
+    judged = {}
+    for truth in TRUTHS:
+        atypical, known = truth_of(target, truth)
+        p, patients = target.p_atypical[known], target.patients[known]
+        by = {way: interval(p >= t, atypical, patients) for way, t in thresholds.items()}
+        best = max(balanced(p >= t, atypical, None) for t in np.unique(p))
+        judged[truth] = {"ways": by, "best": best, "n_atypical": int(atypical.sum())}
+    return {
+        "n": len(target),
+        "n_patients": len(np.unique(target.patients)),
+        "thresholds": thresholds,
+        "judged": judged,
+    }
+
+
+def fix(source: Predictions, answers: Floats) -> dict[str, float]:
+    """Fix a threshold in every way."""
+    calls = [truth_of(source, truth) for truth in TRUTHS]
+    p, patients = source.p_atypical, source.patients
+    by_label, known = calls[0]
+    both = np.concatenate([atypical for atypical, _ in calls])
+    label = operating_point(p[known], by_label, patients[known])
+    alike = operating_point(
+        np.concatenate([p[k] for _, k in calls]),
+        both,
+        np.concatenate([patients[k] for _, k in calls]),
+    )
+    moved = shift(logit(held(p[known])), by_label, logit(held(answers)))
+    return {
+        "label": label,
+        "label_and_majority": alike,
+        "share": float(both.mean()),
+        "half": 0.5,
+        "matched": float(np.quantile(answers, 1 - (p >= alike).mean())),
+        "shift": float(expit(logit(alike) + moved)),
+    }
+
+
+def truth_of(table: Predictions, truth: str) -> tuple[Bools, Bools]:
+    """Whether figures are atypical, of those that are known; and which are."""
+    votes = table.atypical_of(truth)
+    known = votes >= 0
+    return votes[known] == 1, known
+
+
+def held(p: Floats) -> Floats:
+    """Keep probabilities off 0 and 1."""
+    return np.clip(p, 1e-6, 1 - 1e-6)
+
+
+def shift(source: Floats, atypical: Bools, target: Floats) -> float:
+    """Find how far the scores of another domain have moved, with no label from there."""
+    best, found = -np.inf, 0.0
+    for move in _GRID:
+        inside = density(source[atypical], target - move)
+        outside = density(source[~atypical], target - move)
+        mixed = _SHARES[:, None] * inside + (1 - _SHARES[:, None]) * outside
+        likelihood = float(np.log(mixed).sum(axis=1).max()) - move**2 / (2 * _SPREAD**2)
+        if likelihood > best:
+            best, found = likelihood, float(move)
+    return found
+
+
+def density(of: Floats, at: Floats) -> Floats:
+    """Gaussian kernel density, with a floor for what was never seen."""
+    grid = np.linspace(-14, 14, 561)
+    kernel = np.exp(-0.5 * ((grid[:, None] - of) / _BANDWIDTH) ** 2).mean(axis=1)
+    heights = kernel / (_BANDWIDTH * np.sqrt(2 * np.pi)) + 1e-5
+    return np.asarray(np.interp(at, grid, heights))
+
+
+def balanced(called: Bools, atypical: Bools, weights: Floats | None) -> Any:
+    """Balanced accuracy, of each row of weights where there are some."""
+    w = np.ones((1, len(called))) if weights is None else weights
+    with np.errstate(invalid="ignore"):
+        sensitivity = (w @ (called & atypical)) / (w @ atypical)
+        specificity = (w @ (~called & ~atypical)) / (w @ ~atypical)
+    value = (sensitivity + specificity) / 2
+    return float(value[0]) if weights is None else value
+
+
+def interval(called: Bools, atypical: Bools, patients: npt.NDArray[np.str_]) -> dict[str, float]:
+    """Balanced accuracy with its interval."""
+    drawn = [balanced(called, atypical, w) for w in patient_weights(patients, RESAMPLES, 0)]
+    low, high = np.nanquantile(np.concatenate(drawn), [0.025, 0.975])
+    return {"value": balanced(called, atypical, None), "low": float(low), "high": float(high)}
+
+
+def page(told: list[dict[str, Any]]) -> str:
+    """Lay it out."""
+    lines = [
+        "# How the threshold travels",
+        "",
+        "Made by `benchmarks/thresholds.py` from a run of the split `domains`: networks, "
+        "temperature and thresholds of one domain, answers to the other. Balanced accuracy of the "
+        f"call at each threshold (in brackets 95 %, {RESAMPLES:,} resamples of patients); *best*: "
+        "at the best threshold there, which nobody knows without labels.",
+    ]
+    for truth in TRUTHS:
+        lines += ["", f"## Against {truth}", ""]
+        lines += ["| tested on | figures, patients, atypical | " + " | ".join(WAYS) + " | best |"]
+        lines += ["|---" * (3 + len(WAYS)) + "|"]
+        for part in told:
+            by = part["judged"][truth]
+            cells = [
+                f"{by['ways'][way]['value']:.3f} at {part['thresholds'][way]:.3f}"
+                + (f" ({by['ways'][way]['low']:.3f}–{by['ways'][way]['high']:.3f})" * whole(part))
+                for way in WAYS
+            ]
+            about = f"{part['n']:,}, {part['n_patients']}, {by['n_atypical']}"
+            lines.append(f"| {part['tested']} | {about} | {' | '.join(cells)} | {by['best']:.3f} |")
+    lost = {way: mean_loss(told, way) for way in WAYS}
+    lines += ["", "## What a wrong place costs", ""]
+    lines += ["Mean over the scanners and laboratories, and over both truths:", ""]
+    lines += ["| way | | lost against the best threshold there |", "|---|---|---|"]
+    lines += [f"| {way} | {WAYS[way]} | {lost[way]:.3f} |" for way in WAYS]
+    return "\n".join(lines) + "\n"
+
+
+def whole(part: dict[str, Any]) -> bool:
+    """Whether it is a domain, not a part of one."""
+    return bool(part["tested"].endswith(", all"))
+
+
+def mean_loss(told: list[dict[str, Any]], way: str) -> float:
+    """Mean balanced accuracy that is lost to the place of the threshold."""
+    losses = [
+        by["best"] - by["ways"][way]["value"]
+        for part in told
+        if not whole(part)
+        for by in part["judged"].values()
+    ]
+    return float(np.mean(losses))
+
+
+if __name__ == "__main__":
+    main()
