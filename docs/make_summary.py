@@ -1,14 +1,16 @@
 """Set the results of one recipe beside each other: seeds, splits and domains left out.
 
-    python docs/make_summary.py docs/results/released-table1-s* docs/results/released-benchmark \
-        --domains docs/results/released-domains --out docs/results/released.md
+    python docs/make_summary.py docs/results/students-table1* docs/results/flat-table1* \
+        docs/results/*-benchmark --domains docs/results/flat-domains --out docs/results/released.md
 
-Every figure comes from a ``metrics.json`` that ``make_results.py`` copied.
+Every figure comes from a ``metrics.json`` that ``make_results.py`` copied. Folders whose names
+differ in ``-s<seed>`` at the end alone are seeds of one recipe.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -81,13 +83,21 @@ def table(columns: dict[str, dict[str, Any]]) -> list[str]:
 
 def spread(columns: dict[str, dict[str, Any]]) -> list[str]:
     """Write mean and standard deviation over the runs that differ in their seed alone."""
-    seeds = [metrics for name, metrics in columns.items() if name[-3:-1] == "-s"]
-    if len(seeds) < 2:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for name, metrics in columns.items():
+        groups.setdefault(re.sub(r"-s\d+$", "", name), []).append(metrics)
+    several = {name: of for name, of in groups.items() if len(of) > 1}
+    if not several:
         return []
-    lines = ["", f"Over the {len(seeds)} seeds, mean ± standard deviation:", ""]
-    for words, name in list(ROWS.items())[:8]:
-        values = [float((path(metrics, name) or {})["value"]) for metrics in seeds]
-        lines.append(f"- {words}: {fmean(values):.3f} ± {stdev(values):.3f}")
+    lines = ["", "## Over the seeds", "", "Mean ± standard deviation.", ""]
+    lines += ["| measure | " + " | ".join(f"{n}, {len(of)}" for n, of in several.items()) + " |"]
+    lines += ["|---|" + "---|" * len(several)]
+    for words, name in ROWS.items():
+        cells = []
+        for runs in several.values():
+            values = [float((path(metrics, name) or {})["value"]) for metrics in runs]
+            cells.append(f"{fmean(values):.3f} ± {stdev(values):.3f}")
+        lines.append(f"| {words} | {' | '.join(cells)} |")
     return lines
 
 
