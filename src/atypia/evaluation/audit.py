@@ -6,8 +6,9 @@ mistake of its own looks the same. So the issues are ranked first by what the ot
 (:data:`EVIDENCE`) and only then by the quality of the label. What is no issue comes last: there
 the model gives no reason to doubt, and a second opinion needs no model.
 
-A vote (atypical or normal) of a rater who gave no subtypes has no part in the ranking. It is a
-referee: how often it sides with the suggestion tells how far each kind of evidence can be trusted.
+A vote (atypical or normal) of a rater who gave no subtypes has no part in the ranking. How often it
+sides with the suggestion tells how far each kind of evidence can be trusted, as far as the model
+has not learned from that rater's other votes.
 """
 
 from __future__ import annotations

@@ -116,7 +116,8 @@ def cross_fitted(
     """Out-of-fold probabilities (N, 8) of the whole recipe, the choice included.
 
     For each fold, :func:`choose` and the fit see the other folds alone (nested cross-validation:
-    Varma and Simon, BMC Bioinformatics 7, 2006).
+    Varma and Simon, BMC Bioinformatics 7, 2006). One path is left: the network's answers to these
+    other folds come from members that have learned the fold's labels, as in any stacking.
 
     Args:
         table: (N, features).

@@ -197,6 +197,10 @@ def model_errors(model: str | Path, label: str | None = None, quality: str = BES
     facts["Intended use"] = str(header.get("intended_use", ""))
     if answers.get("errors") is not None:
         errors = ErrorModel.from_json(answers["errors"], str(bundle / HEADER))
+        if "teacher_sha256" in told:  # of a student
+            facts["Its errors"] = (
+                "counted on patients whose labels its teachers had seen: a little optimistic"
+            )
         return ModelErrors(errors, facts, threshold)
     if quality != BEST:
         return ModelErrors(None, facts, threshold)

@@ -118,9 +118,11 @@ def test_errors_come_from_a_run_or_from_its_bundle(
     write_json(
         tmp_path / "run" / "model" / "model.json", header | {"errors": error_model.to_json()}
     )
-    kept = model_errors(tmp_path / "run").errors
-    assert kept is not None
-    assert (kept.atypical == error_model.atypical).all()
+    kept = model_errors(tmp_path / "run")
+    assert kept.errors is not None
+    assert (kept.errors.atypical == error_model.atypical).all()
+    assert "Its errors" not in kept.facts
+    assert "optimistic" in model_errors("released").facts["Its errors"]  # of students
 
 
 def test_calls_of_another_model_are_not_corrected_by_this_ones_errors(
