@@ -21,6 +21,7 @@ from atypia import cli, pipeline
 from atypia.data.slides.pool import SlidePool
 from atypia.errors import AtypiaError, InputError
 from atypia.evaluation.biomarker import read_slides
+from atypia.inference.jobs import slide_work
 from atypia.inference.jobs.slide_work import ClassifyCandidates, ListCandidates
 from atypia.labels import PROBABILITY_COLUMNS
 from atypia.pipeline.job import EngineChoice
@@ -301,6 +302,28 @@ def test_an_item_of_which_nothing_can_be_read_is_listed_candidate_by_candidate(t
     assert "not one candidate could be read" in result.failures[0].reason
     assert result.inputs == 6
     assert result.answered == 4
+
+
+@pytest.mark.parametrize(("away", "answered"), [(1, 3), (99, 0)])
+def test_a_slide_that_goes_away_meanwhile_is_opened_again(
+    tmp_path, monkeypatch, model, away, answered
+):
+    """Not one of its answers counts, and none of its candidates is called unreadable for good."""
+    opened: list[str] = []
+
+    class Share(slide_work.SlidePool):
+        def __init__(self, *args: object, **options: object) -> None:
+            super().__init__(*args, **options)
+            opened.append("")
+            if len(opened) <= away:
+                self.lost = "the share does not answer"
+
+    monkeypatch.setattr(slide_work, "SlidePool", Share)
+    result = pipeline.slides(write_slide_table(tmp_path, [3]), tmp_path / "out", model)
+    assert result.answered == answered
+    assert len(opened) > 1
+    assert len(result.failures) == 3 - answered
+    assert all("cannot be read any more: the share" in f.reason for f in result.failures)
 
 
 def test_a_slide_without_one_answer_is_not_a_slide_without_figures(tmp_path, model, caplog):

@@ -8,6 +8,8 @@ from PIL import Image
 
 from atypia.errors import InputError, Problem
 from atypia.web.cache import Cache
+from atypia.web.neighbours import Neighbours
+from atypia.web.pictures import GoneError
 from atypia.web.tiles import LARGE_PX, PER_LARGE, SMALL_PX, Tiles
 
 
@@ -75,6 +77,47 @@ def test_a_picture_that_cannot_be_read_is_grey_and_the_others_are_there(tmp_path
     sheet = decoded(tiles.large(0))
     assert sheet[40, LARGE_PX + 40] == pytest.approx((128, 128, 128), abs=6)
     assert sheet[40, 2 * LARGE_PX + 40] == pytest.approx(colour(2), abs=12)
+
+
+def test_a_slide_that_is_gone_for_now_leaves_no_sheet_behind(tmp_path, caplog):
+    class Away(Flat):
+        here = False
+
+        def patch(self, number: int) -> np.ndarray:
+            if not self.here and number == 2:
+                raise GoneError("the share does not answer")
+            return super().patch(number)
+
+    pictures = Away(3)
+    tiles = Tiles(pictures, Cache(tmp_path))
+    tiles.start()
+    tiles._thread.join(30)
+    tiles.stop()
+    assert "the share does not answer" in caplog.text
+    for ask in (tiles.large, tiles.small):
+        with pytest.raises(GoneError):
+            ask(0)
+    assert list(tmp_path.iterdir()) == []
+    pictures.here = True
+    assert decoded(tiles.large(0))[40, 2 * LARGE_PX + 40] == pytest.approx(colour(2), abs=12)
+
+
+def test_features_of_a_slide_that_is_gone_for_now_are_not_kept(tmp_path):
+    class Away(Flat):
+        def patch(self, number: int) -> np.ndarray:  # noqa: ARG002
+            raise GoneError("the share does not answer")
+
+    def embed(patches: np.ndarray, _mpp: float) -> np.ndarray:
+        return np.ones((len(patches), 4), np.float32)
+
+    for pictures, state in ((Away(3), "failed"), (Flat(3, frozenset({1})), "ready")):
+        neighbours = Neighbours(pictures, embed, "0" * 64, Cache(tmp_path))
+        labels = np.zeros(3, np.int64)
+        neighbours.near(0, labels)
+        assert neighbours._thread is not None
+        neighbours._thread.join(30)
+        assert neighbours.near(0, labels)["state"] == state
+        assert bool(list(tmp_path.iterdir())) == (state == "ready")
 
 
 def test_there_is_no_sheet_beyond_the_last(tmp_path):
