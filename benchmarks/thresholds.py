@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from scipy.special import expit, logit
 
+from atypia.data.sources.cases import case_of
 from atypia.evaluation.intervals import patient_weights
 from atypia.evaluation.predictions import Predictions, read_predictions
 from atypia.evaluation.thresholds import operating_point
@@ -74,7 +75,7 @@ def groups(table: Predictions) -> dict[str, Bools]:
     domain = str(table.domains[0])
     found = {f"{domain}, all": np.ones(len(table), bool)}
     if domain == "TUPAC16":
-        case = np.array([int(patient.rpartition("_")[2]) for patient in table.patients])
+        case = np.array([int(case_of(patient).split()[1]) for patient in table.patients])
         first, second = (case <= last for last, _ in LABORATORIES)
         parts = (first, second & ~first, ~second)
         names = (*(name for _, name in LABORATORIES), "TUPAC16, laboratory 3")

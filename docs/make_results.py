@@ -76,7 +76,8 @@ def tables(metrics: dict[str, Any]) -> str:
     for against, part in metrics["binary"]["against"].items():
         for point in ("at_0.5", "at_operating_point"):
             scores = part[point]
-            threshold = "0.5" if point == "at_0.5" else f"{scores['threshold']:.3f}"
+            fixed = scores["threshold"]
+            threshold = "each part's own" if fixed is None else f"{fixed:.3g}"
             lines.append(
                 f"| {against} | {part['n']} | {figure(part['auc'])} | {threshold} | "
                 f"{figure(scores['balanced_accuracy'])} | {figure(scores['sensitivity'])} | "
