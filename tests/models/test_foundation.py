@@ -99,8 +99,37 @@ def test_another_size_than_it_was_trained_on_is_possible(
     put(cache, encoder, as_published(encoder, random_encoder(encoder)))
     backbone = make_backbone("virchow2", size_px=84, pretrained=True)
     assert backbone.module.eval()(torch.rand(1, 3, 84, 84)).shape == (1, encoder.features)
-    with pytest.raises(InputError, match="multiple of 14"):
-        make_backbone("virchow2", size_px=96, pretrained=True)
+
+
+def test_a_size_that_a_patch_does_not_divide_names_the_nearest_that_do(
+    cohort_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use(small("virchow2"), monkeypatch)
+    config = load_config("probe", ["model.backbone=virchow2"])
+    with pytest.raises(InputError, match=r"multiple of 14.* such as 84 or 98, but got 96"):
+        pipeline.train(cohort_folder, tmp_path / "run", config)
+
+
+@pytest.mark.parametrize(
+    ("name", "field_um", "size_px", "far"),
+    [
+        ("virchow2", 56, 224, False),
+        ("virchow2", 31.5, 126, True),  # the scale is right, the size is not
+        ("virchow2", 18, 224, True),  # the other way round
+        ("uni", 112, 224, False),
+        ("uni", 96, 160, False),  # by less than a factor of 1.5, both
+        ("uni", 28, 56, True),
+        ("conch", 18, 448, False),  # a scale that is not known is not asked about
+        ("conch", 18, 96, True),
+    ],
+)
+def test_an_input_is_far_where_scale_or_size_is_another_than_the_encoder_knows(
+    name: str, field_um: float, size_px: int, far: bool
+) -> None:
+    problem = encoders()[name].scale_problem(field_um, size_px)
+    assert (problem is not None) == far
+    if problem is not None:
+        assert f"input.size_px={size_px} input.field_of_view_um={field_um:g}" in problem
 
 
 def test_weights_of_another_encoder_are_refused(
@@ -267,6 +296,7 @@ def test_an_encoder_in_the_cache_becomes_a_run_whose_bundle_needs_no_cache(
     cache: Path,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     if way[0] == "lora":
         pytest.importorskip("peft")
@@ -283,6 +313,8 @@ def test_an_encoder_in_the_cache_becomes_a_run_whose_bundle_needs_no_cache(
     preset, *own = way
     config = load_config(preset, [*settings, "runtime.threads=1", "ensemble.tta=false", *own])
     assert pipeline.train(cohort, tmp_path / "run", config) is not None
+    warning = "trained on 224 px at 0.25, 0.5, 1, 2 µm per pixel but is given 42 px at 0.429"
+    assert [r.levelname for r in caplog.records if warning in r.message] == ["WARNING"]
     record = read_json(tmp_path / "run" / "run.json")["models"][0]["initial_weights"]
     assert encoder.repository in record
     assert encoder.licence in record

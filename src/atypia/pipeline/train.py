@@ -23,6 +23,7 @@ from atypia.pipeline.run import (
     run_record,
     run_splits,
     session,
+    warn_of_another_scale,
     warn_of_missing_classes,
 )
 from atypia.pipeline.score import score_run
@@ -124,6 +125,7 @@ def _train_all(run: Run[TrainConfig], place: Place, on_step: OnStep) -> list[dic
         member_tasks(run.cohort, outer, number, run.config)
     if place.world.is_main:
         warn_of_missing_classes(run)
+        warn_of_another_scale(run.config)
     _, spec, _ = make_network(run.config.model, run.config.input, initial_weights=False)
     cache = run.folder / f".pixels-{place.world.rank}.npy"
     facts: list[dict[str, Any]] = []

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from atypia.config import TrainConfig
 from atypia.data.cohort import Cohort
 from atypia.errors import AtypiaError, InputError, Problem
-from atypia.pipeline.run import Clock, Run, run_config, run_splits, warn_of_missing_classes
+from atypia.pipeline.run import (
+    Clock,
+    Run,
+    run_config,
+    run_splits,
+    warn_of_another_scale,
+    warn_of_missing_classes,
+)
 from atypia.pipeline.study_folder import Measure, StudyFolder, only_worker
 from atypia.progress import OnStep, silent
 from atypia.runs import describe_machine, read_json, versions, write_json
@@ -222,6 +229,7 @@ def _check(folder: StudyFolder) -> None:
     run = folder.run
     member_tasks(run.cohort, run.splits.outer[0], 0, run.config)
     warn_of_missing_classes(run)
+    warn_of_another_scale(run.config)
     make_network(run.config.model, run.config.input, initial_weights=False)
     problems = []
     for key, config in folder.space.edges(run.config):
