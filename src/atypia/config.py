@@ -263,16 +263,19 @@ class OptimConfig(_Frozen):
     learning_rate: Positive = 1e-3
     """The highest one of a schedule."""
     schedule: Literal["one_cycle", "plateau"] = "one_cycle"
+    """``plateau`` lowers the rate where the validation loss stands still."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of ``one_cycle`` with a rising rate."""
     min_learning_rate: Annotated[float, Field(ge=0)] = 1e-7
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     plateau_patience: Count = 10
     early_stopping: Count | None = None
-    """Stop after this many epochs without a better validation loss."""
+    """Stop after this many epochs without a better validation loss. With this, as with
+    ``schedule=plateau`` and ``select=best``, out-of-fold figures are optimistic: the fold that
+    steered is the fold reported."""
     select: Literal["best", "last"] = "last"
-    """Which epoch's weights a member keeps: the one with the lowest validation loss, or the last.
-    With ``best``, out-of-fold figures are optimistic: the fold that chose is the fold reported."""
+    """Which epoch's weights a member keeps: the one with the lowest validation loss, or the
+    last."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay per step of a moving average of the weights; 0 is off."""
     average: Fraction = 0.0
@@ -428,6 +431,21 @@ class TrainConfig(_RunConfig):
     def inner_folds(self) -> int:
         """Number of inner patient-level folds."""
         return self.ensemble.members
+
+    @property
+    def steered_by(self) -> list[str]:
+        """Settings by which a member's validation fold steers its training: figures on it flatter.
+
+        A layer that is fitted in one step, on a frozen backbone, knows none of them.
+        """
+        optim = self.optim
+        if self.model.frozen:
+            return []
+        return (
+            ["optim.select=best"] * (optim.select == "best")
+            + [f"optim.early_stopping={optim.early_stopping}"] * (optim.early_stopping is not None)
+            + ["optim.schedule=plateau"] * (optim.schedule == "plateau")
+        )
 
     @model_validator(mode="after")
     def _progressive_ends_at_the_input(self) -> TrainConfig:

@@ -27,8 +27,8 @@ def score_run(
     Args:
         run: With the predictions in it.
         thresholds: The binary threshold of each outer split.
-        optimistic: Whether the out-of-fold figures are: of a model that was chosen on the fold
-            which it is scored on, or has seen its labels through a teacher.
+        optimistic: Whether the out-of-fold figures are: of a model whose training was steered by
+            the fold which it is scored on, or has seen its labels through a teacher.
 
     Returns:
         The content of ``metrics.json``.

@@ -105,8 +105,8 @@ def train(
             processes.barrier()
             require_shared_folder(out, processes)
             facts = _train_all(run, place, on_step)
-            # The fold that chose a checkpoint is no fair judge of it, nor one that a teacher saw.
-            seen = config.optim.select == "best" or config.target.teacher is not None
+            # A fold that steered a training is no fair judge of it, nor one that a teacher saw.
+            seen = bool(config.steered_by) or config.target.teacher is not None
             metrics = score_run(run, [f["threshold_atypical"] for f in facts], optimistic=seen)
             note("running", models=facts)  # the report tells of this session, too
             write_report(out, cohort)
