@@ -23,7 +23,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Stages: TypeAlias = Literal["one", "shared", "separate"]
 JoinKind: TypeAlias = Literal["mean", "weighted", "median", "majority"]
-StackKind: TypeAlias = Literal["logistic", "mean", "weighted", "median"]
+StackKind: TypeAlias = Literal["logistic", "mean", "weighted", "median", "majority"]
 PoolingKind: TypeAlias = Literal["attention", "mean"]
 LEAK: Final = "leak_by_figure"
 """Kind of a split that lets figures of one patient stand on both sides, to show what that does."""
@@ -328,10 +328,19 @@ class AnswerConfig(_Frozen):
     """Rate of prediction sets that may miss the subtype, promised within every subtype; None makes
     no sets."""
 
-    @property
-    def fixed_threshold(self) -> float | None:
-        """The binary threshold where data do not fix it."""
-        return None
+    def require_none_for_votes(self, group: str) -> None:
+        """Refuse what cannot be fixed on shares of votes; `group` is what the settings are in."""
+        wanted = {"prior_power": 0, "calibration": "none", "conformal_alpha": None}
+        named = [
+            f"{group}.{name}={'null' if value is None else value}"
+            for name, value in wanted.items()
+            if getattr(self, name) != value
+        ]
+        if named:
+            raise ValueError(
+                f"join=majority: expected {', '.join(named)}, since these are fixed on "
+                "probabilities of single members, which shares of votes are not"
+            )
 
 
 class EnsembleConfig(AnswerConfig):
@@ -353,11 +362,6 @@ class EnsembleConfig(AnswerConfig):
     by each member's mean AUC on patients that it has not learned from; folds differ, so weights do
     by chance, too. With ``majority`` a figure is atypical where half of the votes say so."""
 
-    @property
-    def fixed_threshold(self) -> float | None:
-        """Shares of votes are no probabilities that a threshold could be fixed on."""
-        return 0.5 if self.join == "majority" else None
-
     @model_validator(mode="after")
     def _no_more_than_there_are(self) -> EnsembleConfig:
         if self.trained is not None and self.trained > self.members:
@@ -366,18 +370,8 @@ class EnsembleConfig(AnswerConfig):
 
     @model_validator(mode="after")
     def _votes_are_no_probabilities(self) -> EnsembleConfig:
-        wanted = {"prior_power": 0, "calibration": "none", "conformal_alpha": None}
-        others = {name: getattr(self, name) for name in wanted}
-        if self.join == "majority" and others != wanted:
-            named = [
-                f"ensemble.{name}={'null' if value is None else value}"
-                for name, value in wanted.items()
-                if others[name] != value
-            ]
-            raise ValueError(
-                f"join=majority: expected {', '.join(named)}, since these are fixed on "
-                "probabilities of single members, which shares of votes are not"
-            )
+        if self.join == "majority":
+            self.require_none_for_votes("ensemble")
         return self
 
 
@@ -403,6 +397,11 @@ class _RunConfig(_Frozen):
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 2000
     """Resamples of patients behind each interval."""
 
+    @property
+    def fixed_threshold(self) -> float | None:
+        """The binary threshold where data do not fix it; None where they do."""
+        return None
+
     def to_yaml(self) -> str:
         """Every field, defaults included, in the order of this page."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -426,6 +425,11 @@ class TrainConfig(_RunConfig):
     def answer(self) -> AnswerConfig:
         """From probabilities to answers."""
         return self.ensemble
+
+    @property
+    def fixed_threshold(self) -> float | None:
+        """Shares of votes are no probabilities that a threshold could be fixed on."""
+        return 0.5 if self.ensemble.join == "majority" else None
 
     @property
     def inner_folds(self) -> int:
@@ -513,8 +517,20 @@ class StackConfig(_RunConfig):
     join: StackKind = "logistic"
     """``logistic``: a meta-learner on what the models say out of fold (stacking: Wolpert, Neural
     Networks 5, 1992). ``weighted`` goes by each model's mean AUC out of fold; see
-    :class:`atypia.join.Join` for this, ``mean`` and ``median``."""
+    :class:`atypia.join.Join` for this, ``mean``, ``median`` and ``majority``. With ``majority`` a
+    figure is atypical where half of the votes say so."""
     answer: AnswerConfig = AnswerConfig()
+
+    @property
+    def fixed_threshold(self) -> float | None:
+        """As of an ensemble that votes."""
+        return 0.5 if self.join == "majority" else None
+
+    @model_validator(mode="after")
+    def _votes_are_no_probabilities(self) -> StackConfig:
+        if self.join == "majority":
+            self.answer.require_none_for_votes("answer")
+        return self
 
 
 class MilConfig(_RunConfig):
