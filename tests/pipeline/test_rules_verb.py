@@ -154,6 +154,22 @@ def test_the_mean_of_runs_is_the_mean_of_their_tables_whatever_their_order(
         np.testing.assert_allclose(made, np.mean(said, axis=0), atol=1e-5)
 
 
+def test_runs_that_vote_call_a_figure_atypical_where_half_of_them_do(
+    network: Path, ruled: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
+    settings = ["answer.prior_power=0", "answer.calibration=none", "answer.conformal_alpha=null"]
+    config = load_any_config(
+        "stack", ["join=majority", *settings, *FEW, f"runs=[{network},{ruled}]"]
+    )
+    pipeline.start(cohort_folder, tmp_path / "votes", config)
+    said = [probabilities(run / "predictions-test.csv") for run in (network, ruled)]
+    votes = sum(np.eye(8)[p.to_numpy().argmax(axis=1)] for p in said)
+    made = probabilities(tmp_path / "votes" / "predictions-test.csv")
+    np.testing.assert_allclose(made, (votes + np.mean(said, axis=0)) / 3, atol=1e-5)
+    (facts,) = read_json(tmp_path / "votes" / "run.json")["models"]
+    assert facts["threshold_atypical"] == 0.5
+
+
 def test_runs_that_do_not_fit_are_refused(
     network: Path, ruled: Path, run_folder: Path, cohort_folder: Path, tmp_path: Path
 ) -> None:

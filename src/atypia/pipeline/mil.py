@@ -15,7 +15,7 @@ from atypia.data.cohort import Cohort
 from atypia.data.splits import Outer, Splits
 from atypia.errors import InputError
 from atypia.evaluation.patients import score_patients
-from atypia.pipeline.run import Clock, Run, run_record, session
+from atypia.pipeline.run import Clock, Run, run_record, session, warn_of_another_scale
 from atypia.progress import OnStep, silent
 from atypia.runs import write_json, write_text
 
@@ -183,6 +183,7 @@ def _figures(cohort: Cohort, config: MilConfig, out: Path, on_step: OnStep) -> F
 
     if config.answers is not None:
         return figures_from_answers(cohort.manifest, Path(config.answers))
+    warn_of_another_scale(config)
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
     device = choose_device(config.runtime.device)
