@@ -96,10 +96,11 @@ def test_a_case_is_found_by_its_name_alone(source: Cohort, tmp_path: Path) -> No
     b = part(source, tmp_path / "b", of(source, 1), patient_id="MIDOG_002")
     (shared,) = find_overlap(a, b)
     assert str(shared) == "MIDOG21_002 and MIDOG_002: one case"
-    assert shared_cases(["TUPAC16_01_stitched1", "P1", "P2"], ["P2", "TUPAC_1", "TUPAC16_01"]) == [
-        ("TUPAC16_01_stitched1", "TUPAC_1"),
-        ("TUPAC16_01_stitched1", "TUPAC16_01"),
-        ("P2", "P2"),
+    found = shared_cases(["TUPAC16_01_stitched1", "P1", "P2"], ["P2", "TUPAC_1", "TUPAC16_01"])
+    assert list(map(str, found)) == [
+        "TUPAC16_01_stitched1 and TUPAC_1: one case",
+        "TUPAC16_01_stitched1 and TUPAC16_01: one case",
+        "P2 and P2: an equal id",
     ]
 
 
@@ -124,9 +125,10 @@ def test_common_patients_are_refused_with_a_list(source: Cohort, tmp_path: Path)
     patient = source.manifest["patient_id"].iloc[rows[0]]
     assert first.startswith("expected no patient in both a and b but got 1.")
     assert "--allow-overlap" in first
+    assert "--distinct-ids" not in first
     patch = source.manifest["patch_id"].iloc[rows[0]]
     assert second == (
-        f"{patient} and {patient}: one case, {len(rows)} figures with equal pixels "
+        f"{patient} and {patient}: an equal id, {len(rows)} figures with equal pixels "
         f"({patch} = {patch})"
     )
     assert not (tmp_path / "out").exists()
@@ -181,12 +183,67 @@ def test_overlapping_patients_become_one_patient_of_one_domain(
     one = merged.manifest["patient_id"] == own
     assert one.sum() == 2 * len(rows) + len(c)
     assert set(merged.manifest["domain"][one]) == {"A"}
-    assert merged.manifest["domain"].tolist()[len(a) + len(rows) : len(a) + len(b)] == ["B"] * (
-        len(b) - len(rows)
-    )
+    others = merged.manifest["domain"].tolist()[len(a) + len(rows) : -len(c)]
+    assert others == ["B"] * (len(b) - len(rows))
     pairs = {tuple(entry["cohorts"]) for entry in merged.source["shared_patients"]}
     assert pairs == {("a", "b"), ("b", "c")}
     assert (merged.manifest.groupby("patient_id")["domain"].nunique() == 1).all()
+
+
+def hospitals(source: Cohort, tmp_path: Path, case: tuple[str, str]) -> list[Path]:
+    """Two hospitals, each with a patient 1 of its own, one of another id, and a third."""
+    for i, name in enumerate("ab"):
+        own, other, third = of(source, i), of(source, 2 + i), of(source, 4 + i)
+        ids = ["1"] * len(own) + [f"{name}2"] * len(other) + [case[i]] * len(third)
+        part(source, tmp_path / name, [*own, *other, *third], patient_id=ids, domain=name)
+    return [tmp_path / "a", tmp_path / "b"]
+
+
+def test_equal_ids_alone_are_told_from_public_cases_with_what_to_do(
+    source: Cohort, tmp_path: Path
+) -> None:
+    folders = hospitals(source, tmp_path, ("TCGA-A1-A0SB", "TCGA-A1-A0SB"))
+    with pytest.raises(LeakError) as caught:
+        merge(folders, tmp_path / "out")
+    first, *others = map(str, caught.value.problems)
+    assert others == ["1 and 1: an equal id", "TCGA-A1-A0SB and TCGA-A1-A0SB: one case"]
+    assert "1 of them have nothing in common but an equal id" in first
+    assert "--distinct-ids" in first
+    with pytest.raises(LeakError) as caught:  # a public case stays one
+        merge(folders, tmp_path / "out", distinct_ids=True)
+    assert [str(problem) for problem in caught.value.problems[1:]] == others[1:]
+
+
+def test_different_people_of_one_id_stay_apart(
+    source: Cohort, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folders = hospitals(source, tmp_path, ("MIDOG21_007", "MIDOG_007"))
+    merged = merge(folders, tmp_path / "out", allow_overlap=True, distinct_ids=True).manifest
+    expected = {"a/1": "a", "a2": "a", "b/1": "b", "b2": "b", "MIDOG21_007": "a"}
+    assert merged.groupby("patient_id")["domain"].agg(set).to_dict() == {
+        patient: {domain} for patient, domain in expected.items()
+    }
+    assert (merged["patient_id"] == "a/1").sum() == len(of(source, 0))
+    assert "an equal id alone" not in caplog.text
+    merge(folders, tmp_path / "other", allow_overlap=True)
+    assert "a and b: 1 patients are taken as one each because of an equal id alone" in caplog.text
+
+
+def test_one_person_by_picture_is_one_whatever_is_said_of_ids(
+    source: Cohort, tmp_path: Path
+) -> None:
+    a = part(source, tmp_path / "a", of(source, 0, 1))
+    b = part(source, tmp_path / "b", of(source, 1, 2))
+    with pytest.raises(LeakError, match="expected no patient in both a and b but got 1"):
+        merge([a.path, b.path], tmp_path / "out", distinct_ids=True)
+
+
+def test_a_name_that_is_taken_is_not_given_again(source: Cohort, tmp_path: Path) -> None:
+    a = part(source, tmp_path / "a", of(source, 0), patient_id="1")
+    b = part(source, tmp_path / "b", of(source, 1), patient_id="1")
+    c = part(source, tmp_path / "c", of(source, 2), patient_id="b/1")
+    with pytest.raises(InputError, match=r"expected no patient to be called \['b/1'\] already"):
+        merge([a.path, b.path, c.path], tmp_path / "out", distinct_ids=True)
 
 
 def test_what_cannot_be_merged_is_told(source: Cohort, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_a_test_part_is_judged_and_a_training_part_refused(
         pipeline.evaluate(own, tmp_path / "c", resamples=100, trained_on=run_folder)
     patients = sorted(set(pd.read_csv(own)["patient_id"].astype(str)))
     assert len(caught.value.problems) == 1 + len(patients)
-    assert str(caught.value.problems[1]) == f"{patients[0]} and {patients[0]}: one case"
+    assert str(caught.value.problems[1]) == f"{patients[0]} and {patients[0]}: an equal id"
     with pytest.raises(LeakError):  # of a cohort every patient counts
         pipeline.evaluate(test, tmp_path / "c", resamples=100, trained_on=cohort_folder)
     assert not (tmp_path / "c").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 from collections import Counter
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+log = logging.getLogger("atypia")
+
 _UNSAFE: Final = re.compile(r"[^\w.+-]+")
 _Patient = tuple[str, str]  # part and id in it
 
@@ -29,6 +32,7 @@ def merge(
     name: str | None = None,
     *,
     allow_overlap: bool = False,
+    distinct_ids: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Cohort:
     """Make one cohort of several.
@@ -42,6 +46,8 @@ def merge(
         out: The cohort folder to make; it must not exist yet, or be empty.
         name: Of the cohort; the name of the folder by default.
         allow_overlap: Take cohorts that have patients in common.
+        distinct_ids: Equal ids that name no public case are of different people, unless they have a
+            picture in common: they get the name of their cohort before their own.
         progress: Called with what is being done, and patches done and in all.
 
     Returns:
@@ -52,18 +58,7 @@ def merge(
         InputError: Fewer than two cohorts, cohorts of one name, or damaged ones.
     """
     cohorts = _open(folders)
-    overlap: dict[tuple[str, str], list[Shared]] = {}
-    for first, second in combinations(cohorts, 2):
-
-        def step(done: int, total: int, what: str = f"{first} and {second}") -> None:
-            if progress is not None:
-                progress(what, done, total)
-
-        shared = find_overlap(cohorts[first], cohorts[second], step)
-        if not allow_overlap:
-            remedy = "Leave one of them out, or take them as one patient each: --allow-overlap."
-            refuse(first, second, shared, remedy)
-        overlap[first, second] = shared
+    overlap = _overlap(cohorts, allow_overlap, distinct_ids, progress)
     manifest = _joined(cohorts, _groups(cohorts, overlap))
     with building_folder(out) as folder:
         done = 0
@@ -93,6 +88,36 @@ def _open(folders: Sequence[Path]) -> dict[str, Cohort]:
     return dict(zip(names, cohorts, strict=True))
 
 
+def _overlap(
+    cohorts: dict[str, Cohort],
+    allowed: bool,
+    distinct_ids: bool,
+    progress: Callable[[str, int, int], None] | None,
+) -> dict[tuple[str, str], list[Shared]]:
+    """Patients that every two cohorts have in common."""
+    overlap = {}
+    for first, second in combinations(cohorts, 2):
+
+        def step(done: int, total: int, what: str = f"{first} and {second}") -> None:
+            if progress is not None:
+                progress(what, done, total)
+
+        shared = find_overlap(cohorts[first], cohorts[second], step)
+        if distinct_ids:
+            shared = [entry for entry in shared if not entry.by_id_alone]
+        if not allowed:
+            remedy = "Leave one of them out, or take them as one patient each: --allow-overlap."
+            refuse(first, second, shared, remedy)
+        if alone := sum(entry.by_id_alone for entry in shared):
+            log.warning(
+                "%s and %s: %d patients are taken as one each because of an equal id alone. If "
+                "they are different people: --distinct-ids",
+                *(first, second, alone),
+            )
+        overlap[first, second] = shared
+    return overlap
+
+
 def _groups(
     cohorts: dict[str, Cohort], overlap: dict[tuple[str, str], list[Shared]]
 ) -> dict[_Patient, _Patient]:
@@ -118,24 +143,48 @@ def _groups(
 
 
 def _joined(cohorts: dict[str, Cohort], groups: dict[_Patient, _Patient]) -> pd.DataFrame:
+    names = _names(set(groups.values()))
     domains: dict[_Patient, str] = {}
+    for part, cohort in cohorts.items():
+        table = cohort.manifest
+        for patient, domain in zip(table["patient_id"], table["domain"], strict=True):
+            domains.setdefault((part, patient), domain)
     parts = []
     for part, cohort in cohorts.items():
         table = cohort.manifest.copy()
-        owners = [groups[part, patient] for patient in table["patient_id"]]
+        patients = [(part, patient) for patient in table["patient_id"]]
         table["patch_id"] = [f"{part}/{patch}" for patch in table["patch_id"]]
         table["file"] = [_file(part, file) for file in table["file"]]
-        table["patient_id"] = [patient for _, patient in owners]
-        mine = zip(owners, table["domain"], strict=True)
+        table["patient_id"] = [names[groups[patient]] for patient in patients]
         if "slide" in table.columns:  # two cohorts may have slides of one name
             table["slide"] = [f"{part}/{slide}" if slide else "" for slide in table["slide"]]
-        table["domain"] = [domain if owner[0] == part else domains[owner] for owner, domain in mine]
-        for owner, domain in zip(owners, table["domain"], strict=True):
-            domains.setdefault(owner, domain)
+        table["domain"] = [
+            domain if groups[patient][0] == part else domains[groups[patient]]
+            for patient, domain in zip(patients, table["domain"], strict=True)
+        ]
         parts.append(table)
     joined = pd.concat(parts, ignore_index=True)
     answers = sorted(set(joined.columns) - set(REQUIRED_COLUMNS), key=column_order)
     return joined[[*REQUIRED_COLUMNS, *answers]].fillna("")
+
+
+def _names(people: set[_Patient]) -> dict[_Patient, str]:
+    """Patient ids of the merged cohort: their own, and with that of the cohort where two are equal.
+
+    Raises:
+        InputError: Such a name is that of another patient.
+    """
+    held = Counter(patient for _, patient in people)
+    names = {
+        (part, patient): patient if held[patient] == 1 else f"{part}/{patient}"
+        for part, patient in people
+    }
+    if twice := sorted(name for name, n in Counter(names.values()).items() if n > 1):
+        raise InputError(
+            f"--distinct-ids: expected no patient to be called {twice} already. Prepare one of the "
+            "cohorts again with another --name."
+        )
+    return names
 
 
 def _file(part: str, file: str) -> str:

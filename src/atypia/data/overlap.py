@@ -1,7 +1,8 @@
 """Patients who are in two cohorts: by the names of cases, by equal pixels, by pictures alike.
 
 A figure that is trained on and tested on in another cohort is a leak, and so is another figure of
-the same patient. Public cohorts share many: see :mod:`atypia.data.sources.cases`.
+the same patient. Public cohorts share many: see :mod:`atypia.data.sources.cases`. An equal id alone
+proves nothing: every hospital has a patient 1.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from atypia.data.images import read_patch
-from atypia.data.sources.cases import case_of
+from atypia.data.sources.cases import case_of, public_case
 from atypia.errors import InputError, LeakError, Problem
 
 if TYPE_CHECKING:
@@ -51,15 +52,22 @@ class Shared:
     second: str
     """Patient id in the other one."""
     same_case: bool = False
-    """Whether the two ids name one case."""
+    """Whether the two ids name one public case."""
+    same_id: bool = False
+    """Whether the two ids are equal, and of no public case."""
     same_pixels: list[tuple[str, str]] = field(default_factory=list)
     """Patch ids of figures with equal pixels."""
     alike: list[tuple[str, str]] = field(default_factory=list)
     """Patch ids of figures that are one picture, encoded anew or shifted by a few pixels."""
 
+    @property
+    def by_id_alone(self) -> bool:
+        """Whether nothing but an equal id says that it is one person."""
+        return self.same_id and not (self.same_pixels or self.alike)
+
     def __str__(self) -> str:
         """Render as ``MIDOG21_002 and MIDOG_002: one case, 9 figures with equal pixels``."""
-        reasons = ["one case"] * self.same_case
+        reasons = ["one case"] * self.same_case + ["an equal id"] * self.same_id
         for pairs, what in ((self.same_pixels, "equal pixels"), (self.alike, "the same picture")):
             if pairs:
                 figures = "1 figure" if len(pairs) == 1 else f"{len(pairs)} figures"
@@ -82,8 +90,9 @@ def find_overlap(
 ) -> list[Shared]:
     """Find the patients who are in both cohorts, in the order of their ids.
 
-    Ids that are equal count as one patient, and so do names of one public case. Pictures are
-    compared on the grid of their pixels: a copy that was scaled or turned is not found.
+    Names of one public case count as one patient, and so do equal ids, which are told apart.
+    Pictures are compared on the grid of their pixels: a copy that was scaled or turned is not
+    found.
 
     Args:
         first: One cohort.
@@ -101,8 +110,8 @@ def find_overlap(
         return shared
 
     patients = [sorted(set(cohort.manifest["patient_id"])) for cohort in (first, second)]
-    for a, b in shared_cases(*patients):
-        pair(a, b).same_case = True
+    for entry in shared_cases(*patients):
+        pairs[entry.first, entry.second] = entry
 
     manifests = [cohort.manifest[["patch_id", "patient_id"]] for cohort in (first, second)]
     ids = [m["patch_id"].tolist() for m in manifests]
@@ -119,12 +128,16 @@ def find_overlap(
     return [pairs[key] for key in sorted(pairs)]
 
 
-def shared_cases(first: Sequence[str], second: Sequence[str]) -> list[tuple[str, str]]:
-    """Patient ids of two cohorts that name one case."""
+def shared_cases(first: Sequence[str], second: Sequence[str]) -> list[Shared]:
+    """Patients of two cohorts whose ids name one public case, or are equal."""
     named: defaultdict[str, list[str]] = defaultdict(list)
     for patient in second:
         named[case_of(patient)].append(patient)
-    return [(a, b) for a in first for b in named.get(case_of(a), [])]
+    return [
+        Shared(a, b, same_case=public_case(a) is not None, same_id=public_case(a) is None)
+        for a in first
+        for b in named.get(case_of(a), [])
+    ]
 
 
 def refuse(first: str, second: str, shared: Sequence[Shared], remedy: str) -> None:
@@ -142,6 +155,12 @@ def refuse(first: str, second: str, shared: Sequence[Shared], remedy: str) -> No
     if not shared:
         return
     what = f"expected no patient in both {first} and {second} but got {len(shared)}. {remedy}"
+    if alone := sum(entry.by_id_alone for entry in shared):
+        what += (
+            f" {alone} of them have nothing in common but an equal id, as patients 1, 2, ... of "
+            "two hospitals have. If they are different people, say so: --distinct-ids, or prepare "
+            "one of the cohorts again with other ids."
+        )
     raise LeakError([Problem(what), *(Problem(str(entry)) for entry in shared)])
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from atypia.data.cohort import Cohort
-from atypia.data.overlap import Shared, find_overlap, refuse, shared_cases
+from atypia.data.overlap import find_overlap, refuse, shared_cases
 from atypia.data.splits import Splits, rows
 from atypia.errors import InputError
 from atypia.runs import read_json
@@ -43,7 +43,7 @@ def require_new_patients(
     if cohort is None:
         patients = sorted(set(predictions.patients.tolist()))
         known = sorted(set(learned.manifest["patient_id"]))
-        shared = [Shared(a, b, same_case=True) for a, b in shared_cases(known, patients)]
+        shared = shared_cases(known, patients)
     else:
         shared = find_overlap(learned, _judged(cohort, predictions))
     remedy = (
