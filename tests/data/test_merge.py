@@ -13,6 +13,7 @@ from PIL import Image
 from atypia.data.cohort import Cohort
 from atypia.data.merge import merge
 from atypia.data.overlap import find_overlap, shared_cases
+from atypia.data.splits import make_splits
 from atypia.data.synthetic import make_synthetic_cohort
 from atypia.errors import InputError, LeakError
 
@@ -188,6 +189,23 @@ def test_overlapping_patients_become_one_patient_of_one_domain(
     pairs = {tuple(entry["cohorts"]) for entry in merged.source["shared_patients"]}
     assert pairs == {("a", "b"), ("b", "c")}
     assert (merged.manifest.groupby("patient_id")["domain"].nunique() == 1).all()
+
+
+def test_two_patients_who_are_one_by_another_cohort_have_one_domain(
+    source: Cohort, tmp_path: Path
+) -> None:
+    parts = {"B1": of(source, 0, 1), "B2": of(source, 2), "B3": of(source, 3, 4, 5)}
+    domains = [domain for domain, rows in parts.items() for _ in rows]
+    b = part(source, tmp_path / "b", [row for rows in parts.values() for row in rows],
+             domain=domains)  # fmt: skip
+    one, two = of(source, 1)[0], of(source, 2)[0]
+    c = part(source, tmp_path / "c", [one, two, *of(source, 7)], patient_id="both", domain="C")
+    merged = merge([b.path, c.path], tmp_path / "out", allow_overlap=True).manifest
+    person = merged[merged["patient_id"] == source.manifest["patient_id"].iloc[one]]
+    assert len(person) == len(of(source, 1)) + len(of(source, 2)) + len(c)
+    assert set(person["domain"]) == {"B1"}
+    splits = make_splits(merged, "s", kind="domains", label="label_expert1", seed=0, inner_folds=2)
+    assert [len(outer.test) for outer in splits.outer] == [2, 3]
 
 
 def hospitals(source: Cohort, tmp_path: Path, case: tuple[str, str]) -> list[Path]:

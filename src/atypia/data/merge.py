@@ -158,8 +158,9 @@ def _joined(cohorts: dict[str, Cohort], groups: dict[_Patient, _Patient]) -> pd.
         table["patient_id"] = [names[groups[patient]] for patient in patients]
         if "slide" in table.columns:  # two cohorts may have slides of one name
             table["slide"] = [f"{part}/{slide}" if slide else "" for slide in table["slide"]]
+        # Two of one cohort may be one person by a third cohort, and have domains of their own.
         table["domain"] = [
-            domain if groups[patient][0] == part else domains[groups[patient]]
+            domain if groups[patient] == patient else domains[groups[patient]]
             for patient, domain in zip(patients, table["domain"], strict=True)
         ]
         parts.append(table)
