@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import pytest
 from PIL import Image
 
 from atypia.data.cohort import Cohort
+from atypia.data.copies import find_copies, without_copies
 from atypia.data.merge import merge
-from atypia.data.overlap import find_overlap, shared_cases
+from atypia.data.overlap import Shared, find_overlap, shared_cases
 from atypia.data.splits import make_splits
 from atypia.data.synthetic import make_synthetic_cohort
 from atypia.errors import InputError, LeakError
@@ -182,9 +184,9 @@ def test_overlapping_patients_become_one_patient_of_one_domain(
     merged = merge([a.path, b.path, c.path], tmp_path / "out", allow_overlap=True)
     own = source.manifest["patient_id"].iloc[rows[0]]
     one = merged.manifest["patient_id"] == own
-    assert one.sum() == 2 * len(rows) + len(c)
+    assert one.sum() == len(rows) + len(c)
     assert set(merged.manifest["domain"][one]) == {"A"}
-    others = merged.manifest["domain"].tolist()[len(a) + len(rows) : -len(c)]
+    others = merged.manifest["domain"].tolist()[len(a) : -len(c)]
     assert others == ["B"] * (len(b) - len(rows))
     pairs = {tuple(entry["cohorts"]) for entry in merged.source["shared_patients"]}
     assert pairs == {("a", "b"), ("b", "c")}
@@ -202,7 +204,7 @@ def test_two_patients_who_are_one_by_another_cohort_have_one_domain(
     c = part(source, tmp_path / "c", [one, two, *of(source, 7)], patient_id="both", domain="C")
     merged = merge([b.path, c.path], tmp_path / "out", allow_overlap=True).manifest
     person = merged[merged["patient_id"] == source.manifest["patient_id"].iloc[one]]
-    assert len(person) == len(of(source, 1)) + len(of(source, 2)) + len(c)
+    assert len(person) == len(of(source, 1)) + len(of(source, 2)) + len(of(source, 7))
     assert set(person["domain"]) == {"B1"}
     splits = make_splits(merged, "s", kind="domains", label="label_expert1", seed=0, inner_folds=2)
     assert [len(outer.test) for outer in splits.outer] == [2, 3]
@@ -262,6 +264,67 @@ def test_a_name_that_is_taken_is_not_given_again(source: Cohort, tmp_path: Path)
     c = part(source, tmp_path / "c", of(source, 2), patient_id="b/1")
     with pytest.raises(InputError, match=r"expected no patient to be called \['b/1'\] already"):
         merge([a.path, b.path, c.path], tmp_path / "out", distinct_ids=True)
+
+
+def test_a_figure_of_several_cohorts_is_taken_once_with_what_all_say(
+    source: Cohort, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """b and c have a's figures, c in other pixels; a has nothing of the second expert."""
+    rows, other = of(source, 1), of(source, 2)
+    ids = {name: [f"{name}{i}" for i in range(len(rows))] for name in "bc"}
+    a = part(source, tmp_path / "a", rows, label_expert2="", atypical_expert2="")
+    b = part(source, tmp_path / "b", rows, patch_id=ids["b"], label_expert2="nmf_ring")
+    c = part(source, tmp_path / "c", [*rows, *other],
+             patch_id=[*ids["c"], *(f"o{i}" for i in range(len(other)))],
+             label_expert2="amf_other")  # fmt: skip
+    for row in range(len(rows)):
+        rewrite(c, row, "jpeg")
+    Cohort.write(c.path, "c", c.manifest, {})
+    with caplog.at_level(logging.INFO, "atypia"):
+        merged = merge([a.path, b.path, c.path], tmp_path / "out", allow_overlap=True)
+    told = merged.manifest
+    assert told["patch_id"].tolist() == [
+        *("a/" + a.manifest["patch_id"]),
+        *("c/" + c.manifest["patch_id"].iloc[len(rows) :]),
+    ]
+    assert told["label_expert1"].tolist()[: len(rows)] == a.manifest["label_expert1"].tolist()
+    assert told["label_expert2"].tolist() == ["nmf_ring"] * len(rows) + ["amf_other"] * len(other)
+    for path, before in zip(merged.image_paths(), a.image_paths(), strict=False):
+        assert path.read_bytes() == before.read_bytes()
+    assert len(list((tmp_path / "out").rglob("*.png"))) == len(told)
+    assert [entry["copies_left_out"] for entry in merged.source["parts"]] == [
+        *(0, len(rows), len(rows)),
+    ]
+    for name in "bc":
+        assert f"{name}: {len(rows)} figures are in an earlier cohort, too" in caplog.text
+
+
+def test_opinions_of_a_copy_are_never_mixed_with_those_of_the_figure_that_stays() -> None:
+    columns = ("patch_id", "label_e1", "atypical_e1", "atypical_e2", "majority_atypical")
+    rows = [
+        ("a/voted", "", "True", "", ""),
+        ("a/bare", "", "", "", ""),
+        ("b/voted", "nmf_ring", "False", "False", "False"),
+        ("b/bare", "nmf_ring", "False", "", "False"),
+        ("c/bare", "amf_other", "True", "True", "True"),
+    ]
+    copies = {"b/voted": "a/voted", "b/bare": "a/bare", "c/bare": "a/bare"}
+    told = without_copies(pd.DataFrame(rows, columns=list(columns)), copies)
+    assert told.to_numpy().tolist() == [
+        ["a/voted", "", "True", "False", ""],  # e1 has spoken here; no majority of other votes
+        ["a/bare", "nmf_ring", "False", "True", "False"],
+    ]
+
+
+def test_two_pictures_of_one_cohort_are_no_copies_of_each_other() -> None:
+    shared = {("a", "b"): [Shared("P", "P", alike=[("a1", "b1"), ("a2", "b1"), ("a3", "b2")])],
+              ("b", "c"): [Shared("P", "P", same_pixels=[("b2", "c1"), ("b3", "c2")])]}  # fmt: skip
+    assert find_copies("abc", shared) == {
+        ("b", "b1"): ("a", "a1"),
+        ("b", "b2"): ("a", "a3"),
+        ("c", "c1"): ("a", "a3"),
+        ("c", "c2"): ("b", "b3"),
+    }
 
 
 def test_what_cannot_be_merged_is_told(source: Cohort, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def merge(
         bool,
         typer.Option(
             "--allow-overlap",
-            help="Take patients who are in several as one each.",
+            help="Take patients who are in several as one each, and figures once.",
         ),
     ] = False,
     distinct_ids: Annotated[

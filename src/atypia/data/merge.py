@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 
 from atypia.data.cohort import REQUIRED_COLUMNS, Cohort, column_order
+from atypia.data.copies import find_copies, without_copies
 from atypia.data.overlap import Shared, find_overlap, refuse
 from atypia.errors import InputError
 from atypia.runs import building_folder
@@ -39,7 +40,8 @@ def merge(
 
     Patches get the name of their cohort before their own. Raters keep their names, so that equal
     ones of two cohorts become one column. A patient who is in several cohorts is one patient of the
-    new one, with the id and the domain of the first; so no split can tear the figures apart.
+    new one, with the id and the domain of the first; so no split can tear the figures apart. Of a
+    figure that is in several, the first copy is kept (:mod:`atypia.data.copies`).
 
     Args:
         folders: Two or more cohorts.
@@ -59,18 +61,26 @@ def merge(
     """
     cohorts = _open(folders)
     overlap = _overlap(cohorts, allow_overlap, distinct_ids, progress)
-    manifest = _joined(cohorts, _groups(cohorts, overlap))
+    copies = find_copies(list(cohorts), overlap)
+    manifest = without_copies(
+        _joined(cohorts, _groups(cohorts, overlap)),
+        {_patch(*copy): _patch(*figure) for copy, figure in copies.items()},
+    )
+    dropped = Counter(part for part, _ in copies)
+    for part, n in dropped.items():
+        log.info("%s: %d figures are in an earlier cohort, too; they are taken once", part, n)
     with building_folder(out) as folder:
-        done = 0
-        for part, cohort in cohorts.items():
-            for source, file in zip(cohort.image_paths(), cohort.manifest["file"], strict=True):
-                target = folder / _file(part, file)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, target)
-                done += 1
-                if progress is not None:
-                    progress("patches", done, len(manifest))
-        Cohort.write(folder, name or out.name, manifest, _about(cohorts, overlap))
+        sources = {
+            _file(part, file): path
+            for part, cohort in cohorts.items()
+            for path, file in zip(cohort.image_paths(), cohort.manifest["file"], strict=True)
+        }
+        for done, file in enumerate(manifest["file"], start=1):
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(sources[file], folder / file)
+            if progress is not None:
+                progress("patches", done, len(manifest))
+        Cohort.write(folder, name or out.name, manifest, _about(cohorts, overlap, dropped))
     return Cohort.open(out)
 
 
@@ -153,7 +163,7 @@ def _joined(cohorts: dict[str, Cohort], groups: dict[_Patient, _Patient]) -> pd.
     for part, cohort in cohorts.items():
         table = cohort.manifest.copy()
         patients = [(part, patient) for patient in table["patient_id"]]
-        table["patch_id"] = [f"{part}/{patch}" for patch in table["patch_id"]]
+        table["patch_id"] = [_patch(part, patch) for patch in table["patch_id"]]
         table["file"] = [_file(part, file) for file in table["file"]]
         table["patient_id"] = [names[groups[patient]] for patient in patients]
         if "slide" in table.columns:  # two cohorts may have slides of one name
@@ -188,17 +198,29 @@ def _names(people: set[_Patient]) -> dict[_Patient, str]:
     return names
 
 
+def _patch(part: str, patch: str) -> str:
+    return f"{part}/{patch}"
+
+
 def _file(part: str, file: str) -> str:
     return f"patches/{part}/{file.removeprefix('patches/')}"
 
 
 def _about(
-    cohorts: dict[str, Cohort], overlap: dict[tuple[str, str], list[Shared]]
+    cohorts: dict[str, Cohort],
+    overlap: dict[tuple[str, str], list[Shared]],
+    dropped: Counter[str],
 ) -> dict[str, object]:
     return {
         "kind": "merged",
         "parts": [
-            {"name": name, "n": len(cohort), "sha256": cohort.sha256, "source": dict(cohort.source)}
+            {
+                "name": name,
+                "n": len(cohort),
+                "copies_left_out": dropped[name],
+                "sha256": cohort.sha256,
+                "source": dict(cohort.source),
+            }
             for name, cohort in cohorts.items()
         ],
         "shared_patients": [
