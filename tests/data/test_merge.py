@@ -94,6 +94,50 @@ def test_a_picture_is_found_however_it_was_saved(
     assert (found[0].alike if change == "bmp" else found[0].same_pixels) == []
 
 
+def cropped(cohort: Cohort, row: int, side: int, quality: int = 0) -> None:
+    """Cut the centre out of a picture of a cohort, and save it anew."""
+    path = cohort.image_paths()[row]
+    image = Image.open(path).convert("RGB")
+    place = (image.width - side) // 2
+    image = image.crop((place, place, place + side, place + side))
+    if quality:
+        content = io.BytesIO()
+        image.save(content, "JPEG", quality=quality)
+        image = Image.open(content).convert("RGB")
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    path.write_bytes(content.getvalue())
+
+
+@pytest.mark.parametrize("side", [16, 28])
+def test_one_small_crop_makes_no_strangers_alike_and_hides_no_copy(
+    source: Cohort, tmp_path: Path, side: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    a = part(source, tmp_path / "a", of(source, *range(6)))
+    b = part(source, tmp_path / "b", of(source, *range(6, 12)))
+    cropped(a, 0, side)
+    cropped(b, 0, side)
+    assert find_overlap(a, b) == []
+    assert "a: 1 patches are smaller than 32 px" in caplog.text
+    c = part(source, tmp_path / "c", of(source, 1), **renamed(of(source, 1)))
+    for row in range(len(c)):
+        rewrite(c, row, "far")
+    (shared,) = find_overlap(a, c)
+    assert len(shared.alike) == len(c)
+
+
+@pytest.mark.parametrize("side", [32, 48])
+def test_a_smaller_crop_is_found_in_a_larger_one(source: Cohort, tmp_path: Path, side: int) -> None:
+    rows = of(source, 0, 1)
+    a = part(source, tmp_path / "a", rows)
+    b = part(source, tmp_path / "b", of(source, 1), **renamed(of(source, 1)))
+    for row in range(len(b)):
+        cropped(b, row, side, quality=90)
+    (shared,) = find_overlap(a, b)
+    own = a.manifest["patch_id"][a.manifest["patient_id"] == shared.first]
+    assert shared.alike == list(zip(own, b.manifest["patch_id"], strict=True))
+
+
 def test_a_case_is_found_by_its_name_alone(source: Cohort, tmp_path: Path) -> None:
     a = part(source, tmp_path / "a", of(source, 0), patient_id="MIDOG21_002")
     b = part(source, tmp_path / "b", of(source, 1), patient_id="MIDOG_002")
