@@ -87,5 +87,9 @@ def test_a_run_tells_of_it_and_scores_by_patient(
         assert table["patient_id"].tolist() == [owner[patch] for patch in table["patch_id"]]
     assert metrics["n_patients"] <= len(set(owner.values()))
     assert "THIS SPLIT LEAKS ON PURPOSE" in (out / "report.html").read_text("utf-8")
+    with pytest.raises(LeakError, match="expected no patient in both what was learned from"):
+        pipeline.evaluate(
+            out / "predictions-test.csv", tmp_path / "e", resamples=100, trained_on=out
+        )
     own = Splits.read(out / "splits.json", manifest, Cohort.open(cohort_folder).sha256)
     assert own.kind == LEAK

@@ -6,9 +6,10 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from atypia.config import LEAK
 from atypia.data.cohort import Cohort
 from atypia.data.overlap import find_overlap, refuse, shared_cases
-from atypia.data.splits import Splits, rows
+from atypia.data.splits import Splits
 from atypia.errors import InputError
 from atypia.runs import read_json
 
@@ -64,8 +65,9 @@ def _learned(path: Path) -> Cohort:
         raise InputError(f"--trained-on: expected a run or a cohort but got {path}.")
     cohort = Cohort.open(path / read_json(path / "run.json")["cohort"]["path"])
     splits = Splits.read(path / "splits.json", cohort.manifest, cohort.sha256)
-    patients = {patient for outer in splits.outer for patient in outer.training}
-    return replace(cohort, manifest=cohort.manifest[rows(cohort.manifest, patients)])
+    learned = {name for outer in splits.outer for name in outer.training}
+    unit = "patch_id" if splits.kind == LEAK else "patient_id"
+    return replace(cohort, manifest=cohort.manifest[cohort.manifest[unit].isin(learned)])
 
 
 def _judged(folder: Path, predictions: Predictions) -> Cohort:
