@@ -78,6 +78,9 @@ def test_a_run_leaves_what_a_training_leaves(
     for file in ("predictions-oof.csv", "predictions-test.csv"):
         assert list(probabilities(out / file).index) == list(probabilities(network / file).index)
         read_predictions(out / file)
+    learned = sorted(Cohort.open(cohort_folder).manifest.set_index("patch_id").loc[
+        probabilities(out / "predictions-oof.csv").index, "patient_id"].unique())  # fmt: skip
+    assert read_json(out / "model" / "model.json")["provenance"]["patients"] == learned
     # The model in the folder gives the test predictions.
     cohort, told = Cohort.open(cohort_folder), probabilities(out / "predictions-test.csv")
     paths = dict(zip(cohort.manifest["patch_id"], cohort.image_paths(), strict=True))

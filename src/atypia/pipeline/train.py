@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from atypia.bundle import PATIENTS
 from atypia.config import LEAK, TrainConfig
 from atypia.data.cohort import Cohort
 from atypia.data.leak import leaking, with_true_patients
+from atypia.data.sources.cases import cases_of
 from atypia.data.splits import rows
 from atypia.evaluation.predictions import write_predictions
 from atypia.inference.predict import find_items, predict_items
@@ -174,6 +176,7 @@ def _finish_outer(
     }
     if config.target.teacher is not None:
         facts["teacher_sha256"] = sha256_file(Path(config.target.teacher))
+    training = rows(run.cohort.manifest, run.splits.outer[number].training)
     ensemble = Ensemble(
         members.networks,
         members.spec,
@@ -189,6 +192,7 @@ def _finish_outer(
             "seed": config.seed,
             "split": run.splits.kind,
             "outer": number,
+            PATIENTS: cases_of(manifest["patient_id"][training]),
             **facts,
         },
         calibration=answers.calibration,
