@@ -54,6 +54,20 @@ def test_the_paper_preset_is_the_published_protocol() -> None:
     assert (config.ensemble.members, config.ensemble.tta) == (3, False)
 
 
+@pytest.mark.parametrize(
+    ("settings", "steered_by"),
+    [
+        ([], []),
+        (["optim.select=best"], ["optim.select=best"]),
+        (["optim.early_stopping=3"], ["optim.early_stopping=3"]),
+        (["optim.schedule=plateau"], ["optim.schedule=plateau"]),
+        (["optim.early_stopping=3", "model.frozen=true"], []),  # a layer fitted in one step
+    ],
+)
+def test_what_a_validation_fold_steers_is_known(settings: list[str], steered_by: list[str]) -> None:
+    assert load_config("quick", settings).steered_by == steered_by
+
+
 def test_overrides_are_typed_and_nested() -> None:
     config = load_config("quick", ["optim.learning_rate=1e-4", "seed=7", "split.kind=cv"])
     assert (config.optim.learning_rate, config.seed, config.split.kind) == (1e-4, 7, "cv")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from atypia.config import load_config
+from atypia.config import load_any_config, load_config
 from atypia.ensemble import Ensemble
 from atypia.errors import InputError
 from atypia.inference.onnx_graph import join as join_tensors
@@ -167,8 +167,18 @@ def test_votes_refuse_what_is_fixed_on_probabilities() -> None:
     for needed in ("prior_power=0", "calibration=none", "conformal_alpha=null"):
         assert f"ensemble.{needed}" in str(caught.value)
     config = load_config("paper", ["ensemble.join=majority"])
-    assert config.ensemble.fixed_threshold == 0.5
-    assert load_config("released", ["ensemble.join=median"]).ensemble.fixed_threshold is None
+    assert config.fixed_threshold == 0.5
+    assert load_config("released", ["ensemble.join=median"]).fixed_threshold is None
+
+
+def test_votes_of_models_refuse_the_same() -> None:
+    with pytest.raises(InputError) as caught:
+        load_any_config("stack", ["join=majority"])
+    needed = ["answer.prior_power=0", "answer.calibration=none", "answer.conformal_alpha=null"]
+    for setting in needed:
+        assert setting in str(caught.value)
+    assert load_any_config("stack", ["join=majority", *needed]).fixed_threshold == 0.5
+    assert load_any_config("stack", ["join=median"]).fixed_threshold is None
 
 
 @pytest.mark.parametrize("kind", KINDS)

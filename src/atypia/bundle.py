@@ -38,6 +38,9 @@ BEST: Final = "best"
 FAST: Final = "fast"
 HEADER: Final = "model.json"
 CARD: Final = "model-card.md"
+PATIENTS: Final = "patients"
+"""Entry of the provenance: whom the model has learned from, public cases by the name that they have
+in every cohort."""
 _PACKAGED: Final = {RELEASED: RELEASED, RULES: "released_rules"}
 """Models in the package and their folders."""
 

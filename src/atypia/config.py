@@ -23,7 +23,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Stages: TypeAlias = Literal["one", "shared", "separate"]
 JoinKind: TypeAlias = Literal["mean", "weighted", "median", "majority"]
-StackKind: TypeAlias = Literal["logistic", "mean", "weighted", "median"]
+StackKind: TypeAlias = Literal["logistic", "mean", "weighted", "median", "majority"]
 PoolingKind: TypeAlias = Literal["attention", "mean"]
 LEAK: Final = "leak_by_figure"
 """Kind of a split that lets figures of one patient stand on both sides, to show what that does."""
@@ -264,16 +264,19 @@ class OptimConfig(_Frozen):
     learning_rate: Positive = 1e-3
     """The highest one of a schedule."""
     schedule: Literal["one_cycle", "plateau"] = "one_cycle"
+    """``plateau`` lowers the rate where the validation loss stands still."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of ``one_cycle`` with a rising rate."""
     min_learning_rate: Annotated[float, Field(ge=0)] = 1e-7
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     plateau_patience: Count = 10
     early_stopping: Count | None = None
-    """Stop after this many epochs without a better validation loss."""
+    """Stop after this many epochs without a better validation loss. With this, as with
+    ``schedule=plateau`` and ``select=best``, out-of-fold figures are optimistic: the fold that
+    steered is the fold reported."""
     select: Literal["best", "last"] = "last"
-    """Which epoch's weights a member keeps: the one with the lowest validation loss, or the last.
-    With ``best``, out-of-fold figures are optimistic: the fold that chose is the fold reported."""
+    """Which epoch's weights a member keeps: the one with the lowest validation loss, or the
+    last."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay per step of a moving average of the weights; 0 is off."""
     average: Fraction = 0.0
@@ -326,10 +329,19 @@ class AnswerConfig(_Frozen):
     """Rate of prediction sets that may miss the subtype, promised within every subtype; None makes
     no sets."""
 
-    @property
-    def fixed_threshold(self) -> float | None:
-        """The binary threshold where data do not fix it."""
-        return None
+    def require_none_for_votes(self, group: str) -> None:
+        """Refuse what cannot be fixed on shares of votes; `group` is what the settings are in."""
+        wanted = {"prior_power": 0, "calibration": "none", "conformal_alpha": None}
+        named = [
+            f"{group}.{name}={'null' if value is None else value}"
+            for name, value in wanted.items()
+            if getattr(self, name) != value
+        ]
+        if named:
+            raise ValueError(
+                f"join=majority: expected {', '.join(named)}, since these are fixed on "
+                "probabilities of single members, which shares of votes are not"
+            )
 
 
 class EnsembleConfig(AnswerConfig):
@@ -351,11 +363,6 @@ class EnsembleConfig(AnswerConfig):
     by each member's mean AUC on patients that it has not learned from; folds differ, so weights do
     by chance, too. With ``majority`` a figure is atypical where half of the votes say so."""
 
-    @property
-    def fixed_threshold(self) -> float | None:
-        """Shares of votes are no probabilities that a threshold could be fixed on."""
-        return 0.5 if self.join == "majority" else None
-
     @model_validator(mode="after")
     def _no_more_than_there_are(self) -> EnsembleConfig:
         if self.trained is not None and self.trained > self.members:
@@ -364,18 +371,8 @@ class EnsembleConfig(AnswerConfig):
 
     @model_validator(mode="after")
     def _votes_are_no_probabilities(self) -> EnsembleConfig:
-        wanted = {"prior_power": 0, "calibration": "none", "conformal_alpha": None}
-        others = {name: getattr(self, name) for name in wanted}
-        if self.join == "majority" and others != wanted:
-            named = [
-                f"ensemble.{name}={'null' if value is None else value}"
-                for name, value in wanted.items()
-                if others[name] != value
-            ]
-            raise ValueError(
-                f"join=majority: expected {', '.join(named)}, since these are fixed on "
-                "probabilities of single members, which shares of votes are not"
-            )
+        if self.join == "majority":
+            self.require_none_for_votes("ensemble")
         return self
 
 
@@ -400,6 +397,11 @@ class _RunConfig(_Frozen):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 2000
     """Resamples of patients behind each interval."""
+
+    @property
+    def fixed_threshold(self) -> float | None:
+        """The binary threshold where data do not fix it; None where they do."""
+        return None
 
     def to_yaml(self) -> str:
         """Every field, defaults included, in the order of this page."""
@@ -426,9 +428,29 @@ class TrainConfig(_RunConfig):
         return self.ensemble
 
     @property
+    def fixed_threshold(self) -> float | None:
+        """Shares of votes are no probabilities that a threshold could be fixed on."""
+        return 0.5 if self.ensemble.join == "majority" else None
+
+    @property
     def inner_folds(self) -> int:
         """Number of inner patient-level folds."""
         return self.ensemble.members
+
+    @property
+    def steered_by(self) -> list[str]:
+        """Settings by which a member's validation fold steers its training: figures on it flatter.
+
+        A layer that is fitted in one step, on a frozen backbone, knows none of them.
+        """
+        optim = self.optim
+        if self.model.frozen:
+            return []
+        return (
+            ["optim.select=best"] * (optim.select == "best")
+            + [f"optim.early_stopping={optim.early_stopping}"] * (optim.early_stopping is not None)
+            + ["optim.schedule=plateau"] * (optim.schedule == "plateau")
+        )
 
     @model_validator(mode="after")
     def _progressive_ends_at_the_input(self) -> TrainConfig:
@@ -505,8 +527,20 @@ class StackConfig(_RunConfig):
     join: StackKind = "logistic"
     """``logistic``: a meta-learner on what the models say out of fold (stacking: Wolpert, Neural
     Networks 5, 1992). ``weighted`` goes by each model's mean AUC out of fold; see
-    :class:`atypia.join.Join` for this, ``mean`` and ``median``."""
+    :class:`atypia.join.Join` for this, ``mean``, ``median`` and ``majority``. With ``majority`` a
+    figure is atypical where half of the votes say so."""
     answer: AnswerConfig = AnswerConfig()
+
+    @property
+    def fixed_threshold(self) -> float | None:
+        """As of an ensemble that votes."""
+        return 0.5 if self.join == "majority" else None
+
+    @model_validator(mode="after")
+    def _votes_are_no_probabilities(self) -> StackConfig:
+        if self.join == "majority":
+            self.answer.require_none_for_votes("answer")
+        return self
 
 
 class MilConfig(_RunConfig):

@@ -9,12 +9,14 @@ import pandas as pd
 import pytest
 
 from atypia import pipeline
+from atypia.bundle import read_header
 from atypia.config import LEAK, load_any_config, load_config
 from atypia.data.cohort import Cohort
 from atypia.data.leak import leaking, with_true_patients
 from atypia.data.splits import Splits, make_splits
 from atypia.errors import LeakError
 from atypia.labels import SUBTYPES
+from atypia.runs import read_json
 
 LABEL = "label_expert1"
 
@@ -87,5 +89,12 @@ def test_a_run_tells_of_it_and_scores_by_patient(
         assert table["patient_id"].tolist() == [owner[patch] for patch in table["patch_id"]]
     assert metrics["n_patients"] <= len(set(owner.values()))
     assert "THIS SPLIT LEAKS ON PURPOSE" in (out / "report.html").read_text("utf-8")
+    outer = read_json(out / "splits.json")["outer"][1]
+    learned = sorted({owner[figure] for fold in outer["inner"] for figure in fold})
+    assert read_header(out / "outer-1" / "model").provenance["patients"] == learned
+    with pytest.raises(LeakError, match="expected no patient in both what was learned from"):
+        pipeline.evaluate(
+            out / "predictions-test.csv", tmp_path / "e", resamples=100, trained_on=out
+        )
     own = Splits.read(out / "splits.json", manifest, Cohort.open(cohort_folder).sha256)
     assert own.kind == LEAK

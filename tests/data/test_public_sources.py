@@ -14,7 +14,7 @@ from PIL import Image
 
 from atypia.data.cohort import Cohort
 from atypia.data.prepare import PrepareOptions, prepare
-from atypia.data.sources.cases import case_of, midog_patient
+from atypia.data.sources.cases import case_of, cases_of, midog_patient, public_case
 from atypia.errors import InputError
 
 if TYPE_CHECKING:
@@ -399,6 +399,26 @@ def test_patches_without_a_label_are_taken_where_it_is_meant(tmp_path: Path) -> 
 )
 def test_a_case_has_one_name_in_all_cohorts(patient: str, case: str) -> None:
     assert case_of(patient) == case
+    assert case_of(case) == case
+
+
+@pytest.mark.parametrize(
+    ("patient", "case"),
+    [
+        ("MIDOG_002", "MIDOG 2"),
+        ("MIDOG 2", "MIDOG 2"),
+        ("TUPAC 1", "TUPAC 1"),
+        ("TCGA-A1-A0SB", "TCGA-A1-A0SB"),
+        ("P1", None),
+        ("1", None),
+    ],
+)
+def test_a_public_case_is_told_from_an_id_of_ones_own(patient: str, case: str | None) -> None:
+    assert public_case(patient) == case
+
+
+def test_cases_are_named_once_each() -> None:
+    assert cases_of(["P1", "MIDOG_002", "MIDOG21_002", "P1"]) == ["MIDOG 2", "P1"]
 
 
 def test_a_midog_image_is_a_case() -> None:

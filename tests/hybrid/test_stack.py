@@ -35,7 +35,7 @@ from atypia.server.about import load
 from tests.hybrid.made_up import folds, opinion, reference, truth
 from tests.untrained import untrained_ensemble
 
-KINDS = ("logistic", "mean", "weighted", "median")
+KINDS = ("logistic", "mean", "weighted", "median", "majority")
 
 
 class Remembered(ClassifierMixin, BaseEstimator):
@@ -78,6 +78,9 @@ def test_means_weights_and_medians_are_numpys() -> None:
     np.testing.assert_allclose(
         joined(fit_meta("median", said, y, f)[0], said), median / median.sum(axis=1, keepdims=True)
     )
+    votes = np.eye(8)[said.argmax(axis=2)].sum(axis=0)
+    majority = joined(fit_meta("majority", said, y, f)[0], said)
+    np.testing.assert_allclose(majority, (votes + said.mean(axis=0)) / 4)
     weighted, _ = fit_meta("weighted", said, y, f)
     assert isinstance(weighted, Join)
     weights = [roc_auc_score(y, p, multi_class="ovr", average="macro") for p in said]

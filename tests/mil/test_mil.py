@@ -15,13 +15,14 @@ from sklearn.metrics import log_loss
 from atypia import pipeline
 from atypia.config import MilConfig, mil_config
 from atypia.data.cohort import Cohort
-from atypia.errors import InputError
+from atypia.data.synthetic import make_synthetic_cohort
+from atypia.errors import InputError, LeakError
 from atypia.mil.crossval import cross_validate
 from atypia.mil.figures import Figures
 from atypia.mil.model import PatientModel, Projection, fit_patients
 from atypia.mil.pooling import BagClassifier
 from atypia.mil.target import Target, find_target
-from atypia.runs import read_json
+from atypia.runs import read_json, write_json
 from atypia.training.targets import chosen_labels
 
 if TYPE_CHECKING:
@@ -189,13 +190,70 @@ def test_a_run_leaves_its_folder_and_answers_for_another_cohort(
         pipeline.write_report(out)
     with pytest.raises(InputError, match="has learned from"):
         pipeline.mil_predict(out, cohort.path, tmp_path / "same")
-    from atypia.data.synthetic import make_synthetic_cohort
-
     make_synthetic_cohort(tmp_path / "other", patients=10, patches=80, seed=9, size_px=80)
-    told = pipeline.mil_predict(out, tmp_path / "other", tmp_path / "told")
+    # Patients of the same ids, who are others.
+    told = pipeline.mil_predict(out, tmp_path / "other", tmp_path / "told", distinct_ids=True)
     other = pd.read_csv(told)
     assert other["p_attention"].between(0, 1).all()
     assert len(other) == Cohort.open(tmp_path / "other").manifest["patient_id"].nunique()
+
+
+@pytest.fixture(scope="module")
+def of_public_cases(
+    cohort_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Cohort]:
+    """A run, and the cohort that it has learned from, of cases of MIDOG 2021."""
+    folder = shutil.copytree(cohort_folder, tmp_path_factory.mktemp("public") / "cohort")
+    cohort = renamed(folder, "MIDOG21_{:03d}", 1)
+    settings = ["model.backbone=test_convnext", "model.pretrained=false", "input.size_px=32"]
+    settings += ["folds=2", "repeats=1", "epochs=1", "components=4", "resamples=100"]
+    config = mil_config(settings, {"target": "atypical_above_median", "pooling": ["mean"]})
+    pipeline.mil(folder, folder.parent / "run", config)
+    return folder.parent / "run", cohort
+
+
+def renamed(folder: Path, pattern: str, start: int) -> Cohort:
+    """Call the patients of a cohort by numbers."""
+    cohort = Cohort.open(folder)
+    patients = sorted(set(cohort.manifest["patient_id"]))
+    names = {patient: pattern.format(start + i) for i, patient in enumerate(patients)}
+    table = cohort.manifest.assign(patient_id=cohort.manifest["patient_id"].map(names))
+    Cohort.write(folder, cohort.name, table, {})
+    return Cohort.open(folder)
+
+
+def test_patients_who_come_again_in_another_cohort_are_refused(
+    of_public_cases: tuple[Path, Cohort], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, cohort = of_public_cases
+    other = tmp_path / "other"
+    make_synthetic_cohort(other, patients=10, patches=80, seed=9, size_px=80)
+    n = renamed(other, "MIDOG_{:03d}", 20).manifest["patient_id"].nunique()
+    last = cohort.manifest["patient_id"].nunique()
+    with pytest.raises(LeakError) as caught:
+        pipeline.mil_predict(run, other, tmp_path / "told")
+    assert [str(problem) for problem in caught.value.problems[1:]] == [
+        f"MIDOG {i} and MIDOG_{i:03d}: one case" for i in range(20, last + 1)
+    ]
+    assert not (tmp_path / "told").exists()
+    pipeline.mil_predict(run, other, tmp_path / "told", allow_overlap=True)
+    assert f"{last - 19} patients of Atypia synthetic cohort have been learned from" in caplog.text
+    renamed(other, "MIDOG_{:03d}", 100)
+    assert len(pd.read_csv(pipeline.mil_predict(run, other, tmp_path / "new"))) == n
+
+
+def test_a_model_that_does_not_name_its_patients_knows_its_cohort_alone(
+    of_public_cases: tuple[Path, Cohort], tmp_path: Path
+) -> None:
+    run = shutil.copytree(of_public_cases[0], tmp_path / "run")
+    header = read_json(run / "model" / "mil.json")
+    assert header.pop("patients")[0] == "MIDOG 1"
+    write_json(run / "model" / "mil.json", header)
+    with pytest.raises(InputError, match="is the cohort that"):
+        pipeline.mil_predict(run, of_public_cases[1].path, tmp_path / "same")
+    make_synthetic_cohort(tmp_path / "other", patients=10, patches=80, seed=9, size_px=80)
+    renamed(tmp_path / "other", "MIDOG_{:03d}", 1)
+    assert pipeline.mil_predict(run, tmp_path / "other", tmp_path / "told").is_file()
 
 
 def test_wrong_settings_are_told_together() -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hub_cache import SMALL, as_published, put, random_encoder, small, use
-from huggingface_hub import errors
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -98,8 +99,37 @@ def test_another_size_than_it_was_trained_on_is_possible(
     put(cache, encoder, as_published(encoder, random_encoder(encoder)))
     backbone = make_backbone("virchow2", size_px=84, pretrained=True)
     assert backbone.module.eval()(torch.rand(1, 3, 84, 84)).shape == (1, encoder.features)
-    with pytest.raises(InputError, match="multiple of 14"):
-        make_backbone("virchow2", size_px=96, pretrained=True)
+
+
+def test_a_size_that_a_patch_does_not_divide_names_the_nearest_that_do(
+    cohort_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use(small("virchow2"), monkeypatch)
+    config = load_config("probe", ["model.backbone=virchow2"])
+    with pytest.raises(InputError, match=r"multiple of 14.* such as 84 or 98, but got 96"):
+        pipeline.train(cohort_folder, tmp_path / "run", config)
+
+
+@pytest.mark.parametrize(
+    ("name", "field_um", "size_px", "far"),
+    [
+        ("virchow2", 56, 224, False),
+        ("virchow2", 31.5, 126, True),  # the scale is right, the size is not
+        ("virchow2", 18, 224, True),  # the other way round
+        ("uni", 112, 224, False),
+        ("uni", 96, 160, False),  # by less than a factor of 1.5, both
+        ("uni", 28, 56, True),
+        ("conch", 18, 448, False),  # a scale that is not known is not asked about
+        ("conch", 18, 96, True),
+    ],
+)
+def test_an_input_is_far_where_scale_or_size_is_another_than_the_encoder_knows(
+    name: str, field_um: float, size_px: int, far: bool
+) -> None:
+    problem = encoders()[name].scale_problem(field_um, size_px)
+    assert (problem is not None) == far
+    if problem is not None:
+        assert f"input.size_px={size_px} input.field_of_view_um={field_um:g}" in problem
 
 
 def test_weights_of_another_encoder_are_refused(
@@ -130,32 +160,110 @@ def test_offline_without_the_weights_every_way_is_named(cache: Path) -> None:
         assert part in text
 
 
-def response(status: int) -> Any:
-    """An answer of the hub, made by whichever HTTP library its client uses."""
-    http: Any = importlib.import_module(errors.HTTPError.__module__.partition(".")[0])
-    return http.Response(status, request=http.Request("HEAD", "https://huggingface.co/x"))
+@dataclass
+class Hub:
+    """A server that answers every question about a file with one refusal."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    asked: int = 0
 
 
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    refusing = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            refusing.asked += 1
+            self.send_response(refusing.status)
+            for name, value in refusing.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{running.server_port}"
+        # What HF_ENDPOINT sets when the client is imported.
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+        template = f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+        yield refusing
+        running.shutdown()
+
+
+GATE = {"X-Error-Code": "GatedRepo"}
+NO_PERMISSION = {"X-Error-Message": "Please enable access to public gated repositories"}
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "token", "parts"),
+    [
+        (401, GATE, None, ["accept the terms at", "no token"]),
+        (403, GATE, "HF_TOKEN", ["have not (yet) let in the account of the token from HF_TOKEN"]),
+        (401, {}, "HF_TOKEN", ["does not accept the token from HF_TOKEN", "make a read token"]),
+        (401, {}, None, ["the hub wants a token", "make a read token"]),
+        (
+            403,
+            NO_PERMISSION,
+            "HF_TOKEN",
+            [
+                "enable access to public gated repositories in the token's settings",
+                "the token from HF_TOKEN may not read them",
+                "403: Please enable access",
+            ],
+        ),
+        (403, {}, None, ["does not give them to everyone", "make a read token"]),
+        (404, {"X-Error-Code": "RepoNotFound"}, None, ["may have moved"]),
+        (404, {"X-Error-Code": "EntryNotFound"}, None, ["may have moved"]),
+        (429, {}, "HF_TOKEN", ["too many requests (429)", "wait some minutes and try again"]),
+        (503, {}, None, ["is in trouble (503)", "wait some minutes and try again"]),
+        (416, {}, None, ["refuses them (416)", "look at"]),
+    ],
+)
 def test_each_way_in_which_the_hub_refuses_says_what_to_do(
+    status: int,
+    headers: Mapping[str, str],
+    token: str | None,
+    parts: list[str],
+    server: Hub,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     encoder = encoders()[GATED]
-    gated = errors.GatedRepoError("gated", response=response(403))
-    text = hub.explained(encoder, gated)
-    assert f"accept the terms at {encoder.page}" in text
-    assert "no token" in text
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    text = hub.explained(encoder, gated)
-    assert "have not (yet) let in the account of the token from HF_TOKEN" in text
-    assert "hf_secret" not in text
-    text = hub.explained(encoder, errors.HfHubHTTPError("no", response=response(401)))
-    assert "does not accept the token from HF_TOKEN" in text
-    text = hub.explained(encoder, errors.RepositoryNotFoundError("no", response=response(404)))
-    assert "may have moved" in text
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    text = hub.explained(encoder, ConnectionError("no route"))
-    assert "does not answer (ConnectionError: no route)" in text
-    assert "HF_ENDPOINT" in text
+    server.status, server.headers = status, headers
+    if token is not None:
+        monkeypatch.setenv(token, "hf_secret")
+    with pytest.raises(InputError) as caught:
+        hub.fetch(encoder)
+    texts = [str(caught.value), hub.probe(encoder)]
+    assert server.asked >= 2
+    for text in texts:
+        assert text is not None
+        for part in (*parts, "model.weights=FILE"):
+            assert part in text
+        for wrong in ("does not answer", "connect this machine", "hf_secret"):
+            assert wrong not in text
+
+
+def test_a_hub_that_is_out_of_reach_and_a_full_disk_say_so(
+    server: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = encoders()[GATED]
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+        "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}",  # nobody listens there
+    )
+    with pytest.raises(InputError) as caught:
+        hub.fetch(encoder)
+    for text in (str(caught.value), hub.probe(encoder) or ""):
+        assert "does not answer (Connect" in text
+        assert "HF_ENDPOINT" in text
+    assert not server.asked
     full = OSError(28, "No space left on device")
     assert "about" in hub.explained(encoder, full)
     assert "No space left" in hub.explained(encoder, full)
@@ -188,6 +296,7 @@ def test_an_encoder_in_the_cache_becomes_a_run_whose_bundle_needs_no_cache(
     cache: Path,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     if way[0] == "lora":
         pytest.importorskip("peft")
@@ -204,6 +313,8 @@ def test_an_encoder_in_the_cache_becomes_a_run_whose_bundle_needs_no_cache(
     preset, *own = way
     config = load_config(preset, [*settings, "runtime.threads=1", "ensemble.tta=false", *own])
     assert pipeline.train(cohort, tmp_path / "run", config) is not None
+    warning = "trained on 224 px at 0.25, 0.5, 1, 2 µm per pixel but is given 42 px at 0.429"
+    assert [r.levelname for r in caplog.records if warning in r.message] == ["WARNING"]
     record = read_json(tmp_path / "run" / "run.json")["models"][0]["initial_weights"]
     assert encoder.repository in record
     assert encoder.licence in record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from typing import TYPE_CHECKING
@@ -10,8 +11,10 @@ import pandas as pd
 import pytest
 
 from atypia import pipeline
+from atypia.bundle import read_header
 from atypia.data.cohort import Cohort
 from atypia.errors import InputError, LeakError
+from atypia.runs import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +30,7 @@ def test_a_test_part_is_judged_and_a_training_part_refused(
         pipeline.evaluate(own, tmp_path / "c", resamples=100, trained_on=run_folder)
     patients = sorted(set(pd.read_csv(own)["patient_id"].astype(str)))
     assert len(caught.value.problems) == 1 + len(patients)
-    assert str(caught.value.problems[1]) == f"{patients[0]} and {patients[0]}: one case"
+    assert str(caught.value.problems[1]) == f"{patients[0]} and {patients[0]}: an equal id"
     with pytest.raises(LeakError):  # of a cohort every patient counts
         pipeline.evaluate(test, tmp_path / "c", resamples=100, trained_on=cohort_folder)
     assert not (tmp_path / "c").exists()
@@ -70,5 +73,65 @@ def test_other_names_do_not_hide_the_pictures(
             cohort=cohort_folder,
             **options,  # type: ignore[arg-type]
         )
-    with pytest.raises(InputError, match="--trained-on: expected a run or a cohort"):
+    with pytest.raises(InputError, match="--trained-on: expected a run, a bundle, a cohort"):
         pipeline.evaluate(tmp_path / "table.csv", tmp_path / "b", trained_on=tmp_path)
+
+
+def test_a_bundle_tells_whom_it_has_learned_from(run_folder: Path, tmp_path: Path) -> None:
+    test, own = run_folder / "predictions-test.csv", run_folder / "predictions-oof.csv"
+    bundle = shutil.copytree(run_folder / "model", tmp_path / "given away")
+    patients = sorted(set(pd.read_csv(own)["patient_id"].astype(str)))
+    assert read_header(bundle).provenance["patients"] == patients
+    pipeline.evaluate(test, tmp_path / "a", resamples=100, trained_on=bundle)
+    with pytest.raises(LeakError) as caught:
+        pipeline.evaluate(own, tmp_path / "b", resamples=100, trained_on=bundle)
+    assert len(caught.value.problems) == 1 + len(patients)
+    with pytest.raises(InputError, match="--cohort: expected a run or a cohort with --trained-on"):
+        pipeline.evaluate(test, tmp_path / "b", trained_on=bundle, cohort=tmp_path)
+
+
+def test_a_bundle_answers_for_its_fast_networks_too(run_folder: Path, tmp_path: Path) -> None:
+    test = run_folder / "predictions-test.csv"
+    bundle = shutil.copytree(run_folder / "model", tmp_path / "given away")
+    header = json.loads((bundle / "model.json").read_text("utf-8"))
+    tested = str(pd.read_csv(test)["patient_id"].iloc[0])
+    header["provenance"]["fast"] = {"patients": [tested]}
+    write_json(bundle / "model.json", header)
+    with pytest.raises(LeakError, match=f"{tested} and {tested}: an equal id"):
+        pipeline.evaluate(test, tmp_path / "a", resamples=100, trained_on=bundle)
+    header["provenance"]["fast"] = {"cohort": "AMi-Br", "split": "table1"}
+    write_json(bundle / "model.json", header)
+    with pytest.raises(InputError, match="does not tell whom it has learned from"):
+        pipeline.evaluate(test, tmp_path / "a", resamples=100, trained_on=bundle)
+
+
+@pytest.mark.parametrize("model", ["released", "rules"])
+def test_the_models_in_the_package_have_learned_from_every_case_of_ami_br(
+    run_folder: Path, tmp_path: Path, model: str
+) -> None:
+    table = pd.read_csv(run_folder / "predictions-test.csv", keep_default_na=False)
+    patients = table["patient_id"].unique()
+    file = tmp_path / "table.csv"
+
+    def named(*cases: str) -> None:
+        names = dict(zip(patients, cases, strict=False))
+        table.assign(patient_id=table["patient_id"].replace(names)).to_csv(file, index=False)
+
+    named("MIDOG_151", "1")
+    pipeline.evaluate(file, tmp_path / "a", resamples=100, trained_on=model)
+    named("MIDOG++_2", "TUPAC_1")
+    with pytest.raises(LeakError) as caught:
+        pipeline.evaluate(file, tmp_path / "b", resamples=100, trained_on=model)
+    assert [str(problem) for problem in caught.value.problems[1:]] == [
+        "MIDOG21_002 and MIDOG++_2: one case",
+        "TUPAC16_01_stitched1 and TUPAC_1: one case",
+    ]
+
+
+def test_other_people_of_the_same_ids_are_judged_if_this_is_said(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    own = run_folder / "predictions-oof.csv"
+    with pytest.raises(LeakError, match="--distinct-ids"):
+        pipeline.evaluate(own, tmp_path / "a", resamples=100, trained_on=run_folder)
+    pipeline.evaluate(own, tmp_path / "a", resamples=100, trained_on=run_folder, distinct_ids=True)

@@ -78,6 +78,9 @@ def test_a_run_leaves_what_a_training_leaves(
     for file in ("predictions-oof.csv", "predictions-test.csv"):
         assert list(probabilities(out / file).index) == list(probabilities(network / file).index)
         read_predictions(out / file)
+    learned = sorted(Cohort.open(cohort_folder).manifest.set_index("patch_id").loc[
+        probabilities(out / "predictions-oof.csv").index, "patient_id"].unique())  # fmt: skip
+    assert read_json(out / "model" / "model.json")["provenance"]["patients"] == learned
     # The model in the folder gives the test predictions.
     cohort, told = Cohort.open(cohort_folder), probabilities(out / "predictions-test.csv")
     paths = dict(zip(cohort.manifest["patch_id"], cohort.image_paths(), strict=True))
@@ -152,6 +155,22 @@ def test_the_mean_of_runs_is_the_mean_of_their_tables_whatever_their_order(
         said = [probabilities(run / file) for run in (network, ruled)]
         made = probabilities(tmp_path / "mean" / file)
         np.testing.assert_allclose(made, np.mean(said, axis=0), atol=1e-5)
+
+
+def test_runs_that_vote_call_a_figure_atypical_where_half_of_them_do(
+    network: Path, ruled: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
+    settings = ["answer.prior_power=0", "answer.calibration=none", "answer.conformal_alpha=null"]
+    config = load_any_config(
+        "stack", ["join=majority", *settings, *FEW, f"runs=[{network},{ruled}]"]
+    )
+    pipeline.start(cohort_folder, tmp_path / "votes", config)
+    said = [probabilities(run / "predictions-test.csv") for run in (network, ruled)]
+    votes = sum(np.eye(8)[p.to_numpy().argmax(axis=1)] for p in said)
+    made = probabilities(tmp_path / "votes" / "predictions-test.csv")
+    np.testing.assert_allclose(made, (votes + np.mean(said, axis=0)) / 3, atol=1e-5)
+    (facts,) = read_json(tmp_path / "votes" / "run.json")["models"]
+    assert facts["threshold_atypical"] == 0.5
 
 
 def test_runs_that_do_not_fit_are_refused(

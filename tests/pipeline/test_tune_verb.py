@@ -19,7 +19,7 @@ from atypia.config import config_from_tree, load_config
 from atypia.data.cohort import Cohort
 from atypia.data.splits import Splits
 from atypia.errors import AtypiaError, InputError
-from atypia.pipeline.study_folder import only_worker
+from atypia.pipeline.study_folder import Measure, only_worker
 from atypia.runs import read_json
 
 SPACE = """
@@ -171,6 +171,35 @@ def test_wrong_options_and_networks_are_told_before_the_first_trial(
         pipeline.tune(cohort_folder, out, config, bad)
     assert {p.column for p in caught.value.problems} == {"model.backbone", "model.reduction"}
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings_of", "measure", "warning"),
+    [
+        ("optim.select=best", "log_loss", "optim.select=best: the inner folds that measure"),
+        ("optim.early_stopping=1", "log_loss", "optim.early_stopping=1: the inner folds"),
+        ("loss.of=sides", "mean_auc", "--measure mean_auc is of the eight subtypes"),
+        ("loss.of=sides", "binary_auc", None),
+        ("optim.select=last", "log_loss", None),
+    ],
+)
+def test_values_that_flatter_or_mean_nothing_are_warned_of(
+    settings_of: str,
+    measure: Measure,
+    warning: str | None,
+    cohort_folder: Path,
+    tmp_path: Path,
+    settings: tuple[str, ...],
+    space: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = load_config("quick", [*settings, settings_of])
+    pipeline.tune(
+        cohort_folder, tmp_path / "study", config, space, measure=measure, folds=1, trials=1
+    )
+    told = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    assert [warning in message for message in told if warning] == [True] * (warning is not None)
+    assert warning is not None or not told
 
 
 def test_sqlite_is_for_one_worker(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,7 @@ from atypia.config import load_config
 from atypia.data.transforms import Augmenter
 from atypia.errors import InputError
 from atypia.training import fit as fit_module
+from atypia.training.checkpoint import Progress, read_history, write_history
 from atypia.training.fit import _size_px
 
 if TYPE_CHECKING:
@@ -21,6 +23,14 @@ def sizes(steps: str, epochs: int, head_epochs: int = 0) -> list[int]:
         "quick", [f"optim.progressive={steps}", f"optim.epochs={epochs}", "input.size_px=96"]
     )
     return [_size_px(config.optim, epoch, 96) for epoch in range(-head_epochs, epochs)]
+
+
+def test_a_measure_that_is_not_defined_survives_the_history(tmp_path: Path) -> None:
+    rows = [{"epoch": 1, "phase": "all"}, {"epoch": 2, "phase": "all", "valid_binary_auc": 0.75}]
+    write_history(tmp_path / "history.csv", Progress(history=rows))
+    first, second = read_history(tmp_path / "history.csv")
+    assert math.isnan(float(first["valid_binary_auc"]))
+    assert second == rows[1]
 
 
 def test_the_input_grows_at_the_wanted_shares_of_the_epochs() -> None:

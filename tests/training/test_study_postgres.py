@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,11 +12,13 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 import psycopg
 import pytest
 import study_worker as worker
 
 from atypia.errors import InputError
+from atypia.runs import read_json
 from atypia.training.with_optuna import shared_storage
 
 if TYPE_CHECKING:
@@ -80,6 +83,45 @@ def test_two_workers_share_the_trials_and_one_that_is_killed_loses_none(
     assert set(counts.values()) == {1}
     assert len(counts) == TRIALS - 1
     assert hung.split()[0] in {str(t.number) for t in trials}
+
+
+@pytest.mark.slow
+def test_two_searches_in_one_study_folder_finish_each_trial_once(
+    storage: str, cohort_folder: Path, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    """The command itself, with trainings: the folder's files are written by both."""
+    space, out = tmp_path / "space.yaml", tmp_path / "study"
+    space.write_text("optim.learning_rate: {low: 1e-4, high: 1e-1, log: true}")
+    command = [sys.executable, "-m", "atypia", "tune", str(cohort_folder), "--out", str(out)]
+    command += ["--search", str(space), "--storage", storage, "--resume", "--trials", str(TRIALS)]
+    logs = [tmp_path / "one.log", tmp_path / "two.log"]
+    workers = []
+    for log in logs:
+        with log.open("w") as stream:
+            workers.append(
+                subprocess.Popen(
+                    [*command, *tiny],
+                    stdout=stream,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | {"COLUMNS": "200"},
+                )
+            )
+    assert [worker.wait(1200) for worker in workers] == [0, 0], [log.read_text() for log in logs]
+
+    ended = r"trial (\d+): (?:\d+\.\d{5}\b|stopped)"
+    one, two = ([int(n) for n in re.findall(ended, log.read_text())] for log in logs)
+    assert one
+    assert two
+    assert sorted(one + two) == list(range(TRIALS))
+    trials = pd.read_csv(out / "trials.csv")
+    assert trials["trial"].tolist() == list(range(TRIALS))
+    assert set(trials["state"]) <= {"complete", "pruned"}
+    told = read_json(out / "tune.json")
+    assert (told["status"], sum(told["done"].values())) == ("finished", TRIALS)
+    complete = trials[trials["state"] == "complete"]
+    assert told["best"]["trial"] == complete.loc[complete["value"].idxmin(), "trial"]
+    assert (out / "best.yaml").is_file()
+    assert not list(out.glob("trials/.pixels*"))
 
 
 def test_a_worker_with_another_cohort_is_turned_away(storage: str) -> None:

@@ -13,6 +13,8 @@ from atypia.errors import InputError
 from atypia.labels import N_ATYPICAL, SUBTYPES
 from atypia.training.targets import (
     Targets,
+    atypical_calls,
+    atypical_share,
     chosen_labels,
     make_targets,
     require_both_sides,
@@ -115,6 +117,17 @@ def test_without_votes_the_label_says_whether_it_is_atypical() -> None:
 def test_the_majority_does_not_count_as_one_more_vote() -> None:
     columns = ["label_expert1", "atypical_expert1", "atypical_expert2", "atypical_expert3"]
     np.testing.assert_array_equal(atypical(VOTES)[:3], atypical(VOTES[columns])[:3])
+
+
+def test_a_binary_answer_is_measured_by_the_majority_where_only_sides_are_learned() -> None:
+    labels = chosen_labels(VOTES, "expert1")
+    share = atypical_share(VOTES, labels)
+    np.testing.assert_allclose(share, [2 / 3, 2 / 3, 1 / 2, 0, 0, np.nan])
+    np.testing.assert_array_equal(
+        atypical_calls(labels, share, "sides"), [1, 1, np.nan, 0, 0, np.nan]
+    )
+    by_label = np.where(labels >= 0, labels < N_ATYPICAL, np.nan)
+    np.testing.assert_array_equal(atypical_calls(labels, share, "subtypes"), by_label)
 
 
 opinions = st.sampled_from(["True", "False", ""])

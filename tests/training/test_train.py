@@ -401,6 +401,7 @@ def test_early_stopping_and_the_best_epoch(
         "optim.learning_rate=0.05",
     ]
     pipeline.train(cohort_folder, tmp_path / "run", load_config("quick", settings))
+    assert read_json(tmp_path / "run" / "metrics-oof.json")["optimistic"] is True
     history = pd.read_csv(tmp_path / "run" / "fold-0" / "history.csv")
     assert len(history) < 31
     best = history["valid_loss"].idxmin()
@@ -408,6 +409,15 @@ def test_early_stopping_and_the_best_epoch(
     # The kept weights reproduce the loss of that epoch, not of the last.
     oof = read_predictions(tmp_path / "run" / "predictions-oof.csv")
     assert set(oof.folds) == {"0", "1"}
+
+
+def test_a_fold_that_may_end_a_training_makes_its_own_figures_optimistic(
+    cohort_folder: Path, run_folder: Path, tmp_path: Path, tiny: tuple[str, ...]
+) -> None:
+    assert read_json(run_folder / "metrics-oof.json")["optimistic"] is False
+    config = load_config("quick", [*tiny, "optim.early_stopping=1"])
+    pipeline.train(cohort_folder, tmp_path / "run", config)
+    assert read_json(tmp_path / "run" / "metrics-oof.json")["optimistic"] is True
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_checkpoint_good(

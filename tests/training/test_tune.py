@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
+from atypia import pipeline
 from atypia.config import TrainConfig, load_config
 from atypia.data.cohort import Cohort
 from atypia.data.splits import Outer, Splits, rows
@@ -58,7 +60,7 @@ def outer(run_folder: Path, cohort_folder: Path) -> Outer:
     return Splits.read(run_folder / "splits.json", cohort.manifest, cohort.sha256).outer[0]
 
 
-@pytest.mark.parametrize("measure", ["log_loss", "mean_auc", "balanced_accuracy"])
+@pytest.mark.parametrize("measure", ["log_loss", "mean_auc", "balanced_accuracy", "binary_auc"])
 def test_a_trial_is_worth_what_a_run_scores_out_of_fold(
     measure: Measure,
     run_folder: Path,
@@ -84,9 +86,34 @@ def test_a_trial_is_worth_what_a_run_scores_out_of_fold(
                 "log_loss": log_loss(y, p)[0],
                 "mean_auc": np.nanmean(one_vs_rest_auc(y, p)),
                 "balanced_accuracy": balanced_accuracy(confusion_matrix(y, chosen))[0],
+                "binary_auc": roc_auc_score(y < 4, p[:, :4].sum(axis=1)),
             }[measure]
         )
     assert value == pytest.approx(np.mean(values), abs=2e-6)  # a table has six decimals
+
+
+def test_a_model_of_sides_is_measured_by_the_majority_of_the_votes(
+    cohort_folder: Path, outer: Outer, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    config = load_config("quick", [*tiny, "loss.of=sides"])
+    pipeline.train(cohort_folder, tmp_path / "run", config)
+    answers = read_predictions(tmp_path / "run" / "predictions-oof.csv")
+    manifest = Cohort.open(cohort_folder).manifest.set_index("patch_id").loc[answers.patch_ids]
+    majority = manifest["majority_atypical"].astype(str).to_numpy() == "True"
+    assert (majority != (answers.labels["expert1"] < 4)).any()
+    p = answers.probabilities[:, :4].sum(axis=1)
+    folds = [answers.folds == fold for fold in ("0", "1")]
+    expected = np.mean([roc_auc_score(majority[mine], p[mine]) for mine in folds])
+    told: list[float] = []
+    train = trainings(
+        *training_part(Cohort.open(cohort_folder), outer),
+        config,
+        tmp_path / "trials",
+        measure="binary_auc",
+    )
+    value = train(candidate(config.optim.learning_rate, report=lambda _, value: told.append(value)))
+    assert value == pytest.approx(expected, abs=2e-3)  # a table has six decimals: ties
+    assert told[-1] == pytest.approx(value)  # what prunes is what counts in the end
 
 
 def test_no_test_patient_has_a_part_in_it(

@@ -20,13 +20,25 @@ def evaluate(
     resamples: Resamples = 2000,
     seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
     trained_on: Annotated[
-        Path | None, typer.Option(help="Run or cohort learned from: refuse its patients.")
+        str | None,
+        typer.Option(
+            help="What the model has learned from: its run or bundle, 'released', or a cohort. "
+            "Refuse its patients.",
+            show_default=False,
+        ),
     ] = None,
     cohort: Annotated[
         Path | None, typer.Option(help="Of the table: compare pictures with --trained-on, too.")
     ] = None,
     allow_overlap: Annotated[
         bool, typer.Option("--allow-overlap", help="Judge patients learned from all the same.")
+    ] = False,
+    distinct_ids: Annotated[
+        bool,
+        typer.Option(
+            "--distinct-ids",
+            help="Equal ids are of different people, unless they name a public case.",
+        ),
     ] = False,
 ) -> None:
     """Measures with patient-level intervals, and figures, from a table of predictions."""
@@ -41,6 +53,7 @@ def evaluate(
         trained_on=trained_on,
         cohort=cohort,
         allow_overlap=allow_overlap,
+        distinct_ids=distinct_ids,
     )
     show_metrics(metrics)
     out_console.print(f"Report: {escape(str(out / 'report.html'))}")

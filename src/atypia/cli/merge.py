@@ -20,7 +20,18 @@ def merge(
     name: Annotated[str | None, typer.Option(help="Name of the new cohort.")] = None,
     allow_overlap: Annotated[
         bool,
-        typer.Option("--allow-overlap", help="Take patients who are in several as one each."),
+        typer.Option(
+            "--allow-overlap",
+            help="Take patients who are in several as one each, and figures once.",
+        ),
+    ] = False,
+    distinct_ids: Annotated[
+        bool,
+        typer.Option(
+            "--distinct-ids",
+            help="Equal ids are of different people: put the cohort's name before them. Names of "
+            "public cases stay.",
+        ),
     ] = False,
 ) -> None:
     """Make one cohort of several, and refuse patients who are in two of them."""
@@ -33,6 +44,7 @@ def merge(
             out,
             name,
             allow_overlap=allow_overlap,
+            distinct_ids=distinct_ids,
             progress=lambda what, done, total: bar.update(
                 task, description=escape(what), completed=done, total=total
             ),

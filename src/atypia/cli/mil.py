@@ -40,6 +40,19 @@ def mil(
             show_default=False,
         ),
     ] = None,
+    allow_overlap: Annotated[
+        bool,
+        typer.Option(
+            "--allow-overlap", help="With --model: answer for patients learned from, too."
+        ),
+    ] = False,
+    distinct_ids: Annotated[
+        bool,
+        typer.Option(
+            "--distinct-ids",
+            help="With --model: equal ids are of different people, unless they name a public case.",
+        ),
+    ] = False,
     label: Annotated[str | None, typer.Option(help="A rater, for a derived target.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
 ) -> None:
@@ -54,10 +67,18 @@ def mil(
             raise InputError("--model: expected no settings: they are those of the run.")
         with member_progress() as on_step:
             table = pipeline.mil_predict(
-                model, cohort, out, on_step, None if answers is None else str(answers)
+                model,
+                cohort,
+                out,
+                on_step,
+                None if answers is None else str(answers),
+                allow_overlap=allow_overlap,
+                distinct_ids=distinct_ids,
             )
         out_console.print(f"Patients: {escape(str(table))}")
         return
+    if allow_overlap or distinct_ids:
+        raise InputError("--allow-overlap, --distinct-ids: expected --model with them.")
     given = {"target": target, "column": column, "label": label, "seed": seed}
     given["answers"] = None if answers is None else str(answers)
     tree: dict[str, Any] = {k: v for k, v in given.items() if v is not None}

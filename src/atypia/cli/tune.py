@@ -31,7 +31,8 @@ def tune(
         str | None, typer.Option(help="Where the search begins. [default: quick]")
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="table1, benchmark, holdout, cv, all, domains, or a file.")
+        str | None,
+        typer.Option(help="table1, benchmark, holdout, cv, monte_carlo, all, domains, or a file."),
     ] = None,
     outer: Annotated[
         int | None, typer.Option(help="Which test part to leave out, where a split has several.")
@@ -39,8 +40,11 @@ def tune(
     label: Annotated[str | None, typer.Option(help="A rater, or agreed.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     measure: Annotated[
-        Literal["log_loss", "mean_auc", "balanced_accuracy"] | None,
-        typer.Option(help="Of the out-of-fold answers. [default: log_loss]"),
+        Literal["log_loss", "mean_auc", "balanced_accuracy", "binary_auc"] | None,
+        typer.Option(
+            help="Of the out-of-fold answers; binary_auc is of atypical or normal: by the majority "
+            "of the votes with loss.of=sides, else by the label. [default: log_loss]"
+        ),
     ] = None,
     folds: Annotated[
         int | None, typer.Option(help="Inner folds that a trial is trained on. [default: all]")

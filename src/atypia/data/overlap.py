@@ -1,12 +1,14 @@
 """Patients who are in two cohorts: by the names of cases, by equal pixels, by pictures alike.
 
 A figure that is trained on and tested on in another cohort is a leak, and so is another figure of
-the same patient. Public cohorts share many: see :mod:`atypia.data.sources.cases`.
+the same patient. Public cohorts share many: see :mod:`atypia.data.sources.cases`. An equal id alone
+proves nothing: every hospital has a patient 1.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from atypia.data.images import read_patch
-from atypia.data.sources.cases import case_of
+from atypia.data.sources.cases import case_of, public_case
 from atypia.errors import InputError, LeakError, Problem
 
 if TYPE_CHECKING:
@@ -26,8 +28,13 @@ if TYPE_CHECKING:
 
     from atypia.data.cohort import Cohort
 
+log = logging.getLogger("atypia")
+
 WINDOW: Final = 64
-"""Side of the part in the centre that is compared, px. Smaller patches are compared whole."""
+"""Side of the part in the centre that is compared, px. Of smaller patches there is less of it."""
+SMALLEST: Final = 32
+"""Side of the smallest patches whose pictures are compared, px; below it only equal pixels count.
+What is left of a smaller one, shifted, is a dark blot like any other."""
 BLOCK: Final = 4
 """Side of the squares whose means are compared first, px."""
 SHIFT: Final = 3
@@ -35,9 +42,13 @@ SHIFT: Final = 3
 LIKELY: Final = 0.8
 """Correlation of the means from which on two crops are looked at pixel by pixel."""
 ALIKE: Final = 0.92
-"""Correlation of the pixels from which on two crops are the same picture. Of all pairs of AMi-Br's
-3,720 figures the most alike reach 0.904; 600 of them saved as JPEG of quality 30 and shifted by 2.5
-px keep 0.934 or more."""
+"""Correlation of the pixels from which on two crops of 64 px are the same picture. Of all pairs of
+AMi-Br's 3,720 figures the most alike reach 0.904; 600 of them saved as JPEG of quality 30 and
+shifted by 2.5 px keep 0.934 or more."""
+ALIKE_SMALLEST: Final = 0.97
+"""The same for the smallest patches; in between it is interpolated. There is less to tell figures
+apart by: of a million pairs of AMi-Br's the most alike reach 0.882 at 64 px, 0.920 at 56, 0.935 at
+48 and 0.959 at 32, and 600 copies of JPEG quality 80, shifted by 2 px, keep 0.980 at 32."""
 _GREY: Final = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _CHUNK: Final = 1024
 
@@ -51,15 +62,22 @@ class Shared:
     second: str
     """Patient id in the other one."""
     same_case: bool = False
-    """Whether the two ids name one case."""
+    """Whether the two ids name one public case."""
+    same_id: bool = False
+    """Whether the two ids are equal, and of no public case."""
     same_pixels: list[tuple[str, str]] = field(default_factory=list)
     """Patch ids of figures with equal pixels."""
     alike: list[tuple[str, str]] = field(default_factory=list)
     """Patch ids of figures that are one picture, encoded anew or shifted by a few pixels."""
 
+    @property
+    def by_id_alone(self) -> bool:
+        """Whether nothing but an equal id says that it is one person."""
+        return self.same_id and not (self.same_pixels or self.alike)
+
     def __str__(self) -> str:
         """Render as ``MIDOG21_002 and MIDOG_002: one case, 9 figures with equal pixels``."""
-        reasons = ["one case"] * self.same_case
+        reasons = ["one case"] * self.same_case + ["an equal id"] * self.same_id
         for pairs, what in ((self.same_pixels, "equal pixels"), (self.alike, "the same picture")):
             if pairs:
                 figures = "1 figure" if len(pairs) == 1 else f"{len(pairs)} figures"
@@ -73,8 +91,8 @@ class _Pictures:
 
     digests: list[str]
     """Of all pixels."""
-    windows: NDArray[np.float32]
-    """(N, side, side) grey levels in the centre."""
+    windows: list[NDArray[np.float32]]
+    """Grey levels in the centre, each (side, side) of a side of its own."""
 
 
 def find_overlap(
@@ -82,8 +100,9 @@ def find_overlap(
 ) -> list[Shared]:
     """Find the patients who are in both cohorts, in the order of their ids.
 
-    Ids that are equal count as one patient, and so do names of one public case. Pictures are
-    compared on the grid of their pixels: a copy that was scaled or turned is not found.
+    Names of one public case count as one patient, and so do equal ids, which are told apart.
+    Pictures are compared on the grid of their pixels: a copy that was scaled or turned is not
+    found.
 
     Args:
         first: One cohort.
@@ -101,8 +120,8 @@ def find_overlap(
         return shared
 
     patients = [sorted(set(cohort.manifest["patient_id"])) for cohort in (first, second)]
-    for a, b in shared_cases(*patients):
-        pair(a, b).same_case = True
+    for entry in shared_cases(*patients):
+        pairs[entry.first, entry.second] = entry
 
     manifests = [cohort.manifest[["patch_id", "patient_id"]] for cohort in (first, second)]
     ids = [m["patch_id"].tolist() for m in manifests]
@@ -119,12 +138,16 @@ def find_overlap(
     return [pairs[key] for key in sorted(pairs)]
 
 
-def shared_cases(first: Sequence[str], second: Sequence[str]) -> list[tuple[str, str]]:
-    """Patient ids of two cohorts that name one case."""
+def shared_cases(first: Sequence[str], second: Sequence[str]) -> list[Shared]:
+    """Patients of two cohorts whose ids name one public case, or are equal."""
     named: defaultdict[str, list[str]] = defaultdict(list)
     for patient in second:
         named[case_of(patient)].append(patient)
-    return [(a, b) for a in first for b in named.get(case_of(a), [])]
+    return [
+        Shared(a, b, same_case=public_case(a) is not None, same_id=public_case(a) is None)
+        for a in first
+        for b in named.get(case_of(a), [])
+    ]
 
 
 def refuse(first: str, second: str, shared: Sequence[Shared], remedy: str) -> None:
@@ -142,6 +165,12 @@ def refuse(first: str, second: str, shared: Sequence[Shared], remedy: str) -> No
     if not shared:
         return
     what = f"expected no patient in both {first} and {second} but got {len(shared)}. {remedy}"
+    if alone := sum(entry.by_id_alone for entry in shared):
+        what += (
+            f" {alone} of them have nothing in common but an equal id, as patients 1, 2, ... of "
+            "two hospitals have. If they are different people, say so: --distinct-ids, or prepare "
+            "one of the cohorts again with other ids."
+        )
     raise LeakError([Problem(what), *(Problem(str(entry)) for entry in shared)])
 
 
@@ -168,8 +197,13 @@ def _read(cohort: Cohort, done: Callable[[int], None]) -> _Pictures:
             done(i)
     if problems:
         raise InputError(problems)
-    side = min(min(grey.shape) for grey in greys) // BLOCK * BLOCK
-    return _Pictures(digests, np.stack([_centre(grey, side) for grey in greys]))
+    windows = [_centre(grey, min(grey.shape) // BLOCK * BLOCK) for grey in greys]
+    if small := sum(len(window) < SMALLEST for window in windows):
+        log.warning(
+            "%s: %d patches are smaller than %d px: only copies of equal pixels are found",
+            *(cohort.name, small, SMALLEST),
+        )
+    return _Pictures(digests, windows)
 
 
 def _centre(image: NDArray[np.generic], side: int) -> NDArray[np.generic]:
@@ -186,9 +220,38 @@ def _equal(first: list[str], second: list[str]) -> set[tuple[int, int]]:
     return {(i, j) for i, digest in enumerate(first) for j in where.get(digest, [])}
 
 
-def _alike(first: NDArray[np.float32], second: NDArray[np.float32]) -> list[tuple[int, int]]:
-    """Pairs of windows that show one picture."""
-    side = min(first.shape[1], second.shape[1])
+def _alike(
+    first: list[NDArray[np.float32]], second: list[NDArray[np.float32]]
+) -> list[tuple[int, int]]:
+    """Pairs of windows that show one picture; two of different sides are compared by the smaller.
+
+    One small crop among large ones so takes nothing from the comparison of the others.
+    """
+    found = []
+    for (one, rows), (other, columns) in product(_by_side(first), _by_side(second)):
+        pairs = _alike_windows(
+            np.stack([_centre(first[i], min(one, other)) for i in rows]),
+            np.stack([_centre(second[j], min(one, other)) for j in columns]),
+        )
+        found += [(rows[i], columns[j]) for i, j in pairs]
+    return sorted(found)
+
+
+def _by_side(windows: list[NDArray[np.float32]]) -> list[tuple[int, list[int]]]:
+    """Sides that can be compared, each with the windows that have it."""
+    places: defaultdict[int, list[int]] = defaultdict(list)
+    for i, window in enumerate(windows):
+        if len(window) >= SMALLEST:
+            places[len(window)].append(i)
+    return sorted(places.items())
+
+
+def _alike_windows(
+    first: NDArray[np.float32], second: NDArray[np.float32]
+) -> list[tuple[int, int]]:
+    """Pairs of windows, (N, side, side) and (M, side, side), that show one picture."""
+    side = first.shape[1]
+    alike = np.interp(side, (SMALLEST, WINDOW), (ALIKE_SMALLEST, ALIKE))
     # A margin on one side, so that it can be shifted over the other.
     inner = (side - 2 * SHIFT) // BLOCK * BLOCK
     first = np.stack([_centre(grey, inner + 2 * SHIFT) for grey in first])
@@ -203,7 +266,7 @@ def _alike(first: NDArray[np.float32], second: NDArray[np.float32]) -> list[tupl
             likeness = shifted[start : start + _CHUNK] @ means.T
             i, j = np.nonzero(likeness >= LIKELY)
             candidates |= set(zip((i + start).tolist(), j.tolist(), strict=True))
-    return [(i, j) for i, j in sorted(candidates) if _correlation(first[i], second[j]) >= ALIKE]
+    return [(i, j) for i, j in sorted(candidates) if _correlation(first[i], second[j]) >= alike]
 
 
 def _means(greys: NDArray[np.float32]) -> NDArray[np.float32]:

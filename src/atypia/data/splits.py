@@ -367,7 +367,7 @@ def _test_parts(
         dealt = [deal(counts, shares, np.random.default_rng([seed, 0, r])) for r in range(repeats)]
         return [tuple(patients[fold_of == f].tolist()) for fold_of in dealt for f in range(tested)]
     if kind in PUBLISHED:
-        roles = published_roles(kind)
+        roles = published_roles(str(kind))
         place = f"split {kind!r}, which is made for AMi-Br"
     else:
         roles, place = _read_roles(Path(kind)), str(kind)
@@ -375,6 +375,11 @@ def _test_parts(
     if problems:
         raise InputError(problems)
     return [tuple(sorted(patient for patient, role in roles.items() if role == "test"))]
+
+
+def ami_br_patients() -> list[str]:
+    """Sorted patients of AMi-Br, all of whom a published split names."""
+    return sorted(published_roles(PUBLISHED[0]))
 
 
 def published_roles(kind: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Several models joined: by a mean, weights, a median, or a logistic meta-learner (stacking).
+"""Several models joined: by a mean, weights, a median, votes, or a logistic meta-learner.
 
 Stacking fits a second model to what the first ones say of patients that they have not learned from
 (Wolpert, Neural Networks 5, 1992). The models may be of any kind: networks, the rules, a hybrid.

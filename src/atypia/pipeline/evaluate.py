@@ -27,9 +27,10 @@ def evaluate(
     resamples: int = 2000,
     seed: int = 0,
     *,
-    trained_on: Path | None = None,
+    trained_on: Path | str | None = None,
     cohort: Path | None = None,
     allow_overlap: bool = False,
+    distinct_ids: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a table of predictions, ours or anyone's: ``metrics.json`` and ``report.html``.
 
@@ -39,9 +40,11 @@ def evaluate(
         label: What is scored against.
         resamples: Of patients, behind each interval.
         seed: Of the resampling.
-        trained_on: The run or the cohort that the model has learned from: its patients are refused.
+        trained_on: The run or the cohort that the model has learned from, its bundle, or
+            ``released``: its patients are refused.
         cohort: Of the table: pictures are then compared as well as names.
         allow_overlap: Do not refuse them.
+        distinct_ids: Do not refuse those who have nothing but an equal id that is no public case.
 
     Raises:
         LeakError: The model has learned from patients of the table; lists them.
@@ -49,7 +52,13 @@ def evaluate(
     """
     predictions = read_predictions(table)
     if trained_on is not None:
-        require_new_patients(predictions, trained_on, cohort, allow_overlap=allow_overlap)
+        require_new_patients(
+            predictions,
+            trained_on,
+            cohort,
+            allow_overlap=allow_overlap,
+            distinct_ids=distinct_ids,
+        )
     metrics = evaluate_predictions(predictions, label, resamples, seed)
     write_json(out / "metrics.json", metrics)
     build_report(

@@ -10,12 +10,16 @@ import numpy as np
 import pandas as pd
 from scipy.stats import entropy
 
+from atypia.bundle import PATIENTS
 from atypia.config import AugmentConfig, MilConfig
 from atypia.data.cohort import Cohort
+from atypia.data.overlap import shared_cases
+from atypia.data.sources.cases import cases_of
 from atypia.data.splits import Outer, Splits
 from atypia.errors import InputError
 from atypia.evaluation.patients import score_patients
-from atypia.pipeline.run import Clock, Run, run_record, session
+from atypia.pipeline.overlap import refuse_learned
+from atypia.pipeline.run import Clock, Run, run_record, session, warn_of_another_scale
 from atypia.progress import OnStep, silent
 from atypia.runs import write_json, write_text
 
@@ -107,13 +111,20 @@ def mil(
             "cohort": cohort.name,
             "cohort_sha256": cohort.sha256,
         }
-        model.save(out / MODEL, header)
+        model.save(out / MODEL, header | {PATIENTS: cases_of(target.patients.tolist())})
     note("finished", models=[header])
     return metrics
 
 
 def mil_predict(
-    run: Path, cohort_folder: Path, out: Path, on_step: OnStep = silent, answers: str | None = None
+    run: Path,
+    cohort_folder: Path,
+    out: Path,
+    on_step: OnStep = silent,
+    answers: str | None = None,
+    *,
+    allow_overlap: bool = False,
+    distinct_ids: bool = False,
 ) -> Path:
     """Answer for the patients of another cohort with the model of a run.
 
@@ -124,12 +135,15 @@ def mil_predict(
         on_step: Called with ``features``, patches done and patches in all.
         answers: Table of predictions of the other cohort, where the run's figures are described by
             one.
+        allow_overlap: Answer for patients that the model has learned from, too, and warn.
+        distinct_ids: Equal ids that name no public case are of different people.
 
     Returns:
         The table of patients.
 
     Raises:
-        InputError: Not such a run; or its patients are asked about, whom it has learned from.
+        LeakError: Patients are asked about whom the model has learned from; lists them.
+        InputError: Not such a run, or its own cohort.
     """
     import yaml
 
@@ -145,6 +159,9 @@ def mil_predict(
             f"{cohort_folder} is the cohort that {run} has learned from: its answers are in "
             f"{run / 'predictions-patients.csv'}, by models that had not seen the patient."
         )
+    # A model that was made before it told its patients is known by its cohort alone.
+    shared = shared_cases(header.get(PATIENTS, []), sorted(set(cohort.manifest["patient_id"])))
+    refuse_learned(shared, cohort.name, allow_overlap=allow_overlap, distinct_ids=distinct_ids)
     if (config.answers is None) != (answers is None):
         raise InputError(
             f"--answers: expected {'a table' if config.answers else 'none'}, since the run's "
@@ -183,6 +200,7 @@ def _figures(cohort: Cohort, config: MilConfig, out: Path, on_step: OnStep) -> F
 
     if config.answers is not None:
         return figures_from_answers(cohort.manifest, Path(config.answers))
+    warn_of_another_scale(config)
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
     device = choose_device(config.runtime.device)

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from atypia.bundle import (
+    FAST,
+    HEADER,
+    PATIENTS,
+    RELEASED,
+    RULES,
+    find_bundle,
+    read_any_header,
+)
+from atypia.config import LEAK
 from atypia.data.cohort import Cohort
-from atypia.data.overlap import Shared, find_overlap, refuse, shared_cases
-from atypia.data.splits import Splits, rows
+from atypia.data.overlap import find_overlap, refuse, shared_cases
+from atypia.data.sources.ami_br import NAME as AMI_BR
+from atypia.data.splits import Splits, ami_br_patients
 from atypia.errors import InputError
 from atypia.runs import read_json
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
+    from atypia.data.overlap import Shared
     from atypia.evaluation.predictions import Predictions
 
 log = logging.getLogger("atypia")
@@ -22,50 +35,107 @@ log = logging.getLogger("atypia")
 
 def require_new_patients(
     predictions: Predictions,
-    trained_on: Path,
+    trained_on: Path | str,
     cohort: Path | None = None,
     *,
     allow_overlap: bool = False,
+    distinct_ids: bool = False,
 ) -> None:
     """Refuse predictions for patients that the model has learned from.
 
     Args:
         predictions: The table.
-        trained_on: The run, whose training patients count, or the cohort, whose patients all do.
+        trained_on: The run or the bundle, whose training patients count; ``released`` for the model
+            in the package; or the cohort, whose patients all do.
         cohort: Of the table: pictures are then compared as well as the names of cases.
         allow_overlap: Warn instead.
+        distinct_ids: Equal ids that name no public case are of different people.
 
     Raises:
         LeakError: There are such patients; lists them.
-        InputError: `trained_on` is neither, or the cohort lacks patches of the table.
+        InputError: `trained_on` is none of these, or does not tell; or the cohort lacks patches of
+            the table, or is given beside a bundle, which has no pictures.
     """
     learned = _learned(trained_on)
     if cohort is None:
-        patients = sorted(set(predictions.patients.tolist()))
-        known = sorted(set(learned.manifest["patient_id"]))
-        shared = [Shared(a, b, same_case=True) for a, b in shared_cases(known, patients)]
-    else:
+        names = learned.manifest["patient_id"] if isinstance(learned, Cohort) else learned
+        shared = shared_cases(sorted(set(names)), sorted(set(predictions.patients.tolist())))
+    elif isinstance(learned, Cohort):
         shared = find_overlap(learned, _judged(cohort, predictions))
-    remedy = (
-        "What a model has learned by heart says nothing of its skill: leave these patients out, or "
-        "say that it is meant: --allow-overlap."
-    )
+    else:
+        raise InputError(
+            f"--cohort: expected a run or a cohort with --trained-on but got {trained_on}, a "
+            "model, which has no pictures to compare. Leave --cohort out: names are compared."
+        )
+    refuse_learned(shared, "the table", allow_overlap=allow_overlap, distinct_ids=distinct_ids)
+
+
+def refuse_learned(
+    shared: Sequence[Shared], where: str, *, allow_overlap: bool, distinct_ids: bool
+) -> None:
+    """Refuse patients that a model has learned from.
+
+    Args:
+        shared: Them, as far as is known.
+        where: What they are in, besides.
+        allow_overlap: Warn instead.
+        distinct_ids: Equal ids that name no public case are of different people.
+
+    Raises:
+        LeakError: There are any; lists them.
+    """
+    if distinct_ids:
+        shared = [entry for entry in shared if not entry.by_id_alone]
     if not allow_overlap:
-        refuse("what was learned from", "the table", shared, remedy)
+        remedy = (
+            "What a model has learned by heart says nothing of its skill: leave these patients "
+            "out, or say that it is meant: --allow-overlap."
+        )
+        refuse("what was learned from", where, shared, remedy)
     elif shared:
-        log.warning("%d patients of the table have been learned from", len(shared))
+        log.warning("%d patients of %s have been learned from", len(shared), where)
 
 
-def _learned(path: Path) -> Cohort:
-    """Figures that a model has learned from."""
+def _learned(source: Path | str) -> Cohort | list[str]:
+    """Figures that a model has learned from, or, where only they are known, the patients."""
+    path = Path(source)
+    if str(source) in (RELEASED, RULES):
+        return _named_by(find_bundle(source))
     if (path / "cohort.json").is_file():
         return Cohort.open(path)
+    if (path / HEADER).is_file():
+        return _named_by(path)
     if not (path / "splits.json").is_file():
-        raise InputError(f"--trained-on: expected a run or a cohort but got {path}.")
+        raise InputError(
+            f"--trained-on: expected a run, a bundle, a cohort or {RELEASED!r} but got {source}."
+        )
     cohort = Cohort.open(path / read_json(path / "run.json")["cohort"]["path"])
     splits = Splits.read(path / "splits.json", cohort.manifest, cohort.sha256)
-    patients = {patient for outer in splits.outer for patient in outer.training}
-    return replace(cohort, manifest=cohort.manifest[rows(cohort.manifest, patients)])
+    learned = {name for outer in splits.outer for name in outer.training}
+    unit = "patch_id" if splits.kind == LEAK else "patient_id"
+    return replace(cohort, manifest=cohort.manifest[cohort.manifest[unit].isin(learned)])
+
+
+def _named_by(bundle: Path) -> list[str]:
+    """Patients that all qualities of a bundle have learned from.
+
+    Raises:
+        InputError: It does not tell.
+    """
+    told = read_any_header(bundle).provenance
+    names: set[str] = set()
+    for quality in (told, *([told[FAST]] if FAST in told else [])):
+        if PATIENTS in quality:
+            names |= set(quality[PATIENTS])
+        # Models that were made before they told of it, those in the package among them.
+        elif quality.get("cohort") == AMI_BR and quality.get("split") == "all":
+            names |= set(ami_br_patients())
+        else:
+            raise InputError(
+                f"--trained-on: {bundle} does not tell whom it has learned from, as models of "
+                "earlier versions. Give its run, or the cohort."
+            )
+    return sorted(names)
 
 
 def _judged(folder: Path, predictions: Predictions) -> Cohort:

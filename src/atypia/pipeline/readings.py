@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from atypia.bundle import PATIENTS
 from atypia.data.images import read_patch
-from atypia.data.sources.cases import case_of
+from atypia.data.sources.cases import case_of, cases_of
 from atypia.data.splits import published_roles, rows
 from atypia.evaluation.predictions import write_predictions
 from atypia.inference.predict import prediction_table, with_reasons
@@ -126,6 +127,7 @@ def settle_outer(
         "seed": config.seed,
         "split": run.splits.kind,
         "outer": number,
+        PATIENTS: cases_of(manifest["patient_id"].iloc[part.training]),
         **facts,
     }
     model.save(folder / "model", answers, provenance)

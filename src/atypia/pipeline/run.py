@@ -25,6 +25,7 @@ from atypia.config import (
 from atypia.data.splits import Splits, make_splits, missing_classes
 from atypia.errors import AtypiaError, InputError
 from atypia.labels import SUBTYPES
+from atypia.models.foundation.catalogue import find_encoder
 from atypia.models.hardware import peak_memory_bytes
 from atypia.runs import (
     describe_machine,
@@ -225,3 +226,11 @@ def warn_of_missing_classes(run: Run[AnyConfig]) -> None:
     manifest = with_chosen_label(run.cohort, run.config.label)
     for missing in missing_classes(run.splits, manifest, CHOSEN, SUBTYPES):
         log.warning("%s; its measures are over the other subtypes", missing)
+
+
+def warn_of_another_scale(config: TrainConfig | MilConfig) -> None:
+    """Tell where an encoder is given images far from those that it was trained on."""
+    encoder = find_encoder(config.model.backbone)
+    problem = None if encoder is None else encoder.scale_problem(**config.input.model_dump())
+    if problem is not None:
+        log.warning("%s", problem)

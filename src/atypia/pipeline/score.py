@@ -31,8 +31,8 @@ def score_run(
     Args:
         run: With the predictions in it.
         thresholds: The binary threshold of each outer split.
-        optimistic: Whether the out-of-fold figures are: of a model that was chosen on the fold
-            which it is scored on, or has seen its labels through a teacher.
+        optimistic: Whether the out-of-fold figures are: of a model whose training was steered by
+            the fold which it is scored on, or has seen its labels through a teacher.
         test_optimistic: Whether the figures of the test parts are, too.
 
     Returns:

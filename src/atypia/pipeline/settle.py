@@ -74,8 +74,8 @@ def fix_threshold(
     labels: npt.NDArray[np.int64],
 ) -> float:
     """Fix the binary threshold on out-of-fold predictions; all arguments have their N rows."""
-    if config.answer.fixed_threshold is not None:
-        return config.answer.fixed_threshold
+    if config.fixed_threshold is not None:
+        return config.fixed_threshold
     calls = [np.where(labels >= 0, labels < N_ATYPICAL, np.nan)]
     if config.answer.threshold_by == "label_and_majority" and MAJORITY_COLUMN in manifest.columns:
         votes = [

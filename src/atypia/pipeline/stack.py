@@ -1,4 +1,4 @@
-"""Stack: join the models of several finished runs by a mean, weights, or a meta-learner."""
+"""Stack: join the models of several finished runs by a mean, weights, votes, or a meta-learner."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("atypia")
 
-Measure: TypeAlias = Literal["log_loss", "mean_auc", "balanced_accuracy"]
+Measure: TypeAlias = Literal["log_loss", "mean_auc", "balanced_accuracy", "binary_auc"]
 STEPS_PER_FOLD: Final = 10
 _OF_ONE_TEST_PART: Final = {*PUBLISHED, "holdout", "all"}
 

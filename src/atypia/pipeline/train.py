@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from atypia.bundle import PATIENTS
 from atypia.config import LEAK, TrainConfig
 from atypia.data.cohort import Cohort
 from atypia.data.leak import leaking, with_true_patients
+from atypia.data.sources.cases import cases_of
 from atypia.data.splits import rows
 from atypia.evaluation.predictions import write_predictions
 from atypia.inference.predict import find_items, predict_items
@@ -23,6 +25,7 @@ from atypia.pipeline.run import (
     run_record,
     run_splits,
     session,
+    warn_of_another_scale,
     warn_of_missing_classes,
 )
 from atypia.pipeline.score import score_run
@@ -104,8 +107,8 @@ def train(
             processes.barrier()
             require_shared_folder(out, processes)
             facts = _train_all(run, place, on_step)
-            # The fold that chose a checkpoint is no fair judge of it, nor one that a teacher saw.
-            seen = config.optim.select == "best" or config.target.teacher is not None
+            # A fold that steered a training is no fair judge of it, nor one that a teacher saw.
+            seen = bool(config.steered_by) or config.target.teacher is not None
             metrics = score_run(run, [f["threshold_atypical"] for f in facts], optimistic=seen)
             note("running", models=facts)  # the report tells of this session, too
             write_report(out, cohort)
@@ -124,6 +127,7 @@ def _train_all(run: Run[TrainConfig], place: Place, on_step: OnStep) -> list[dic
         member_tasks(run.cohort, outer, number, run.config)
     if place.world.is_main:
         warn_of_missing_classes(run)
+        warn_of_another_scale(run.config)
     _, spec, _ = make_network(run.config.model, run.config.input, initial_weights=False)
     cache = run.folder / f".pixels-{place.world.rank}.npy"
     facts: list[dict[str, Any]] = []
@@ -172,6 +176,7 @@ def _finish_outer(
     }
     if config.target.teacher is not None:
         facts["teacher_sha256"] = sha256_file(Path(config.target.teacher))
+    training = rows(run.cohort.manifest, run.splits.outer[number].training)
     ensemble = Ensemble(
         members.networks,
         members.spec,
@@ -187,6 +192,7 @@ def _finish_outer(
             "seed": config.seed,
             "split": run.splits.kind,
             "outer": number,
+            PATIENTS: cases_of(manifest["patient_id"][training]),
             **facts,
         },
         calibration=answers.calibration,

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from atypia.config import TrainConfig
 from atypia.data.cohort import Cohort
 from atypia.errors import AtypiaError, InputError, Problem
-from atypia.pipeline.run import Clock, Run, run_config, run_splits, warn_of_missing_classes
+from atypia.pipeline.run import (
+    Clock,
+    Run,
+    run_config,
+    run_splits,
+    warn_of_another_scale,
+    warn_of_missing_classes,
+)
 from atypia.pipeline.study_folder import Measure, StudyFolder, only_worker
 from atypia.progress import OnStep, silent
 from atypia.runs import describe_machine, read_json, versions, write_json
@@ -221,7 +228,9 @@ def _check(folder: StudyFolder) -> None:
 
     run = folder.run
     member_tasks(run.cohort, run.splits.outer[0], 0, run.config)
+    _warn_of_measure(folder)
     warn_of_missing_classes(run)
+    warn_of_another_scale(run.config)
     make_network(run.config.model, run.config.input, initial_weights=False)
     problems = []
     for key, config in folder.space.edges(run.config):
@@ -232,6 +241,25 @@ def _check(folder: StudyFolder) -> None:
                 problems += [Problem(str(problem), column=key) for problem in error.problems]
     if problems:
         raise InputError(problems)
+
+
+def _warn_of_measure(folder: StudyFolder) -> None:
+    """Tell where the values of the trials do not mean what they seem to."""
+    config = folder.run.config
+    tried = [config, *(edge for _, edge in folder.space.edges(config))]
+    steering = sorted({setting for one in tried for setting in one.steered_by})
+    if steering:
+        log.warning(
+            "%s: the inner folds that measure a trial also steer its training, and flatter it. "
+            "optim.select=last optim.early_stopping=null optim.schedule=one_cycle leave them out.",
+            ", ".join(steering),
+        )
+    if config.loss.of == "sides" and folder.measure != "binary_auc":
+        log.warning(
+            "--measure %s is of the eight subtypes, which loss.of=sides does not learn; "
+            "binary_auc is of what it learns.",
+            folder.measure,
+        )
 
 
 def _trainings(folder: StudyFolder, on_step: OnStep) -> FoldTrainings:

@@ -63,10 +63,13 @@ def write_history(file: Path, progress: Progress) -> None:
 def read_history(file: Path) -> list[dict[str, float | str]]:
     """Read ``history.csv``, one entry per epoch, with the very numbers that were written.
 
-    A member that was fitted in one step has none: the list is empty.
+    A member that was fitted in one step has none: the list is empty. What is not defined is NaN.
     """
     if not file.is_file():
         return []
     with file.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    return [{key: cell if key == "phase" else float(cell) for key, cell in r.items()} for r in rows]
+    return [
+        {key: cell if key == "phase" else float(cell or "nan") for key, cell in r.items()}
+        for r in rows
+    ]

@@ -120,12 +120,42 @@ def make_targets(
     if config.teacher is not None:
         teacher = read_teacher(Path(config.teacher), manifest["patch_id"].tolist())
         smoothed[0] = with_teacher(smoothed[0], teacher, config.teacher_mass)
-    by_label = np.where(labels >= 0, (labels < N_ATYPICAL).astype(float), np.nan)
-    votes = _share_of_votes(manifest)
-    atypical = np.where(np.isnan(votes), by_label, votes)
+    atypical = atypical_share(manifest, labels)
     if config.others == "none":
         atypical[hidden] = np.nan
     return Targets(np.stack(smoothed, axis=1).astype(np.float32), atypical.astype(np.float32))
+
+
+def atypical_share(
+    manifest: pd.DataFrame, labels: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Share of the votes for atypical, (N,); where there are none, by the label; NaN without both.
+
+    Args:
+        manifest: Of a cohort.
+        labels: (N,) subtype index by the chosen label; -1 where there is none.
+    """
+    votes = _share_of_votes(manifest)
+    return np.where(np.isnan(votes), _side_of(labels), votes)
+
+
+def atypical_calls(
+    labels: npt.NDArray[np.int64], share: npt.NDArray[np.floating[Any]], of: str
+) -> npt.NDArray[np.float64]:
+    """By what a binary answer is measured, (N,): 1 atypical, 0 normal, NaN not known or a tie.
+
+    Args:
+        labels: (N,) subtype index by the chosen label; -1 where there is none.
+        share: (N,) from :func:`atypical_share`.
+        of: ``loss.of``: where only the ``sides`` are learned, the majority counts, else the label.
+    """
+    if of == "sides":
+        return np.where(share == 0.5, np.nan, (np.sign(share - 0.5) + 1) / 2)
+    return _side_of(labels)
+
+
+def _side_of(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    return np.where(labels >= 0, (labels < N_ATYPICAL).astype(float), np.nan)
 
 
 def _one_hot(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

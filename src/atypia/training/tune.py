@@ -16,20 +16,21 @@ import torch
 
 from atypia.data.loader import open_store
 from atypia.data.splits import Outer, rows
-from atypia.ensemble import decide
+from atypia.ensemble import decide, p_atypical
 from atypia.errors import InputError, TrainingError
 from atypia.evaluation.metrics import (
     balanced_accuracy,
     confusion_matrix,
     log_loss,
     one_vs_rest_auc,
+    roc_auc,
 )
 from atypia.labels import N_SUBTYPES
 from atypia.models.network import make_network
 from atypia.progress import OnStep, silent
 from atypia.training.crossval import train_members
 from atypia.training.study import Pruned
-from atypia.training.targets import chosen_labels
+from atypia.training.targets import atypical_calls, atypical_share, chosen_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from atypia.training.study import Candidate
     from atypia.training.task import Place
 
-Measure: TypeAlias = Literal["log_loss", "mean_auc", "balanced_accuracy"]
+Measure: TypeAlias = Literal["log_loss", "mean_auc", "balanced_accuracy", "binary_auc"]
 MINIMISED: Final = ("log_loss",)
 """Measures of which small values are good."""
 STEPS_PER_FOLD: Final = 10
@@ -117,15 +118,21 @@ class FoldTrainings:
     def _value(self, members: Members, config: TrainConfig) -> float:
         labels = chosen_labels(self.cohort.manifest, config.label)
         counts = np.bincount(labels[labels >= 0], minlength=N_SUBTYPES)
+        share = atypical_share(self.cohort.manifest, labels)[members.oof_rows]
         labels = labels[members.oof_rows]
+        calls = atypical_calls(labels, share, config.loss.of)
+        known = ~np.isnan(calls) if self.measure == "binary_auc" else labels >= 0
         values = []
         for fold in range(self.folds):
-            mine = (members.oof_folds == fold) & (labels >= 0)
+            mine = (members.oof_folds == fold) & known
             truth, probabilities = labels[mine], members.oof_probabilities[mine]
             if self.measure == "log_loss":
                 value = log_loss(truth, probabilities)[0]
             elif self.measure == "mean_auc":
                 value = np.nanmean(one_vs_rest_auc(truth, probabilities))
+            elif self.measure == "binary_auc":
+                scores = p_atypical(probabilities).astype(np.float64)
+                value = roc_auc(calls[mine] == 1, scores)[0]
             else:
                 power = config.ensemble.prior_power
                 answers = decide(probabilities, counts / counts.sum(), power)

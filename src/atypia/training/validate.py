@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from atypia.ensemble import decide, predict_network
+from atypia.ensemble import decide, p_atypical, predict_network
 from atypia.evaluation.metrics import (
     balanced_accuracy,
     confusion_matrix,
     log_loss,
     one_vs_rest_auc,
+    roc_auc,
 )
+from atypia.training.targets import atypical_calls
 
 if TYPE_CHECKING:
     from atypia.config import InputSpec
@@ -36,7 +38,8 @@ def validate(
     """Loss and measures on the validation patients, without augmentation.
 
     ``valid_loss`` is what the training minimises, whatever that is; ``valid_log_loss`` can be
-    compared between trainings with different losses.
+    compared between trainings with different losses. ``valid_binary_auc`` is by
+    :func:`atypia.training.targets.atypical_calls`.
     """
     world = place.world
     mine = task.valid_rows[world.rank :: world.size]
@@ -58,10 +61,16 @@ def validate(
     atypical = torch.from_numpy(task.targets.atypical[task.valid_rows])
     log_p = torch.from_numpy(probabilities).clamp_min(1e-12).log()
     labels = task.labels[task.valid_rows]
+    of = "sides" if loss_of.on_sides else "subtypes"
+    calls = atypical_calls(labels, task.targets.atypical[task.valid_rows], of)
+    known = ~np.isnan(calls)
     answers = decide(probabilities, loss_on_cpu.prior.numpy(), prior_power)
     return {
         "valid_loss": float(loss_on_cpu(log_p, subtypes, atypical)),
         "valid_log_loss": float(log_loss(labels, probabilities)[0]),
         "valid_mean_auc": float(np.nanmean(one_vs_rest_auc(labels, probabilities))),
         "valid_balanced_accuracy": float(balanced_accuracy(confusion_matrix(labels, answers))[0]),
+        "valid_binary_auc": float(
+            roc_auc(calls[known] == 1, p_atypical(probabilities[known]).astype(np.float64))[0]
+        ),
     }

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MIDOG: Final = "MIDOG"
 _MIDOG = re.compile(r"MIDOG(?:20)?(\d\d)?(?:\+\+|pp)?[ _-]+0*(\d{1,3})(?!\d)", re.IGNORECASE)
@@ -30,11 +33,11 @@ def tcga_patient(text: str) -> str | None:
     return f"TCGA-{found[1]}-{found[2]}".upper() if found else None
 
 
-def case_of(patient_id: str) -> str:
-    """Name that a case has in every public cohort; any other patient id stays as it is.
+def public_case(patient_id: str) -> str | None:
+    """Name that a case has in every public cohort; None for a patient id of any other kind.
 
     ``MIDOG21_002``, ``MIDOG_002`` and ``MIDOG++_2`` are ``MIDOG 2``; ``TUPAC16_01`` is ``TUPAC 1``;
-    a TCGA barcode is its first three parts.
+    a TCGA barcode is its first three parts. A name is its own name.
     """
     if (tcga := tcga_patient(patient_id)) is not None:
         return tcga
@@ -43,4 +46,14 @@ def case_of(patient_id: str) -> str:
         return f"MIDOG22 {int(found[2])}" if own else f"MIDOG {int(found[2])}"
     if found := _TUPAC.fullmatch(patient_id):
         return f"TUPAC {int(found[1])}"
-    return patient_id
+    return None
+
+
+def case_of(patient_id: str) -> str:
+    """Name of a public case (:func:`public_case`); any other patient id stays as it is."""
+    return public_case(patient_id) or patient_id
+
+
+def cases_of(patients: Iterable[str]) -> list[str]:
+    """Sorted names of some patients, each once, by :func:`case_of`."""
+    return sorted({case_of(patient) for patient in patients})

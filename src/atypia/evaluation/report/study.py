@@ -19,6 +19,7 @@ _MEASURES: Final = {
     "log_loss": "log loss",
     "mean_auc": "mean AUC",
     "balanced_accuracy": "balanced accuracy",
+    "binary_auc": "AUC of atypical or normal",
 }
 
 
@@ -30,7 +31,7 @@ class StudyInput:
     cohort: str
     split: str
     measure: str
-    """``log_loss``, ``mean_auc`` or ``balanced_accuracy``."""
+    """``log_loss``, ``mean_auc``, ``balanced_accuracy`` or ``binary_auc``."""
     minimised: bool
     folds: int
     trials: pd.DataFrame

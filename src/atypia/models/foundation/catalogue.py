@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from functools import cache
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 Names = Literal["timm", "dinov2", "conch", "conch_v1_5"]
 Embedding = Literal["class_token", "class_token_and_patch_mean", "attention_pool"]
 Colours = tuple[float, float, float]
+FAR: Final = 1.5
+"""Factor from which on a scale or a size is another one than an encoder was trained at."""
 
 
 class Encoder(BaseModel):
@@ -50,9 +52,26 @@ class Encoder(BaseModel):
         """Size of its weights in fp32, in GB; what the hub keeps is about as large."""
         return self.parameters * 4 / 1e9
 
+    def scale_problem(self, field_of_view_um: float, size_px: int) -> str | None:
+        """Say how far an input is from what it was trained on; None if near, or not known."""
+        mpp = field_of_view_um / size_px
+        scale = min((_factor(mpp, trained) for trained in self.mpp), default=1)
+        if max(scale, _factor(size_px, self.size_px)) <= FAR:
+            return None
+        trained = f" at {', '.join(f'{m:g}' for m in self.mpp)} µm per pixel" if self.mpp else ""
+        return (
+            f"{self.name} was trained on {self.size_px} px{trained} but is given {size_px} px at "
+            f"{mpp:.3g} (input.size_px={size_px} input.field_of_view_um={field_of_view_um:g}): "
+            "what it says of them may be worth less"
+        )
+
     def __str__(self) -> str:
         """Name, repository, size and licence."""
         return f"{self.name} ({self.repository}, {self.gigabytes:.2g} GB, {self.licence})"
+
+
+def _factor(a: float, b: float) -> float:
+    return max(a / b, b / a)
 
 
 @cache

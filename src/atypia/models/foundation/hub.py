@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 from atypia.errors import InputError
 
 if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
+
     from atypia.models.foundation.catalogue import Encoder
 
 _TOKENS_PAGE: Final = "https://huggingface.co/settings/tokens"
@@ -97,47 +99,66 @@ def _reason(encoder: Encoder, error: BaseException) -> tuple[str, list[str]]:
     """Why, and what helps besides having the file."""
     from huggingface_hub import constants, errors
 
-    token = token_source()
-    if isinstance(error, errors.GatedRepoError):
-        accept = f"accept the terms at {encoder.page} with your account"
-        if token is None:
-            why = (
-                "its authors ask for consent to their terms, and there is no token to say who asks"
-            )
-            return why, [f"{accept}, make a read token at {_TOKENS_PAGE} and set HF_TOKEN to it"]
-        return (
-            "its authors ask for consent to their terms, and have not (yet) let in the account of "
-            f"the token from {token}",
-            [f"{accept}, and wait for the answer if they decide themselves"],
-        )
-    if isinstance(error, errors.HfHubHTTPError) and error.response.status_code == 401:
-        # So it answers for a wrong token, too, and for what only some may see.
-        why = (
-            f"the hub does not accept the token from {token}" if token else "the hub wants a token"
-        )
-        return why, [f"make a read token at {_TOKENS_PAGE} and set HF_TOKEN to it"]
-    missing = isinstance(error, errors.EntryNotFoundError | errors.RepositoryNotFoundError)
-    if missing and not isinstance(error, errors.LocalEntryNotFoundError):
-        why = f"the hub has no {encoder.repository}/{encoder.file} (any more)"
-        return why, [f"look at {encoder.page}: it may have moved; a newer Atypia may know where"]
+    # A download tells of most refusals only that the file is not here, either.
+    while isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, errors.HfHubHTTPError):
+        return _refusal(encoder, error)
     if constants.HF_HUB_OFFLINE:
         why = f"HF_HUB_OFFLINE is set, and the cache {cache_folder()} does not hold them"
         return why, [
             f"unset HF_HUB_OFFLINE where this machine has a network{_and_consent(encoder)}"
         ]
-    root = error
-    while isinstance(root, errors.LocalEntryNotFoundError) and root.__cause__ is not None:
-        root = root.__cause__
-    if isinstance(root, OSError) and root.errno in _OF_THE_DISK:
-        return str(root), [f"mend that: about {encoder.gigabytes:.2g} GB go to {cache_folder()}"]
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        return str(error), [f"mend that: about {encoder.gigabytes:.2g} GB go to {cache_folder()}"]
     return (
-        f"{constants.ENDPOINT} does not answer ({type(root).__name__}: {root}), and the cache "
+        f"{constants.ENDPOINT} does not answer ({type(error).__name__}: {error}), and the cache "
         f"{cache_folder()} does not hold them",
         [
             "connect this machine to the network, or set HF_ENDPOINT to a mirror"
             f"{_and_consent(encoder)}"
         ],
     )
+
+
+def _refusal(encoder: Encoder, error: HfHubHTTPError) -> tuple[str, list[str]]:
+    """Why the hub has answered, but not with the weights, and what helps."""
+    from huggingface_hub import constants, errors
+
+    token, status = token_source(), error.response.status_code
+    make_token = f"make a read token at {_TOKENS_PAGE} and set HF_TOKEN to it"
+    words = f"{status}: {error.server_message}" if error.server_message else f"{status}"
+    if isinstance(error, errors.GatedRepoError):
+        accept = f"accept the terms at {encoder.page} with your account"
+        if token is None:
+            why = (
+                "its authors ask for consent to their terms, and there is no token to say who asks"
+            )
+            return why, [f"{accept}, {make_token}"]
+        return (
+            "its authors ask for consent to their terms, and have not (yet) let in the account of "
+            f"the token from {token}",
+            [f"{accept}, and wait for the answer if they decide themselves"],
+        )
+    if status == 401:  # so it answers for a wrong token, too, and for what only some may see
+        why = (
+            f"the hub does not accept the token from {token}" if token else "the hub wants a token"
+        )
+        return why, [make_token]
+    if isinstance(error, errors.EntryNotFoundError | errors.RepositoryNotFoundError):
+        why = f"the hub has no {encoder.repository}/{encoder.file} (any more)"
+        return why, [f"look at {encoder.page}: it may have moved; a newer Atypia may know where"]
+    if status == 403 and token is not None:
+        return f"the token from {token} may not read them (the hub answers {words})", [
+            f"enable access to public gated repositories in the token's settings at {_TOKENS_PAGE} "
+            "(a fine-grained token comes without it), or make a token of the type read"
+        ]
+    if status == 403:
+        return f"the hub does not give them to everyone ({words})", [make_token]
+    if status == 429 or status >= 500:
+        why = "has had too many requests" if status == 429 else "is in trouble"
+        return f"{constants.ENDPOINT} {why} ({words})", ["wait some minutes and try again"]
+    return f"{constants.ENDPOINT} refuses them ({words})", [f"look at {encoder.page}"]
 
 
 def _and_consent(encoder: Encoder) -> str:
