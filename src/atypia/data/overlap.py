@@ -13,7 +13,7 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import product
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from atypia.data.cohort import Cohort
+
+Number = TypeVar("Number", bound=np.generic)
 
 log = logging.getLogger("atypia")
 
@@ -206,7 +208,7 @@ def _read(cohort: Cohort, done: Callable[[int], None]) -> _Pictures:
     return _Pictures(digests, windows)
 
 
-def _centre(image: NDArray[np.generic], side: int) -> NDArray[np.generic]:
+def _centre(image: NDArray[Number], side: int) -> NDArray[Number]:
     """Cut the square in the middle of (H, W, ...), or what there is of it."""
     height, width = min(side, image.shape[0]), min(side, image.shape[1])
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
