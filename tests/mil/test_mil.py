@@ -18,7 +18,7 @@ from atypia.data.cohort import Cohort
 from atypia.data.synthetic import make_synthetic_cohort
 from atypia.errors import InputError, LeakError
 from atypia.mil.crossval import cross_validate
-from atypia.mil.figures import Figures
+from atypia.mil.figures import Figures, figures_from_answers
 from atypia.mil.model import PatientModel, Projection, fit_patients
 from atypia.mil.pooling import BagClassifier
 from atypia.mil.target import Target, find_target
@@ -26,6 +26,8 @@ from atypia.runs import read_json, write_json
 from atypia.training.targets import chosen_labels
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from atypia.config import PoolingKind
 
 MANIFEST = pd.DataFrame(
@@ -145,6 +147,26 @@ def test_an_answer_comes_from_models_that_have_not_seen_the_patient() -> None:
             np.testing.assert_array_equal(
                 first.probabilities[name][fold], second.probabilities[name][fold]
             )
+
+
+def test_a_run_describes_all_of_its_figures_and_what_is_left_out_is_told(
+    make_table: Callable[..., pd.DataFrame], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = make_table()
+    run = tmp_path / "run"
+    run.mkdir()
+    table.iloc[:40].to_csv(run / "predictions-test.csv", index=False)
+    table.iloc[40:].to_csv(run / "predictions-oof.csv", index=False)
+    manifest = table[["patch_id", "patient_id"]]
+    figures = figures_from_answers(manifest, run)
+    expected = np.log(table[[c for c in table if c.startswith(("p_amf", "p_nmf"))]])
+    assert figures.patch_ids.tolist() == manifest["patch_id"].tolist()
+    np.testing.assert_allclose(figures.values[:, 0], np.maximum(expected, np.log(1e-6)), rtol=1e-4)
+    assert "left out" not in caplog.text
+    with caplog.at_level("WARNING", "atypia"):
+        figures = figures_from_answers(manifest, run / "predictions-test.csv")
+    assert len(figures.patients) == 40
+    assert f"{len(table) - 40} of {len(table)} figures are not in" in caplog.text
 
 
 def test_a_saved_model_gives_the_same_answers_and_damage_is_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
     import pandas as pd
+
+log = logging.getLogger("atypia")
 
 _LEAST = 1e-6
 """Of a probability before its logarithm is taken."""
@@ -54,13 +57,18 @@ def figures_from_answers(manifest: pd.DataFrame, table: Path) -> Figures:
 
     Args:
         manifest: Of the cohort. Figures that the table does not have are left out.
-        table: Of predictions, or a run folder.
+        table: Of predictions, or a run folder: its answers out of fold and to its test part,
+            neither by a model that has learned from the patient.
 
     Raises:
         InputError: No figure of the cohort is in the table, or one is in it several times.
     """
-    predictions = read_predictions(table)
-    ids, times = np.unique(predictions.patch_ids, return_counts=True)
+    own = [table / name for name in ("predictions-oof.csv", "predictions-test.csv")]
+    files = [file for file in own if file.is_file()] or [table]
+    parts = [read_predictions(file) for file in files]
+    patch_ids = np.concatenate([part.patch_ids for part in parts])
+    probabilities = np.concatenate([part.probabilities for part in parts])
+    ids, times = np.unique(patch_ids, return_counts=True)
     if (times > 1).any():
         raise InputError(
             f"answers: expected every patch once in {table} but got "
@@ -69,8 +77,15 @@ def figures_from_answers(manifest: pd.DataFrame, table: Path) -> Figures:
     known = manifest["patch_id"].isin(ids).to_numpy(dtype=bool)
     if not known.any():
         raise InputError(f"answers: expected patches of the cohort in {table} but found none.")
-    row_of = {patch: row for row, patch in enumerate(predictions.patch_ids.tolist())}
+    if not known.all():
+        log.warning(
+            "answers: %d of %d figures are not in %s and left out",
+            (~known).sum(),
+            len(known),
+            table,
+        )
+    row_of = {patch: row for row, patch in enumerate(patch_ids.tolist())}
     kept = manifest[known]
     rows = [row_of[patch] for patch in kept["patch_id"]]
-    values = np.log(np.maximum(predictions.probabilities[rows], _LEAST)).astype(np.float32)
+    values = np.log(np.maximum(probabilities[rows], _LEAST)).astype(np.float32)
     return figures_from_features(kept, values[:, None], f"answers of {table.name}")

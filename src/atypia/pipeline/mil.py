@@ -169,6 +169,11 @@ def mil_predict(
         )
     config = config.model_copy(update={"answers": answers})
     figures = _figures(cohort, config, out, on_step)
+    if answers is None and figures.origin != header["figures"]:
+        raise InputError(
+            f"expected figures described as the run's were, by {header['figures']}, but the "
+            f"backbone here gives {figures.origin}. Give it the same weights."
+        )
     patients = np.unique(figures.patients)
     rows = figures.rows_of(patients.tolist())
     told = [model(figures.values[r]) for r in rows]
