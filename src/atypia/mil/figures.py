@@ -78,12 +78,8 @@ def figures_from_answers(manifest: pd.DataFrame, table: Path) -> Figures:
     if not known.any():
         raise InputError(f"answers: expected patches of the cohort in {table} but found none.")
     if not known.all():
-        log.warning(
-            "answers: %d of %d figures are not in %s and left out",
-            (~known).sum(),
-            len(known),
-            table,
-        )
+        left = int((~known).sum())
+        log.warning("answers: %d of %d figures are not in %s and left out", left, len(known), table)
     row_of = {patch: row for row, patch in enumerate(patch_ids.tolist())}
     kept = manifest[known]
     rows = [row_of[patch] for patch in kept["patch_id"]]
