@@ -127,8 +127,9 @@ atypical figure. {outside}
 - A crop that is not centred on the figure, out of focus, or no mitosis at all gets an answer that
   looks as sure as any other.
 - A wrong resolution (`--mpp`) changes the size of what it sees and spoils the answer silently.
-- The threshold and the calibration come from two cohorts of breast cancer. Fixed on one of them, the
-  threshold lost 0.02 of balanced accuracy on the scanners of the other, against the best one there.
+- The threshold and the calibration come from two cohorts of breast cancer. Fixed on one of them,
+  the threshold lost 0.02 of balanced accuracy on the scanners of the other, against the best one
+  there.
   Another tumour or species was never tried: check on some fifty labelled figures of your own
   (`atypia evaluate`) before counting on it. What another hospital's experts call atypical differs,
   too: against the majority of the votes the figures above are lower.
