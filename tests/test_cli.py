@@ -12,6 +12,8 @@ import pytest
 
 from atypia import __version__, cli
 from atypia.bundle import write_card
+from atypia.data.cohort import Cohort
+from atypia.data.synthetic import make_synthetic_cohort
 
 
 def atypia(
@@ -85,6 +87,29 @@ def test_evaluate_report_and_compare(
     assert code == 0, text
     assert "mean_auc" in text
     assert json.loads((tmp_path / "c.json").read_text())
+
+
+def test_people_of_one_id_are_told_apart_if_this_is_said(
+    run, run_folder: Path, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    for name, seed in (("a", 1), ("b", 2)):
+        cohort = make_synthetic_cohort(tmp_path / name, patients=8, patches=16, seed=seed)
+        Cohort.write(cohort.path, name, cohort.manifest, {})
+    both = (tmp_path / "a", tmp_path / "b")
+    code, text = run("merge", *both, "--out", tmp_path / "both")
+    assert code == 2
+    assert "--distinct-ids" in text
+    code, text = run("merge", *both, "--out", tmp_path / "both", "--distinct-ids")
+    assert code == 0, text
+    assert "16 patients" in text
+    table = run_folder / "predictions-oof.csv"
+    evaluate = ("evaluate", table, "--out", tmp_path / "e", "--resamples", "100", "--trained-on")
+    assert run(*evaluate, run_folder / "model")[0] == 2
+    assert run(*evaluate, run_folder / "model", "--distinct-ids")[0] == 0
+    assert run(*evaluate, "released")[0] == 0
+    code, text = run("mil", both[0], "--out", tmp_path / "m", "--target", "x", "--distinct-ids")
+    assert code == 2
+    assert "expected --model with them" in text
 
 
 def test_predict_writes_the_table(
