@@ -96,7 +96,7 @@ def test_doctor_tells_what_a_model_is(folder: Path) -> None:
     assert told["cohort"] == "ami-br"
     assert told["quality best"] == (
         "2 x tf_efficientnet_lite0 on 18 µm (96 px), mean over 8 views, temperature 1.25, "
-        "atypical from 0.3 on, sets that miss 10% at most"
+        "atypical from 0.3 on, sets made to miss 10%"
     )
 
 

@@ -40,7 +40,7 @@ HEADER: Final = "model.json"
 CARD: Final = "model-card.md"
 PATIENTS: Final = "patients"
 """Entry of the provenance: whom the model has learned from, public cases by the name that they have
-in every cohort."""
+in every cohort, others by a hash of their id."""
 _PACKAGED: Final = {RELEASED: RELEASED, RULES: "released_rules"}
 """Models in the package and their folders."""
 

@@ -13,6 +13,7 @@ from atypia.bundle import read_header
 from atypia.config import LEAK, load_any_config, load_config
 from atypia.data.cohort import Cohort
 from atypia.data.leak import leaking, with_true_patients
+from atypia.data.sources.cases import veiled_cases
 from atypia.data.splits import Splits, make_splits
 from atypia.errors import LeakError
 from atypia.labels import SUBTYPES
@@ -91,7 +92,7 @@ def test_a_run_tells_of_it_and_scores_by_patient(
     assert "THIS SPLIT LEAKS ON PURPOSE" in (out / "report.html").read_text("utf-8")
     outer = read_json(out / "splits.json")["outer"][1]
     learned = sorted({owner[figure] for fold in outer["inner"] for figure in fold})
-    assert read_header(out / "outer-1" / "model").provenance["patients"] == learned
+    assert read_header(out / "outer-1" / "model").provenance["patients"] == veiled_cases(learned)
     with pytest.raises(LeakError, match="expected no patient in both what was learned from"):
         pipeline.evaluate(
             out / "predictions-test.csv", tmp_path / "e", resamples=100, trained_on=out

@@ -13,6 +13,7 @@ import pytest
 from atypia import pipeline
 from atypia.bundle import read_header
 from atypia.data.cohort import Cohort
+from atypia.data.sources.cases import veiled_cases
 from atypia.errors import InputError, LeakError
 from atypia.runs import write_json
 
@@ -81,7 +82,10 @@ def test_a_bundle_tells_whom_it_has_learned_from(run_folder: Path, tmp_path: Pat
     test, own = run_folder / "predictions-test.csv", run_folder / "predictions-oof.csv"
     bundle = shutil.copytree(run_folder / "model", tmp_path / "given away")
     patients = sorted(set(pd.read_csv(own)["patient_id"].astype(str)))
-    assert read_header(bundle).provenance["patients"] == patients
+    told = read_header(bundle).provenance["patients"]
+    assert told == veiled_cases(patients)
+    text = (bundle / "model.json").read_text("utf-8")
+    assert not any(f'"{patient}"' in text for patient in patients)
     pipeline.evaluate(test, tmp_path / "a", resamples=100, trained_on=bundle)
     with pytest.raises(LeakError) as caught:
         pipeline.evaluate(own, tmp_path / "b", resamples=100, trained_on=bundle)

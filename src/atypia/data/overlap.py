@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import numpy as np
 
 from atypia.data.images import read_patch
-from atypia.data.sources.cases import case_of, public_case
+from atypia.data.sources.cases import public_case, veiled
 from atypia.errors import InputError, LeakError, Problem
 
 if TYPE_CHECKING:
@@ -141,14 +141,24 @@ def find_overlap(
 
 
 def shared_cases(first: Sequence[str], second: Sequence[str]) -> list[Shared]:
-    """Patients of two cohorts whose ids name one public case, or are equal."""
+    """Patients of two cohorts whose ids name one public case, or are equal.
+
+    Args:
+        first: Ids, or what a model tells of them (:func:`atypia.data.sources.cases.veiled`).
+        second: Ids.
+    """
     named: defaultdict[str, list[str]] = defaultdict(list)
     for patient in second:
-        named[case_of(patient)].append(patient)
+        named[veiled(patient)].append(patient)
     return [
-        Shared(a, b, same_case=public_case(a) is not None, same_id=public_case(a) is None)
+        Shared(
+            b if veiled(a) == a else a,
+            b,
+            same_case=public_case(b) is not None,
+            same_id=public_case(b) is None,
+        )
         for a in first
-        for b in named.get(case_of(a), [])
+        for b in named.get(veiled(a), [])
     ]
 
 

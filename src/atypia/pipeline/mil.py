@@ -14,7 +14,7 @@ from atypia.bundle import PATIENTS
 from atypia.config import AugmentConfig, MilConfig
 from atypia.data.cohort import Cohort
 from atypia.data.overlap import shared_cases
-from atypia.data.sources.cases import cases_of
+from atypia.data.sources.cases import veiled_cases
 from atypia.data.splits import Outer, Splits
 from atypia.errors import InputError
 from atypia.evaluation.patients import score_patients
@@ -111,7 +111,7 @@ def mil(
             "cohort": cohort.name,
             "cohort_sha256": cohort.sha256,
         }
-        model.save(out / MODEL, header | {PATIENTS: cases_of(target.patients.tolist())})
+        model.save(out / MODEL, header | {PATIENTS: veiled_cases(target.patients.tolist())})
     note("finished", models=[header])
     return metrics
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from atypia.bundle import PATIENTS
 from atypia.data.images import read_patch
-from atypia.data.sources.cases import case_of, cases_of
+from atypia.data.sources.cases import case_of, veiled_cases
 from atypia.data.splits import published_roles, rows
 from atypia.evaluation.predictions import write_predictions
 from atypia.inference.predict import prediction_table, with_reasons
@@ -127,7 +127,7 @@ def settle_outer(
         "seed": config.seed,
         "split": run.splits.kind,
         "outer": number,
-        PATIENTS: cases_of(manifest["patient_id"].iloc[part.training]),
+        PATIENTS: veiled_cases(manifest["patient_id"].iloc[part.training]),
         **facts,
     }
     model.save(folder / "model", answers, provenance)

@@ -12,7 +12,7 @@ from atypia.bundle import PATIENTS
 from atypia.config import LEAK, TrainConfig
 from atypia.data.cohort import Cohort
 from atypia.data.leak import leaking, with_true_patients
-from atypia.data.sources.cases import cases_of
+from atypia.data.sources.cases import veiled_cases
 from atypia.data.splits import rows
 from atypia.evaluation.predictions import write_predictions
 from atypia.inference.predict import find_items, predict_items
@@ -192,7 +192,7 @@ def _finish_outer(
             "seed": config.seed,
             "split": run.splits.kind,
             "outer": number,
-            PATIENTS: cases_of(manifest["patient_id"][training]),
+            PATIENTS: veiled_cases(manifest["patient_id"][training]),
             **facts,
         },
         calibration=answers.calibration,

@@ -6,6 +6,7 @@ of the MIDOG 2025 training sets and of AtNorM-MD. Their authors number the cases
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,7 @@ MIDOG: Final = "MIDOG"
 _MIDOG = re.compile(r"MIDOG(?:20)?(\d\d)?(?:\+\+|pp)?[ _-]+0*(\d{1,3})(?!\d)", re.IGNORECASE)
 _TUPAC = re.compile(r"TUPAC(?:20)?(?:16)?[ _-]+0*(\d{1,3})(?!\d)(?:_stitched\d*)?", re.IGNORECASE)
 _TCGA = re.compile(r"TCGA[-_.]([A-Z0-9]{2})[-_.]([A-Z0-9]{4})(?![A-Z0-9])", re.IGNORECASE)
+_HASH: Final = "sha256:"
 _SHARED_WITH_2022: Final = 150
 """The training cases of MIDOG 2022 are numbered as in the other sets up to here only."""
 
@@ -54,6 +56,18 @@ def case_of(patient_id: str) -> str:
     return public_case(patient_id) or patient_id
 
 
-def cases_of(patients: Iterable[str]) -> list[str]:
-    """Sorted names of some patients, each once, by :func:`case_of`."""
-    return sorted({case_of(patient) for patient in patients})
+def veiled(patient_id: str) -> str:
+    """Name under which a model may tell of a patient: a public case's, or a hash of the id.
+
+    A model that is given away must not carry the ids of a hospital. Who has an id can still ask
+    whether it is among them; an id of few digits can be found by trying all of them.
+    """
+    public = public_case(patient_id)
+    if public is not None or patient_id.startswith(_HASH):
+        return public or patient_id
+    return _HASH + hashlib.sha256(patient_id.encode()).hexdigest()[:32]
+
+
+def veiled_cases(patients: Iterable[str]) -> list[str]:
+    """Sorted names of some patients, each once, by :func:`veiled`."""
+    return sorted({veiled(patient) for patient in patients})
