@@ -384,6 +384,7 @@ def test_what_cannot_be_merged_is_told(source: Cohort, tmp_path: Path) -> None:
 
 
 @pytest.mark.realdata
+@pytest.mark.slow
 def test_no_two_patients_of_ami_br_have_a_picture_in_common(ami_br: Path, tmp_path: Path) -> None:
     from atypia.data.prepare import prepare
 

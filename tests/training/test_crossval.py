@@ -35,8 +35,9 @@ def config(*settings: str) -> TrainConfig:
 @pytest.mark.parametrize(
     ("settings", "taught"),
     [
-        ((), range(8)),
-        (("loss.atypical=0.5",), range(9)),
+        (("target.second_rater=null", "target.second_rater_mass=0"), range(8)),
+        ((), [*range(8), 9]),
+        (("loss.atypical=0.5",), range(10)),
         (("target.per_rater=true",), [*range(8), 9]),
         (("target.per_rater=true", "loss.atypical=0.5"), range(10)),
     ],

@@ -152,7 +152,7 @@ def shared_cases(first: Sequence[str], second: Sequence[str]) -> list[Shared]:
         named[veiled(patient)].append(patient)
     return [
         Shared(
-            b if veiled(a) == a else a,
+            b if public_case(a) is None and veiled(a) == a else a,  # a hash tells nobody anything
             b,
             same_case=public_case(b) is not None,
             same_id=public_case(b) is None,

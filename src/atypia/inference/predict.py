@@ -20,7 +20,6 @@ from atypia.data.cohort import Cohort
 from atypia.data.images import IMAGE_SUFFIXES, read_pages
 from atypia.data.resolution import tiff_mpp
 from atypia.errors import InputError, Problem
-from atypia.evaluation.selective import abstain
 from atypia.inference.model import ExplainingModel
 from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES, subtype_index
 from atypia.progress import OnDone, silent
@@ -322,6 +321,8 @@ def with_abstained(table: pd.DataFrame, minimum: float) -> pd.DataFrame:
     Raises:
         InputError: `minimum` is no probability.
     """
+    from atypia.evaluation.selective import abstain  # with scipy, which no other answer needs
+
     predicted = table["predicted_subtype"].map(subtype_index).to_numpy(dtype=np.int64)
     probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float64)
     return table.assign(abstained=abstain(probabilities, minimum, predicted))

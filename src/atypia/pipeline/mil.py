@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import entropy
 
 from atypia.bundle import PATIENTS
 from atypia.config import AugmentConfig, MilConfig
@@ -82,7 +81,7 @@ def mil(
             "target": target.name,
             "classes": list(target.classes),
             "n_of_class": np.bincount(target.values).tolist(),
-            "log_loss_of_shares": float(entropy(np.bincount(target.values))),
+            "log_loss_of_shares": _log_loss_of_shares(target.values),
             "n_figures": int(sum(len(r) for r in figures.rows_of(target.patients))),
             **score_patients(
                 target.values, answers.probabilities, target.patients, config.resamples, config.seed
@@ -114,6 +113,12 @@ def mil(
         model.save(out / MODEL, header | {PATIENTS: veiled_cases(target.patients.tolist())})
     note("finished", models=[header])
     return metrics
+
+
+def _log_loss_of_shares(values: npt.NDArray[np.int64]) -> float:
+    """Give what is lost by telling everyone how frequent the classes are."""
+    shares = np.bincount(values) / len(values)
+    return float(-np.log(shares[values]).mean())
 
 
 def mil_predict(
