@@ -103,6 +103,12 @@ def test_patches_that_torch_refuses_are_refused(exported: Export, model: OnnxEns
         model.predict_proba(noise(1).astype(np.float32), 0.25)
 
 
+def test_an_export_says_nothing_of_the_machine_that_made_it(exported: Export) -> None:
+    graphs = list(exported.folder.glob("*.onnx"))
+    assert graphs
+    assert not any(b"onnx_graph.py" in graph.read_bytes() for graph in graphs)
+
+
 def test_an_export_says_what_it_is(exported: Export) -> None:
     export = read_export(exported.folder).qualities["best"]
     assert export.source["sha256"] == sha256_file(exported.bundle / "model.json")

@@ -133,6 +133,8 @@ def write_graph(ensemble: Ensemble, file: Path, description: str) -> str:
             verbose=False,
         )
     model = cast("Any", program).model_proto
+    for part in (*model.graph.node, *model.graph.value_info):
+        del part.metadata_props[:]  # where on whose disk each line of code lies
     model.producer_name = "atypia"
     model.metadata_props.add(key=METADATA, value=description)
     with atomic_write(file, "wb") as stream:
