@@ -24,7 +24,8 @@ import numpy as np
 from scipy.special import expit, logit
 
 from atypia.data.sources.cases import case_of
-from atypia.evaluation.intervals import patient_weights
+from atypia.evaluation import metrics
+from atypia.evaluation.intervals import estimate, measure
 from atypia.evaluation.predictions import Predictions, read_predictions
 from atypia.evaluation.thresholds import operating_point
 from atypia.runs import write_json, write_text
@@ -93,7 +94,7 @@ def travel(source: Predictions, target: Predictions) -> dict[str, Any]:
         atypical, known = truth_of(target, truth)
         p, patients = target.p_atypical[known], target.patients[known]
         by = {way: interval(p >= t, atypical, patients) for way, t in thresholds.items()}
-        best = max(balanced(p >= t, atypical, None) for t in np.unique(p))
+        best = max(balanced(p >= t, atypical) for t in np.unique(p))
         judged[truth] = {"ways": by, "best": best, "n_atypical": int(atypical.sum())}
     return {
         "n": len(target),
@@ -159,21 +160,19 @@ def density(of: Floats, at: Floats) -> Floats:
     return np.asarray(np.interp(at, grid, heights))
 
 
-def balanced(called: Bools, atypical: Bools, weights: Floats | None) -> Any:
-    """Balanced accuracy, of each row of weights where there are some."""
-    w = np.ones((1, len(called))) if weights is None else weights
-    with np.errstate(invalid="ignore"):
-        sensitivity = (w @ (called & atypical)) / (w @ atypical)
-        specificity = (w @ (~called & ~atypical)) / (w @ ~atypical)
-    value = (sensitivity + specificity) / 2
-    return float(value[0]) if weights is None else value
+def balanced(called: Bools, atypical: Bools) -> float:
+    """Balanced accuracy."""
+    return float(metrics.binary_measures(atypical, called)["balanced_accuracy"][0])
 
 
-def interval(called: Bools, atypical: Bools, patients: npt.NDArray[np.str_]) -> dict[str, float]:
+def interval(called: Bools, atypical: Bools, patients: npt.NDArray[np.str_]) -> dict[str, Any]:
     """Balanced accuracy with its interval."""
-    drawn = [balanced(called, atypical, w) for w in patient_weights(patients, RESAMPLES, 0)]
-    low, high = np.nanquantile(np.concatenate(drawn), [0.025, 0.975])
-    return {"value": balanced(called, atypical, None), "low": float(low), "high": float(high)}
+
+    def statistic(weights: Floats) -> dict[str, Floats]:
+        told = metrics.binary_measures(atypical, called, weights)
+        return {"balanced_accuracy": told["balanced_accuracy"]}
+
+    return measure(estimate(statistic, patients, RESAMPLES)["balanced_accuracy"])
 
 
 def page(told: list[dict[str, Any]]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from make_model_card import figure, path
+from make_model_card import figure, path, threshold
 
 from atypia.labels import DISPLAY_NAMES
 from atypia.runs import read_json, write_text
@@ -59,11 +59,6 @@ def main() -> None:
         }
         text += ["", "## Each domain left out of the training and tested on", "", *table(parts)]
     write_text(options.out, "\n".join(text) + "\n")
-
-
-def threshold(metrics: dict[str, Any]) -> float:
-    """Give the threshold that was fixed before."""
-    return float(metrics["binary"]["against"]["expert1"]["at_operating_point"]["threshold"])
 
 
 def table(columns: dict[str, dict[str, Any]]) -> list[str]:

@@ -61,7 +61,7 @@ class Targets:
     @property
     def sides(self) -> npt.NDArray[np.float64]:
         """(N, 2) atypical and normal by most opinions; a tie is half of each, none is zero."""
-        atypical = (np.sign(self.atypical.astype(np.float64) - 0.5) + 1) / 2
+        atypical = _majority(self.atypical.astype(np.float64))
         return np.nan_to_num(np.stack([atypical, 1 - atypical], axis=1))
 
     def masses(
@@ -150,8 +150,13 @@ def atypical_calls(
         of: ``loss.of``: where only the ``sides`` are learned, the majority counts, else the label.
     """
     if of == "sides":
-        return np.where(share == 0.5, np.nan, (np.sign(share - 0.5) + 1) / 2)
+        return np.where(share == 0.5, np.nan, _majority(share))
     return _side_of(labels)
+
+
+def _majority(share: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    """Give 1 where most opinions are atypical, 0 where few are, 0.5 in a tie; NaN stays."""
+    return np.asarray((np.sign(share - 0.5) + 1) / 2, dtype=np.float64)
 
 
 def _side_of(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
