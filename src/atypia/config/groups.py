@@ -1,22 +1,10 @@
-"""One frozen configuration behind the Python API, the YAML presets and ``key=value`` options.
-
-A preset names every choice of a training; ``atypia train ... optim.epochs=30`` changes one.
-Unknown keys and wrong values are all reported together.
-"""
+"""Groups of settings: what each may be, and what it does."""
 
 from __future__ import annotations
 
-from importlib import resources
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from atypia.errors import InputError, Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -29,11 +17,13 @@ LEAK: Final = "leak_by_figure"
 """Kind of a split that lets figures of one patient stand on both sides, to show what that does."""
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """Cannot be changed, and knows no other settings than its own."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class InputSpec(_Frozen):
+class InputSpec(Frozen):
     """What a network sees: the one value that data and models share."""
 
     field_of_view_um: Annotated[float, Field(ge=4, le=200)]
@@ -46,7 +36,7 @@ class InputSpec(_Frozen):
     """Divides RGB after the mean is subtracted."""
 
 
-class SplitConfig(_Frozen):
+class SplitConfig(Frozen):
     """Which patients train, and which test."""
 
     kind: str = "holdout"
@@ -62,14 +52,14 @@ class SplitConfig(_Frozen):
     """How often ``cv`` is repeated with other folds; test parts of ``monte_carlo``."""
 
 
-class InputConfig(_Frozen):
+class InputConfig(Frozen):
     """Size of what the network sees; colour scaling comes with the backbone."""
 
     field_of_view_um: Annotated[float, Field(ge=4, le=200)]
     size_px: Annotated[int, Field(ge=32, le=1024)]
 
 
-class ModelConfig(_Frozen):
+class ModelConfig(Frozen):
     """The network."""
 
     backbone: str
@@ -114,7 +104,7 @@ class ModelConfig(_Frozen):
         return self
 
 
-class TargetConfig(_Frozen):
+class TargetConfig(Frozen):
     """What a network learns from. What it is scored against is ``label``."""
 
     second_rater: str | None = None
@@ -152,7 +142,7 @@ class TargetConfig(_Frozen):
         return self
 
 
-class LossConfig(_Frozen):
+class LossConfig(Frozen):
     """How a wrong answer costs."""
 
     of: Literal["subtypes", "sides"] = "subtypes"
@@ -182,7 +172,7 @@ class LossConfig(_Frozen):
         return self
 
 
-class UnlabelledConfig(_Frozen):
+class UnlabelledConfig(Frozen):
     """What training figures without a subtype teach; see :mod:`atypia.training.unlabelled`."""
 
     weight: Annotated[float, Field(ge=0, le=100)] = 0.0
@@ -196,7 +186,7 @@ class UnlabelledConfig(_Frozen):
     """Share of the epochs over which the weight rises to its value."""
 
 
-class AugmentConfig(_Frozen):
+class AugmentConfig(Frozen):
     """Random changes of a patch in training; each sample draws its own."""
 
     flip: bool = True
@@ -227,7 +217,7 @@ class AugmentConfig(_Frozen):
     a partner's rectangle takes. 0 is off. With `mixup`, each batch takes one of them by a coin."""
 
 
-class OptimConfig(_Frozen):
+class OptimConfig(Frozen):
     """Optimiser, schedule and length of a training."""
 
     optimizer: Literal["adam", "adamw"] = "adamw"
@@ -308,7 +298,7 @@ class OptimConfig(_Frozen):
         return self
 
 
-class AnswerConfig(_Frozen):
+class AnswerConfig(Frozen):
     """From probabilities to answers; what is fixed for it is fixed out of fold."""
 
     prior_power: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -376,7 +366,7 @@ class EnsembleConfig(AnswerConfig):
         return self
 
 
-class RuntimeConfig(_Frozen):
+class RuntimeConfig(Frozen):
     """Where and how fast; must not change what is learned beyond rounding."""
 
     device: str = "auto"
@@ -387,363 +377,3 @@ class RuntimeConfig(_Frozen):
     channels_last: bool = True
     threads: Count | None = None
     """CPU threads of torch; None: all."""
-
-
-class _RunConfig(_Frozen):
-    """What every run depends on, apart from the cohort."""
-
-    label: str = "expert1"
-    """The rater whose labels are learned and scored against, or ``agreed``."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    resamples: Annotated[int, Field(ge=100, le=100_000)] = 2000
-    """Resamples of patients behind each interval."""
-
-    @property
-    def fixed_threshold(self) -> float | None:
-        """The binary threshold where data do not fix it; None where they do."""
-        return None
-
-    def to_yaml(self) -> str:
-        """Every field, defaults included, in the order of this page."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-class TrainConfig(_RunConfig):
-    """Everything that the training of a network depends on, apart from the cohort."""
-
-    split: SplitConfig = SplitConfig()
-    input: InputConfig
-    model: ModelConfig
-    target: TargetConfig = TargetConfig()
-    loss: LossConfig = LossConfig()
-    unlabelled: UnlabelledConfig = UnlabelledConfig()
-    augment: AugmentConfig = AugmentConfig()
-    optim: OptimConfig
-    ensemble: EnsembleConfig = EnsembleConfig()
-    runtime: RuntimeConfig = RuntimeConfig()
-
-    @property
-    def answer(self) -> AnswerConfig:
-        """From probabilities to answers."""
-        return self.ensemble
-
-    @property
-    def fixed_threshold(self) -> float | None:
-        """Shares of votes are no probabilities that a threshold could be fixed on."""
-        return 0.5 if self.ensemble.join == "majority" else None
-
-    @property
-    def inner_folds(self) -> int:
-        """Number of inner patient-level folds."""
-        return self.ensemble.members
-
-    @property
-    def steered_by(self) -> list[str]:
-        """Settings by which a member's validation fold steers its training: figures on it flatter.
-
-        A layer that is fitted in one step, on a frozen backbone, knows none of them.
-        """
-        optim = self.optim
-        if self.model.frozen:
-            return []
-        return (
-            ["optim.select=best"] * (optim.select == "best")
-            + [f"optim.early_stopping={optim.early_stopping}"] * (optim.early_stopping is not None)
-            + ["optim.schedule=plateau"] * (optim.schedule == "plateau")
-        )
-
-    @model_validator(mode="after")
-    def _progressive_ends_at_the_input(self) -> TrainConfig:
-        steps = self.optim.progressive
-        starts = [start for start, _ in steps]
-        if steps and (
-            starts[0] != 0
-            or starts[-1] == 1  # the network would never learn from what it is to see
-            or starts != sorted(set(starts))
-            or steps[-1][1] != self.input.size_px
-            or max(size for _, size in steps) > self.input.size_px
-        ):
-            raise ValueError(
-                "optim.progressive: expected rising shares of the epochs from 0 on and below 1, "
-                f"the last with the largest side, input.size_px = {self.input.size_px}, but got "
-                f"{[list(step) for step in steps]}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _majorities_are_not_mixed(self) -> TrainConfig:
-        if self.loss.of == "sides" and (self.augment.mixup or self.augment.cutmix):
-            raise ValueError(
-                "loss.of=sides: expected augment.mixup=0 augment.cutmix=0, since what is learned "
-                "is a majority, and two figures have that of the one or of the other"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _frozen_learns_from_labels_alone(self) -> TrainConfig:
-        others = {
-            "unlabelled.weight": self.unlabelled.weight,
-            "optim.self_supervised_epochs": self.optim.self_supervised_epochs,
-            "optim.sampling": self.optim.sampling,
-            "optim.domain_balance": self.optim.domain_balance,
-        }
-        given = [f"{name}=0" for name, value in others.items() if value]
-        if self.model.frozen and given:
-            raise ValueError(
-                f"model.frozen: expected {', '.join(given)}, since a layer that is fitted in one "
-                "step has no use for them"
-            )
-        return self
-
-
-class RulesConfig(_RunConfig):
-    """A run of the rules, which learn nothing: only how answers are made of their probabilities."""
-
-    kind: Literal["rules"]
-    split: SplitConfig = SplitConfig()
-    answer: AnswerConfig = AnswerConfig()
-    inner_folds: Annotated[int, Field(ge=2, le=20)] = 5
-    """Patient-level folds of the training part. They change no answer; they are there so that the
-    splits serve other runs as well."""
-
-
-class HybridConfig(_RunConfig):
-    """A run of the hybrid: a small classifier on a network's probabilities and the rules."""
-
-    kind: Literal["hybrid"]
-    network: str | None = None
-    """Folder of the network's finished run, whose cohort and splits are taken: what to make of a
-    member's answers can only be learned on patients that it has not learned from."""
-    answer: AnswerConfig = AnswerConfig()
-
-
-class StackConfig(_RunConfig):
-    """A run that joins the models of finished runs, each of any kind."""
-
-    kind: Literal["stack"]
-    runs: tuple[str, ...] = ()
-    """Folders of two or more finished runs of one cohort with one test part; the first one's inner
-    folds are taken."""
-    join: StackKind = "logistic"
-    """``logistic``: a meta-learner on what the models say out of fold (stacking: Wolpert, Neural
-    Networks 5, 1992). ``weighted`` goes by each model's mean AUC out of fold; see
-    :class:`atypia.join.Join` for this, ``mean``, ``median`` and ``majority``. With ``majority`` a
-    figure is atypical where half of the votes say so."""
-    answer: AnswerConfig = AnswerConfig()
-
-    @property
-    def fixed_threshold(self) -> float | None:
-        """As of an ensemble that votes."""
-        return 0.5 if self.join == "majority" else None
-
-    @model_validator(mode="after")
-    def _votes_are_no_probabilities(self) -> StackConfig:
-        if self.join == "majority":
-            self.answer.require_none_for_votes("answer")
-        return self
-
-
-class MilConfig(_RunConfig):
-    """One answer for each patient from all of their figures; see :mod:`atypia.mil`."""
-
-    kind: Literal["mil"] = "mil"
-    target: str
-    """A CSV with a label for each patient, or a name out of :data:`atypia.mil.target.DERIVED`."""
-    column: str | None = None
-    """Of the CSV; None where it has only one besides ``patient_id``."""
-    input: InputConfig = InputConfig(field_of_view_um=18, size_px=96)
-    model: ModelConfig = ModelConfig(backbone="tf_efficientnet_lite0", frozen=True)
-    """Its backbone describes the figures; it is not trained."""
-    answers: str | None = None
-    """A table of predictions whose probabilities describe the figures instead. They must be of
-    patients that its model has not learned from, as in a run's ``predictions-oof.csv``."""
-    pooling: tuple[PoolingKind, ...] = ("attention", "mean")
-    """How figures become one answer; of several, the first is the model that is kept."""
-    folds: Annotated[int, Field(ge=2, le=20)] = 5
-    """Of the patient-level cross-validation."""
-    repeats: Count = 3
-    """Of the cross-validation, with other folds and seeds; a patient's answers are averaged."""
-    components: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Principal components of the features that are kept."""
-    attention_width: Count = 32
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.25
-    """On the features of each figure."""
-    epochs: Count = 40
-    batch_size: Annotated[int, Field(ge=2)] = 16
-    """Patients in a step."""
-    learning_rate: Positive = 1e-2
-    """The highest one. Patients are few, and so are the steps: they have to be large."""
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.05
-    runtime: RuntimeConfig = RuntimeConfig()
-
-    @model_validator(mode="after")
-    def _each_pooling_once(self) -> MilConfig:
-        if not self.pooling or len(set(self.pooling)) < len(self.pooling):
-            raise ValueError("pooling: expected one or more kinds, each once")
-        if not self.model.frozen:
-            raise ValueError("model.frozen: expected true: the backbone is not trained here")
-        return self
-
-
-AnyConfig = TrainConfig | RulesConfig | HybridConfig | StackConfig
-_KINDS: Final[dict[str, type[RulesConfig | HybridConfig | StackConfig]]] = {
-    "rules": RulesConfig,
-    "hybrid": HybridConfig,
-    "stack": StackConfig,
-}
-"""By the key ``kind``; a network's configuration has none."""
-
-
-def presets() -> list[str]:
-    """Names of the presets in the package."""
-    folder = resources.files("atypia") / "presets"
-    return sorted(
-        p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml")
-    )
-
-
-def load_config(preset: str, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Resolve a preset of a network and ``key=value`` overrides.
-
-    Raises:
-        InputError: See :func:`load_any_config`; or the preset is not of a network.
-    """
-    config = load_any_config(preset, overrides)
-    if not isinstance(config, TrainConfig):
-        raise InputError(
-            f"{preset}: expected the preset of a network but got one of {config.kind}."
-        )
-    return config
-
-
-def load_any_config(preset: str, overrides: Sequence[str] = ()) -> AnyConfig:
-    """Resolve a preset and ``key=value`` overrides.
-
-    Args:
-        preset: Name of a preset in the package, or path of a YAML file.
-        overrides: Like ``"optim.epochs=30"``; values are YAML.
-
-    Raises:
-        InputError: Lists every unknown key and wrong value.
-    """
-    if preset in presets():
-        text = (resources.files("atypia") / "presets" / f"{preset}.yaml").read_text("utf-8")
-    elif Path(preset).suffix in {".yaml", ".yml"} and Path(preset).is_file():
-        text = Path(preset).read_text("utf-8")
-    else:
-        raise InputError(
-            f"--preset: expected one of {presets()} or the path of a YAML file but got {preset!r}."
-        )
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{preset}: expected YAML but got: {error}") from None
-    if not isinstance(tree, dict):
-        raise InputError(f"{preset}: expected a mapping of settings but got {type(tree).__name__}.")
-    problems = _apply(tree, overrides)
-    config, more = _validated(tree, f"preset {preset} and key=value" if overrides else preset)
-    if problems or config is None or more:
-        raise InputError([*problems, *more])
-    return config
-
-
-def mil_config(settings: Sequence[str], tree: Mapping[str, Any] | None = None) -> MilConfig:
-    """Resolve ``key=value`` settings of a prediction for patients.
-
-    Args:
-        settings: Like ``"epochs=60"``; values are YAML.
-        tree: What they change, such as the content of a run's ``config.yaml``.
-
-    Raises:
-        InputError: Lists every unknown key and wrong value.
-    """
-    own = dict(tree or {})
-    # A group is given in part: the rest is that of the defaults.
-    defaults = MilConfig(target="").model_dump(mode="json")
-    groups = {k: {**v, **own.get(k, {})} for k, v in defaults.items() if isinstance(v, dict)}
-    own |= groups
-    problems = _apply(own, settings)
-    try:
-        config = MilConfig.model_validate(own)
-    except ValidationError as error:
-        raise InputError([*problems, *_problems(error, "key=value")]) from None
-    if problems:
-        raise InputError(problems)
-    return config
-
-
-def config_from_tree(tree: Mapping[str, Any], origin: str) -> TrainConfig:
-    """Validate the ``config.yaml`` of a network's run; raises InputError with all problems."""
-    config = any_config_from_tree(tree, origin)
-    if not isinstance(config, TrainConfig):
-        raise InputError(f"{origin}: expected the run of a network but got one of {config.kind}.")
-    return config
-
-
-def any_config_from_tree(tree: Mapping[str, Any], origin: str) -> AnyConfig:
-    """Validate a mapping, such as a run's ``config.yaml``; raises InputError with all problems."""
-    config, problems = _validated(tree, origin)
-    if config is None:
-        raise InputError(problems)
-    return config
-
-
-def _apply(tree: dict[str, Any], overrides: Sequence[str]) -> list[Problem]:
-    problems = []
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            problems.append(Problem(f"expected key=value but got {override!r}."))
-            continue
-        *parents, leaf = key.split(".")
-        node = tree
-        for parent in parents:
-            child = node.setdefault(parent, {})
-            if not isinstance(child, dict):
-                problems.append(Problem(f"{key!r}: {parent!r} is a value, not a group."))
-                break
-            node = child
-        else:
-            try:
-                node[leaf] = yaml.safe_load(value)
-            except yaml.YAMLError:
-                node[leaf] = value
-            # YAML 1.1 reads 1e-4 as a string; people mean the number.
-            if isinstance(node[leaf], str):
-                node[leaf] = _number(node[leaf])
-    return problems
-
-
-def _number(text: str) -> str | float:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _validated(tree: Mapping[str, Any], origin: str) -> tuple[AnyConfig | None, list[Problem]]:
-    kind = tree.get("kind")
-    if "kind" in tree and kind not in _KINDS:
-        what = f"expected one of {list(_KINDS)}, or no such key for a network, but got {kind!r}."
-        return None, [Problem(what, origin, column="kind")]
-    try:
-        return (_KINDS[str(kind)] if "kind" in tree else TrainConfig).model_validate(tree), []
-    except ValidationError as error:
-        return None, _problems(error, origin)
-
-
-def _problems(error: ValidationError, origin: str) -> list[Problem]:
-    """Say of each fault which key it is of, what was expected and what came."""
-    problems = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "(whole)"
-        if item["type"] == "extra_forbidden":
-            what = "is not a setting. The config.yaml of a run lists them all."
-        elif item["type"] == "missing":
-            what = "is required but missing."
-        elif not item["loc"]:  # of the whole; the message says what came
-            what = f"{item['msg']}."
-        else:
-            what = f"{item['msg']}, but got {item['input']!r}."
-        problems.append(Problem(what, origin, column=key))
-    return problems
