@@ -2,15 +2,17 @@
 
 One member per variant learns from the training patients outside one inner fold and answers for that
 fold; no test part is touched. Of the training patients 10, 30 or 100 % keep their labels; what is
-known of the others is nothing (``alone``, ``unlabelled``) or whether a figure is atypical
-(``binary``, ``binary_unlabelled``). Every variant takes as many steps as that with all labels: what
-differs is what is learned from, not for how long. A stopped run goes on where it was; a finished
-one is not trained again.
+known of the others is nothing (``alone``, ``unlabelled``), whether a figure is atypical
+(``binary``, ``binary_unlabelled``), or what the network of ``alone`` says of them with eight views
+(``taught``, ``taught_unlabelled``: self-training, Xie et al., CVPR 2020). Every variant takes as
+many steps as that with all labels: what differs is what is learned from, not for how long. A
+stopped run goes on where it was; a finished one is not trained again.
 
     python benchmarks/few_labels.py cohorts/ami-br --out runs/few --variant 100_alone
     python benchmarks/few_labels.py cohorts/ami-br --out runs/few --variant 30_alone
     python benchmarks/few_labels.py cohorts/ami-br --out runs/few --variant 30_unlabelled
     python benchmarks/few_labels.py cohorts/ami-br --out runs/few --variant 30_binary
+    python benchmarks/few_labels.py cohorts/ami-br --out runs/few --variant 30_taught
     python benchmarks/few_labels.py cohorts/ami-br --out runs/few --table
 
 ``--member`` takes another fold; the table pools the folds that every variant has. ``--set
@@ -34,10 +36,11 @@ from one_member import MEASURES, PLACE, outer_split, write_answers
 from atypia.config import load_config
 from atypia.data.cohort import Cohort
 from atypia.data.loader import open_store
-from atypia.ensemble import load_network, predict_network
+from atypia.ensemble import Decision, load_network, predict_network
 from atypia.errors import InputError, Problem
 from atypia.evaluation.compare import compare
 from atypia.evaluation.predictions import read_predictions, write_predictions
+from atypia.inference.predict import prediction_table
 from atypia.models.hardware import keep_freed_memory
 from atypia.models.network import make_network
 from atypia.runs import write_json, write_text
@@ -46,6 +49,9 @@ from atypia.training.fit import fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from atypia.config import TrainConfig
+    from atypia.training.task import MemberTask
 
 PRESET = "released"
 MEMBERS = ["ensemble.members=3"]
@@ -60,7 +66,13 @@ KINDS: dict[str, tuple[str, list[str]]] = {
         "and atypical or normal of the rest, which is shown twice as well",
         ["target.others=atypical", *UNLABELLED],
     ),
+    "taught": ("and what the network with as few labels says of the rest", []),
+    "taught_unlabelled": (
+        "and what the network with as few labels says of the rest, which is shown twice as well",
+        UNLABELLED,
+    ),
 }
+TAUGHT = ("taught", "taught_unlabelled")
 ALL = "100_alone"
 VARIANTS = [f"{share}_{kind}" for share in SHARES[:-1] for kind in KINDS] + [ALL]
 
@@ -103,7 +115,14 @@ def train_variant(options: argparse.Namespace) -> None:
     steps = len(every.train_rows) // plain.optim.batch_size
     settings += [f"optim.batches_per_epoch={steps}", *options.settings]
     config = load_config(PRESET, settings)
-    folder = options.out / f"member-{options.member}" / (options.name or options.variant)
+    member = options.out / f"member-{options.member}"
+    if kind in TAUGHT:
+        task = member_tasks(cohort, outer, 0, config)[options.member]
+        teacher = ask(member / f"{share}_alone", cohort, config, task, options.member)
+        config = load_config(
+            PRESET, [*settings, f"target.teacher={teacher}", "target.teacher_mass=1"]
+        )
+    folder = member / (options.name or options.variant)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.yaml", config.to_yaml())
 
@@ -122,6 +141,23 @@ def train_variant(options: argparse.Namespace) -> None:
         network, store.pixels, store.mpp, spec, device=PLACE.device, tta=tta, rows=rows
     )
     write_answers(folder, cohort, config, task, answers, options.member)
+
+
+def ask(folder: Path, cohort: Cohort, config: TrainConfig, task: MemberTask, member: int) -> Path:
+    """Ask the network with few labels about the training figures that it has not learned from."""
+    if not (folder / "done.json").is_file():
+        raise InputError([Problem(f"expected --variant {folder.name} to be done.")])
+    _, spec, _ = make_network(config.model, config.input, initial_weights=False)
+    store = open_store(cohort, spec, config.augment, folder / ".pixels.npy")
+    network = load_network(config.model, spec, folder / "member.safetensors")
+    rows, tta = task.unlabelled_rows, config.ensemble.tta
+    answers = predict_network(
+        network, store.pixels, store.mpp, spec, device=PLACE.device, tta=tta, rows=rows
+    )
+    file = folder / "of-the-rest.csv"
+    about, plain = cohort.manifest.iloc[rows], Decision(prior=[1 / 8] * 8, power=0)
+    write_predictions(file, prediction_table(about, answers, plain, 0.5, member))
+    return file
 
 
 def table(out: Path) -> list[dict[str, Any]]:

@@ -111,6 +111,19 @@ def test_students_of_quality_best_take_the_teachers_place(run_folder: Path) -> N
         pipeline.distill(run_folder, Path("out"), quality="best", into=run_folder)
 
 
+def test_what_was_hidden_from_the_teachers_stays_hidden(run_folder: Path, tmp_path: Path) -> None:
+    for name in ("config.yaml", "splits.json", "run.json"):
+        shutil.copy(run_folder / name, tmp_path)
+    file = tmp_path / "config.yaml"
+    own = yaml.safe_load(file.read_text("utf-8"))
+    own["seed"] = 4
+    own["target"] |= {"labelled_patients": 0.5, "others": "atypical"}
+    file.write_text(yaml.safe_dump(own), "utf-8")
+    config = student_config(tmp_path)
+    assert (config.target.labelled_patients, config.target.others) == (0.5, "atypical")
+    assert config.seed == 4  # decides who is hidden
+
+
 def test_a_patch_without_label_learns_from_the_teacher(
     run_folder: Path, cohort_folder: Path
 ) -> None:

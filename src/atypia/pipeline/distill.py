@@ -99,6 +99,12 @@ def student_config(teacher: Path, settings: Sequence[str] = (), quality: str = F
         "target.teacher": str((teacher / "predictions-oof.csv").resolve()),
         "target.teacher_mass": TEACHER_MASS,
     }
+    if own.target.labelled_patients < 1:  # what was hidden from the teachers stays hidden
+        taught |= {
+            "target.labelled_patients": own.target.labelled_patients,
+            "target.others": own.target.others,
+            "seed": own.seed,  # which decides whose labels these are
+        }
     if quality == BEST:
         taught |= {"ensemble.trained": None, "ensemble.tta": True}
     return load_config(PRESET, [*(f"{k}={json.dumps(v)}" for k, v in taught.items()), *settings])
