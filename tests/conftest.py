@@ -47,6 +47,15 @@ TINY = (
 )
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without their plots: for tests of what is learned, not of what is shown.
+
+    Drawing them is two thirds of a tiny training. What is drawn is tested in ``evaluation``.
+    """
+    monkeypatch.setattr("atypia.evaluation.plots._svg", lambda _: "<svg></svg>")
+
+
 @pytest.fixture(scope="session")
 def tiny() -> tuple[str, ...]:
     """Overrides of the quick preset for a training of seconds."""

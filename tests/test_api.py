@@ -20,6 +20,8 @@ from atypia.errors import InputError
 from atypia.labels import PROBABILITY_COLUMNS
 from atypia.runs import read_json
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def model(run_folder: Path) -> Classifier:

@@ -109,6 +109,12 @@ def imported(tree: ast.AST) -> set[str]:
     return names
 
 
+@cache
+def imports_of(name: str) -> frozenset[str]:
+    """What one of our modules imports, anywhere in it."""
+    return frozenset(imported(modules()[name]))
+
+
 def allowed(target: str, rule: set[str]) -> bool:
     return any(target == name or (name and target.startswith(f"{name}.")) for name in rule)
 
@@ -122,7 +128,7 @@ def test_a_module_imports_only_what_its_place_allows(name: str) -> None:
     known = set(modules())
     ours = {
         t.removeprefix("atypia").removeprefix(".")
-        for t in imported(modules()[name])
+        for t in imports_of(name)
         if t == "atypia" or t.startswith("atypia.")
     }
     wrong = {t for t in ours & known if not allowed(t, rule)}
@@ -130,24 +136,22 @@ def test_a_module_imports_only_what_its_place_allows(name: str) -> None:
 
 
 def test_torch_stays_out_of_the_core_and_of_evaluation() -> None:
-    for name, tree in modules().items():
+    for name in modules():
         if name.split(".")[0] in TORCH_FREE:
-            heavy = {t.split(".")[0] for t in imported(tree)} & {"torch", "timm", "torchvision"}
+            heavy = {t.split(".")[0] for t in imports_of(name)} & {"torch", "timm", "torchvision"}
             assert not heavy, f"{name} imports {heavy}"
 
 
 def test_nothing_imports_the_command_line() -> None:
-    for name, tree in modules().items():
+    for name in modules():
         if name.split(".")[0] not in {"cli", "__main__"}:
-            assert "atypia.cli" not in imported(tree), name
+            assert "atypia.cli" not in imports_of(name), name
 
 
 def test_each_optional_package_is_imported_in_one_module_inside_functions() -> None:
     for package, most in OPTIONAL.items():
         users = [
-            name
-            for name, tree in modules().items()
-            if package in {t.split(".")[0] for t in imported(tree)}
+            name for name in modules() if package in {t.split(".")[0] for t in imports_of(name)}
         ]
         assert len(users) <= most, f"{package}: {users}"
         for user in users:

@@ -19,6 +19,8 @@ from atypia.errors import LeakError
 from atypia.labels import SUBTYPES
 from atypia.runs import read_json
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 LABEL = "label_expert1"
 
 

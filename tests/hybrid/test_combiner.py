@@ -17,6 +17,8 @@ from atypia.models.rules.reading import Reading, read_field
 from tests.drawn_figures import FIGURES
 from tests.hybrid.made_up import folds, opinion, reference, truth
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ALL = USES[-1]
 
 

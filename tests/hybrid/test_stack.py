@@ -35,6 +35,8 @@ from atypia.server.about import load
 from tests.hybrid.made_up import folds, opinion, reference, truth
 from tests.untrained import untrained_ensemble
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 KINDS = ("logistic", "mean", "weighted", "median", "majority")
 
 

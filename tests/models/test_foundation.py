@@ -25,6 +25,8 @@ from atypia.models.foundation import hub
 from atypia.models.foundation.catalogue import encoders, find_encoder
 from atypia.runs import read_json
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 NAMES = sorted(encoders())
 TRANSFORMERS = [name for name in NAMES if encoders()[name].names == "dinov2"]
 GATED = next(name for name in NAMES if encoders()[name].gated)

@@ -21,6 +21,8 @@ from atypia.pipeline.distill import student_config
 from atypia.runs import read_json, sha256_file, write_json
 from atypia.training.crossval import member_tasks
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SMALL = (
     "model.backbone=test_convnext",
     "model.pretrained=false",

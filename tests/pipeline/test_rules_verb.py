@@ -22,6 +22,8 @@ from atypia.labels import PROBABILITY_COLUMNS
 from atypia.pipeline.readings import shaped_on
 from atypia.runs import read_json, write_json
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 FEW = ("resamples=100",)
 
 

@@ -17,6 +17,8 @@ from atypia.training.average import answering, is_averaged, make_average
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SWA = ("optim.epochs=5", "optim.head_epochs=1", "optim.ema=0", "optim.average=0.4")
 ONE = ("model.backbone=test_efficientnet", "ensemble.trained=1")
 """A network with batch normalisation, and no more than one of it."""

@@ -17,6 +17,8 @@ from atypia.training.fit import _size_px
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def sizes(steps: str, epochs: int, head_epochs: int = 0) -> list[int]:
     config = load_config(

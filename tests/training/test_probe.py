@@ -30,6 +30,8 @@ from atypia.training.task import MemberTask, Place
 if TYPE_CHECKING:
     from atypia.config import TrainConfig
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 PLACE = Place(torch.device("cpu"), torch.float32, World())
 SETTINGS = (
     "model.backbone=test_convnext",

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from atypia.config import OptimConfig
     from atypia.models.network import Network
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 WARM = ("optim.self_supervised_epochs=3", "model.backbone=test_efficientnet")
 
 

@@ -28,6 +28,8 @@ from atypia.evaluation.predictions import read_predictions
 from atypia.runs import read_json, sha256_file
 from atypia.training import fit as fit_module
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def weights(run: Path) -> dict[str, str]:
     return {

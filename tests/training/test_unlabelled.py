@@ -29,6 +29,8 @@ from atypia.training.unlabelled import consistency, pseudo_labels
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 P = torch.tensor([[0.1, 0.1, 0.1, 0.1, 0.3, 0.1, 0.1, 0.1], [0.0, 0.9, 0, 0, 0.1, 0, 0, 0]])
 UNKNOWN = torch.tensor([math.nan, math.nan])
 FEW = ("target.labelled_patients=0.5", "unlabelled.weight=1", "optim.ema=0.5")
