@@ -3,16 +3,17 @@
 One member per variant learns from the training patients outside one inner fold and answers for that
 fold; no test part is touched. Of the training patients 10, 30 or 100 % keep their labels; what is
 known of the others is nothing (``alone``, ``unlabelled``), whether a figure is atypical
-(``binary``, ``binary_unlabelled``), or what the network of ``alone`` says of them with eight views
-(``taught``, ``taught_unlabelled``: self-training, Xie et al., CVPR 2020). Every variant takes as
-many steps as that with all labels: what differs is what is learned from, not for how long. A
-stopped run goes on where it was; a finished one is not trained again.
+(``binary``, ``binary_unlabelled``), or what networks of ``alone`` say of them with eight views
+(``taught``, ``taught3``, ``binary_taught3``: self-training, Xie et al., CVPR 2020). Every variant
+takes as many steps as that with all labels: what differs is what is learned from, not for how long.
+A stopped run goes on where it was; a finished one is not trained again.
 
     python benchmarks/few_labels.py cohorts/ami-br --out runs/few --variant 100_alone
     python benchmarks/few_labels.py cohorts/ami-br --out runs/few --variant 30_alone
     python benchmarks/few_labels.py cohorts/ami-br --out runs/few --variant 30_unlabelled
     python benchmarks/few_labels.py cohorts/ami-br --out runs/few --variant 30_binary
     python benchmarks/few_labels.py cohorts/ami-br --out runs/few --variant 30_taught
+    python benchmarks/few_labels.py cohorts/ami-br --out runs/few --variant 30_alone1    # and so on
     python benchmarks/few_labels.py cohorts/ami-br --out runs/few --table
 
 ``--member`` takes another fold; the table pools the folds that every variant has. ``--set
@@ -26,9 +27,11 @@ from __future__ import annotations
 import argparse
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import torch
 from one_member import MEASURES, PLACE, outer_split, write_answers
@@ -66,13 +69,19 @@ KINDS: dict[str, tuple[str, list[str]]] = {
         "and atypical or normal of the rest, which is shown twice as well",
         ["target.others=atypical", *UNLABELLED],
     ),
-    "taught": ("and what the network with as few labels says of the rest", []),
-    "taught_unlabelled": (
-        "and what the network with as few labels says of the rest, which is shown twice as well",
-        UNLABELLED,
-    ),
+    "alone1": ("alone, other random numbers", []),
+    "alone2": ("alone, other random numbers again", []),
+    "taught": ("and what the network of as few labels says of the rest", []),
+    "taught3": ("and what three networks of as few labels say of the rest", []),
+    "binary_taught3": ("and of the rest atypical or normal, and this", ["target.others=atypical"]),
 }
-TAUGHT = ("taught", "taught_unlabelled")
+SEEDS = {"alone1": 1, "alone2": 2}
+TEACHERS = {
+    "taught": ("alone",),
+    "taught3": ("alone", "alone1", "alone2"),
+    "binary_taught3": ("alone", "alone1", "alone2"),
+}
+"""Whose answers about the rest are learned from."""
 ALL = "100_alone"
 VARIANTS = [f"{share}_{kind}" for share in SHARES[:-1] for kind in KINDS] + [ALL]
 
@@ -116,9 +125,10 @@ def train_variant(options: argparse.Namespace) -> None:
     settings += [f"optim.batches_per_epoch={steps}", *options.settings]
     config = load_config(PRESET, settings)
     member = options.out / f"member-{options.member}"
-    if kind in TAUGHT:
+    if kind in TEACHERS:
         task = member_tasks(cohort, outer, 0, config)[options.member]
-        teacher = ask(member / f"{share}_alone", cohort, config, task, options.member)
+        teachers = [member / f"{share}_{name}" for name in TEACHERS[kind]]
+        teacher = ask(teachers, member, cohort, config, task, options.member)
         config = load_config(
             PRESET, [*settings, f"target.teacher={teacher}", "target.teacher_mass=1"]
         )
@@ -127,6 +137,7 @@ def train_variant(options: argparse.Namespace) -> None:
     write_text(folder / "config.yaml", config.to_yaml())
 
     task = member_tasks(cohort, outer, 0, config)[options.member]
+    task = replace(task, seed=task.seed + SEEDS.get(kind, 0))
     known = task.labels[task.train_rows] >= 0
     patients = cohort.manifest["patient_id"].iloc[task.train_rows[known]].nunique()
     print(f"{known.sum()} figures of {patients} patients with a subtype, "
@@ -143,18 +154,38 @@ def train_variant(options: argparse.Namespace) -> None:
     write_answers(folder, cohort, config, task, answers, options.member)
 
 
-def ask(folder: Path, cohort: Cohort, config: TrainConfig, task: MemberTask, member: int) -> Path:
-    """Ask the network with few labels about the training figures that it has not learned from."""
-    if not (folder / "done.json").is_file():
-        raise InputError([Problem(f"expected --variant {folder.name} to be done.")])
+def ask(
+    teachers: Sequence[Path],
+    folder: Path,
+    cohort: Cohort,
+    config: TrainConfig,
+    task: MemberTask,
+    member: int,
+) -> Path:
+    """Ask networks with few labels about the training figures that they have not learned from."""
+    missing = [t.name for t in teachers if not (t / "done.json").is_file()]
+    if missing:
+        raise InputError([Problem(f"expected --variant {name} to be done.") for name in missing])
     _, spec, _ = make_network(config.model, config.input, initial_weights=False)
     store = open_store(cohort, spec, config.augment, folder / ".pixels.npy")
-    network = load_network(config.model, spec, folder / "member.safetensors")
-    rows, tta = task.unlabelled_rows, config.ensemble.tta
-    answers = predict_network(
-        network, store.pixels, store.mpp, spec, device=PLACE.device, tta=tta, rows=rows
+    rows = np.flatnonzero(~task.targets.subtypes.any(axis=(1, 2)))
+    rows = np.intersect1d(rows, task.seen_rows)
+    answers = np.mean(
+        [
+            predict_network(
+                load_network(config.model, spec, teacher / "member.safetensors"),
+                store.pixels,
+                store.mpp,
+                spec,
+                device=PLACE.device,
+                tta=config.ensemble.tta,
+                rows=rows,
+            )
+            for teacher in teachers
+        ],
+        axis=0,
     )
-    file = folder / "of-the-rest.csv"
+    file = folder / f"{teachers[0].name}-{len(teachers)}-of-the-rest.csv"
     about, plain = cohort.manifest.iloc[rows], Decision(prior=[1 / 8] * 8, power=0)
     write_predictions(file, prediction_table(about, answers, plain, 0.5, member))
     return file

@@ -60,7 +60,8 @@ class Members:
     """(len(oof_rows),) the inner fold of the patient."""
     oof_probabilities: npt.NDArray[np.float32]
     """(len(oof_rows), 8) joined from the members that have not trained on the patient: of its own
-    fold, and with bagging those that have not drawn it."""
+    fold; with bagging those that have not drawn it; all for a patient whose labels were hidden from
+    a training that learns from labels alone."""
     join: Join
     """Of the members."""
 
@@ -146,6 +147,8 @@ def train_members(
     hidden = hidden_rows(cohort.manifest, labels, outer, number, config)
     taught = np.where(hidden, -1, labels)
     bags = make_bags(cohort.manifest, taught, outer, number, config)
+    # Whose labels are hidden, none has learned from: all members answer for them.
+    mute = hidden & learns_from_labels_alone(config)
     _, spec, _ = make_network(config.model, config.input, initial_weights=False)
     frozen = config.model.frozen
     probe = open_probe(cohort, config, store, place, folder, on_step) if frozen else None
@@ -180,7 +183,8 @@ def train_members(
         network.to(place.device)
         networks.append(network)
         # Figures without a label, too: they can be predicted.
-        unseen = rows(cohort.manifest, outer.training) & ~rows(cohort.manifest, bags[i])
+        seen = rows(cohort.manifest, bags[i]) & ~mute
+        unseen = rows(cohort.manifest, outer.training) & ~seen
         held_out = np.flatnonzero(unseen)
         if probe is not None:
             networks[i] = network.on(networks[0].backbone)  # one in memory for all
@@ -209,6 +213,16 @@ def train_members(
         folds[oof_rows],
         join(answers[:, oof_rows]).astype(np.float32),
         join,
+    )
+
+
+def learns_from_labels_alone(config: TrainConfig) -> bool:
+    """Whether figures without a label leave no trace in the networks."""
+    return not (
+        config.unlabelled.weight
+        or config.optim.self_supervised_epochs
+        or config.target.teacher is not None
+        or config.target.others != "none"
     )
 
 
