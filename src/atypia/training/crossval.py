@@ -60,8 +60,8 @@ class Members:
     """(len(oof_rows),) the inner fold of the patient."""
     oof_probabilities: npt.NDArray[np.float32]
     """(len(oof_rows), 8) joined from the members that have not trained on the patient: of its own
-    fold; with bagging those that have not drawn it; all for a patient whose labels were hidden from
-    a training that learns from labels alone."""
+    fold, with bagging those that have not drawn it. A figure without label and vote is answered by
+    all members, unless they are shown such figures."""
     join: Join
     """Of the members."""
 
@@ -147,8 +147,6 @@ def train_members(
     hidden = hidden_rows(cohort.manifest, labels, outer, number, config)
     taught = np.where(hidden, -1, labels)
     bags = make_bags(cohort.manifest, taught, outer, number, config)
-    # Whose labels are hidden, none has learned from: all members answer for them.
-    mute = hidden & learns_from_labels_alone(config)
     _, spec, _ = make_network(config.model, config.input, initial_weights=False)
     frozen = config.model.frozen
     probe = open_probe(cohort, config, store, place, folder, on_step) if frozen else None
@@ -183,8 +181,9 @@ def train_members(
         network.to(place.device)
         networks.append(network)
         # Figures without a label, too: they can be predicted.
-        seen = rows(cohort.manifest, bags[i]) & ~mute
-        unseen = rows(cohort.manifest, outer.training) & ~seen
+        unseen = rows(cohort.manifest, outer.training) & ~rows(cohort.manifest, bags[i])
+        if not shows_unlabelled(config):
+            unseen[task.silent_rows] = True
         held_out = np.flatnonzero(unseen)
         if probe is not None:
             networks[i] = network.on(networks[0].backbone)  # one in memory for all
@@ -216,14 +215,9 @@ def train_members(
     )
 
 
-def learns_from_labels_alone(config: TrainConfig) -> bool:
-    """Whether figures without a label leave no trace in the networks."""
-    return not (
-        config.unlabelled.weight
-        or config.optim.self_supervised_epochs
-        or config.target.teacher is not None
-        or config.target.others != "none"
-    )
+def shows_unlabelled(config: TrainConfig) -> bool:
+    """Whether networks are shown figures that have nothing to teach them."""
+    return bool(config.unlabelled.weight or config.optim.self_supervised_epochs)
 
 
 def make_join(
