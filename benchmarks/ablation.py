@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from one_member import MEASURES, PLACE, outer_split, write_answers
+from one_member import MEASURES, NAMES, PLACE, outer_split, signed, write_answers
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from atypia.config import load_config
@@ -246,7 +246,7 @@ def _row(name: str, result: dict[str, Any], difference: dict[str, Any]) -> dict[
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """Lay the table out; differences with their 95 % intervals stand in brackets."""
-    lines = [*chance(rows), f"| variant | {' | '.join(MEASURES)} |"]
+    lines = [*chance(rows), f"| variant | {' | '.join(NAMES.values())} |"]
     lines.append("|---" * (1 + len(MEASURES)) + "|")
     for row in rows:
         cells = []
@@ -254,7 +254,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
             cell = f"{row['measures'][measure]:.3f}"
             if measure in row["differences"]:
                 d = row["differences"][measure]
-                cell += f" [{d['value']:+.3f}, {d['low']:+.3f} to {d['high']:+.3f}]"
+                cell += f" [{signed(d['value'])}, {signed(d['low'])} to {signed(d['high'])}]"
             cells.append(cell)
         lines.append(f"| {row['meaning']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -265,7 +265,7 @@ def chance(rows: Sequence[dict[str, Any]]) -> list[str]:
     seeds = [row["measures"] for row in rows if row["variant"] in SEVERAL]
     if len(seeds) < 2:
         return []
-    told = [f"{m} {max(s[m] for s in seeds) - min(s[m] for s in seeds):.3f}" for m in MEASURES]
+    told = [f"{NAMES[m]} {max(s[m] for s in seeds) - min(s[m] for s in seeds):.3f}" for m in NAMES]
     return [f"Between {len(seeds)} seeds of the recipe figures differ by: {', '.join(told)}.", ""]
 
 

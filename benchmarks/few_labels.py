@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from one_member import MEASURES, PLACE, outer_split, write_answers
+from one_member import MEASURES, NAMES, PLACE, outer_split, signed, write_answers
 
 from atypia.config import load_config
 from atypia.data.cohort import Cohort
@@ -262,7 +262,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
         f"difference between {ALL} and as few labels alone; it means little where that is small, "
         "and nothing (–) where fewer labels were no worse.",
         "",
-        f"| variant | | {' | '.join(MEASURES)} |",
+        f"| variant | | {' | '.join(NAMES.values())} |",
         "|---" * (2 + len(MEASURES)) + "|",
     ]
     for row in rows:
@@ -270,7 +270,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
         lines.append(f"| **{row['variant']}** | | {' | '.join(cells)} |")
         for other, measures in row["differences"].items():
             cells = [
-                f"{d['value']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f})"
+                f"{signed(d['value'])} ({signed(d['low'])} to {signed(d['high'])})"
                 for d in measures.values()
             ]
             lines.append(f"| | minus {other} | {' | '.join(cells)} |")

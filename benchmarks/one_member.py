@@ -27,15 +27,16 @@ if TYPE_CHECKING:
     from atypia.data.splits import Outer
     from atypia.training.task import MemberTask
 
-MEASURES = (
-    "mean_auc",
-    "stages.atypical_subtypes.mean_auc",
-    "balanced_accuracy",
-    "macro_f1",
-    "kappa",
-    "log_loss",
-    "binary.auc",
-)
+NAMES = {
+    "mean_auc": "mean AUC",
+    "stages.atypical_subtypes.mean_auc": "mean AUC among atypical",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro-F1",
+    "kappa": "κ",
+    "log_loss": "log-loss",
+    "binary.auc": "binary AUC",
+}
+MEASURES = tuple(NAMES)
 PLACE = Place(torch.device("cpu"), torch.float32, World())
 
 
@@ -50,6 +51,11 @@ def outer_split(cohort: Cohort, config: TrainConfig, kind: str) -> Outer:
         inner_folds=config.ensemble.members,
     )
     return splits.outer[0]
+
+
+def signed(value: float) -> str:
+    """Write a difference with three decimals and a true minus."""
+    return f"{value:+.3f}".replace("-", "−")
 
 
 def write_answers(
