@@ -217,7 +217,8 @@ def section(title: str, split: str, entries: list[Entry], speeds: dict[str, Any]
     if missing:
         lines += ["", "### Not run", ""]
         for entry in missing:
-            told = entry.approach["command"].format(cohort="COHORT", split=split, runs="runs")
+            taken = entry.approach.get("instead", {}).get(split, split)
+            told = entry.approach["command"].format(cohort="COHORT", split=taken, runs="runs")
             lines.append(f"- {entry.name} ({entry.approach['about']}): `{told}`")
     return lines
 

@@ -124,6 +124,11 @@ def test_what_was_hidden_from_the_teachers_stays_hidden(run_folder: Path, tmp_pa
     config = student_config(tmp_path)
     assert (config.target.labelled_patients, config.target.others) == (0.5, "atypical")
     assert config.seed == 4  # decides who is hidden
+    again = ["target.labelled_patients=1", "seed=5", "target.others=none"]
+    with pytest.raises(InputError) as refused:
+        student_config(tmp_path, again)
+    assert len(refused.value.problems) == 3
+    assert "expected seed=4, as of the teachers, but got 5" in str(refused.value)
 
 
 def test_a_patch_without_label_learns_from_the_teacher(

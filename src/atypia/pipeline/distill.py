@@ -86,7 +86,8 @@ def student_config(teacher: Path, settings: Sequence[str] = (), quality: str = F
     """Resolve the student's configuration: preset ``fast``, then the teacher's data, then settings.
 
     Raises:
-        InputError: Lists every unknown key and wrong value; or an unknown quality.
+        InputError: Lists every unknown key and wrong value; or an unknown quality; or settings that
+            would show labels which were hidden from the teacher.
     """
     if quality not in (BEST, FAST):
         raise InputError(f"--quality: expected best or fast but got {quality!r}.")
@@ -99,15 +100,31 @@ def student_config(teacher: Path, settings: Sequence[str] = (), quality: str = F
         "target.teacher": str((teacher / "predictions-oof.csv").resolve()),
         "target.teacher_mass": TEACHER_MASS,
     }
-    if own.target.labelled_patients < 1:  # what was hidden from the teachers stays hidden
-        taught |= {
-            "target.labelled_patients": own.target.labelled_patients,
-            "target.others": own.target.others,
-            "seed": own.seed,  # which decides whose labels these are
-        }
     if quality == BEST:
         taught |= {"ensemble.trained": None, "ensemble.tta": True}
-    return load_config(PRESET, [*(f"{k}={json.dumps(v)}" for k, v in taught.items()), *settings])
+    hidden = _hiding(own) if own.target.labelled_patients < 1 else {}
+    fixed = [f"{key}={json.dumps(value)}" for key, value in (taught | hidden).items()]
+    config = load_config(PRESET, [*fixed, *settings])
+    given = _hiding(config)
+    wrong = [
+        f"expected {key}={json.dumps(value)}, as of the teachers, but got "
+        f"{json.dumps(given[key])}: labels that were hidden from them would be shown to "
+        "the student. Leave it out."
+        for key, value in hidden.items()
+        if given[key] != value
+    ]
+    if wrong:
+        raise InputError([Problem(text) for text in wrong])
+    return config
+
+
+def _hiding(config: TrainConfig) -> dict[str, Any]:
+    """Gather the settings that decide whose labels are hidden."""
+    return {
+        "target.labelled_patients": config.target.labelled_patients,
+        "target.others": config.target.others,
+        "seed": config.seed,
+    }
 
 
 def _cohort_folder(teacher: Path) -> Path:

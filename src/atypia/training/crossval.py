@@ -60,8 +60,7 @@ class Members:
     """(len(oof_rows),) the inner fold of the patient."""
     oof_probabilities: npt.NDArray[np.float32]
     """(len(oof_rows), 8) joined from the members that have not trained on the patient: of its own
-    fold, with bagging those that have not drawn it. A figure without label and vote is answered by
-    all members, unless they are shown such figures."""
+    fold, and with bagging those that have not drawn it."""
     join: Join
     """Of the members."""
 
@@ -182,8 +181,6 @@ def train_members(
         networks.append(network)
         # Figures without a label, too: they can be predicted.
         unseen = rows(cohort.manifest, outer.training) & ~rows(cohort.manifest, bags[i])
-        if not shows_unlabelled(config):
-            unseen[task.silent_rows] = True
         held_out = np.flatnonzero(unseen)
         if probe is not None:
             networks[i] = network.on(networks[0].backbone)  # one in memory for all
@@ -213,11 +210,6 @@ def train_members(
         join(answers[:, oof_rows]).astype(np.float32),
         join,
     )
-
-
-def shows_unlabelled(config: TrainConfig) -> bool:
-    """Whether networks are shown figures that have nothing to teach them."""
-    return bool(config.unlabelled.weight or config.optim.self_supervised_epochs)
 
 
 def make_join(
