@@ -233,7 +233,7 @@ def verdict(entries: list[Entry], reference: str) -> list[str]:
             groups[kind].append(entry.name)
     if not any(groups.values()):
         return [f"Nothing can be compared with {reference} yet."]
-    told = [f"**{k}**: {', '.join(v) if v else 'none'}" for k, v in groups.items()]
+    told = [f"**{k}**: {' · '.join(v) if v else 'none'}" for k, v in groups.items()]
     return [f"Balanced accuracy over eight subtypes, against {reference}: {'; '.join(told)}."]
 
 
