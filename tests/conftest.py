@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def as_found() -> Iterator[None]:
+    """Leave our logger as it was: a run that a test breaks off keeps its file open for messages.
+
+    Another test that reads the messages on standard error would then find none.
+    """
+    log = logging.getLogger("atypia")
+    handlers, level = log.handlers[:], log.level
+    yield
+    log.handlers[:] = handlers
+    log.setLevel(level)
 
 
 @pytest.fixture(scope="session")
