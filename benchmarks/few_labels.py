@@ -236,7 +236,8 @@ def _row(
         if other in against:
             measures = result["differences"][0]["measures"]
             differences[other] = {m: measures[m] for m in MEASURES}
-    if name not in (ALL, alone) and alone in values:
+    another_seed = name.partition("_")[2] in SEEDS
+    if name not in (ALL, alone) and alone in values and not another_seed:
         for m in MEASURES:
             lost = values[ALL][m] - values[alone][m]
             fewer_are_worse = lost < 0 if m == "log_loss" else lost > 0

@@ -99,7 +99,12 @@ def main() -> None:
         shutil.copy(options.run / "metrics-oof.json", options.out)
     test = options.run / "predictions-test.csv"  # a run of the split "all" has none
     predictions = test if test.is_file() else options.run / "predictions-oof.csv"
-    shutil.copy(predictions, options.out / predictions.name)
+    if test.is_file():
+        shutil.copy(test, options.out / test.name)
+    else:  # of all figures: without the rules' reasons, which are half of the table
+        text = pd.read_csv(predictions, dtype=str, keep_default_na=False)
+        kept = text.drop(columns="reason", errors="ignore")
+        write_text(options.out / predictions.name, kept.to_csv(index=False))
     for history in sorted(options.run.glob("fold-*/history.csv")):
         shutil.copy(history, options.out / f"history-{history.parent.name}.csv")
     for part in sorted(options.run.glob("outer-*/predictions-test.csv")):

@@ -12,9 +12,10 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def as_found() -> Iterator[None]:
-    """Leave our logger as it was: a run that a test breaks off keeps its file open for messages.
+    """Leave our logger as it was.
 
-    Another test that reads the messages on standard error would then find none.
+    The command line adds its handler where there is none; one that an earlier test has left would
+    write to that test's standard error.
     """
     log = logging.getLogger("atypia")
     handlers, level = log.handlers[:], log.level

@@ -108,8 +108,7 @@ def student_config(teacher: Path, settings: Sequence[str] = (), quality: str = F
     given = _hiding(config)
     wrong = [
         f"expected {key}={json.dumps(value)}, as of the teachers, but got "
-        f"{json.dumps(given[key])}: labels that were hidden from them would be shown to "
-        "the student. Leave it out."
+        f"{json.dumps(given[key])}: it decides whose labels are hidden. Leave it out."
         for key, value in hidden.items()
         if given[key] != value
     ]
