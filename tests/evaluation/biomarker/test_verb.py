@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from typing import TYPE_CHECKING
 
@@ -33,8 +32,6 @@ TWO = (["amf_other", "nmf_metaphase"], [(10.0, 20.0), (1000.0, 500.0)])
 def run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str]]:
-    monkeypatch.setattr(logging.getLogger("atypia"), "handlers", [])  # of another test's output
-
     def atypia(*arguments: str | Path) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["atypia", "biomarker", *map(str, arguments)])
         monkeypatch.setenv("COLUMNS", "200")
