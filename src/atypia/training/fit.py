@@ -22,6 +22,7 @@ from torch.optim.swa_utils import update_bn
 from atypia.data.transforms import Augmenter, colour_styles
 from atypia.ensemble import save_network
 from atypia.errors import InputError, TrainingError
+from atypia.models.attention import write_out_attention
 from atypia.models.network import make_network
 from atypia.progress import OnEpoch, OnStep, silent
 from atypia.runs import sha256_file, write_json
@@ -93,6 +94,8 @@ def fit(
     network.start_from(loss_of.prior)
     loss_of.to(device)
     network.to(device, memory_format=place.layout)  # type: ignore[call-overload]
+    if device.type == "cpu":
+        write_out_attention(network)
     warmed = {}
     if optim.self_supervised_epochs:
         origin += f", then {optim.self_supervised_epochs} epochs without labels (VICReg)"
