@@ -24,8 +24,8 @@ def train(
         str | None,
         typer.Option(
             help="quick, paper, released, probe, lora, binary-efficientnetv2, binary-densenet, "
-            "rules, hybrid (with network=RUN), stack (with runs=[RUN1,RUN2]), or a YAML file. "
-            "[default: quick]"
+            "binary-lite0, rules, hybrid (with network=RUN), stack (with runs=[RUN1,RUN2]), or a "
+            "YAML file. [default: quick]"
         ),
     ] = None,
     split: Annotated[
