@@ -252,8 +252,9 @@ def table(entries: list[Entry], measures: dict[str, tuple[str, str]]) -> list[st
 def cost(entries: list[Entry], speeds: dict[str, Any]) -> list[str]:
     """Write what each approach costs to train and to ask."""
     lines = [
-        "| approach | run | parameters | training, wall hours | threads | CPU hours | patches/s |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        "| approach | run | parameters | training, wall hours | threads | CPU hours | processor "
+        "| patches/s |",
+        "|---|---|---:|---:|---:|---:|---|---:|",
     ]
     for entry in entries:
         told = costs(entry)
@@ -265,6 +266,7 @@ def cost(entries: list[Entry], speeds: dict[str, Any]) -> list[str]:
             f"{told['wall_hours']:.2f}",
             str(told["threads"] or "–"),
             f"{told['cpu_hours']:.2f}" if told["cpu_hours"] is not None else "–",
+            told["processor"],
             f"{speed['patches_per_second']:.0f}" if speed else "–",
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -284,6 +286,7 @@ def costs(entry: Entry) -> dict[str, Any]:
         "cpu_hours": None if None in cpu else sum(cpu) / 3600,
     }
     parts = [costs(part) for part in entry.parts]
+    processor = entry.run["machine"]["processor"].replace("(R)", "").removesuffix(" Processor")
     # A teacher does not answer; the networks below a hybrid or a stack do.
     answering = parts if entry.config.get("kind") in ("hybrid", "stack") else []
     return {
@@ -291,6 +294,7 @@ def costs(entry: Entry) -> dict[str, Any]:
         "wall_hours": total([own, *parts], "wall_hours"),
         "threads": entry.run["machine"].get("threads"),
         "cpu_hours": total([own, *parts], "cpu_hours"),
+        "processor": processor,
     }
 
 
@@ -343,8 +347,8 @@ Made by `docs/make_leaderboard.py` from run folders; the approaches are those of
 [leaderboard.json](leaderboard.json). Scored against expert 1. In brackets: 95 % intervals from
 2,000 resamples of patients. *Difference*: minus the flat ensemble (of the preset `quick`, where
 there is no other) on the same patches, resampled together; bold where the interval does not hold
-zero. One seed each. Many approaches are compared here: of twenty differences of nothing, one is
-expected in bold.
+zero. One seed each; *again* and *seed 1* show how far runs of one recipe lie apart. Many
+approaches are compared here: of twenty differences of nothing, one is expected in bold.
 
 A subtype is decided, and a figure called atypical, as each run has fixed it out of fold. Balanced
 accuracy also depends on how the subtype is decided, p / frequency^power: flat ensembles, probes and
@@ -352,6 +356,7 @@ rules have the power 0.25 (`quick`: 0.5), hybrids and stacks 0.5. Mean AUC and l
 
 Wall hours are those of the run's sessions on its number of threads, with whatever else ran on the
 machine; CPU hours are its own; both with those of the runs that it is made of or was taught by.
+Processors differ in speed by half and more: hours compare on one of them only.
 Parameters are those that answer. Cross-validation: runs of the split `cv` are ensembles, each
 tested on patients outside its training; a run of `all` (its name in the table of cost) answers out
 of fold with one member, and calibration and threshold are fixed on the same answers.

@@ -67,7 +67,8 @@ def write_run(
     write_json(
         folder / "run.json",
         {
-            "status": status, "seed": 0, "cohort": {"sha256": "c"}, "machine": {"threads": 2},
+            "status": status, "seed": 0, "cohort": {"sha256": "c"},
+            "machine": {"threads": 2, "processor": "Intel(R) Xeon(R) Processor"},
             "sessions": [session, session], "models": [{"parameters": 500_000}],
         },
     )  # fmt: skip
@@ -94,8 +95,8 @@ def test_runs_are_found_compared_and_the_rest_listed(
     assert told == expected
     assert f"**{expected['value']:+.3f} ({expected['low']:+.3f} to" in page
     assert "**better**: other; **worse**: none" in page
-    assert "| flat ensemble | `flat` | 1.50 M | 2.00 | 2 | 4.00 | 42 |" in page
-    assert "| other | `other` | 1.50 M | 2.00 | 2 | – | – |" in page
+    assert "| flat ensemble | `flat` | 1.50 M | 2.00 | 2 | 4.00 | Intel Xeon | 42 |" in page
+    assert "| other | `other` | 1.50 M | 2.00 | 2 | – | Intel Xeon | – |" in page
     assert "- stopped (third): `stopped`" in page
     assert "- flat ensemble (first): `train COHORT cv`" in page
     assert "- other (second): `other runs/x-cv`" in page
@@ -147,9 +148,9 @@ def test_what_a_run_is_made_of_is_part_of_its_cost(
     monkeypatch.setattr("sys.argv", ["x", str(tmp_path), "--out", str(out), "--resamples", "100"])
     maker.main()
     page = out.read_text()
-    assert "| flat | `flat` | 0.50 M | 2.00 | 2 | 4.00 | – |" in page
-    assert "| hybrid | `hybrid` | 1.00 M | 4.00 | 2 | 8.00 | – |" in page
-    assert "| students | `students` | 0.50 M | 4.00 | 2 | 8.00 | – |" in page
+    assert "| flat | `flat` | 0.50 M | 2.00 | 2 | 4.00 | Intel Xeon | – |" in page
+    assert "| hybrid | `hybrid` | 1.00 M | 4.00 | 2 | 8.00 | Intel Xeon | – |" in page
+    assert "| students | `students` | 0.50 M | 4.00 | 2 | 8.00 | Intel Xeon | – |" in page
     shutil.rmtree(tmp_path / "flat")
     with pytest.raises(SystemExit, match="expected the run elsewhere/flat"):
         maker.main()
