@@ -14,15 +14,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
 
+from atypia.decision import decide
 from atypia.errors import InputError
+from atypia.evaluation import metrics
 from atypia.evaluation.compare import compare
+from atypia.evaluation.intervals import estimate as estimate_of
+from atypia.evaluation.intervals import measure
 from atypia.evaluation.predictions import read_predictions
+from atypia.labels import SUBTYPES as NAMES
 from atypia.runs import read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from atypia.evaluation.metrics import FloatArray, IntArray, Measures
 
 APPROACHES = Path(__file__).parent / "leaderboard.yaml"
 SPLITS = {
@@ -71,6 +79,8 @@ STAGES = {
         "stages.normal_subtypes.balanced_accuracy",
     ),
 }
+POWERS = (0.0, 0.25, 0.5, 1.0)
+"""Of the frequency of a subtype, by which its probability is divided before one is chosen."""
 
 
 @dataclass
@@ -83,6 +93,8 @@ class Entry:
     run: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     differences: dict[str, Any] = field(default_factory=dict)
+    alike: dict[str, Any] = field(default_factory=dict)
+    """Balanced accuracy with each of :data:`POWERS`, and its difference to the reference's."""
     parts: list[Entry] = field(default_factory=list)
     """The runs that it is made of, or was taught by."""
     problem: str = ""
@@ -131,6 +143,7 @@ def main() -> None:
             for run in all_found(a, split, options.folders)
         ]  # fmt: skip
         compare_all(entries, references, options.resamples)
+        decide_alike(entries, references, options.resamples)
         page += section(title, split, entries, speeds)
         figures[split] = {e.name: record(e) for e in entries if e.folder is not None}
     write_text(options.out, "\n".join(page) + "\n")
@@ -193,6 +206,47 @@ def compare_all(entries: list[Entry], references: list[Entry], resamples: int) -
             entry.differences = result["differences"][0]["measures"]
 
 
+def decide_alike(entries: list[Entry], references: list[Entry], resamples: int) -> None:
+    """Choose subtypes as each of :data:`POWERS` has it, by the frequencies of the training part."""
+    for entry in entries:
+        reference = next((r for r in references if r.kind == entry.kind), None)
+        if entry.folder is None or entry.of_sides or entry.problem or reference is None:
+            continue
+        own, other = (read_predictions(e.predictions) for e in (entry, reference))
+        own, other = (t.take(np.argsort(t.patch_ids)) for t in (own, other))
+        truth = own.subtypes_of("expert1")
+        frequencies = frequencies_of(reference)
+        chosen = [
+            [decide(table.probabilities, frequencies, power) for table in (own, other)]
+            for power in POWERS
+        ]
+
+        def statistic(
+            weights: FloatArray, truth: IntArray = truth, chosen: list[list[IntArray]] = chosen
+        ) -> Measures:
+            found: Measures = {}
+            for power, tables in zip(POWERS, chosen, strict=True):
+                ours, theirs = (
+                    metrics.balanced_accuracy(metrics.confusion_matrix(truth, t, weights))
+                    for t in tables
+                )
+                found |= {f"{power:g}": ours, f"{power:g}, difference": ours - theirs}
+            return found
+
+        told = {k: measure(v) for k, v in estimate_of(statistic, own.patients, resamples).items()}
+        if entry.folder == reference.folder:
+            told = {k: v for k, v in told.items() if not k.endswith("difference")}
+        entry.alike = told
+
+
+def frequencies_of(entry: Entry) -> FloatArray:
+    """Share of each subtype, (8,), among the figures that a run has answered out of fold."""
+    assert entry.folder is not None
+    told = read_json(entry.folder / "metrics-oof.json")["per_class"]
+    counts = np.array([told[name]["n"] for name in NAMES], dtype=np.float64)
+    return np.asarray(counts / counts.sum())
+
+
 def section(title: str, split: str, entries: list[Entry], speeds: dict[str, Any]) -> list[str]:
     """Write all tables of one split."""
     done = [e for e in entries if e.folder is not None]
@@ -206,6 +260,7 @@ def section(title: str, split: str, entries: list[Entry], speeds: dict[str, Any]
     reference = next((e for e in done if e.approach.get("reference")), None)
     named = "the flat ensemble" if reference is None else f"*{reference.name}*"
     lines += ["", *verdict(eight, named), "", "### Eight subtypes", "", *table(eight, SUBTYPES)]
+    lines += ["", "### Decided alike", "", ALIKE_NOTE, "", *alike_table(eight)]
     lines += ["", "### Atypical or normal", "", *table(done, BINARY)]
     lines += ["", "### Each stage by itself", "", STAGES_NOTE, "", *table(eight, STAGES)]
     lines += ["", "### Cost", "", *cost(done, speeds)]
@@ -245,6 +300,22 @@ def table(entries: list[Entry], measures: dict[str, tuple[str, str]]) -> list[st
         lines.append(f"| **{entry.name}** | {' | '.join(cells)} |")
         if entry.differences:
             cells = [difference(entry.differences.get(name)) for _, name in measures.values()]
+            lines.append(f"| difference | {' | '.join(cells)} |")
+    return lines
+
+
+def alike_table(entries: list[Entry]) -> list[str]:
+    """Write balanced accuracies of subtypes that are all chosen in one way."""
+    lines = [
+        f"| approach | {' | '.join(f'power {power:g}' for power in POWERS)} |",
+        "|---" * (1 + len(POWERS)) + "|",
+    ]
+    for entry in entries:
+        if entry.alike:
+            cells = [estimate(entry.alike[f"{power:g}"]) for power in POWERS]
+            lines.append(f"| **{entry.name}** | {' | '.join(cells)} |")
+        if entry.differences:
+            cells = [difference(entry.alike.get(f"{power:g}, difference")) for power in POWERS]
             lines.append(f"| difference | {' | '.join(cells)} |")
     return lines
 
@@ -313,6 +384,7 @@ def record(entry: Entry) -> dict[str, Any]:
         "seed": entry.run["seed"],
         "measures": {k: path(entry.metrics, name) for k, (name, _) in names.items()},
         "differences": {k: entry.differences.get(name) for k, (_, name) in names.items()},
+        "balanced accuracy, decided alike": entry.alike,
         "cost": costs(entry),
     }
 
@@ -352,7 +424,8 @@ approaches are compared here: of twenty differences of nothing, one is expected 
 
 A subtype is decided, and a figure called atypical, as each run has fixed it out of fold. Balanced
 accuracy also depends on how the subtype is decided, p / frequency^power: flat ensembles, probes and
-rules have the power 0.25 (`quick`: 0.5), hybrids and stacks 0.5. Mean AUC and log-loss do not.
+rules have the power 0.25 (`quick`: 0.5), hybrids and stacks 0.5. Mean AUC and log-loss do not; and
+*decided alike* gives all of them the same power.
 
 Wall hours are those of the run's sessions on its number of threads, with whatever else ran on the
 machine; CPU hours are its own; both with those of the runs that it is made of or was taught by.
@@ -363,6 +436,12 @@ of fold with one member, and calibration and threshold are fixed on the same ans
 
 Multiple-instance learning answers for patients, not for figures, and the studies of few labels have
 other figures of merit: they have pages of their own."""
+ALIKE_NOTE = (
+    "Balanced accuracy over eight subtypes where every approach chooses that of the largest "
+    "p / frequency^power, by the frequencies of the training part: what is left of a difference is "
+    "of the probabilities, not of the choice. Power 0 is right most often, power 1 aims at "
+    "balanced accuracy itself."
+)
 STAGES_NOTE = (
     "The side, then the subtype among the figures of one side, given that side; every model of "
     "eight subtypes answers both. Guessing: AUC 0.5, balanced accuracy of four subtypes 0.25."

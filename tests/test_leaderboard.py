@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from sklearn.metrics import balanced_accuracy_score
 
 from atypia.evaluation.compare import compare
 from atypia.evaluation.evaluate import evaluate
@@ -62,7 +63,9 @@ def write_run(
     table["label_expert1"] = np.array(SUBTYPES)[truth]
     folder.mkdir(parents=True)
     table.to_csv(folder / "predictions-test.csv", index=False)
-    write_json(folder / "metrics.json", evaluate(read_predictions(folder), resamples=100))
+    measures = evaluate(read_predictions(folder), resamples=100)
+    write_json(folder / "metrics.json", measures)
+    write_json(folder / "metrics-oof.json", measures)  # all subtypes alike often
     session = {"seconds": 3600, "cpu_seconds": cpu} if cpu else {"seconds": 3600}
     write_json(
         folder / "run.json",
@@ -94,6 +97,14 @@ def test_runs_are_found_compared_and_the_rest_listed(
     told = figures["table1"]["other"]["differences"]["balanced accuracy"]
     assert told == expected
     assert f"**{expected['value']:+.3f} ({expected['low']:+.3f} to" in page
+    alike = figures["table1"]["other"]["balanced accuracy, decided alike"]
+    for power in ("0", "0.25", "0.5", "1"):  # of frequencies that are all the same
+        for name in ("value", "low", "high"):
+            assert alike[f"{power}, difference"][name] == pytest.approx(expected[name])
+    assert (
+        "0, difference"
+        not in figures["table1"]["flat ensemble"]["balanced accuracy, decided alike"]
+    )
     assert "**better**: other; **worse**: none" in page
     assert "| flat ensemble | `flat` | 1.50 M | 2.00 | 2 | 4.00 | Intel Xeon | 42 |" in page
     assert "| other | `other` | 1.50 M | 2.00 | 2 | – | Intel Xeon | – |" in page
@@ -173,3 +184,21 @@ def test_the_approaches_of_the_page_are_what_the_package_runs(maker: ModuleType)
         if "--preset" in words and words[1] == "train" and "&&" not in words:
             preset = words[words.index("--preset") + 1]
             load_any_config(preset, [w for w in words if "=" in w])
+
+
+def test_subtypes_are_decided_by_the_frequencies_of_the_training_part(
+    maker: ModuleType, tmp_path: Path
+) -> None:
+    for name, skill in (("flat", 0.3), ("other", 0.8)):
+        write_run(tmp_path / name, skill)
+        oof = json.loads((tmp_path / name / "metrics-oof.json").read_text())
+        for i, subtype in enumerate(SUBTYPES):
+            oof["per_class"][subtype]["n"] = i + 1
+        write_json(tmp_path / name / "metrics-oof.json", oof)
+    entries = [maker.Entry({"name": name}, tmp_path / name) for name in ("flat", "other")]
+    maker.decide_alike(entries, entries[:1], 20)
+    found = entries[1].alike["0.5"]["value"]
+    table = read_predictions(tmp_path / "other")
+    chosen = (table.probabilities / (np.arange(1, 9) / 36) ** 0.5).argmax(1)
+    assert found == pytest.approx(balanced_accuracy_score(np.arange(160) % 8, chosen))
+    assert found != pytest.approx(entries[1].alike["0"]["value"])
