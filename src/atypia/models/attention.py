@@ -20,4 +20,4 @@ def write_out_attention(network: nn.Module) -> None:
     """
     for layer in network.modules():
         if hasattr(layer, "fused_attn"):
-            layer.fused_attn = False
+            layer.fused_attn = False  # type: ignore[assignment] # a bool, for TorchScript
