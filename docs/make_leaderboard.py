@@ -106,6 +106,11 @@ class Entry:
         return str(self.approach["name"])
 
     @property
+    def title(self) -> str:
+        """Its name, with a mark where its figures are optimistic."""
+        return f"{self.name} †" if self.metrics.get("optimistic") else self.name
+
+    @property
     def kind(self) -> str | None:
         """Kind of its split: an ensemble tested on others, or single members out of fold."""
         file = self.folder / "splits.json" if self.folder else None
@@ -264,6 +269,8 @@ def section(title: str, split: str, entries: list[Entry], speeds: dict[str, Any]
     lines += ["", "### Atypical or normal", "", *table(done, BINARY)]
     lines += ["", "### Each stage by itself", "", STAGES_NOTE, "", *table(eight, STAGES)]
     lines += ["", "### Cost", "", *cost(done, speeds)]
+    if any(e.metrics.get("optimistic") for e in done):
+        lines += ["", OPTIMISTIC_NOTE]
     alone = [e for e in done if e.problem]
     if alone:
         lines += ["", "### Not compared", ""]
@@ -272,8 +279,7 @@ def section(title: str, split: str, entries: list[Entry], speeds: dict[str, Any]
     if missing:
         lines += ["", "### Not run", ""]
         for entry in missing:
-            taken = entry.approach.get("instead", {}).get(split, split)
-            told = entry.approach["command"].format(cohort="COHORT", split=taken, runs="runs")
+            told = entry.approach["command"].format(cohort="COHORT", split=split, runs="runs")
             lines.append(f"- {entry.name} ({entry.approach['about']}): `{told}`")
     return lines
 
@@ -285,7 +291,7 @@ def verdict(entries: list[Entry], reference: str) -> list[str]:
         d = entry.differences.get("balanced_accuracy")
         if d is not None and d["low"] is not None:
             kind = "better" if d["low"] > 0 else "worse" if d["high"] < 0 else "not told apart"
-            groups[kind].append(entry.name)
+            groups[kind].append(entry.title)
     if not any(groups.values()):
         return [f"Nothing can be compared with {reference} yet."]
     told = [f"**{k}**: {' · '.join(v) if v else 'none'}" for k, v in groups.items()]
@@ -297,7 +303,7 @@ def table(entries: list[Entry], measures: dict[str, tuple[str, str]]) -> list[st
     lines = [f"| approach | {' | '.join(measures)} |", "|---" * (1 + len(measures)) + "|"]
     for entry in entries:
         cells = [estimate(path(entry.metrics, name)) for name, _ in measures.values()]
-        lines.append(f"| **{entry.name}** | {' | '.join(cells)} |")
+        lines.append(f"| **{entry.title}** | {' | '.join(cells)} |")
         if entry.differences:
             cells = [difference(entry.differences.get(name)) for _, name in measures.values()]
             lines.append(f"| difference | {' | '.join(cells)} |")
@@ -313,7 +319,7 @@ def alike_table(entries: list[Entry]) -> list[str]:
     for entry in entries:
         if entry.alike:
             cells = [estimate(entry.alike[f"{power:g}"]) for power in POWERS]
-            lines.append(f"| **{entry.name}** | {' | '.join(cells)} |")
+            lines.append(f"| **{entry.title}** | {' | '.join(cells)} |")
         if entry.differences:
             cells = [difference(entry.alike.get(f"{power:g}, difference")) for power in POWERS]
             lines.append(f"| difference | {' | '.join(cells)} |")
@@ -432,7 +438,8 @@ machine; CPU hours are its own; both with those of the runs that it is made of o
 Processors differ in speed by half and more: hours compare on one of them only.
 Parameters are those that answer. Cross-validation: runs of the split `cv` are ensembles, each
 tested on patients outside its training; a run of `all` (its name in the table of cost) answers out
-of fold with one member, and calibration and threshold are fixed on the same answers.
+of fold with one member, and calibration and threshold are fixed on the same answers. Students are
+not cross-validated: their teachers have seen the labels of the fold that would judge them.
 
 Multiple-instance learning answers for patients, not for figures, and the studies of few labels have
 other figures of merit: they have pages of their own."""
@@ -441,6 +448,10 @@ ALIKE_NOTE = (
     "p / frequency^power, by the frequencies of the training part: what is left of a difference is "
     "of the probabilities, not of the choice. Power 0 is right most often, power 1 aims at "
     "balanced accuracy itself."
+)
+OPTIMISTIC_NOTE = (
+    "† Optimistic: something was chosen with a look at these figures, of the rules the constants "
+    "(on the training part of `table1`). The difference is so, too."
 )
 STAGES_NOTE = (
     "The side, then the subtype among the figures of one side, given that side; every model of "

@@ -85,6 +85,8 @@ def test_runs_are_found_compared_and_the_rest_listed(
     write_run(runs / "flat", 0.3)
     write_run(runs / "other", 0.8, cpu=None)
     write_run(runs / "stopped", 0.8, status="failed")
+    file = runs / "other" / "metrics.json"
+    write_json(file, {**json.loads(file.read_text()), "optimistic": True})
     (tmp_path / "approaches.yaml").write_text(APPROACHES)
     monkeypatch.setattr(maker, "APPROACHES", tmp_path / "approaches.yaml")
     write_json(tmp_path / "speed.json", {"flat": {"patches_per_second": 41.7}})
@@ -105,7 +107,9 @@ def test_runs_are_found_compared_and_the_rest_listed(
         "0, difference"
         not in figures["table1"]["flat ensemble"]["balanced accuracy, decided alike"]
     )
-    assert "**better**: other; **worse**: none" in page
+    assert "**better**: other †; **worse**: none" in page
+    assert page.count("| **other †** |") == page.count("| **flat ensemble** |") == 4
+    assert "† Optimistic" in page
     assert "| flat ensemble | `flat` | 1.50 M | 2.00 | 2 | 4.00 | Intel Xeon | 42 |" in page
     assert "| other | `other` | 1.50 M | 2.00 | 2 | – | Intel Xeon | – |" in page
     assert "- stopped (third): `stopped`" in page
