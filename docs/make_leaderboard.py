@@ -435,7 +435,8 @@ rules have the power 0.25 (`quick`: 0.5), hybrids and stacks 0.5. Mean AUC and l
 
 Wall hours are those of the run's sessions on its number of threads, with whatever else ran on the
 machine; CPU hours are its own; both with those of the runs that it is made of or was taught by.
-Processors differ in speed by half and more: hours compare on one of them only.
+Processors differ in speed by half and more: hours compare on one of them only. Patches per second
+are of 512 patches, from files to the table, with both cores of a quiet AMD EPYC (speed.json).
 Parameters are those that answer. Cross-validation: runs of the split `cv` are ensembles, each
 tested on patients outside its training; a run of `all` (its name in the table of cost) answers out
 of fold with one member, and calibration and threshold are fixed on the same answers. Students are
