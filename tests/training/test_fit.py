@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,6 +16,9 @@ from atypia.training.fit import _size_px
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from atypia.config import InputSpec
+    from atypia.models.network import Network
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -82,3 +85,29 @@ def test_a_backbone_of_one_size_does_not_grow(
     ]
     with pytest.raises(InputError, match=r"optim\.progressive: test_vit"):
         pipeline.train(cohort_folder, tmp_path / "run", load_config("quick", settings))
+
+
+def test_on_a_cpu_attention_is_written_out_while_a_network_learns(
+    cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from atypia import pipeline
+
+    made: list[Network] = []
+    make_network = fit_module.make_network
+
+    def kept(*args: Any, **settings: Any) -> tuple[Network, InputSpec, str]:
+        network, spec, origin = make_network(*args, **settings)
+        made.append(network)
+        return network, spec, origin
+
+    def at_size(self: Augmenter, size_px: int) -> Augmenter:
+        raise Seen
+
+    monkeypatch.setattr(fit_module, "make_network", kept)
+    monkeypatch.setattr(fit_module.Augmenter, "at_size", at_size)
+    settings = [*tiny, "model.backbone=test_vit", "input.size_px=64", "runtime.device=cpu"]
+    with pytest.raises(Seen):
+        pipeline.train(cohort_folder, tmp_path / "run", load_config("quick", settings))
+    layers = [layer for layer in made[0].modules() if hasattr(layer, "fused_attn")]
+    assert layers
+    assert not any(layer.fused_attn for layer in layers)
