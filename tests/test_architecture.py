@@ -21,8 +21,8 @@ MAY_IMPORT = {
     | {"mil", "data.tables", "data.splits", "training.schedule"}
     | {"evaluation.predictions"},
     "training": CORE
-    | {"training", "data", "models", "ensemble", "evaluation.metrics", "evaluation.predictions"}
-    | {"join"},
+    | {"training", "data", "models", "ensemble", "join"}
+    | {"evaluation.calibration", "evaluation.metrics", "evaluation.predictions"},
     "decision": CORE,
     "join": CORE,
     "answers": CORE | {"bundle", "decision"} | {"evaluation.calibration", "evaluation.conformal"},

@@ -15,6 +15,7 @@ from atypia.evaluation.calibration import (
     TEMPERATURES,
     Calibration,
     apply_temperature,
+    calibrated_log_loss,
     fit_calibration,
     fit_temperature,
 )
@@ -55,6 +56,17 @@ def test_no_temperature_of_a_fine_grid_does_better():
         return log_loss(labels, scaled, weights[None])[0]
 
     assert loss(found) <= min(map(loss, grid)) + 1e-9
+
+
+def test_calibrated_log_loss_does_not_know_how_sure_a_model_is():
+    exact, labels = overconfident(3000, 1.0)
+    sharp, _ = overconfident(3000, 2.5)
+    assert log_loss(labels, sharp)[0] > log_loss(labels, exact)[0] + 0.2
+    assert calibrated_log_loss(sharp, labels) == pytest.approx(
+        calibrated_log_loss(exact, labels), abs=1e-4
+    )
+    assert calibrated_log_loss(exact, labels) <= log_loss(labels, exact)[0]
+    assert math.isnan(calibrated_log_loss(np.full((2, 8), np.nan), np.array([0, 1])))
 
 
 def test_same_as_scikit_learn():

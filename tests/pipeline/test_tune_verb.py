@@ -19,8 +19,9 @@ from atypia.config import config_from_tree, load_config
 from atypia.data.cohort import Cohort
 from atypia.data.splits import Splits
 from atypia.errors import AtypiaError, InputError
-from atypia.pipeline.study_folder import Measure, only_worker
+from atypia.pipeline.study_folder import only_worker
 from atypia.runs import read_json
+from atypia.training.measure import Measure
 
 SPACE = """
 optim.learning_rate: {low: 1e-4, high: 1e-1, log: true}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pytest
@@ -21,11 +21,12 @@ from atypia.evaluation.metrics import balanced_accuracy, confusion_matrix, log_l
 from atypia.evaluation.predictions import read_predictions
 from atypia.labels import SUBTYPES
 from atypia.training.distributed import World
+from atypia.training.measure import Measure, default_measure
 from atypia.training.search_space import Choices, Range, SearchSpace
 from atypia.training.study import Candidate, Pruned
 from atypia.training.targets import chosen_labels
 from atypia.training.task import Place
-from atypia.training.tune import FoldTrainings, Measure, training_part
+from atypia.training.tune import FoldTrainings, training_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +61,16 @@ def outer(run_folder: Path, cohort_folder: Path) -> Outer:
     return Splits.read(run_folder / "splits.json", cohort.manifest, cohort.sha256).outer[0]
 
 
-@pytest.mark.parametrize("measure", ["log_loss", "mean_auc", "balanced_accuracy", "binary_auc"])
+@pytest.mark.parametrize(
+    ("preset", "measure"), [("released", "calibrated_log_loss"), ("binary-lite0", "log_loss")]
+)
+def test_log_loss_is_calibrated_where_the_configuration_calibrates(
+    preset: str, measure: Measure
+) -> None:
+    assert default_measure(load_config(preset)) == measure
+
+
+@pytest.mark.parametrize("measure", [m for m in get_args(Measure) if m != "calibrated_log_loss"])
 def test_a_trial_is_worth_what_a_run_scores_out_of_fold(
     measure: Measure,
     run_folder: Path,
@@ -90,6 +100,24 @@ def test_a_trial_is_worth_what_a_run_scores_out_of_fold(
             }[measure]
         )
     assert value == pytest.approx(np.mean(values), abs=2e-6)  # a table has six decimals
+
+
+def test_a_calibrated_trial_is_worth_what_its_last_epoch_was(
+    cohort_folder: Path, outer: Outer, config: TrainConfig, tmp_path: Path
+) -> None:
+    """Six decimals of a table are too few for a temperature; networks answer with one view here."""
+    assert not config.ensemble.tta
+    told: list[float] = []
+    train = trainings(
+        *training_part(Cohort.open(cohort_folder), outer),
+        config,
+        tmp_path,
+        measure="calibrated_log_loss",
+    )
+    value = train(candidate(report=lambda _, value: told.append(value)))
+    assert value == pytest.approx(told[-1], abs=1e-6)
+    history = np.genfromtxt(tmp_path / "0" / "fold-0" / "history.csv", delimiter=",", names=True)
+    assert (history["valid_calibrated_log_loss"] < history["valid_log_loss"]).all()
 
 
 def test_a_model_of_sides_is_measured_by_the_majority_of_the_votes(

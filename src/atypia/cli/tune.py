@@ -40,10 +40,13 @@ def tune(
     label: Annotated[str | None, typer.Option(help="A rater, or agreed.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     measure: Annotated[
-        Literal["log_loss", "mean_auc", "balanced_accuracy", "binary_auc"] | None,
+        Literal["log_loss", "calibrated_log_loss", "mean_auc", "balanced_accuracy", "binary_auc"]
+        | None,
         typer.Option(
-            help="Of the out-of-fold answers; binary_auc is of atypical or normal: by the majority "
-            "of the votes with loss.of=sides, else by the label. [default: log_loss]"
+            help="Of the out-of-fold answers; calibrated_log_loss: after a temperature; "
+            "binary_auc: of atypical or normal, by the majority of the votes with loss.of=sides, "
+            "else by the label. [default: calibrated_log_loss with "
+            "ensemble.calibration=temperature, else log_loss]"
         ),
     ] = None,
     folds: Annotated[

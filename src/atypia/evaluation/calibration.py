@@ -21,6 +21,7 @@ import numpy as np
 from scipy.special import logsumexp, softmax
 
 from atypia.errors import InputError, Problem
+from atypia.evaluation.metrics import log_loss
 from atypia.labels import N_SUBTYPES
 
 if TYPE_CHECKING:
@@ -145,6 +146,27 @@ def fit_temperature(
         options={"xatol": 1e-7},
     )
     return math.exp(found.x)
+
+
+def calibrated_log_loss(
+    probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]
+) -> float:
+    """Log loss after the temperature that makes it least: what a temperature cannot mend.
+
+    Args:
+        probabilities: (N, 8), rows summing to 1.
+        labels: (N,) subtype indices.
+
+    Returns:
+        Nats; NaN where the probabilities are not finite.
+
+    Raises:
+        InputError: See :func:`fit_temperature`.
+    """
+    if not np.isfinite(probabilities).all():
+        return math.nan
+    fitted = apply_temperature(probabilities, fit_temperature(probabilities, labels))
+    return float(log_loss(labels.astype(np.int64), fitted.astype(np.float64))[0])
 
 
 def apply_temperature(

@@ -8,13 +8,14 @@ import logging
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
 from atypia.data.splits import PUBLISHED
 from atypia.evaluation.report.study import StudyInput, history_svg, importance_svg, render_study
 from atypia.runs import only_process, write_text
+from atypia.training.measure import MINIMISED
 from atypia.training.search_space import Choices
 
 if TYPE_CHECKING:
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 
     from atypia.config import TrainConfig
     from atypia.pipeline.run import Run
+    from atypia.training.measure import Measure
     from atypia.training.search_space import Label, SearchSpace
     from atypia.training.study import Study, Trial
 
 log = logging.getLogger("atypia")
 
-Measure: TypeAlias = Literal["log_loss", "mean_auc", "balanced_accuracy", "binary_auc"]
 STEPS_PER_FOLD: Final = 10
 _OF_ONE_TEST_PART: Final = {*PUBLISHED, "holdout", "all"}
 
@@ -57,7 +58,7 @@ class StudyFolder:
     @property
     def minimised(self) -> bool:
         """Whether small values are good ones."""
-        return self.measure == "log_loss"
+        return self.measure in MINIMISED
 
     def identity(self) -> dict[str, str]:
         """Hash everything that two trials must share so that their values can be compared."""

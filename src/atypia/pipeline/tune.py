@@ -22,9 +22,10 @@ from atypia.pipeline.run import (
     warn_of_another_scale,
     warn_of_missing_classes,
 )
-from atypia.pipeline.study_folder import Measure, StudyFolder, only_worker
+from atypia.pipeline.study_folder import StudyFolder, only_worker
 from atypia.progress import OnStep, silent
 from atypia.runs import describe_machine, read_json, versions, write_json
+from atypia.training.measure import Measure, default_measure
 from atypia.training.search_space import read_space
 from atypia.training.study import HEARTBEAT_SECONDS, Study
 from atypia.training.with_optuna import load_optuna, local_storage, shared_storage
@@ -65,7 +66,8 @@ def tune(
         out: The study's folder. Its name is the study's.
         config: Where the search begins; None only to resume: the study's own.
         search: The space, a YAML file; see :mod:`atypia.training.search_space`.
-        measure: Of the out-of-fold answers; None: the study's own, or ``log_loss``.
+        measure: Of the out-of-fold answers; None: the study's own, or log-loss,
+            after a temperature where the configuration calibrates by one.
         folds: On how many of the inner folds a trial is trained; None: the study's own, or all.
         outer: Which outer split, where there are several.
         trials: How many there are to be in the end, those of other workers and of earlier calls
@@ -98,7 +100,7 @@ def tune(
     splits = _one_outer(run_splits(out, cohort, config), outer)
     known = read_json(out / "tune.json") if resume and (out / "tune.json").is_file() else {}
     measure, folds = _options(
-        measure or known.get("measure") or "log_loss",
+        measure or known.get("measure") or default_measure(config),
         folds if folds is not None else known.get("folds", config.ensemble.members),
         config,
         trials,

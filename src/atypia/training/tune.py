@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 import numpy as np
@@ -18,6 +18,7 @@ from atypia.data.loader import open_store
 from atypia.data.splits import Outer, rows
 from atypia.ensemble import decide, p_atypical
 from atypia.errors import InputError, TrainingError
+from atypia.evaluation.calibration import calibrated_log_loss
 from atypia.evaluation.metrics import (
     balanced_accuracy,
     confusion_matrix,
@@ -40,13 +41,11 @@ if TYPE_CHECKING:
     from atypia.data.cohort import Cohort
     from atypia.data.loader import PatchStore
     from atypia.training.crossval import Members
+    from atypia.training.measure import Measure
     from atypia.training.search_space import SearchSpace
     from atypia.training.study import Candidate
     from atypia.training.task import Place
 
-Measure: TypeAlias = Literal["log_loss", "mean_auc", "balanced_accuracy", "binary_auc"]
-MINIMISED: Final = ("log_loss",)
-"""Measures of which small values are good."""
 STEPS_PER_FOLD: Final = 10
 """A step is a tenth of a training, so that those with more and with fewer epochs are compared at
 the same point of their schedules."""
@@ -64,7 +63,8 @@ class FoldTrainings:
 
     All candidates start from the same seed, so that folds, and as far as they can initial weights
     and the order of the figures, tell nothing apart. The value of a candidate is the mean over
-    the folds of the measure of its out-of-fold answers, before any calibration.
+    the folds of the measure of its out-of-fold answers, as the networks give them;
+    ``calibrated_log_loss`` is that after a temperature fitted on the answers to the same fold.
     """
 
     cohort: Cohort
@@ -128,6 +128,8 @@ class FoldTrainings:
             truth, probabilities = labels[mine], members.oof_probabilities[mine]
             if self.measure == "log_loss":
                 value = log_loss(truth, probabilities)[0]
+            elif self.measure == "calibrated_log_loss":
+                value = calibrated_log_loss(probabilities, truth)
             elif self.measure == "mean_auc":
                 value = np.nanmean(one_vs_rest_auc(truth, probabilities))
             elif self.measure == "binary_auc":

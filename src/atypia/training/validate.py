@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from atypia.ensemble import decide, p_atypical, predict_network
+from atypia.evaluation.calibration import calibrated_log_loss
 from atypia.evaluation.metrics import (
     balanced_accuracy,
     confusion_matrix,
@@ -38,8 +39,9 @@ def validate(
     """Loss and measures on the validation patients, without augmentation.
 
     ``valid_loss`` is what the training minimises, whatever that is; ``valid_log_loss`` can be
-    compared between trainings with different losses. ``valid_binary_auc`` is by
-    :func:`atypia.training.targets.atypical_calls`.
+    compared between trainings with different losses, and ``valid_calibrated_log_loss``, after a
+    temperature fitted on the same figures, between those that are differently sure of themselves
+    as well. ``valid_binary_auc`` is by :func:`atypia.training.targets.atypical_calls`.
     """
     world = place.world
     mine = task.valid_rows[world.rank :: world.size]
@@ -68,6 +70,7 @@ def validate(
     return {
         "valid_loss": float(loss_on_cpu(log_p, subtypes, atypical)),
         "valid_log_loss": float(log_loss(labels, probabilities)[0]),
+        "valid_calibrated_log_loss": calibrated_log_loss(probabilities, labels),
         "valid_mean_auc": float(np.nanmean(one_vs_rest_auc(labels, probabilities))),
         "valid_balanced_accuracy": float(balanced_accuracy(confusion_matrix(labels, answers))[0]),
         "valid_binary_auc": float(

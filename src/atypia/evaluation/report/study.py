@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _MEASURES: Final = {
     "log_loss": "log loss",
+    "calibrated_log_loss": "log loss after a temperature",
     "mean_auc": "mean AUC",
     "balanced_accuracy": "balanced accuracy",
     "binary_auc": "AUC of atypical or normal",
@@ -31,7 +32,7 @@ class StudyInput:
     cohort: str
     split: str
     measure: str
-    """``log_loss``, ``mean_auc``, ``balanced_accuracy`` or ``binary_auc``."""
+    """One of :data:`atypia.training.measure.Measure`."""
     minimised: bool
     folds: int
     trials: pd.DataFrame
