@@ -16,6 +16,7 @@ CONTENTS = {
         "guide/training",
         "guide/gpu",
         "guide/approaches",
+        "guide/rules",
         "guide/search",
         "guide/evaluation",
         "guide/explanations",

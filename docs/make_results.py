@@ -97,6 +97,8 @@ def main() -> None:
         shutil.copy(options.run / name, options.out / name)
     if (options.run / "metrics-oof.json").is_file():  # a run of several outer splits has one each
         shutil.copy(options.run / "metrics-oof.json", options.out)
+    if (options.run / "trade.md").is_file():  # of a hybrid
+        shutil.copy(options.run / "trade.md", options.out)
     test = options.run / "predictions-test.csv"  # a run of the split "all" has none
     predictions = test if test.is_file() else options.run / "predictions-oof.csv"
     if test.is_file():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import runpy
 import shlex
 import shutil
 import tomllib
@@ -17,6 +18,7 @@ import typer.main
 import yaml
 
 import atypia
+from atypia import doctor
 from atypia.api import TrainedRun
 from atypia.api import train as run_training
 from atypia.cli import app
@@ -204,3 +206,17 @@ def test_python_examples_run(
 def test_there_is_something_to_check() -> None:
     assert sum(len(commands(page)) for page in PAGES) > 60
     assert sum(bool(SETTING.search(prose(page))) for page in PAGES) > 3
+
+
+def test_doctor_looks_for_every_extra() -> None:
+    assert set(doctor.EXTRAS) == set(EXTRAS) - {"docs", "dev"}
+
+
+def test_the_page_of_rules_is_that_of_the_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = tmp_path / "rules.md"
+    monkeypatch.setattr("sys.argv", ["make_rules.py", str(out)])
+    runpy.run_path(str(ROOT / "docs" / "make_rules.py"), run_name="__main__")
+    kept = ROOT / "docs" / "guide" / "rules.md"
+    assert out.read_text("utf-8") == kept.read_text("utf-8"), "run docs/make_rules.py again"

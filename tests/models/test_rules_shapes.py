@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -308,6 +309,20 @@ def test_a_reason_says_what_speaks_against_the_answer_and_for_the_next_best() ->
     assert "two sets apart (halves apart 7" in told
     other = reading.reason("nmf_ring")
     assert "Against it: not clear in the middle" in other or "open on a side" in other
+
+
+def test_a_reason_tells_where_frequency_decides_against_the_better_shape() -> None:
+    reading = read_field(sisters(0, 6, 7, 0).field())
+    truths = np.full(8, 0.1)
+    truths[SUBTYPES.index("amf_segregation")], truths[SUBTYPES.index("nmf_metaphase")] = 0.62, 0.6
+    told = replace(reading, truths=truths).reason()
+    assert told.startswith("Metaphase, ")
+    assert "Next best: Segregation abnormality, " in told
+    assert told.endswith(
+        "; it fits better (0.62 against 0.60) but is 7.9 times rarer."
+    )  # 815 / 103
+    truths[SUBTYPES.index("nmf_metaphase")] = 0.63
+    assert "rarer" not in replace(reading, truths=truths).reason()
 
 
 def test_measures_are_told_with_their_units() -> None:

@@ -1,7 +1,8 @@
 """The published figures that a report puts beside its own.
 
-They are the reference paper's Table 1: eight-class subtypes on AMi-Br, an ensemble of three
-ConvNeXts, on a test part of its own that is not public. Split ``table1`` has the same number of
+They are Table 1 of the reference paper, "Classifying the AMi-Br mitotic figure dataset with
+AUCMEDI": eight-class subtypes on AMi-Br, an ensemble of three ConvNeXts, on a test part of its own
+that is not public. Split ``table1`` has the same number of
 test figures in every class, but not the same patients.
 
 The paper misprints two cells: 79 for the number of ana-/telophases and 0.375 % for the sensitivity

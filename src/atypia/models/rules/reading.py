@@ -69,6 +69,12 @@ class Reading:
         next_best = f"Next best: {DISPLAY_NAMES[other]}, {rival.name}"
         if self._truth(weakest) < 0.5:
             next_best += f", but {self._told(weakest)}"
+        own, its = (self.truths[SUBTYPES.index(name)] for name in (subtype, other))
+        rarer = prior()[SUBTYPES.index(subtype)] / prior()[SUBTYPES.index(other)]
+        if its > own and rarer > 1:  # what decides is then not the shape alone
+            next_best += (
+                f"; it fits better ({its:.2f} against {own:.2f}) but is {rarer:.2g} times rarer"
+            )
         return ". ".join([*told, next_best]) + "."
 
     def _truth(self, criterion: Criterion) -> float:
