@@ -40,7 +40,9 @@ def maker() -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        spec.loader.exec_module(module)
     return module
 
 
@@ -189,7 +191,7 @@ def test_a_run_of_several_outer_splits_has_the_frequencies_of_all(
         for i, subtype in enumerate(SUBTYPES):
             oof["per_class"][subtype]["n"] = factor * (i + 1)
         write_json(tmp_path / "run" / f"outer-{part}" / "metrics-oof.json", oof)
-    found = maker.frequencies_of(maker.Entry({"name": "run"}, tmp_path / "run"))
+    found = maker.differences.frequencies_of(maker.runs.Entry({"name": "run"}, tmp_path / "run"))
     np.testing.assert_allclose(found, np.arange(1, 9) / 36)
 
 
@@ -275,8 +277,8 @@ def test_subtypes_are_decided_by_the_frequencies_of_the_training_part(
         for i, subtype in enumerate(SUBTYPES):
             oof["per_class"][subtype]["n"] = i + 1
         write_json(tmp_path / name / "metrics-oof.json", oof)
-    entries = [maker.Entry({"name": name}, tmp_path / name) for name in ("flat", "other")]
-    maker.decide_alike(entries, entries[:1], 20)
+    entries = [maker.runs.Entry({"name": name}, tmp_path / name) for name in ("flat", "other")]
+    maker.differences.decide_alike(entries, entries[:1], 20)
     found = entries[1].alike["0.5"]["value"]
     table = read_predictions(tmp_path / "other")
     chosen = (table.probabilities / (np.arange(1, 9) / 36) ** 0.5).argmax(1)
