@@ -227,14 +227,19 @@ def test_what_a_run_is_made_of_is_part_of_its_cost(
     maker: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = {"flat": {}, "hybrid": {"kind": "hybrid", "network": "elsewhere/flat"}}
+    names["tuned"] = {}
     names["students"] = {"target": {"teacher": "elsewhere/flat/predictions-oof.csv"}}
     for name, config in names.items():
         write_run(tmp_path / name, 0.3)
         (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(config))
     approaches = [
         {"name": n, "about": "", "command": "", "reference": n == "flat", "runs": {"table1": [n]}}
+        | ({"study": "search"} if n == "tuned" else {})
         for n in names
     ]
+    (tmp_path / "search").mkdir()
+    session = {"seconds": 1800, "cpu_seconds": 5400}
+    write_json(tmp_path / "search" / "tune.json", {"session": session})
     (tmp_path / "approaches.yaml").write_text(yaml.safe_dump(approaches))
     monkeypatch.setattr(maker, "APPROACHES", tmp_path / "approaches.yaml")
     out = tmp_path / "board.md"
@@ -243,6 +248,7 @@ def test_what_a_run_is_made_of_is_part_of_its_cost(
     page = out.read_text()
     assert "| flat | `flat` | 0.50 M | 2.00 | 2 | 4.00 | Intel Xeon | – |" in page
     assert "| hybrid | `hybrid` | 1.00 M | 4.00 | 2 | 8.00 | Intel Xeon | – |" in page
+    assert "| tuned | `tuned` | 0.50 M | 2.50 | 2 | 5.50 | Intel Xeon | – |" in page
     assert "| students | `students` | 0.50 M | 4.00 | 2 | 8.00 | Intel Xeon | – |" in page
     shutil.rmtree(tmp_path / "flat")
     with pytest.raises(SystemExit, match="expected the run elsewhere/flat"):

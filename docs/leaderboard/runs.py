@@ -33,6 +33,8 @@ class Entry:
     """The runs that it is made of, or was taught by."""
     problem: str = ""
     """Why it cannot be compared."""
+    study: dict[str, Any] = field(default_factory=dict)
+    """``tune.json`` of the search that chose its settings."""
 
     @property
     def name(self) -> str:
@@ -78,7 +80,20 @@ def all_found(approach: dict[str, Any], split: str, folders: list[Path]) -> Iter
             about = read_json(run / "run.json")
             if about["status"] == "finished":
                 config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
-                yield Entry(approach, run, read_json(run / "metrics.json"), about, config)
+                yield Entry(
+                    approach,
+                    run,
+                    read_json(run / "metrics.json"),
+                    about,
+                    config,
+                    study=study_of(approach, folders),
+                )
+
+
+def study_of(approach: dict[str, Any], folders: list[Path]) -> dict[str, Any]:
+    """Read the record of the search that an approach begins with; empty where it has none."""
+    files = [folder / approach.get("study", "") / "tune.json" for folder in folders]
+    return next((read_json(file) for file in files if file.is_file()), {})
 
 
 def find_parts(entries: list[Entry], split: str) -> None:
@@ -100,7 +115,7 @@ def find_parts(entries: list[Entry], split: str) -> None:
 
 def costs(entry: Entry) -> dict[str, Any]:
     """Give parameters that answer, and hours over all sessions, those of its parts with them."""
-    sessions = entry.run["sessions"]
+    sessions = [*entry.run["sessions"], *filter(None, [entry.study.get("session")])]
     cpu = [s.get("cpu_seconds") for s in sessions]
     members = entry.config.get("ensemble", {})
     n = members.get("trained") or members.get("members", 1)
