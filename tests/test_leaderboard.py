@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -80,6 +81,21 @@ def write_run(
     (folder / "config.yaml").write_text(yaml.safe_dump({"ensemble": {"members": 5, "trained": 3}}))
 
 
+def board(
+    maker: ModuleType,
+    folder: Path,
+    approaches: list[dict[str, object]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> tuple[str, dict[str, Any]]:
+    """The page and its figures, of the runs in a folder."""
+    file, out = folder / "approaches.yaml", folder / "board.md"
+    file.write_text(yaml.safe_dump(approaches))
+    monkeypatch.setattr(maker, "APPROACHES", file)
+    monkeypatch.setattr("sys.argv", ["x", str(folder), "--out", str(out), "--resamples", "100"])
+    maker.main()
+    return out.read_text(), json.loads(out.with_suffix(".json").read_text())
+
+
 def test_runs_are_found_compared_and_the_rest_listed(
     maker: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,12 +157,7 @@ def test_runs_of_another_kind_of_split_or_of_other_patches_are_not_compared(
         {"name": n, "about": "", "command": "", "reference": n == "flat", "runs": {"cv": [n]}}
         for n in kinds
     ]
-    (tmp_path / "approaches.yaml").write_text(yaml.safe_dump(approaches))
-    monkeypatch.setattr(maker, "APPROACHES", tmp_path / "approaches.yaml")
-    out = tmp_path / "board.md"
-    monkeypatch.setattr("sys.argv", ["x", str(tmp_path), "--out", str(out), "--resamples", "100"])
-    maker.main()
-    page, figures = out.read_text(), json.loads(out.with_suffix(".json").read_text())
+    page, figures = board(maker, tmp_path, approaches, monkeypatch)
     assert figures["cv"]["same"]["differences"]["mean AUC"]["value"] == 0
     assert figures["cv"]["members"]["differences"]["mean AUC"] is None
     assert "- members, `members`: no flat ensemble of the same split" in page
@@ -164,14 +175,8 @@ def test_what_runs_of_one_recipe_differ_by_is_not_marked(
         | {"reference": n == "flat", "repeat": n == "again"}
         for n in skills
     ]
-    (tmp_path / "approaches.yaml").write_text(yaml.safe_dump(approaches))
-    monkeypatch.setattr(maker, "APPROACHES", tmp_path / "approaches.yaml")
-    out = tmp_path / "board.md"
-    monkeypatch.setattr("sys.argv", ["x", str(tmp_path), "--out", str(out), "--resamples", "100"])
-    maker.main()
-    told = json.loads(out.with_suffix(".json").read_text())["table1"]
-    assert told["more"]["differences"]["log-loss"]["high"] < 0
-    page = out.read_text()
+    page, figures = board(maker, tmp_path, approaches, monkeypatch)
+    assert figures["table1"]["more"]["differences"]["log-loss"]["high"] < 0
     glance = page.partition("| CPU hours | patches/s |\n")[2].partition("\n\n")[0]
     marks = {row.split(" |")[0].removeprefix("| "): row.count("▲") for row in glance.split("\n")}
     assert marks["again"] == 0  # beyond its interval, but it is what the others are measured by
@@ -210,17 +215,13 @@ def test_votes_judge_too_and_a_model_of_sides_has_no_subtypes(
         {"name": n, "about": "", "command": "", "reference": n == "flat", "runs": {"table1": [n]}}
         for n in ("flat", "sides")
     ]
-    (tmp_path / "approaches.yaml").write_text(yaml.safe_dump(approaches))
-    monkeypatch.setattr(maker, "APPROACHES", tmp_path / "approaches.yaml")
-    out = tmp_path / "board.md"
-    monkeypatch.setattr("sys.argv", ["x", str(tmp_path), "--out", str(out), "--resamples", "100"])
-    maker.main()
-    told = json.loads(out.with_suffix(".json").read_text())["table1"]["sides"]
+    page, figures = board(maker, tmp_path, approaches, monkeypatch)
+    told = figures["table1"]["sides"]
     tables = {n: read_predictions(tmp_path / n) for n in ("flat", "sides")}
     expected = compare(tables, "majority_atypical", resamples=100)["differences"][0]["measures"]
     assert told["differences"]["binary AUC, majority"] == expected["binary.auc"]
     assert "mean AUC" not in told["measures"]
-    assert out.read_text().count("| **sides** |") == 2  # against expert 1, against the majority
+    assert page.count("| **sides** |") == 2  # against expert 1, against the majority
 
 
 def test_what_a_run_is_made_of_is_part_of_its_cost(
@@ -240,12 +241,7 @@ def test_what_a_run_is_made_of_is_part_of_its_cost(
     (tmp_path / "search").mkdir()
     session = {"seconds": 1800, "cpu_seconds": 5400}
     write_json(tmp_path / "search" / "tune.json", {"session": session})
-    (tmp_path / "approaches.yaml").write_text(yaml.safe_dump(approaches))
-    monkeypatch.setattr(maker, "APPROACHES", tmp_path / "approaches.yaml")
-    out = tmp_path / "board.md"
-    monkeypatch.setattr("sys.argv", ["x", str(tmp_path), "--out", str(out), "--resamples", "100"])
-    maker.main()
-    page = out.read_text()
+    page, _ = board(maker, tmp_path, approaches, monkeypatch)
     assert "| flat | `flat` | 0.50 M | 2.00 | 2 | 4.00 | Intel Xeon | – |" in page
     assert "| hybrid | `hybrid` | 1.00 M | 4.00 | 2 | 8.00 | Intel Xeon | – |" in page
     assert "| tuned | `tuned` | 0.50 M | 2.50 | 2 | 5.50 | Intel Xeon | – |" in page

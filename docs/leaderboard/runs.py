@@ -92,7 +92,9 @@ def all_found(approach: dict[str, Any], split: str, folders: list[Path]) -> Iter
 
 def study_of(approach: dict[str, Any], folders: list[Path]) -> dict[str, Any]:
     """Read the record of the search that an approach begins with; empty where it has none."""
-    files = [folder / approach.get("study", "") / "tune.json" for folder in folders]
+    if "study" not in approach:
+        return {}
+    files = [folder / approach["study"] / "tune.json" for folder in folders]
     return next((read_json(file) for file in files if file.is_file()), {})
 
 
