@@ -28,7 +28,8 @@ APPROACHES = """
    runs: {table1: [missing, flat], cv: [flat-cv]}}
 - {name: other, about: second, command: "other {runs}/x-{split}",
    runs: {table1: [other], cv: [other-cv]}}
-- {name: stopped, about: third, command: "stopped", runs: {table1: [stopped]}}
+- {name: stopped, about: third, command: "stopped", runs: {table1: [stopped]},
+   without: {cv: not fair}, as_fast_as: flat}
 """
 
 
@@ -139,6 +140,7 @@ def test_runs_are_found_compared_and_the_rest_listed(
     assert "- stopped (third): `stopped`" in page
     assert "- flat ensemble (first): `train COHORT cv`" in page  # no run tells of another kind
     assert "- other (second): `other runs/x-cv`" in page
+    assert "- stopped: not fair" in page.partition("## Five-fold")[2]
     assert "`stopped`" not in page.partition("## Five-fold")[2]
     assert set(figures["table1"]) == {"flat ensemble", "other"}
     assert figures["cv"] == {}
@@ -162,6 +164,31 @@ def test_runs_of_another_kind_of_split_or_of_other_patches_are_not_compared(
     assert figures["cv"]["members"]["differences"]["mean AUC"] is None
     assert "- members, `members`: no flat ensemble of the same split" in page
     assert "- fewer, `fewer`: " in page
+
+
+def test_out_of_fold_another_number_of_folds_is_told(
+    maker: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, folds in {"flat": 5, "alike": 5, "fewer": 3}.items():
+        write_run(tmp_path / name, 0.3)
+        outer = [{"test": [], "inner": [[]] * folds}]
+        write_json(tmp_path / name / "splits.json", {"kind": "all", "outer": outer})
+    approaches = [
+        {"name": n, "about": "", "command": "", "reference": n == "flat", "runs": {"cv": [n]}}
+        for n in ("flat", "alike", "fewer")
+    ]
+    page, _ = board(maker, tmp_path, approaches, monkeypatch)
+    assert "‡ 3 folds: each member has learned from 67 % of the patients" in page
+    assert "| fewer ‡ |" in page
+    assert "| alike |" in page
+
+
+def test_the_speed_of_the_same_networks_is_told_apart(maker: ModuleType, tmp_path: Path) -> None:
+    speeds = {"flat": {"patches_per_second": 41.7}}
+    entries = {n: maker.runs.Entry({"as_fast_as": "flat"}, tmp_path / n) for n in ("flat", "x")}
+    assert maker.page.speed_of(entries["flat"], speeds) == "42"
+    assert maker.page.speed_of(entries["x"], speeds) == "*42*"
+    assert maker.page.speed_of(maker.runs.Entry({}, tmp_path / "x"), speeds) == "–"
 
 
 def test_what_runs_of_one_recipe_differ_by_is_not_marked(
@@ -264,6 +291,8 @@ def test_the_approaches_of_the_page_are_what_the_package_runs(maker: ModuleType)
     assert len(set(names)) == len(names)
     for approach in approaches:
         assert set(approach["runs"]) == set(maker.SPLITS)
+        untold = {s for s, runs in approach["runs"].items() if not runs}
+        assert approach.get("repeat") or untold == set(approach.get("without", {}))
         words = shlex.split(approach["command"].format(cohort="C", split="table1", runs="R"))
         if "--preset" in words and words[1] == "train" and "&&" not in words:
             preset = words[words.index("--preset") + 1]

@@ -80,6 +80,7 @@ def compare_all(entries: list[Entry], references: list[Entry], resamples: int) -
         if reference is None:
             entry.problem = "no flat ensemble of the same split"
             continue
+        entry.other_folds = entry.kind == "all" and entry.folds != reference.folds
         tables = {
             reference.name: read_predictions(reference.predictions),
             entry.name: read_predictions(entry.predictions),

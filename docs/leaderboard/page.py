@@ -33,26 +33,28 @@ ensemble (of the preset `quick`, where there is no other) on the same patches, r
 
 **▲, ▼ and bold** mark a difference whose interval does not hold zero and which is larger than
 that of any run of the flat ensemble's own recipe (*again*: another processor and a later commit;
-*seed 1*), since intervals over patients know nothing of chance in training. Even so, of many
-differences of nothing some are marked; the less alike the patients' shares, the more.
+*seed 1*, *seed 2*), since intervals over patients know nothing of chance in training. Even so, of
+many differences of nothing some are marked; the less alike the patients' shares, the more.
 
 **Power.** A subtype is chosen by p / frequency^power, and a figure called atypical, as each run
 fixed it out of fold: flat ensembles, LoRA, probes and rules have the power 0.25 (`quick`: 0.5),
-hybrids and stacks 0.5. Balanced accuracy depends on that choice, mean AUC and log-loss do not;
-*decided alike* gives all of them the same power.
+hybrids and stacks 0.5, votes none. Balanced accuracy depends on that choice, mean AUC and log-loss
+do not; *decided alike* gives all of them the same power.
 
-**Out of fold** a run answers with one member, and calibration, threshold and choice of subtype are
-fixed on the same answers; the recipe of the flat ensemble, which most others share, was itself
-chosen with a look at many of these patients. Differences are between runs that share this. † marks
-what more was chosen with a look at these figures: of the rules, and with them of hybrid and stack,
-the constants, on 162 of the patients. Students are not cross-validated: their teachers have seen
-the labels of the fold that would judge them.
+**Out of fold** a run answers with one member (bagging with all that have not drawn the patient, 2.5
+on average), and calibration, threshold and choice of subtype are fixed on the same answers; the
+recipe of the flat ensemble, which most others share, was itself chosen with a look at many of these
+patients. Differences are between runs that share this. † marks what more was chosen with a look at
+these figures: of the rules, and with them of hybrid and stack, the constants, on 162 of the
+patients.
 
 **Cost.** Wall hours are those of the run's sessions on its number of threads, with whatever else
 ran on the machine; CPU hours are its own; both with those of the runs that it is made of or was
-taught by. Processors differ in speed by half and more: hours compare on one of them only. Patches
-per second are of 512 patches, from files to the table, with both cores of a quiet AMD EPYC
-([speed.json](speed.json)). Parameters are those that answer.
+taught by. Two cores train two runs of one thread at a time: on 2 cores a run takes half of its CPU
+hours. Processors differ in speed by half and more: hours compare on one of them only. Patches per
+second are of 512 patches, from files to the table, with both cores of a quiet AMD EPYC
+([speed.json](speed.json)); in italics those of a run of the same networks. Parameters are those
+that answer.
 
 Multiple-instance learning answers for patients, not for figures, and the study of few labels has
 other figures of merit: [one answer for a patient](mil.md) · [few labels](few-labels.md)."""
@@ -79,6 +81,7 @@ def section(title: str, split: str, entries: list[Entry], speeds: dict[str, Any]
     lines = ["", f"## {title}", ""]
     if done:
         lines += [patients_of(done[0])]
+        lines += [f"\n{told}" for told in {folds_of(e) for e in done if e.other_folds}]
     eight = [e for e in done if not e.of_sides]
     reference = next((e for e in done if e.approach.get("reference")), None)
     noise = spread(done)
@@ -103,13 +106,38 @@ def section(title: str, split: str, entries: list[Entry], speeds: dict[str, Any]
     if alone:
         lines += ["", "### Not compared", "", *alone]
     missing = [e for e in entries if e.folder is None and e.approach["runs"].get(split)]
-    if missing:
+    reasons = [(e.name, e.approach["without"][split]) for e in entries if reason_of(e, split)]
+    if missing or reasons:
         kind = (reference.kind if reference is not None else None) or split
         lines += ["", "### Not run", ""]
         for entry in missing:
             told = entry.approach["command"].format(cohort="COHORT", split=kind, runs="runs")
             lines.append(f"- {entry.name} ({entry.approach['about']}): `{told}`")
+        lines += [f"- {name}: {reason}" for name, reason in reasons]
     return lines
+
+
+def reason_of(entry: Entry, split: str) -> str:
+    """Why there is no such run of an approach; empty where there could be."""
+    return str(entry.approach.get("without", {}).get(split, ""))
+
+
+def folds_of(entry: Entry) -> str:
+    """Say what a run of other folds has learned from."""
+    share = 100 - 100 / entry.folds
+    return (
+        f"‡ {entry.folds} folds: each member has learned from {share:.0f} % of the patients, and "
+        "answers for the others."
+    )
+
+
+def speed_of(entry: Entry, speeds: dict[str, Any]) -> str:
+    """Patches per second; in italics those of the run of the same networks that is named."""
+    own = speeds.get(entry.folder.name if entry.folder else "")
+    alike = speeds.get(entry.approach.get("as_fast_as", ""))
+    if own is not None:
+        return f"{own['patches_per_second']:.0f}"
+    return "–" if alike is None else f"*{alike['patches_per_second']:.0f}*"
 
 
 def patients_of(entry: Entry) -> str:
@@ -152,9 +180,8 @@ def glance(entries: list[Entry], noise: dict[str, float], speeds: dict[str, Any]
                 "–" if number is None else f"{number:.3f}{' ▲' * (sign > 0)}{' ▼' * (sign < 0)}"
             )
         hours = costs(entry)["cpu_hours"]
-        speed = speeds.get(entry.folder.name if entry.folder else "", {})
         cells.append("–" if hours is None else f"{hours:.2f}")
-        cells.append(f"{speed['patches_per_second']:.0f}" if speed else "–")
+        cells.append(speed_of(entry, speeds))
         lines.append(f"| {entry.title} | {' | '.join(cells)} |")
     return lines
 
@@ -234,7 +261,6 @@ def cost(entries: list[Entry], speeds: dict[str, Any]) -> list[str]:
     ]
     for entry in entries:
         told = costs(entry)
-        speed = speeds.get(entry.folder.name if entry.folder else "", {})
         cells = [
             entry.name,
             f"`{entry.folder.name}`" if entry.folder else "",
@@ -243,7 +269,7 @@ def cost(entries: list[Entry], speeds: dict[str, Any]) -> list[str]:
             str(told["threads"] or "–"),
             f"{told['cpu_hours']:.2f}" if told["cpu_hours"] is not None else "–",
             told["processor"],
-            f"{speed['patches_per_second']:.0f}" if speed else "–",
+            speed_of(entry, speeds),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines

@@ -33,6 +33,8 @@ class Entry:
     """The runs that it is made of, or was taught by."""
     problem: str = ""
     """Why it cannot be compared."""
+    other_folds: bool = False
+    """Whether it answers out of fold from another number of folds than its reference."""
     study: dict[str, Any] = field(default_factory=dict)
     """``tune.json`` of the search that chose its settings."""
 
@@ -43,14 +45,24 @@ class Entry:
 
     @property
     def title(self) -> str:
-        """Its name, with a mark where its figures are optimistic."""
-        return f"{self.name} †" if self.metrics.get("optimistic") else self.name
+        """Its name, with a mark where its figures are optimistic, or of other folds."""
+        marks = " †" * bool(self.metrics.get("optimistic")) + " ‡" * self.other_folds
+        return self.name + marks
 
     @property
     def kind(self) -> str | None:
         """Kind of its split: an ensemble tested on others, or single members out of fold."""
+        return self._splits.get("kind")
+
+    @property
+    def folds(self) -> int:
+        """Number of inner folds."""
+        return len(self._splits["outer"][0]["inner"]) if "outer" in self._splits else 0
+
+    @property
+    def _splits(self) -> dict[str, Any]:
         file = self.folder / "splits.json" if self.folder else None
-        return read_json(file)["kind"] if file and file.is_file() else None
+        return read_json(file) if file and file.is_file() else {}
 
     @property
     def of_sides(self) -> bool:

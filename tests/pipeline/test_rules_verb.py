@@ -18,7 +18,7 @@ from atypia.data.splits import published_roles
 from atypia.errors import InputError, LeakError
 from atypia.evaluation.predictions import read_predictions
 from atypia.inference.backend import load_ensemble
-from atypia.labels import PROBABILITY_COLUMNS
+from atypia.labels import N_ATYPICAL, PROBABILITY_COLUMNS
 from atypia.pipeline.readings import shaped_on
 from atypia.runs import read_json, write_json
 
@@ -161,7 +161,7 @@ def test_the_mean_of_runs_is_the_mean_of_their_tables_whatever_their_order(
         np.testing.assert_allclose(made, np.mean(said, axis=0), atol=1e-5)
 
 
-def test_runs_that_vote_call_a_figure_atypical_where_half_of_them_do(
+def test_runs_that_vote_call_a_figure_atypical_where_most_do_or_a_tie_by_their_mean(
     network: Path, ruled: Path, cohort_folder: Path, tmp_path: Path
 ) -> None:
     settings = ["answer.prior_power=0", "answer.calibration=none", "answer.conformal_alpha=null"]
@@ -175,6 +175,11 @@ def test_runs_that_vote_call_a_figure_atypical_where_half_of_them_do(
     np.testing.assert_allclose(made, (votes + np.mean(said, axis=0)) / 3, atol=1e-5)
     (facts,) = read_json(tmp_path / "votes" / "run.json")["models"]
     assert facts["threshold_atypical"] == 0.5
+    table = pd.read_csv(tmp_path / "votes" / "predictions-test.csv").set_index("patch_id")
+    called = table.loc[made.index, "predicted_atypical"].to_numpy()
+    n, mean = votes[:, :N_ATYPICAL].sum(axis=1), np.mean(said, axis=0)[:, :N_ATYPICAL].sum(axis=1)
+    assert {0, 1} <= set(n)  # on one mind, and of two
+    np.testing.assert_array_equal(called, (n == 2) | ((n == 1) & (mean > 0.5)))
 
 
 def test_runs_that_do_not_fit_are_refused(

@@ -42,6 +42,13 @@ def test_an_unknown_rater_is_told_with_the_known_ones() -> None:
         chosen_labels(MANIFEST, "expert3")
 
 
+@pytest.mark.parametrize("label", ["expert1", "agreed"])
+def test_a_cohort_of_votes_alone_is_told_what_it_lacks(label: str) -> None:
+    votes = pd.DataFrame({"majority_atypical": ["True", "False"]})
+    with pytest.raises(InputError, match=r"votes alone.*atypia merge"):
+        chosen_labels(votes, label)
+
+
 def test_the_second_rater_takes_a_share_where_there_is_one() -> None:
     targets = make_targets(MANIFEST, chosen_labels(MANIFEST, "expert1"), MIXED)
     assert targets.n_raters == 1

@@ -19,19 +19,19 @@ def doctor(
         str | None,
         typer.Option(
             help="Check a model's files and show its card: 'released', a bundle, or a run folder; "
-            "or tell whether an encoder, such as virchow2, can be loaded here.",
+            "or tell whether an encoder, such as virchow2, or a backbone of timm can be loaded "
+            "here.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
     """Show versions, devices, optional packages, weights; or what a model is."""
     from atypia import doctor
-    from atypia.models.foundation.catalogue import find_encoder
 
     if model is None:
         _show(doctor.examine())
-    elif (encoder := find_encoder(model)) is not None:
-        findings, problem = doctor.examine_encoder(encoder)
+    elif (told := doctor.examine_weights(model)) is not None:
+        findings, problem = told
         _show(findings)
         if problem is not None:
             raise InputError(problem)

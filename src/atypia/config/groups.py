@@ -351,7 +351,8 @@ class EnsembleConfig(AnswerConfig):
     join: JoinKind = "mean"
     """What becomes of the members' probabilities, see :class:`atypia.join.Join`. ``weighted`` goes
     by each member's mean AUC on patients that it has not learned from; folds differ, so weights do
-    by chance, too. With ``majority`` a figure is atypical where half of the votes say so."""
+    by chance, too. With ``majority`` a figure is atypical where most of the votes say so, and in
+    a tie by the members' mean."""
 
     @model_validator(mode="after")
     def _no_more_than_there_are(self) -> EnsembleConfig:

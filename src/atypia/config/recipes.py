@@ -166,7 +166,7 @@ class StackConfig(RunConfig):
     """``logistic``: a meta-learner on what the models say out of fold (stacking: Wolpert, Neural
     Networks 5, 1992). ``weighted`` goes by each model's mean AUC out of fold; see
     :class:`atypia.join.Join` for this, ``mean``, ``median`` and ``majority``. With ``majority`` a
-    figure is atypical where half of the votes say so."""
+    figure is atypical where most of the votes say so, and in a tie by the models' mean."""
     answer: AnswerConfig = AnswerConfig()
 
     @property

@@ -248,7 +248,7 @@ def _load_weights(module: nn.Module, name: str, size_px: int, file: Path | None)
             raise InputError(f"model.weights: {file} does not exist.")
         _fill(module, read_tensors(file), str(file))
         return f"file {file.name}, SHA-256 {sha256_file(file)}"
-    package = _package(name)
+    package = package_of(name)
     packaged = find_packaged_weights(name)
     if package is not None and packaged is not None:
         _fill(module, package.read(packaged), package.distribution)
@@ -257,7 +257,7 @@ def _load_weights(module: nn.Module, name: str, size_px: int, file: Path | None)
     try:
         source = timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:  # the hub's client raises many kinds, none documented
-        raise InputError(_no_weights(name, package, error)) from error
+        raise InputError(no_weights(name, error)) from error
     contents = hashlib.sha256()
     for tensor in source.state_dict().values():
         contents.update(tensor.contiguous().cpu().numpy().tobytes())
@@ -270,21 +270,23 @@ def _load_weights(module: nn.Module, name: str, size_px: int, file: Path | None)
 
 def find_packaged_weights(name: str) -> Path | None:
     """File with the weights of a backbone in an installed package; None without the package."""
-    package = _package(name)
+    package = package_of(name)
     spec = None if package is None else importlib.util.find_spec(package.module)
     if package is None or spec is None or spec.origin is None:
         return None
     return next(iter(sorted(Path(spec.origin).parent.glob(package.file))), None)
 
 
-def _package(name: str) -> WeightsPackage | None:
+def package_of(name: str) -> WeightsPackage | None:
     """Package with what ``timm/tf_efficientnet_lite0.in1k`` asks for; without a tag, with any."""
     architecture, _, tag = name.removeprefix("timm/").partition(".")
     package = WEIGHTS_PACKAGES.get(architecture)
     return package if package is not None and tag in {"", package.tag} else None
 
 
-def _no_weights(name: str, package: WeightsPackage | None, error: Exception) -> str:
+def no_weights(name: str, error: Exception) -> str:
+    """Say that the pretrained weights of a backbone could not be had, and every way to get them."""
+    package = package_of(name)
     ways = ["give a local file: model.weights=FILE.safetensors (or .pt)"]
     if package is not None:
         ways.append(

@@ -27,10 +27,16 @@ def chosen_labels(manifest: pd.DataFrame, label: str) -> npt.NDArray[np.int64]:
         label: Name of a rater, or ``agreed``: where all raters who gave a subtype gave the same.
 
     Raises:
-        InputError: The cohort has no such rater.
+        InputError: The cohort has no such rater, or no subtypes at all.
     """
     raters = [c.removeprefix("label_") for c in manifest.columns if c.startswith("label_")]
-    if label == "agreed" and raters:
+    if not raters:
+        raise InputError(
+            "label: expected a cohort in which at least one rater gave subtypes, by which training "
+            "is steered and judged, but got one with votes alone. Join it with one that has "
+            "subtypes (atypia merge), beside which its votes teach."
+        )
+    if label == "agreed":
         table = manifest[[f"label_{r}" for r in raters]]
         first = table.replace("", None).bfill(axis=1).iloc[:, 0].fillna("")
         same = ((table == "") | table.eq(first, axis=0)).all(axis=1)

@@ -80,22 +80,51 @@ def read_atnorm(source: Path, options: PrepareOptions) -> Found:
     problems = check_patient_options(options, column=None if given else told)
     if problems:
         raise InputError(problems)
-    rows = {PurePosixPath(row.cells[column]).name: row for row in table.rows}
-    named: set[str] = set()
+    naming, without = _rows_of_crops(table, column, crops)
     records = []
     for path, vote in crops.items():
-        key = path.name if path.name in rows else path.stem
-        named.add(key)
-        records.append(_record(source, path, vote, table, rows.get(key), case, options))
+        rows = naming[path]
+        record = _record(source, path, vote, table, rows[0][0] if rows else None, case, options)
+        if len(rows) > 1:
+            lines = ", ".join(str(row.line) for row, _ in rows)
+            record.fault(f"expected one row for this crop but got rows {lines}.", column)
+        elif rows and len(rows[0][1]) > 1:
+            others = [p.relative_to(source).as_posix() for p in rows[0][1]]
+            what = f"expected the name of one crop but got that of {' and '.join(others)}"
+            record.fault(f"{what}. Write its folder, too.", column)
+        records.append(record)
     if given:
         assign_patients(records, options)
     for record in records:
         if record.row is not None and not record.patient_id and not given:
             record.fault("expected to find the patient but did not.", case or column)
-    missing = [row for name, row in rows.items() if name not in named]
-    records += [_without_crop(table, row, column) for row in missing]
+    records += [_without_crop(table, row, column) for row in without]
     about = {"table": table.path.name, "table_sha256": sha256_file(table.path)}
     return Found("atnorm", records, about, source.name)
+
+
+def _rows_of_crops(
+    table: Table, column: str, crops: Mapping[Path, str]
+) -> tuple[dict[Path, list[tuple[Row, list[Path]]]], list[Row]]:
+    """Find the rows that name each crop, each with all crops that it names; and those of none.
+
+    A row names a file, with its extension or without, and its folder where it says that, too.
+    """
+    by_name: dict[str, list[Path]] = {}
+    for path in crops:
+        for name in {path.name, path.stem}:
+            by_name.setdefault(name, []).append(path)
+    naming: dict[Path, list[tuple[Row, list[Path]]]] = {path: [] for path in crops}
+    without = []
+    for row in table.rows:
+        told = PurePosixPath(row.cells[column].replace("\\", "/"))
+        votes = {_FOLDERS[p.lower()] for p in told.parts[:-1] if p.lower() in _FOLDERS}
+        paths = [p for p in by_name.get(told.name, []) if not votes or crops[p] in votes]
+        for path in paths:
+            naming[path].append((row, paths))
+        if not paths:
+            without.append(row)
+    return naming, without
 
 
 def _class_folders(source: Path) -> dict[str, Path]:

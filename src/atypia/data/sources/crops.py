@@ -64,7 +64,9 @@ def column_of_crops(table: Table, images: Iterable[Path]) -> str | None:
     """Find the column that names the most of these images, with or without extension."""
     known = {name for image in images for name in (image.name, image.stem)}
     named = {
-        column: sum(PurePosixPath(row.cells[column]).name in known for row in table.rows)
+        column: sum(
+            PurePosixPath(row.cells[column].replace("\\", "/")).name in known for row in table.rows
+        )
         for column in table.columns
     }
     best = max(named, key=lambda column: named[column])

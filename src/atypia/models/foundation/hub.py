@@ -24,10 +24,15 @@ _OF_THE_DISK: Final = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, er
 
 def cached_file(encoder: Encoder) -> Path | None:
     """Find the weights in the local cache; None where they are not."""
+    return in_cache(encoder.repository, encoder.file, "model.safetensors")
+
+
+def in_cache(repository: str, *names: str) -> Path | None:
+    """Find the first of these files of a repository in the local cache; None: it has none."""
     from huggingface_hub import try_to_load_from_cache
 
-    for name in dict.fromkeys((encoder.file, "model.safetensors")):
-        found = try_to_load_from_cache(encoder.repository, name)
+    for name in dict.fromkeys(names):
+        found = try_to_load_from_cache(repository, name)
         if isinstance(found, str):  # not None, nor the mark of a file that does not exist
             return Path(found)
     return None
