@@ -36,25 +36,25 @@ that of any run of the flat ensemble's own recipe (*again*: another processor an
 *seed 1*, *seed 2*), since intervals over patients know nothing of chance in training. Even so, of
 many differences of nothing some are marked; the less alike the patients' shares, the more.
 
-**Power.** A subtype is chosen by p / frequency^power, and a figure called atypical, as each run
-fixed it out of fold: flat ensembles, LoRA, probes and rules have the power 0.25 (`quick`: 0.5),
-hybrids and stacks 0.5, votes none. Balanced accuracy depends on that choice, mean AUC and log-loss
-do not; *decided alike* gives all of them the same power.
+**Power.** A subtype is chosen by p / frequency^power, with the frequencies of the training part.
+The power is a setting: 0.25 of networks that learn subtypes and of the rules (`quick`: 0.5), 0.5 of
+hybrids, stacks and joins, 0 of votes. Balanced accuracy depends on it, mean AUC and log-loss do
+not; *decided alike* gives all of them the same power.
 
 **Out of fold** a run answers with one member (bagging with all that have not drawn the patient, 2.5
-on average), and calibration, threshold and choice of subtype are fixed on the same answers; the
-recipe of the flat ensemble, which most others share, was itself chosen with a look at many of these
-patients. Differences are between runs that share this. † marks what more was chosen with a look at
-these figures: of the rules, and with them of hybrid and stack, the constants, on 162 of the
-patients.
+on average), and calibration and threshold are fixed on the same answers; the recipe of the flat
+ensemble, which most others share, was itself chosen with a look at many of these patients.
+Differences are between runs that share this. † marks what more was chosen with a look at these
+figures: of the rules, and with them of the hybrid, the stack and the joins of three, the constants,
+on 162 of the patients.
 
 **Cost.** Wall hours are those of the run's sessions on its number of threads, with whatever else
 ran on the machine; CPU hours are its own; both with those of the runs that it is made of or was
-taught by. Two cores train two runs of one thread at a time: on 2 cores a run takes half of its CPU
-hours. Processors differ in speed by half and more: hours compare on one of them only. Patches per
-second are of 512 patches, from files to the table, with both cores of a quiet AMD EPYC
-([speed.json](speed.json)); in italics those of a run of the same networks. Parameters are those
-that answer.
+taught by. Nearly all runs had one thread, two of them at a time on 2 cores: together they take
+there the hours of one. Processors differ in speed by half and more: hours compare on one of them
+only. Patches per second are of 512 patches, from files to the table, with both cores of a quiet AMD
+EPYC ([speed.json](speed.json)); in italics those of a run of the same networks. Parameters are
+those that answer.
 
 Multiple-instance learning answers for patients, not for figures, and the study of few labels has
 other figures of merit: [one answer for a patient](mil.md) · [few labels](few-labels.md)."""
@@ -80,8 +80,9 @@ def section(title: str, split: str, entries: list[Entry], speeds: dict[str, Any]
     done = [e for e in entries if e.folder is not None]
     lines = ["", f"## {title}", ""]
     if done:
+        of_other_folds = [e for e in done if e.other_folds]
         lines += [patients_of(done[0])]
-        lines += [f"\n{told}" for told in {folds_of(e) for e in done if e.other_folds}]
+        lines += [f"\n{told}" for told in dict.fromkeys(map(folds_of, of_other_folds))]
     eight = [e for e in done if not e.of_sides]
     reference = next((e for e in done if e.approach.get("reference")), None)
     noise = spread(done)
@@ -106,14 +107,15 @@ def section(title: str, split: str, entries: list[Entry], speeds: dict[str, Any]
     if alone:
         lines += ["", "### Not compared", "", *alone]
     missing = [e for e in entries if e.folder is None and e.approach["runs"].get(split)]
-    reasons = [(e.name, e.approach["without"][split]) for e in entries if reason_of(e, split)]
+    reasons = {e.name: reason_of(e, split) for e in entries if e.folder is None}
+    reasons = {name: reason for name, reason in reasons.items() if reason}
     if missing or reasons:
         kind = (reference.kind if reference is not None else None) or split
         lines += ["", "### Not run", ""]
         for entry in missing:
             told = entry.approach["command"].format(cohort="COHORT", split=kind, runs="runs")
             lines.append(f"- {entry.name} ({entry.approach['about']}): `{told}`")
-        lines += [f"- {name}: {reason}" for name, reason in reasons]
+        lines += [f"- {name}: {reason}" for name, reason in reasons.items()]
     return lines
 
 

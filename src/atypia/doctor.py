@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from atypia.bundle import (
     NETWORK,
     RELEASED,
+    RULES,
     damaged_files,
     find_bundle,
     parts_of,
@@ -41,7 +42,6 @@ EXTRAS = {
     "pdf": ("weasyprint",),
 }
 """Modules of each extra of the package that its users may want."""
-_TIMM_FILE: Final = "model.safetensors"
 
 
 def examine() -> Iterator[tuple[str, str]]:
@@ -128,18 +128,23 @@ def _examine_joined(folder: Path) -> Iterator[tuple[str, str]]:
 def examine_weights(name: str) -> tuple[list[tuple[str, str]], str | None] | None:
     """Tell whether the weights of an encoder or of a backbone can be loaded; None: it is neither.
 
-    A folder of that name is a model.
-    """
-    import timm
+    The names of the models in the package, and those of folders, are of models.
 
+    Raises:
+        InputError: A backbone of timm with a tag that it does not have.
+    """
+    if name in (RELEASED, RULES) or Path(name).is_dir():
+        return None
     from atypia.models.foundation.catalogue import find_encoder
 
     encoder = find_encoder(name)
     if encoder is not None:
         return examine_encoder(encoder)
-    if timm.is_model(name.removeprefix("timm/")) and not Path(name).exists():
-        return examine_backbone(name)
-    return None
+    if importlib.util.find_spec("timm") is None:  # a light installation
+        return None
+    import timm
+
+    return examine_backbone(name) if timm.is_model(name.removeprefix("timm/")) else None
 
 
 def examine_encoder(encoder: Encoder) -> tuple[list[tuple[str, str]], str | None]:
@@ -197,6 +202,9 @@ def examine_backbone(name: str) -> tuple[list[tuple[str, str]], str | None]:
 
     Returns:
         (name, finding) pairs; and what is in the way and what to do, None where nothing is.
+
+    Raises:
+        InputError: timm has no weights of that tag.
     """
     import timm
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
@@ -204,24 +212,34 @@ def examine_backbone(name: str) -> tuple[list[tuple[str, str]], str | None]:
     from atypia.models.backbones import find_packaged_weights, no_weights, package_of
     from atypia.models.foundation import hub
 
+    architecture, _, tag = name.removeprefix("timm/").partition(".")
+    if tag and f"{architecture}.{tag}" not in (known := timm.list_pretrained(f"{architecture}.*")):
+        raise InputError(f"{name}: expected no tag or one of {known}.")
     settings = timm.get_pretrained_cfg(name.removeprefix("timm/"))
+    repository = str(settings.hf_hub_id or "") if settings is not None else ""
+    origin = repository or str(settings.url or "") if settings is not None else ""
     package, file = package_of(name), find_packaged_weights(name)
-    repository = "" if settings is None else str(settings.hf_hub_id or "")
-    origin, licence, training = repository or "timm has none", "not recorded", "not recorded"
+    licence, training = "not recorded", "not recorded"
     if package is not None and file is not None:
         origin, licence, training = package.distribution, package.licence, package.training
     elif settings is not None:
         licence, training = str(settings.license or licence), str(settings.tag or training)
-        file = hub.in_cache(repository, _TIMM_FILE, "pytorch_model.bin") if repository else None
+        named = str(settings.hf_hub_filename or "model.safetensors")
+        file = hub.in_cache(repository, named, "pytorch_model.bin") if repository else None
     problem = None
-    if file is None:
+    if not origin:
+        problem = (
+            f"timm has no pretrained weights of {name}. Give a file (model.weights=FILE), choose "
+            "another backbone, or train from random weights: model.pretrained=false"
+        )
+    elif file is None and repository:
         try:
-            get_hf_file_metadata(hf_hub_url(repository, _TIMM_FILE))
+            get_hf_file_metadata(hf_hub_url(repository, named))
         except Exception as error:  # of the client and the network, none documented
             problem = no_weights(name, error)
     findings = [
         ("backbone", f"{name} of timm {timm.__version__}"),
-        ("weights", origin),
+        ("weights", origin or "none"),
         ("licence", licence),
         ("trained for", training),
         ("file", "none on this machine" if file is None else str(file)),

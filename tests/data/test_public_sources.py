@@ -264,11 +264,18 @@ def test_atnorm_refuses_votes_that_could_be_of_two_crops_or_contradict(tmp_path:
     ]
     folder = atnorm(tmp_path / "AtNorM-MD", rows)
     both = told(folder, tmp_path / "out", PrepareOptions(mpp=0.25))
-    assert both.count("column 'image': expected one row for this crop but got rows 2, 3.") == 2
+    assert "Atypical/1.png: expected a row of this crop alone in votes.csv but row 2, 3" in both
+    assert "could be of Normal/1.png, too. Write folder and extension there." in both
+    assert "what the folder" not in both
     pd.DataFrame(rows[:1]).to_csv(folder / "votes.csv", index=False)
     one = told(folder, tmp_path / "out", PrepareOptions(mpp=0.25))
-    what = "expected the name of one crop but got that of Atypical/1.png and Normal/1.png."
-    assert one.count(f"row 2, column 'image': {what} Write its folder, too.") == 2
+    assert "Normal/1.png: expected a row of this crop alone in votes.csv but row 2 " in one
+    twice = [{**rows[0], "image": "AtNorM/Atypical/1.png"}, {**rows[0], "image": "Atypical/1"}]
+    pd.DataFrame([*twice, {**rows[1], "image": "Normal/1"}]).to_csv(
+        folder / "votes.csv", index=False
+    )
+    again = told(folder, tmp_path / "out", PrepareOptions(mpp=0.25))
+    assert again.endswith("expected one row for this crop in votes.csv but got 2, 3.")
 
 
 def test_atnorm_never_guesses_patients(tmp_path: Path) -> None:

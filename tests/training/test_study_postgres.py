@@ -85,14 +85,15 @@ def test_two_workers_share_the_trials_and_one_that_is_killed_loses_none(
     assert hung.split()[0] in {str(t.number) for t in trials}
 
 
+@pytest.mark.slow
 def test_two_searches_in_one_study_folder_finish_each_trial_once(
     storage: str, cohort_folder: Path, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
     """The command itself, with trainings: the folder's files are written by both."""
-    n, space, out = 6, tmp_path / "space.yaml", tmp_path / "study"
+    space, out = tmp_path / "space.yaml", tmp_path / "study"
     space.write_text("optim.learning_rate: {low: 1e-4, high: 1e-1, log: true}")
     command = [sys.executable, "-m", "atypia", "tune", str(cohort_folder), "--out", str(out)]
-    command += ["--search", str(space), "--storage", storage, "--resume", "--trials", str(n)]
+    command += ["--search", str(space), "--storage", storage, "--resume", "--trials", str(TRIALS)]
     logs = [tmp_path / "one.log", tmp_path / "two.log"]
     workers = []
     for log in logs:
@@ -111,12 +112,12 @@ def test_two_searches_in_one_study_folder_finish_each_trial_once(
     one, two = ([int(n) for n in re.findall(ended, log.read_text())] for log in logs)
     assert one
     assert two
-    assert sorted(one + two) == list(range(n))
+    assert sorted(one + two) == list(range(TRIALS))
     trials = pd.read_csv(out / "trials.csv")
-    assert trials["trial"].tolist() == list(range(n))
+    assert trials["trial"].tolist() == list(range(TRIALS))
     assert set(trials["state"]) <= {"complete", "pruned"}
     told = read_json(out / "tune.json")
-    assert (told["status"], sum(told["done"].values())) == ("finished", n)
+    assert (told["status"], sum(told["done"].values())) == ("finished", TRIALS)
     complete = trials[trials["state"] == "complete"]
     assert told["best"]["trial"] == complete.loc[complete["value"].idxmin(), "trial"]
     assert (out / "best.yaml").is_file()

@@ -43,9 +43,10 @@ def test_an_unknown_rater_is_told_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize("label", ["expert1", "agreed"])
-def test_a_cohort_of_votes_alone_is_told_what_it_lacks(label: str) -> None:
-    votes = pd.DataFrame({"majority_atypical": ["True", "False"]})
-    with pytest.raises(InputError, match=r"votes alone.*atypia merge"):
+@pytest.mark.parametrize("column", ["majority_atypical", "patch_id"])
+def test_a_cohort_without_subtypes_is_told_what_it_lacks(label: str, column: str) -> None:
+    votes = pd.DataFrame({column: ["True", "False"]})
+    with pytest.raises(InputError, match=r"without subtypes.*atypia merge"):
         chosen_labels(votes, label)
 
 

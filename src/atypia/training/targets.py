@@ -33,8 +33,8 @@ def chosen_labels(manifest: pd.DataFrame, label: str) -> npt.NDArray[np.int64]:
     if not raters:
         raise InputError(
             "label: expected a cohort in which at least one rater gave subtypes, by which training "
-            "is steered and judged, but got one with votes alone. Join it with one that has "
-            "subtypes (atypia merge), beside which its votes teach."
+            "is steered and judged, but got one without subtypes. Join it with one that has them "
+            "(atypia merge), beside which its figures teach."
         )
     if label == "agreed":
         table = manifest[[f"label_{r}" for r in raters]]

@@ -83,15 +83,11 @@ def read_atnorm(source: Path, options: PrepareOptions) -> Found:
     naming, without = _rows_of_crops(table, column, crops)
     records = []
     for path, vote in crops.items():
-        rows = naming[path]
-        record = _record(source, path, vote, table, rows[0][0] if rows else None, case, options)
-        if len(rows) > 1:
-            lines = ", ".join(str(row.line) for row, _ in rows)
-            record.fault(f"expected one row for this crop but got rows {lines}.", column)
-        elif rows and len(rows[0][1]) > 1:
-            others = [p.relative_to(source).as_posix() for p in rows[0][1]]
-            what = f"expected the name of one crop but got that of {' and '.join(others)}"
-            record.fault(f"{what}. Write its folder, too.", column)
+        problem = _problem_of(path, naming[path], table.path.name)
+        row = None if problem else naming[path][0][0]
+        record = _record(source, path, vote, table, row, case, options)
+        if problem:
+            record.fault(problem)
         records.append(record)
     if given:
         assign_patients(records, options)
@@ -118,13 +114,28 @@ def _rows_of_crops(
     without = []
     for row in table.rows:
         told = PurePosixPath(row.cells[column].replace("\\", "/"))
-        votes = {_FOLDERS[p.lower()] for p in told.parts[:-1] if p.lower() in _FOLDERS}
-        paths = [p for p in by_name.get(told.name, []) if not votes or crops[p] in votes]
+        vote = _FOLDERS.get(told.parent.name.lower())
+        paths = [p for p in by_name.get(told.name, []) if vote in (None, crops[p])]
         for path in paths:
             naming[path].append((row, paths))
         if not paths:
             without.append(row)
     return naming, without
+
+
+def _problem_of(path: Path, rows: list[tuple[Row, list[Path]]], table: str) -> str:
+    """Say why it is not one row that names a crop, and no other crop; empty where it is."""
+    if not rows:
+        return f"expected a row for this crop in {table} but there is none."
+    lines = ", ".join(str(row.line) for row, _ in rows)
+    others = {p for _, paths in rows for p in paths} - {path}
+    if others:
+        told = " and ".join(sorted(f"{p.parent.name}/{p.name}" for p in others))
+        return (
+            f"expected a row of this crop alone in {table} but row {lines} could be of {told}, "
+            "too. Write folder and extension there."
+        )
+    return f"expected one row for this crop in {table} but got {lines}." if len(rows) > 1 else ""
 
 
 def _class_folders(source: Path) -> dict[str, Path]:
@@ -161,7 +172,6 @@ def _record(
         answers={MAJORITY_COLUMN: vote},
     )
     if row is None:
-        record.fault(f"expected a row for this crop in {table.path.name} but there is none.")
         return record
     if row.problem:
         record.problems.append(row.problem)
