@@ -40,6 +40,13 @@ def test_it_is_whole_and_small() -> None:
     assert f"{header.thresholds.atypical:.3f}" in card
 
 
+@pytest.mark.parametrize("name", GRAPHS[1:])
+def test_its_graphs_do_not_tell_where_they_were_made(name: str) -> None:
+    told = (find_bundle("released") / name).read_bytes()
+    assert b'File "/' not in told
+    assert b"site-packages" not in told
+
+
 def test_it_names_no_place_on_a_machine() -> None:
     text = json.dumps(read_header(find_bundle("released")).provenance)
     assert "/" not in text.replace("EfficientNet/", "")
