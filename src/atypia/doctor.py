@@ -219,14 +219,14 @@ def examine_backbone(name: str) -> tuple[list[tuple[str, str]], str | None]:
     repository = str(settings.hf_hub_id or "") if settings is not None else ""
     origin = repository or str(settings.url or "") if settings is not None else ""
     package, file = package_of(name), find_packaged_weights(name)
-    licence, training = "not recorded", "not recorded"
+    licence, training, named = "not recorded", "not recorded", "model.safetensors"
     if package is not None and file is not None:
         origin, licence, training = package.distribution, package.licence, package.training
     elif settings is not None:
         licence, training = str(settings.license or licence), str(settings.tag or training)
-        named = str(settings.hf_hub_filename or "model.safetensors")
+        named = str(settings.hf_hub_filename or named)
         file = hub.in_cache(repository, named, "pytorch_model.bin") if repository else None
-    problem = None
+    problem, loads = None, "yes"
     if not origin:
         problem = (
             f"timm has no pretrained weights of {name}. Give a file (model.weights=FILE), choose "
@@ -237,13 +237,16 @@ def examine_backbone(name: str) -> tuple[list[tuple[str, str]], str | None]:
             get_hf_file_metadata(hf_hub_url(repository, named))
         except Exception as error:  # of the client and the network, none documented
             problem = no_weights(name, error)
+        loads = "yes, after a download"
+    elif file is None:
+        loads = "not known: only by a download from there, which was not tried"
     findings = [
         ("backbone", f"{name} of timm {timm.__version__}"),
         ("weights", origin or "none"),
         ("licence", licence),
         ("trained for", training),
         ("file", "none on this machine" if file is None else str(file)),
-        ("can be loaded here", "no" if problem else "yes" if file else "yes, after a download"),
+        ("can be loaded here", "no" if problem else loads),
     ]
     return findings, problem
 

@@ -321,19 +321,37 @@ def test_doctor_tells_of_a_backbone_without_weights_and_of_a_folder_of_its_name(
     assert dict(findings)["can be loaded here"] == "no"
     assert problem is not None
     assert f"timm has no pretrained weights of {bare}" in problem
+    elsewhere = timm.get_pretrained_cfg("densenet121")
+    elsewhere.hf_hub_id, elsewhere.url = None, "https://example.org/weights.pth"
+    with monkeypatch.context() as patch:
+        patch.setattr(timm, "get_pretrained_cfg", lambda _: elsewhere)
+        findings, problem = doctor.examine_backbone("densenet121")
+    assert dict(findings)["weights"] == elsewhere.url
+    assert dict(findings)["can be loaded here"].startswith("not known")
+    assert problem is None
     monkeypatch.chdir(tmp_path)
     for name in ("released", "densenet121", "virchow2"):
         (tmp_path / name).mkdir()
         assert doctor.examine_weights(name) is None
 
 
-@pytest.mark.parametrize("name", ["virchow2", "phikon-v2", "dinov3-vits16", "conch"])
+@pytest.mark.parametrize(
+    ("name", "size", "far"),
+    [
+        ("virchow2", 42, "224 px at 0.25, 0.5, 1, 2 µm per pixel but is given 42 px at 0.429"),
+        ("phikon-v2", 48, "224 px at 0.5 µm per pixel but is given 48 px at 0.375"),
+        ("dinov3-vits16", 48, "256 px but is given 48 px at 0.375"),
+        ("conch", 48, "448 px but is given 48 px at 0.375"),
+    ],
+)
 @pytest.mark.parametrize(
     "way", [("probe",), ("lora", "optim.epochs=1", "optim.batches_per_epoch=2", "optim.ema=0")]
 )
 def test_an_encoder_in_the_cache_becomes_a_run_whose_bundle_needs_no_cache(
     way: tuple[str, ...],
     name: str,
+    size: int,
+    far: str,
     cohort_folder: Path,
     cache: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -346,7 +364,6 @@ def test_an_encoder_in_the_cache_becomes_a_run_whose_bundle_needs_no_cache(
     use(encoder, monkeypatch)
     put(cache, encoder, as_published(encoder, random_encoder(encoder)))
     cohort = shutil.copytree(cohort_folder, tmp_path / "cohort")
-    size = 3 * (14 if name == "virchow2" else 16)
     settings = [
         f"model.backbone={name}",
         f"input.size_px={size}",
@@ -356,7 +373,7 @@ def test_an_encoder_in_the_cache_becomes_a_run_whose_bundle_needs_no_cache(
     preset, *own = way
     config = load_config(preset, [*settings, "runtime.threads=1", "ensemble.tta=false", *own])
     assert pipeline.train(cohort, tmp_path / "run", config) is not None
-    warning = f"but is given {size} px at {18 / size:.3g}"
+    warning = f"trained on {far}"
     assert [r.levelname for r in caplog.records if warning in r.message] == ["WARNING"]
     record = read_json(tmp_path / "run" / "run.json")["models"][0]["initial_weights"]
     assert encoder.repository in record

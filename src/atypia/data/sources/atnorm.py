@@ -14,12 +14,11 @@ files; experts are columns such as ``expert1``, ``Expert 2`` or ``rater_3``; the
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from atypia.data.cohort import MAJORITY_COLUMN
 from atypia.data.sources.cases import midog_patient, tcga_patient
-from atypia.data.sources.crops import column_of_crops, images_in, tables_in
+from atypia.data.sources.crops import column_of_crops, images_in, path_told, tables_in
 from atypia.data.sources.patients import assign_patients, check_patient_options
 from atypia.data.sources.records import Found, Record
 from atypia.errors import InputError, Problem
@@ -113,7 +112,7 @@ def _rows_of_crops(
     naming: dict[Path, list[tuple[Row, list[Path]]]] = {path: [] for path in crops}
     without = []
     for row in table.rows:
-        told = PurePosixPath(row.cells[column].replace("\\", "/"))
+        told = path_told(row.cells[column])
         vote = _FOLDERS.get(told.parent.name.lower())
         paths = [p for p in by_name.get(told.name, []) if vote in (None, crops[p])]
         for path in paths:
