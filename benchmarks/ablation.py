@@ -35,28 +35,28 @@ import torch
 from one_member import MEASURES, NAMES, PLACE, outer_split, signed, write_answers
 from torch.optim.swa_utils import AveragedModel, update_bn
 
-from atypia.config import load_config
+from atypia.classifiers.ensemble import load_network, predict_network
+from atypia.core.config import load_config
+from atypia.core.errors import InputError, Problem
+from atypia.core.files import write_json, write_text
 from atypia.data.cohort import Cohort
-from atypia.data.loader import open_store, plan_epoch
-from atypia.data.transforms import Augmenter, colour_styles
-from atypia.ensemble import load_network, predict_network
-from atypia.errors import InputError, Problem
-from atypia.evaluation.compare import compare
+from atypia.evaluation.comparison import compare
 from atypia.evaluation.predictions import read_predictions
 from atypia.models.hardware import keep_freed_memory
 from atypia.models.network import make_network
-from atypia.runs import write_json, write_text
+from atypia.models.transforms import Augmenter, colour_styles
 from atypia.training.crossval import member_tasks
 from atypia.training.fit import fit
+from atypia.training.patch_store import open_store, plan_epoch
 from atypia.training.views import Views
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from atypia.config import InputSpec, TrainConfig
-    from atypia.data.loader import PatchStore
+    from atypia.core.config import InputSpec, TrainConfig
     from atypia.models.network import Network
-    from atypia.training.task import MemberTask, Place
+    from atypia.training.patch_store import PatchStore
+    from atypia.training.task import ComputePlace, MemberTask
 
 PRESET = "released"
 MEMBERS = ["ensemble.members=3"]
@@ -200,7 +200,7 @@ def soup(
     config: TrainConfig,
     spec: InputSpec,
     store: PatchStore,
-    place: Place,
+    place: ComputePlace,
 ) -> Network:
     """Average the weights of networks that started from the same backbone, all alike.
 

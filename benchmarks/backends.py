@@ -22,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from atypia.classifiers.ensemble import Ensemble
+from atypia.classifiers.onnx_classifier import OnnxEnsemble
+from atypia.core.files import describe_machine
+from atypia.core.labels import subtype_index
 from atypia.data.cohort import Cohort
 from atypia.data.images import read_patch
-from atypia.ensemble import Ensemble
 from atypia.evaluation.metrics import one_vs_rest_auc
-from atypia.inference.onnx import OnnxEnsemble
-from atypia.labels import subtype_index
-from atypia.runs import describe_machine
 
 INT8 = ("onnx", "onnx-int8")
 

@@ -12,12 +12,8 @@ import argparse
 
 import numpy as np
 
-from atypia.evaluation.biomarker import ErrorModel
-from atypia.evaluation.biomarker.uncertainty import (
-    binomial_interval,
-    rogan_gladen,
-    true_fraction,
-)
+from atypia.biomarker import ErrorModel
+from atypia.biomarker.biomarker_intervals import binomial_interval, rogan_gladen, true_fraction
 from atypia.evaluation.predictions import UNKNOWN, read_predictions
 
 

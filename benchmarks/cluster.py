@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 from slide import write_slide
 
-from atypia.runs import describe_machine
+from atypia.core.files import describe_machine
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -46,9 +46,9 @@ def write_tiny_model(folder: Path) -> None:
     """Write a bundle of one very small network with random weights."""
     import torch
 
-    from atypia.config import InputConfig, ModelConfig
-    from atypia.decision import Decision
-    from atypia.ensemble import Ensemble
+    from atypia.classifiers.decision import Decision
+    from atypia.classifiers.ensemble import Ensemble
+    from atypia.core.config import InputConfig, ModelConfig
     from atypia.models.network import make_network
 
     torch.manual_seed(0)
@@ -61,9 +61,9 @@ def write_tiny_model(folder: Path) -> None:
 
 def reading_cost(slide: Path, places: npt.NDArray[np.float64]) -> dict[str, float]:
     """CPU time in ms: to open a slide, and to read the field of one candidate at 18 µm."""
-    from atypia.config import InputSpec
-    from atypia.data.slides import open_slide
-    from atypia.inference.slide import field_to_read
+    from atypia.core.config import InputSpec
+    from atypia.inference.slide_predictions import field_to_read
+    from atypia.slides import open_slide
 
     spec = InputSpec(field_of_view_um=18, size_px=64, mean=(0, 0, 0), std=(1, 1, 1))
     with open_slide(slide):
@@ -147,7 +147,7 @@ def main() -> None:
             write_slide(slide, SIDE)
         if options.model == "tiny":
             write_tiny_model(scratch / "tiny")
-        from atypia.data.slides import open_slide
+        from atypia.slides import open_slide
 
         with open_slide(slide) as opened:
             size = opened.info.width, opened.info.height

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from atypia.labels import N_SUBTYPES, PROBABILITY_COLUMNS, subtype_index
-from atypia.runs import describe_machine
+from atypia.core.files import describe_machine
+from atypia.core.labels import N_SUBTYPES, PROBABILITY_COLUMNS, subtype_index
 
 
 def timed(*arguments: str) -> dict[str, float]:

@@ -22,17 +22,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from atypia.config import load_config
+from atypia.classifiers.ensemble import load_network, predict_network
+from atypia.core.config import load_config
+from atypia.core.files import describe_machine
 from atypia.data.images import read_patch
-from atypia.data.loader import PatchStore
-from atypia.ensemble import load_network, predict_network
 from atypia.models.hardware import choose_device, choose_precision, peak_memory_bytes
 from atypia.models.network import make_network
-from atypia.runs import describe_machine
 from atypia.training.distributed import World
 from atypia.training.fit import fit
+from atypia.training.patch_store import PatchStore
 from atypia.training.targets import Targets
-from atypia.training.task import MemberTask, Place
+from atypia.training.task import ComputePlace, MemberTask
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def main() -> None:
     targets = Targets(one_hot[:, None], (labels < 4).astype(np.float32))
     task = MemberTask("benchmark", rows, rows[:8], targets, labels, seed=0)
     with tempfile.TemporaryDirectory() as folder:
-        fit(task, config, store, Place(device, precision, World(), layout), Path(folder))
+        fit(task, config, store, ComputePlace(device, precision, World(), layout), Path(folder))
         history = pd.read_csv(Path(folder) / "history.csv")
         peak = peak_memory_bytes()
         _, spec, _ = make_network(config.model, config.input, initial_weights=False)

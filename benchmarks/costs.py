@@ -26,20 +26,20 @@ import numpy as np
 import pandas as pd
 from slide import write_slide
 
-from atypia.bundle import find_bundle, read_header
-from atypia.data.slides import open_slide
-from atypia.data.slides.pool import SlidePool
-from atypia.errors import InputError
-from atypia.inference.backend import load_ensemble
-from atypia.inference.candidates import Candidate
+from atypia.classifiers.bundle import find_bundle, read_header
+from atypia.classifiers.loading import load_ensemble
+from atypia.core.errors import InputError
+from atypia.core.files import describe_machine
+from atypia.inference.jobs.job import ITEM_SIZE, write_answers
 from atypia.inference.jobs.parts import encode_part
-from atypia.inference.jobs.slide_table import SlideRow
+from atypia.inference.jobs.slide_list import SlideRow
 from atypia.inference.jobs.slide_work import ListCandidates, Listing
-from atypia.inference.jobs.work import Part
-from atypia.inference.slide import classify_slide, field_to_read, reading_order
+from atypia.inference.jobs.work import FinishedPart
+from atypia.inference.slide_predictions import classify_slide, field_to_read, reading_order
 from atypia.pipeline import biomarker
-from atypia.pipeline.job import ITEM_SIZE, write_answers
-from atypia.runs import describe_machine
+from atypia.slides import open_slide
+from atypia.slides.candidates import Candidate
+from atypia.slides.slide_pool import SlidePool
 
 OPENINGS = 5
 PATCHES = {"best": 48, "fast": 384}
@@ -111,7 +111,7 @@ def measure(options: argparse.Namespace) -> None:
         reading = (clock() - opening) / n
         part = scratch / "part.parquet"
         clock()
-        content = encode_part(Part(table, len(table)))
+        content = encode_part(FinishedPart(table, len(table)))
         part.write_bytes(content)
         writing = clock() / n
         write_answers(scratch / "answers.csv", [part], list(table.columns))

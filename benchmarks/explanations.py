@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from atypia.classifiers.ensemble import Ensemble
+from atypia.core.files import read_json, write_json, write_text
+from atypia.core.labels import SUBTYPES
 from atypia.data.cohort import Cohort
 from atypia.data.images import read_patch
-from atypia.ensemble import Ensemble
 from atypia.explain import METHODS, check, explain, maps_by
 from atypia.explain.randomise import SHARES
-from atypia.labels import SUBTYPES
-from atypia.runs import read_json, write_json, write_text
 
 if TYPE_CHECKING:
     import numpy.typing as npt

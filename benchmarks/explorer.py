@@ -39,8 +39,8 @@ import pandas as pd
 from PIL import Image
 from playwright.async_api import async_playwright
 
+from atypia.core.files import describe_machine
 from atypia.data.cohort import Cohort
-from atypia.runs import describe_machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -36,24 +36,24 @@ import pandas as pd
 import torch
 from one_member import MEASURES, NAMES, PLACE, outer_split, signed, write_answers
 
-from atypia.config import load_config
+from atypia.classifiers.ensemble import Decision, load_network, predict_network
+from atypia.core.config import load_config
+from atypia.core.errors import InputError, Problem
+from atypia.core.files import write_json, write_text
 from atypia.data.cohort import Cohort
-from atypia.data.loader import open_store
-from atypia.ensemble import Decision, load_network, predict_network
-from atypia.errors import InputError, Problem
-from atypia.evaluation.compare import compare
+from atypia.evaluation.comparison import compare
 from atypia.evaluation.predictions import read_predictions, write_predictions
-from atypia.inference.predict import prediction_table
+from atypia.inference.patch_predictions import prediction_table
 from atypia.models.hardware import keep_freed_memory
 from atypia.models.network import make_network
-from atypia.runs import write_json, write_text
 from atypia.training.crossval import member_tasks
 from atypia.training.fit import fit
+from atypia.training.patch_store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from atypia.config import TrainConfig
+    from atypia.core.config import TrainConfig
     from atypia.training.task import MemberTask
 
 PRESET = "released"

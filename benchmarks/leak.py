@@ -24,22 +24,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from atypia.config import LEAK, AugmentConfig, load_config
+from atypia.core.config import LEAK, AugmentConfig, load_config
+from atypia.core.files import write_json
+from atypia.core.labels import N_ATYPICAL
 from atypia.data.cohort import Cohort
 from atypia.data.leak import leaking, with_true_patients
-from atypia.data.loader import open_store
 from atypia.data.splits import make_splits, rows
 from atypia.evaluation import metrics
 from atypia.evaluation.intervals import estimate, measure
-from atypia.labels import N_ATYPICAL
 from atypia.models.network import make_network
-from atypia.pipeline.run import CHOSEN, with_chosen_label
-from atypia.runs import write_json
 from atypia.training.distributed import World
 from atypia.training.features import Features, cohort_features
+from atypia.training.patch_store import open_store
 from atypia.training.probe import Probe, fit_layer
+from atypia.training.run_folder import CHOSEN, with_chosen_label
 from atypia.training.targets import chosen_labels, make_targets
-from atypia.training.task import Place
+from atypia.training.task import ComputePlace
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -84,7 +84,7 @@ def open_features(cohort: Cohort) -> Probe:
     """Features of the preset ``probe``; those that a run has left in the cohort are taken."""
     config = load_config("probe")
     network, spec, origin = make_network(config.model, config.input)
-    place = Place(torch.device("cpu"), torch.float32, World())
+    place = ComputePlace(torch.device("cpu"), torch.float32, World())
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(cohort, spec, AugmentConfig(), Path(folder) / "pixels.npy")
         features = cohort_features(cohort, store, network, spec, place, Path(folder))

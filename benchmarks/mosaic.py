@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from atypia.classifiers.loading import find_model, load_ensemble
+from atypia.core.labels import PROBABILITY_COLUMNS
 from atypia.data.cohort import Cohort
 from atypia.data.images import read_patch
-from atypia.data.slides.pool import SlidePool
-from atypia.inference.backend import find_model, load_ensemble
-from atypia.inference.candidates import Candidate
-from atypia.inference.predict import predict_arrays
-from atypia.inference.slide import classify_slide
-from atypia.labels import PROBABILITY_COLUMNS
+from atypia.inference.patch_predictions import predict_arrays
+from atypia.inference.slide_predictions import classify_slide
+from atypia.slides.candidates import Candidate
+from atypia.slides.slide_pool import SlidePool
 
 TILE = 256
 

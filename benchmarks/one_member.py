@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from atypia.classifiers.calibration import fit_calibration
+from atypia.classifiers.ensemble import Decision
+from atypia.core.labels import N_SUBTYPES
 from atypia.data.splits import make_splits
-from atypia.ensemble import Decision
-from atypia.evaluation.calibration import fit_calibration
 from atypia.evaluation.predictions import write_predictions
-from atypia.inference.predict import prediction_table
-from atypia.labels import N_SUBTYPES
-from atypia.pipeline.run import CHOSEN, with_chosen_label
+from atypia.inference.patch_predictions import prediction_table
 from atypia.training.distributed import World
-from atypia.training.task import Place
+from atypia.training.run_folder import CHOSEN, with_chosen_label
+from atypia.training.task import ComputePlace
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
 
-    from atypia.config import TrainConfig
+    from atypia.core.config import TrainConfig
     from atypia.data.cohort import Cohort
     from atypia.data.splits import Outer
     from atypia.training.task import MemberTask
@@ -37,7 +37,7 @@ NAMES = {
     "binary.auc": "binary AUC",
 }
 MEASURES = tuple(NAMES)
-PLACE = Place(torch.device("cpu"), torch.float32, World())
+PLACE = ComputePlace(torch.device("cpu"), torch.float32, World())
 
 
 def outer_split(cohort: Cohort, config: TrainConfig, kind: str) -> Outer:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atypia.data.slides import Slide, open_slide
-from atypia.data.slides.with_openslide import open_with_openslide
-from atypia.data.slides.with_tifffile import open_with_tifffile
+from atypia.slides import Slide, open_slide
+from atypia.slides.openslide_reader import open_with_openslide
+from atypia.slides.tiff_reader import open_with_tifffile
 
 if TYPE_CHECKING:
-    from atypia.data.slides.pixels import Pixels
+    from atypia.slides.pixels import Pixels
 
 SIDE = 128
 STRIP = 512

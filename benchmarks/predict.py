@@ -38,11 +38,11 @@ def main() -> None:
     parser.add_argument("--model", default="released", help="bundle or run folder")
     options = parser.parse_args()
 
-    from atypia.bundle import find_bundle, read_header
-    from atypia.ensemble import Ensemble
-    from atypia.inference.predict import find_items, predict_items
+    from atypia.classifiers.bundle import find_bundle, read_header
+    from atypia.classifiers.ensemble import Ensemble
+    from atypia.core.files import describe_machine
+    from atypia.inference.patch_predictions import find_items, predict_items
     from atypia.models.hardware import choose_device, keep_freed_memory
-    from atypia.runs import describe_machine
 
     items = find_items([options.cohort], None)
     figures: dict[str, object] = dict(describe_machine())

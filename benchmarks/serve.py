@@ -34,8 +34,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from atypia.core.files import describe_machine
 from atypia.data.cohort import Cohort
-from atypia.runs import describe_machine
 
 Request = tuple[str, str, bytes, set[int]]
 """Path, content type, body, statuses that it should get."""

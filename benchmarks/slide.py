@@ -26,8 +26,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from atypia.data.slides import open_slide
-from atypia.runs import describe_machine
+from atypia.core.files import describe_machine
+from atypia.slides import open_slide
 
 SIDE = 20_000
 TILE = 256

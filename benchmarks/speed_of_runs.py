@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from atypia.inference.backend import load_ensemble
-from atypia.inference.predict import find_items, predict_items
+from atypia.classifiers.loading import load_ensemble
+from atypia.core.files import describe_machine, read_json, write_json
+from atypia.inference.patch_predictions import find_items, predict_items
 from atypia.models.hardware import keep_freed_memory
-from atypia.runs import describe_machine, read_json, write_json
 
 
 def main() -> None:

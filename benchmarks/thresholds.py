@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from scipy.special import expit, logit
 
+from atypia.core.files import write_json, write_text
 from atypia.data.sources.cases import case_of
 from atypia.evaluation import metrics
 from atypia.evaluation.intervals import estimate, measure
 from atypia.evaluation.predictions import Predictions, read_predictions
 from atypia.evaluation.thresholds import operating_point
-from atypia.runs import write_json, write_text
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -7,7 +7,7 @@ import re
 
 from sphinx.application import Sphinx
 
-from atypia import __version__
+from atypia._version import __version__
 
 REPOSITORY = "https://github.com/atypia/atypia/blob/main/"
 CONTENTS = {

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from leaderboard import differences, page, runs
 
-from atypia.runs import read_json, write_json, write_text
+from atypia.core.files import read_json, write_json, write_text
 
 APPROACHES = Path(__file__).parent / "leaderboard.yaml"
 SPLITS = {

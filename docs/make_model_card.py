@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atypia.bundle import write_card
+from atypia.classifiers.bundle import write_card
+from atypia.core.files import read_json, write_text
+from atypia.core.labels import DISPLAY_NAMES, N_ATYPICAL
 from atypia.evaluation.predictions import read_predictions
-from atypia.labels import DISPLAY_NAMES, N_ATYPICAL
-from atypia.runs import read_json, write_text
 
 if TYPE_CHECKING:
     from atypia.evaluation.predictions import Predictions

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atypia.evaluation.compare import compare
+from atypia.core.files import write_json, write_text
+from atypia.core.labels import N_ATYPICAL, N_SUBTYPES
+from atypia.evaluation.comparison import compare
 from atypia.evaluation.predictions import read_predictions
-from atypia.labels import N_ATYPICAL, N_SUBTYPES
-from atypia.runs import write_json, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from atypia.ensemble import Ensemble, add_quality
+from atypia.classifiers.ensemble import Ensemble, add_quality
 
 
 def main() -> None:

@@ -14,10 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from atypia.evaluation import reference
-from atypia.labels import DISPLAY_NAMES
+from atypia.core.files import read_json, write_json, write_text
+from atypia.core.labels import DISPLAY_NAMES
 from atypia.pipeline import write_report
-from atypia.runs import read_json, write_json, write_text
+from atypia.reports import published_results as reference
 
 SMALL = ("config.yaml", "splits.json", "metrics.json")
 

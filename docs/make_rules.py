@@ -10,10 +10,10 @@ import inspect
 import sys
 from pathlib import Path
 
-from atypia.labels import DISPLAY_NAMES, SUBTYPES
-from atypia.models.rules.criteria import RULES, STRENGTH, prior
-from atypia.models.rules.measures import Measures
-from atypia.runs import write_text
+from atypia.classifiers.rules.criteria import RULES, STRENGTH, prior
+from atypia.classifiers.rules.shape_measures import Measures
+from atypia.core.files import write_text
+from atypia.core.labels import DISPLAY_NAMES, SUBTYPES
 
 PAGE = """# Rules
 

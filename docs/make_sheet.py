@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from atypia.core.labels import DISPLAY_NAMES, SUBTYPES
 from atypia.data.synthetic import SCANNERS, Patient, render
-from atypia.labels import DISPLAY_NAMES, SUBTYPES
 
 SIZE_PX, MPP, PATIENTS, GAP, NAMES = 96, 0.25, 3, 4, 170
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from make_model_card import figure, path, threshold
 
-from atypia.labels import DISPLAY_NAMES
-from atypia.runs import read_json, write_text
+from atypia.core.files import read_json, write_text
+from atypia.core.labels import DISPLAY_NAMES
 
 _EXPERT = "binary.against.expert1"
 _MAJORITY = "binary.against.majority_atypical"

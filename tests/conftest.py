@@ -69,7 +69,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Drawing them is two thirds of a tiny training. What is drawn is tested in ``evaluation``.
     """
-    monkeypatch.setattr("atypia.evaluation.plots._svg", lambda _: "<svg></svg>")
+    monkeypatch.setattr("atypia.reports.plots._svg", lambda _: "<svg></svg>")
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +82,7 @@ def tiny() -> tuple[str, ...]:
 def run_folder(cohort_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of a tiny network on the synthetic cohort."""
     from atypia import pipeline
-    from atypia.config import load_config
+    from atypia.core.config import load_config
 
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     pipeline.train(cohort_folder, folder, load_config("quick", TINY), command="atypia train")

@@ -11,13 +11,13 @@ import sys
 import time
 from pathlib import Path
 
-from atypia.training.search_space import Choices, Range, SearchSpace
-from atypia.training.study import Candidate, Objective, Study
+from atypia.training.search_space import Choices, NumberRange, SearchSpace
+from atypia.training.study import Objective, ProposedTrial, Study
 
 SPACE = SearchSpace(
     {
-        "optim.learning_rate": Range(1e-4, 1.0, log=True),
-        "optim.epochs": Range(2, 10, step=2),
+        "optim.learning_rate": NumberRange(1e-4, 1.0, log=True),
+        "optim.epochs": NumberRange(2, 10, step=2),
         "augment.flip": Choices((True, False)),
     }
 )
@@ -30,7 +30,7 @@ def open_study(storage: str, *, seed: int = 0, **options: object) -> Study:
     return Study.open("s", storage, SPACE, seed=seed, **(known | options))  # type: ignore[arg-type]
 
 
-def value_of(candidate: Candidate) -> float:
+def value_of(candidate: ProposedTrial) -> float:
     rate, epochs = candidate.point["optim.learning_rate"], candidate.point["optim.epochs"]
     assert isinstance(rate, float)
     assert isinstance(epochs, int)
@@ -42,7 +42,7 @@ def writing(log: Path, hang_at: int = 0, pause: float = 0.0) -> Objective:
     """An objective that writes down what it begins, and may never end."""
     begun = 0
 
-    def objective(candidate: Candidate) -> float:
+    def objective(candidate: ProposedTrial) -> float:
         nonlocal begun
         begun += 1
         with log.open("a") as stream:

@@ -13,12 +13,12 @@ import yaml
 
 import atypia
 from atypia.api import Classifier
+from atypia.core.errors import InputError
+from atypia.core.files import read_json
+from atypia.core.labels import PROBABILITY_COLUMNS
 from atypia.data.cohort import Cohort
 from atypia.data.images import read_patch
 from atypia.data.synthetic import make_synthetic_cohort
-from atypia.errors import InputError
-from atypia.labels import PROBABILITY_COLUMNS
-from atypia.runs import read_json
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

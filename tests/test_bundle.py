@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from atypia import bundle, doctor
-from atypia.config import InputSpec, ModelConfig
-from atypia.decision import Decision
-from atypia.errors import InputError
-from atypia.runs import sha256_file
+from atypia.classifiers import bundle
+from atypia.classifiers.decision import Decision
+from atypia.core.config import InputSpec, ModelConfig
+from atypia.core.errors import InputError
+from atypia.core.files import sha256_file
+from atypia.pipeline import doctor
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_the_model_in_the_package(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     package = tmp_path_factory.mktemp("atypia")
-    monkeypatch.setattr("atypia.bundle.resources.files", lambda _: package)
+    monkeypatch.setattr("atypia.classifiers.bundle.resources.files", lambda _: package)
     with pytest.raises(InputError, match="no model in it"):
         bundle.find_bundle()
     (package / "released").symlink_to(folder)
@@ -112,5 +113,7 @@ def test_doctor_lists_every_damaged_file(folder: Path) -> None:
 
 
 def test_a_header_needs_no_torch() -> None:
-    code = "import sys, atypia.bundle\nassert not {'torch', 'pandas'} & set(sys.modules)\n"
+    code = (
+        "import sys, atypia.classifiers.bundle\nassert not {'torch', 'pandas'} & set(sys.modules)\n"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from atypia import __version__, cli
-from atypia.bundle import write_card
+from atypia import cli
+from atypia._version import __version__
+from atypia.classifiers.bundle import write_card
 from atypia.data.cohort import Cohort
 from atypia.data.synthetic import make_synthetic_cohort
 
@@ -178,7 +179,7 @@ def test_doctor_examines(run) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_a_fault_of_ours_exits_with_1_and_says_so(run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr("atypia.doctor.examine", lambda: 1 / 0)
+    monkeypatch.setattr("atypia.pipeline.doctor.examine", lambda: 1 / 0)
     code, text = run("doctor")
     assert code == 1
     assert "ZeroDivisionError" in text

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from atypia import cli
+from atypia.core.files import sha256_file, write_json
+from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES
 from atypia.data.cohort import Cohort
 from atypia.evaluation.predictions import write_predictions
-from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES
-from atypia.runs import sha256_file, write_json
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from slide_files import noise, spoil_tile, write_dicom, write_pyramid
 from untrained import untrained_ensemble
 
 from atypia import cli
+from atypia.biomarker import read_slides
 from atypia.cli.app import MOST_TOLD, list_problems
-from atypia.errors import Problem
-from atypia.evaluation.biomarker import read_slides
+from atypia.core.errors import Problem
 
 if TYPE_CHECKING:
     from pathlib import Path

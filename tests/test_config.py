@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from atypia.config import (
+from atypia.core.config import (
     any_config_from_tree,
     config_from_tree,
     load_any_config,
     load_config,
     presets,
 )
-from atypia.errors import InputError
+from atypia.core.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,13 +18,13 @@ import typer.main
 import yaml
 
 import atypia
-from atypia import doctor
 from atypia.api import TrainedRun
 from atypia.api import train as run_training
 from atypia.cli import app
-from atypia.config import TrainConfig, any_config_from_tree
-from atypia.errors import InputError
-from atypia.runs import read_json
+from atypia.core.config import TrainConfig, any_config_from_tree
+from atypia.core.errors import InputError
+from atypia.core.files import read_json
+from atypia.pipeline import doctor
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(

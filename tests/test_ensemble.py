@@ -14,11 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from atypia import bundle
-from atypia.config import InputConfig, InputSpec, ModelConfig
-from atypia.data.cohort import Cohort
-from atypia.data.images import read_patch
-from atypia.ensemble import (
+from atypia.classifiers import bundle
+from atypia.classifiers.calibration import Calibration
+from atypia.classifiers.conformal import ConformalSets
+from atypia.classifiers.ensemble import (
     Decision,
     Ensemble,
     add_quality,
@@ -27,9 +26,10 @@ from atypia.ensemble import (
     predict_network,
     save_network,
 )
-from atypia.errors import AtypiaError, InputError
-from atypia.evaluation.calibration import Calibration
-from atypia.evaluation.conformal import ConformalSets
+from atypia.core.config import InputConfig, InputSpec, ModelConfig
+from atypia.core.errors import AtypiaError, InputError
+from atypia.data.cohort import Cohort
+from atypia.data.images import read_patch
 from atypia.evaluation.predictions import read_predictions
 from atypia.models import lite
 from atypia.models.network import Network, make_network

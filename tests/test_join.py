@@ -12,20 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from atypia.config import load_any_config, load_config
-from atypia.ensemble import Ensemble
-from atypia.errors import InputError
-from atypia.inference.onnx_graph import join as join_tensors
-from atypia.join import Join
+from atypia.classifiers.aggregation import Aggregation
+from atypia.classifiers.ensemble import Ensemble
+from atypia.classifiers.onnx_export import join as join_tensors
+from atypia.core.config import load_any_config, load_config
+from atypia.core.errors import InputError
 from atypia.training.crossval import make_join
 from tests.untrained import untrained_ensemble
 
 KINDS = ("mean", "weighted", "median", "majority")
 
 
-def made(kind: str, n_members: int) -> Join:
+def made(kind: str, n_members: int) -> Aggregation:
     weights = tuple(range(1, n_members + 1)) if kind == "weighted" else None
-    return Join(kind=kind, weights=weights)
+    return Aggregation(kind=kind, weights=weights)
 
 
 @st.composite
@@ -123,7 +123,7 @@ def test_who_has_no_say_is_not_heard(members: np.ndarray, kind: str, seed: int) 
     for i in range(n):
         speaks = ~silent[:, i]
         weights = tuple(np.array(how.weights)[speaks]) if how.weights else None
-        alone = Join(kind=kind, weights=weights)(members[speaks, i : i + 1])
+        alone = Aggregation(kind=kind, weights=weights)(members[speaks, i : i + 1])
         np.testing.assert_allclose(joined[i], alone[0], atol=1e-9)
 
 
@@ -144,11 +144,11 @@ def test_what_makes_no_join_is_refused() -> None:
         {"kind": "loudest"},
     ):
         with pytest.raises(ValidationError):
-            Join.model_validate(wrong)
+            Aggregation.model_validate(wrong)
     with pytest.raises(ValueError, match="a say"):
-        Join()(np.full((2, 3, 8), np.nan))
+        Aggregation()(np.full((2, 3, 8), np.nan))
     with pytest.raises(ValueError, match=r"\(2, N, 8\)"):
-        Join(kind="weighted", weights=(1.0, 2.0))(np.full((3, 4, 8), 1 / 8))
+        Aggregation(kind="weighted", weights=(1.0, 2.0))(np.full((3, 4, 8), 1 / 8))
 
 
 def test_weights_are_the_auc_on_what_a_member_has_not_learned_from() -> None:
@@ -158,7 +158,7 @@ def test_weights_are_the_auc_on_what_a_member_has_not_learned_from() -> None:
     said[1, 2:] = np.eye(8)[[1, 0, 2, 2]]  # right on the third alone
     join = make_join("weighted", said.astype(np.float32), labels)
     np.testing.assert_allclose(join.weights, [1, (0.25 + 0.25 + 1) / 3])
-    assert make_join("median", said.astype(np.float32), labels) == Join(kind="median")
+    assert make_join("median", said.astype(np.float32), labels) == Aggregation(kind="median")
 
 
 def test_votes_refuse_what_is_fixed_on_probabilities() -> None:
@@ -202,7 +202,7 @@ def test_a_bundle_keeps_its_join(kind: str, tmp_path: Path) -> None:
     tree = json.loads((tmp_path / "model.json").read_text())
     del tree["join"]
     (tmp_path / "model.json").write_text(json.dumps(tree))
-    assert Ensemble.load(tmp_path).join == Join()
+    assert Ensemble.load(tmp_path).join == Aggregation()
 
 
 def test_weights_for_other_members_are_refused() -> None:

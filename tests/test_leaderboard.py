@@ -16,11 +16,11 @@ import pytest
 import yaml
 from sklearn.metrics import balanced_accuracy_score
 
-from atypia.evaluation.compare import compare
-from atypia.evaluation.evaluate import evaluate
+from atypia.core.files import write_json
+from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES
+from atypia.evaluation.comparison import compare
 from atypia.evaluation.predictions import read_predictions
-from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES
-from atypia.runs import write_json
+from atypia.evaluation.scores import evaluate
 
 FOLDER = Path(__file__).parents[1] / "docs"
 APPROACHES = """
@@ -282,7 +282,7 @@ def test_the_approaches_of_the_page_are_what_the_package_runs(maker: ModuleType)
     """Presets and settings of the commands exist."""
     import shlex
 
-    from atypia.config import load_any_config
+    from atypia.core.config import load_any_config
 
     approaches = yaml.safe_load(maker.APPROACHES.read_text("utf-8"))
     assert approaches[0]["reference"]

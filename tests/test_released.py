@@ -13,8 +13,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import atypia
-from atypia.bundle import CARD, HEADER, find_bundle, read_header
-from atypia.labels import PROBABILITY_COLUMNS
+from atypia.classifiers.bundle import CARD, HEADER, find_bundle, read_header
+from atypia.core.labels import PROBABILITY_COLUMNS
 
 MEGABYTES = 40
 GRAPHS = ("onnx/onnx.json", "onnx/best.onnx", "onnx/fast.onnx")

@@ -11,19 +11,23 @@ import pandas as pd
 import pytest
 
 from atypia import cli
-from atypia.answers import Answers
+from atypia.classifiers.calibration import Calibration
+from atypia.classifiers.decision import Decision
+from atypia.classifiers.loading import load_ensemble
+from atypia.classifiers.postprocessing import Postprocessing
+from atypia.classifiers.protocol import ExplainingModel
+from atypia.classifiers.rules.criteria import prior
+from atypia.classifiers.rules.rules_classifier import (
+    RulesClassifier,
+    raw_probabilities,
+    read_patches,
+)
+from atypia.classifiers.rules.shape_reading import NOTHING
+from atypia.core.errors import InputError, MissingExtraError
+from atypia.core.labels import SUBTYPES, subtype_index
 from atypia.data.cohort import Cohort
 from atypia.data.images import read_patch
-from atypia.decision import Decision
-from atypia.errors import InputError, MissingExtraError
-from atypia.evaluation.calibration import Calibration
 from atypia.evaluation.metrics import one_vs_rest_auc
-from atypia.inference.backend import load_ensemble
-from atypia.inference.model import ExplainingModel
-from atypia.labels import SUBTYPES, subtype_index
-from atypia.models.rules.criteria import prior
-from atypia.models.rules.reading import NOTHING
-from atypia.rules import RulesClassifier, raw_probabilities, read_patches
 from tests.drawn_figures import FIGURES, Canvas, plate, ring
 
 
@@ -72,7 +76,7 @@ def test_another_resolution_reads_the_same(mpp: float) -> None:
 def test_the_reason_is_of_the_decided_subtype() -> None:
     """A decision against the prior names what it decides for, not the most probable one."""
     decision = Decision(prior=prior().tolist(), power=1.0)
-    _, (told,) = RulesClassifier(Answers(decision)).answer(ring().patch()[None], 0.25)
+    _, (told,) = RulesClassifier(Postprocessing(decision)).answer(ring().patch()[None], 0.25)
     assert told.reason.startswith("Ring shape, a plate seen from a pole.")
 
 
@@ -114,7 +118,7 @@ def test_without_scikit_image_it_says_what_to_install(monkeypatch: pytest.Monkey
 
 
 def test_a_bundle_keeps_what_becomes_of_the_probabilities(tmp_path: Path) -> None:
-    answers = Answers(
+    answers = Postprocessing(
         Decision(prior=[1 / 8] * 8, power=0.5),
         0.31,
         Calibration(1.7),
@@ -161,7 +165,7 @@ def test_the_command_line_gives_reasons(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.slow
 def test_real_figures_are_found_and_told_apart(ami_br: Path, tmp_path: Path) -> None:
     """On training patients of table1; the threshold is far below what was measured, 0.89."""
-    from atypia.data.prepare import prepare
+    from atypia.data.cohort_builder import prepare
 
     split = pd.read_csv(ami_br / "table1_split.csv", dtype=str)
     cohort = Cohort.open(prepare(ami_br, tmp_path / "cohort").path)

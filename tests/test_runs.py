@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from atypia.errors import AtypiaError, InputError
-from atypia.runs import (
+from atypia.core.errors import AtypiaError, InputError
+from atypia.core.files import (
     atomic_write,
     building_folder,
     read_json,
@@ -88,7 +88,7 @@ def test_the_commit_is_that_of_a_checkout_and_of_nothing_else(
     installed.parent.mkdir()
     for file in (module, installed):
         file.write_text("")
-    monkeypatch.setattr("atypia.runs.__file__", str(module))
+    monkeypatch.setattr("atypia.core.files.__file__", str(module))
     assert source_commit() is None
     git("init")
     git("add", "runs.py")
@@ -96,7 +96,7 @@ def test_the_commit_is_that_of_a_checkout_and_of_nothing_else(
     assert source_commit() == git("rev-parse", "HEAD")
     module.write_text("changed")
     assert source_commit() == git("rev-parse", "HEAD") + "+"
-    monkeypatch.setattr("atypia.runs.__file__", str(installed))
+    monkeypatch.setattr("atypia.core.files.__file__", str(installed))
     assert source_commit() is None
 
 

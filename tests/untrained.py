@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from atypia.ensemble import Ensemble
+    from atypia.classifiers.ensemble import Ensemble
 
 
 def untrained_ensemble() -> Ensemble:
     """An ensemble of one small network with random weights, the same each time."""
     import torch
 
-    from atypia.config import InputConfig, ModelConfig
-    from atypia.decision import Decision
-    from atypia.ensemble import Ensemble
+    from atypia.classifiers.decision import Decision
+    from atypia.classifiers.ensemble import Ensemble
+    from atypia.core.config import InputConfig, ModelConfig
     from atypia.models.network import make_network
 
     torch.manual_seed(1)

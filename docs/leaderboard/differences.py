@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atypia.decision import decide
-from atypia.errors import InputError
+from atypia.classifiers.decision import decide
+from atypia.core.errors import InputError
+from atypia.core.files import read_json
+from atypia.core.labels import SUBTYPES as NAMES
 from atypia.evaluation import metrics
-from atypia.evaluation.compare import compare
+from atypia.evaluation.comparison import compare
 from atypia.evaluation.intervals import estimate, measure
 from atypia.evaluation.predictions import read_predictions
-from atypia.labels import SUBTYPES as NAMES
-from atypia.runs import read_json
 from leaderboard.runs import costs, path
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from atypia.runs import read_json
+from atypia.core.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

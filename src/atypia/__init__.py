@@ -2,23 +2,24 @@
 
 :func:`load_model` gives a model that classifies patches, :class:`Cohort` labelled figures with
 their patients, :func:`train` a model of one's own. The story of the package is told in
-:mod:`atypia.pipeline`; the eight subtypes and their order are in :mod:`atypia.labels`. Importing
-this package loads neither torch nor pandas.
+:mod:`atypia.pipeline`; the eight subtypes and their order are in :mod:`atypia.core.labels`.
+Importing this package loads neither torch nor pandas.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atypia._version import __version__
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from atypia.api import Backend, Classifier, Quality, TrainedRun
+    from atypia.core.progress import OnStep
     from atypia.data.cohort import Cohort
-    from atypia.progress import OnStep
 
 __all__ = ["Cohort", "__version__", "load_model", "train"]
-__version__ = "0.1.0"
 
 
 def load_model(
@@ -75,7 +76,7 @@ def train(
         TrainingError: The training cannot go on.
     """
     from atypia.api import train as run_training
-    from atypia.progress import silent
+    from atypia.core.progress import silent
 
     return run_training(
         cohort,

@@ -20,22 +20,22 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from atypia.bundle import BEST, HEADER, RELEASED, read_card
+from atypia.classifiers.bundle import BEST, HEADER, RELEASED, read_card
+from atypia.classifiers.loading import find_model, load_ensemble
+from atypia.core.errors import InputError
+from atypia.core.labels import SUBTYPES
+from atypia.core.progress import OnStep, silent
 from atypia.data.images import read_patch
-from atypia.errors import InputError
-from atypia.inference.backend import find_model, load_ensemble
-from atypia.inference.predict import find_items, predict_arrays, predict_items
-from atypia.labels import SUBTYPES
-from atypia.progress import OnStep, silent
+from atypia.inference.patch_predictions import find_items, predict_arrays, predict_items
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
+    from atypia.classifiers.protocol import SubtypeModel
     from atypia.data.cohort import Cohort
     from atypia.explain import Evidence
-    from atypia.inference.model import SubtypeModel
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 PathLike: TypeAlias = str | Path
@@ -119,7 +119,7 @@ class Classifier:
             InputError: A model without torch networks, patches of several sizes, no such target.
             MissingExtraError: The method needs captum.
         """
-        from atypia.ensemble import Ensemble
+        from atypia.classifiers.ensemble import Ensemble
         from atypia.explain import ANY_ATYPICAL, explain
 
         if not isinstance(self.ensemble, Ensemble):
@@ -184,7 +184,7 @@ def load_model(
             export.
         quality: ``best``, or ``fast`` where the model has it.
         backend: ``auto``, ``torch``, ``onnx`` or ``onnx-int8``; see
-            :func:`atypia.inference.backend.load_ensemble`.
+            :func:`atypia.classifiers.loading.load_ensemble`.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
 
     Raises:
@@ -260,7 +260,7 @@ def train(
         resume: Go on with a run that was stopped, with the configuration that it has; finished
             members are not trained again.
         on_step: Called with the member's name, batches done and batches in all.
-        settings: Any other field of :class:`atypia.config.TrainConfig`, by its path with two
+        settings: Any other field of :class:`atypia.core.config.TrainConfig`, by its path with two
             underscores for the dot: ``optim__epochs=30``.
 
     Raises:
@@ -269,8 +269,8 @@ def train(
     """
     import json
 
-    from atypia.config import load_any_config
-    from atypia.pipeline.start import start
+    from atypia.core.config import load_any_config
+    from atypia.pipeline.train import train as run_training
 
     named = {"split__kind": split, "label": label, "seed": seed}
     settings |= {key: value for key, value in named.items() if value is not None}
@@ -280,5 +280,5 @@ def train(
     ]
     config = None if resume and not overrides else load_any_config(str(preset), overrides)
     folder = Path(cohort) if isinstance(cohort, str | Path) else cohort.path
-    metrics = start(folder, Path(out), config, resume=resume, on_step=on_step)
+    metrics = run_training(folder, Path(out), config, resume=resume, on_step=on_step)
     return TrainedRun(Path(out), metrics or {})

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from atypia.core.errors import InputError
 from atypia.data.cohort import Cohort, manifest_problems, read_manifest
-from atypia.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from atypia.data.download import AMI_BR, Limits, Release, content_digest, download
-from atypia.errors import AtypiaError, InputError
-from atypia.runs import sha256_file
+from atypia.core.errors import AtypiaError, InputError
+from atypia.core.files import sha256_file
+from atypia.data.archives import AMI_BR, ArchiveLimits, Release, content_digest, download
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -253,7 +253,7 @@ def test_unsafe_entries_are_refused(served, tmp_path, name):
 @pytest.mark.parametrize("make", [make_zip, make_tar])
 @pytest.mark.parametrize(
     "limits",
-    [Limits(ratio=20), Limits(unpacked_bytes=1_000_000), Limits(entries=3)],
+    [ArchiveLimits(ratio=20), ArchiveLimits(unpacked_bytes=1_000_000), ArchiveLimits(entries=3)],
     ids=["ratio", "size", "entries"],
 )
 def test_bombs_are_refused(served, tmp_path, make, limits):
@@ -267,7 +267,9 @@ def test_bombs_are_refused(served, tmp_path, make, limits):
 def test_endless_archive_is_refused(served, tmp_path, says_length):
     served.body, served.says_length = b"\0" * 1_000_000, says_length
     with pytest.raises(AtypiaError, match="at most 1,000 bytes"):
-        download(RELEASE, tmp_path / "out", url=served.url, limits=Limits(archive_bytes=1000))
+        download(
+            RELEASE, tmp_path / "out", url=served.url, limits=ArchiveLimits(archive_bytes=1000)
+        )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atypia.config import InputSpec
-from atypia.data.field import sample_field, sampling_matrix
-from atypia.data.transforms import sample_field as sample_with_torch
+from atypia.core.config import InputSpec
+from atypia.data.field_of_view import sample_field, sampling_matrix
+from atypia.models.transforms import sample_field as sample_with_torch
 
 
 def spec_of(field: float, size: int) -> InputSpec:

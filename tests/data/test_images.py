@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from atypia.core.errors import InputError
 from atypia.data.images import check_patches, export_png, read_pages, read_patch
-from atypia.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path

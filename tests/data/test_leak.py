@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 
 from atypia import pipeline
-from atypia.bundle import read_header
-from atypia.config import LEAK, load_any_config, load_config
+from atypia.classifiers.bundle import read_header
+from atypia.core.config import LEAK, load_any_config, load_config
+from atypia.core.errors import LeakError
+from atypia.core.files import read_json
+from atypia.core.labels import SUBTYPES
 from atypia.data.cohort import Cohort
 from atypia.data.leak import leaking, with_true_patients
 from atypia.data.sources.cases import veiled_cases
 from atypia.data.splits import Splits, make_splits
-from atypia.errors import LeakError
-from atypia.labels import SUBTYPES
-from atypia.runs import read_json
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -75,7 +75,7 @@ def test_no_other_kind_of_run_makes_it(cohort_folder: Path, tmp_path: Path) -> N
     pytest.importorskip("skimage")
     config = load_any_config("rules", [f"split.kind={LEAK}"])
     with pytest.raises(LeakError, match="expected the training of a network"):
-        pipeline.start(cohort_folder, tmp_path / "run", config)
+        pipeline.train(cohort_folder, tmp_path / "run", config)
 
 
 def test_a_run_tells_of_it_and_scores_by_patient(

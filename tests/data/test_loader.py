@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from atypia.config import AugmentConfig, InputSpec
-from atypia.data import loader
+from atypia.core.config import AugmentConfig, InputSpec
+from atypia.core.errors import InputError
 from atypia.data.cohort import Cohort
-from atypia.data.loader import central_window, open_store, plan_epoch, prefetch
-from atypia.errors import InputError
+from atypia.training import patch_store as loader
+from atypia.training.patch_store import central_window, open_store, plan_epoch, prefetch
 
 if TYPE_CHECKING:
     from pathlib import Path

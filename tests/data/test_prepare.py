@@ -14,12 +14,12 @@ import tifffile
 from PIL import Image
 from pydantic import ValidationError
 
+from atypia.core.errors import InputError, MissingExtraError
+from atypia.core.labels import SUBTYPES
 from atypia.data.cohort import Cohort
-from atypia.data.prepare import Columns, PrepareOptions, prepare, summary
-from atypia.data.slides import open_slide
+from atypia.data.cohort_builder import Columns, PrepareOptions, prepare, summary
 from atypia.data.sources.ami_br import scanner_of
-from atypia.errors import InputError, MissingExtraError
-from atypia.labels import SUBTYPES
+from atypia.slides import open_slide
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

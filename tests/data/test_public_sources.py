@@ -13,10 +13,10 @@ import pytest
 import tifffile
 from PIL import Image
 
+from atypia.core.errors import InputError
 from atypia.data.cohort import Cohort
-from atypia.data.prepare import PrepareOptions, prepare
+from atypia.data.cohort_builder import PrepareOptions, prepare
 from atypia.data.sources.cases import case_of, midog_patient, public_case, veiled, veiled_cases
-from atypia.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

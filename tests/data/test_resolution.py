@@ -9,8 +9,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from atypia.data.resolution import tiff_mpp
-from atypia.errors import InputError
+from atypia.core.errors import InputError
+from atypia.slides.tiff_resolution import tiff_mpp
 
 PIXELS = np.zeros((32, 32, 3), np.uint8)
 

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
+from atypia.core.errors import InputError, LeakError
+from atypia.core.labels import SUBTYPES, parse_subtype
 from atypia.data.splits import (
     MissingClass,
     Outer,
@@ -19,8 +21,6 @@ from atypia.data.splits import (
     rows,
     stratify,
 )
-from atypia.errors import InputError, LeakError
-from atypia.labels import SUBTYPES, parse_subtype
 
 SHA = "a" * 64
 LABEL = "label_expert1"

@@ -4,6 +4,8 @@ from PIL import Image
 from scipy import ndimage
 from sklearn.metrics import cohen_kappa_score
 
+from atypia.core.errors import InputError
+from atypia.core.labels import N_ATYPICAL, SUBTYPES
 from atypia.data.cohort import Cohort
 from atypia.data.splits import make_splits, missing_classes
 from atypia.data.synthetic import (
@@ -14,8 +16,6 @@ from atypia.data.synthetic import (
     make_synthetic_cohort,
     render,
 )
-from atypia.errors import InputError
-from atypia.labels import N_ATYPICAL, SUBTYPES
 
 FIGURES = 40
 SIZE_PX, MPP = 128, 0.25

@@ -11,8 +11,8 @@ from scipy import ndimage
 from torch.nn import functional
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from atypia.config import AugmentConfig, InputSpec
-from atypia.data.transforms import (
+from atypia.core.config import AugmentConfig, InputSpec
+from atypia.models.transforms import (
     Augmenter,
     colour_styles,
     dihedral,

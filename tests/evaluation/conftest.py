@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atypia.labels import N_ATYPICAL, PROBABILITY_COLUMNS, SUBTYPES
+from atypia.core.labels import N_ATYPICAL, PROBABILITY_COLUMNS, SUBTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,19 +11,19 @@ import pandas as pd
 import pytest
 from test_report import HOSTILE, Page, red_patches
 
-from atypia.errors import InputError
-from atypia.evaluation.audit import audit
-from atypia.evaluation.cells import rater_cells
-from atypia.evaluation.evaluate import evaluate
+from atypia.core.errors import InputError
+from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES, parse_subtype
+from atypia.evaluation.label_audit import audit
+from atypia.evaluation.label_cells import rater_cells
 from atypia.evaluation.predictions import Predictions, predictions_from_table
-from atypia.evaluation.report.audit import render_audit
-from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES, parse_subtype
+from atypia.evaluation.scores import evaluate
+from atypia.reports.audit_page import render_audit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from atypia.evaluation.audit import AuditResult
+    from atypia.evaluation.label_audit import AuditResult
 
 META, PRO, RING, OTHER = (
     SUBTYPES.index(name) for name in ("nmf_metaphase", "nmf_prometaphase", "nmf_ring", "amf_other")

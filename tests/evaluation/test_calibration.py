@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import softmax
 
-from atypia.errors import InputError
-from atypia.evaluation.calibration import (
+from atypia.classifiers.calibration import (
     TEMPERATURES,
     Calibration,
     apply_temperature,
@@ -19,6 +18,7 @@ from atypia.evaluation.calibration import (
     fit_calibration,
     fit_temperature,
 )
+from atypia.core.errors import InputError
 from atypia.evaluation.metrics import ece, log_loss
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atypia.errors import InputError
-from atypia.evaluation.compare import compare, comparison_table
-from atypia.evaluation.evaluate import evaluate
+from atypia.core.errors import InputError
+from atypia.core.labels import PROBABILITY_COLUMNS
+from atypia.evaluation.comparison import compare, comparison_table
 from atypia.evaluation.predictions import predictions_from_table
-from atypia.labels import PROBABILITY_COLUMNS
+from atypia.evaluation.scores import evaluate
 
 
 @pytest.fixture(scope="module")

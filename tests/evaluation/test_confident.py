@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atypia.evaluation.confident import (
+from atypia.evaluation.confident_learning import (
     class_thresholds,
     confident_classes,
     confident_joint,

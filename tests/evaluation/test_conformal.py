@@ -11,16 +11,16 @@ from scipy import stats
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from atypia.errors import InputError
-from atypia.evaluation.conformal import (
+from atypia.classifiers.conformal import ConformalSets
+from atypia.core.errors import InputError
+from atypia.core.labels import SUBTYPES
+from atypia.evaluation.prediction_sets import (
     SET_OVERALL,
     SET_PER_CLASS,
-    ConformalSets,
     name_set,
     parse_set,
     set_measures,
 )
-from atypia.labels import SUBTYPES
 
 FREQUENCY = np.array([0.02, 0.03, 0.05, 0.1, 0.1, 0.35, 0.33, 0.02])
 

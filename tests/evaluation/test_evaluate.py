@@ -8,11 +8,11 @@ import pytest
 import sklearn.metrics as reference
 from scipy import stats
 
-from atypia.errors import InputError
+from atypia.core.errors import InputError
+from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES, is_atypical, parse_subtype
 from atypia.evaluation import metrics
-from atypia.evaluation.evaluate import class_size_correlation, evaluate, rater_agreement
 from atypia.evaluation.predictions import predictions_from_table
-from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES, is_atypical, parse_subtype
+from atypia.evaluation.scores import class_size_correlation, evaluate, rater_agreement
 
 
 def scored(table, **options):

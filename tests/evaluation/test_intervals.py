@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atypia.errors import InputError
+from atypia.core.errors import InputError
 from atypia.evaluation import intervals
 
 

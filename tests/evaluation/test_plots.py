@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from atypia.evaluation import plots
 from atypia.evaluation.curves import Reliability
-from atypia.evaluation.plots import Curve
+from atypia.reports import plots
+from atypia.reports.plots import Curve
 
 COUNTS = np.diag([11, 8, 35, 47, 52, 480, 312, 0])
 COUNTS[5, 2] = 37

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atypia.errors import InputError
+from atypia.core.errors import InputError
+from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES, subtype_index
 from atypia.evaluation.predictions import (
     REQUIRED_COLUMNS,
     UNKNOWN,
@@ -12,7 +13,6 @@ from atypia.evaluation.predictions import (
     read_predictions,
     write_predictions,
 )
-from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES, subtype_index
 
 
 def problems_of(path):

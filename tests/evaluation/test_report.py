@@ -12,19 +12,19 @@ import pandas as pd
 import pytest
 import yaml
 
-from atypia.evaluation import reference
-from atypia.evaluation.evaluate import evaluate
+from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES
 from atypia.evaluation.predictions import predictions_from_table
-from atypia.evaluation.report import ReportInput, build_report, checklist, gallery, render_report
-from atypia.evaluation.report.figures import (
+from atypia.evaluation.scores import evaluate
+from atypia.reports import ReportInput, build_report, checklist, gallery, render_report
+from atypia.reports import published_results as reference
+from atypia.reports.html import document, join, tag
+from atypia.reports.plot_panels import (
     EXAMPLES_PER_CLASS,
     HINTS_PER_CURVE,
     MISTAKES_SHOWN,
     one_patient_each,
 )
-from atypia.evaluation.report.html import document, join, tag
-from atypia.evaluation.report.page import SECTIONS
-from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES
+from atypia.reports.run_page import SECTIONS
 
 if TYPE_CHECKING:
     from pathlib import Path

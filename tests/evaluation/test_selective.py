@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atypia.errors import InputError
+from atypia.core.errors import InputError
 from atypia.evaluation import metrics
-from atypia.evaluation.selective import (
+from atypia.evaluation.selective_prediction import (
     abstain,
     answered_weights,
     aurc,

@@ -11,12 +11,12 @@ import sklearn.metrics as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atypia.evaluation.compare import compare, comparison_table
-from atypia.evaluation.evaluate import evaluate
+from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES
+from atypia.evaluation.comparison import compare, comparison_table
 from atypia.evaluation.predictions import predictions_from_table
-from atypia.evaluation.report import ReportInput, render_report
-from atypia.evaluation.stages import SIDES, given_side, stage_statistic
-from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES
+from atypia.evaluation.scores import evaluate
+from atypia.evaluation.two_stages import SIDES, given_side, stage_statistic
+from atypia.reports import ReportInput, render_report
 
 
 def truth_of(table: pd.DataFrame) -> np.ndarray:

@@ -7,13 +7,8 @@ from dataclasses import replace
 
 import pandas as pd
 
-from atypia.evaluation.plots import search_history
-from atypia.evaluation.report.study import (
-    StudyInput,
-    history_svg,
-    importance_svg,
-    render_study,
-)
+from atypia.reports.plots import search_history
+from atypia.reports.search_page import StudyInput, history_svg, importance_svg, render_study
 
 TRIALS = pd.DataFrame(
     {

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atypia.errors import InputError
+from atypia.core.errors import InputError
 from atypia.evaluation.metrics import binary_measures
 from atypia.evaluation.thresholds import operating_point
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, recall_score
 
-from atypia.errors import InputError
-from atypia.evaluation.compare import compare
+from atypia.core.errors import InputError
+from atypia.core.labels import SUBTYPES
+from atypia.evaluation.comparison import compare
+from atypia.evaluation.operating_trade import ATYPICAL, MEAN, trade, trade_table
 from atypia.evaluation.predictions import predictions_from_table
-from atypia.evaluation.trade import ATYPICAL, MEAN, trade, trade_table
-from atypia.labels import SUBTYPES
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from atypia.config import InputSpec, ModelConfig
-from atypia.decision import Decision
-from atypia.ensemble import Ensemble
+from atypia.classifiers.decision import Decision
+from atypia.classifiers.ensemble import Ensemble
+from atypia.core.config import InputSpec, ModelConfig
 from atypia.models.hierarchical import SideBySide
 from atypia.models.network import Network
 

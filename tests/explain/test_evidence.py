@@ -23,8 +23,8 @@ from spots import (
     trained,
 )
 
-from atypia.config import InputConfig, InputSpec, ModelConfig
-from atypia.errors import InputError, MissingExtraError
+from atypia.core.config import InputConfig, InputSpec, ModelConfig
+from atypia.core.errors import InputError, MissingExtraError
 from atypia.explain import ANY_ATYPICAL, METHODS, attribution, explain, shown
 from atypia.explain.cam import _recorded
 from atypia.explain.target import log_odds, target_probability
@@ -33,7 +33,7 @@ from atypia.models.foundation.tokens import ClassTokenAndPatchMean
 from atypia.models.network import Network, assemble, make_network
 
 if TYPE_CHECKING:
-    from atypia.ensemble import Ensemble
+    from atypia.classifiers.ensemble import Ensemble
 
 
 def targets(n: int, target: int = TARGET) -> np.ndarray:

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 from atypia import pipeline
 from atypia.cli import app
+from atypia.core.errors import InputError
+from atypia.core.labels import SUBTYPES
 from atypia.data.images import write_png
-from atypia.errors import InputError
 from atypia.explain.picture import figure_png
-from atypia.labels import SUBTYPES
 
 # The package's name for it is the function.
 module = importlib.import_module("atypia.pipeline.explain")

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from spots import MPP, SIZE, TARGET, TinyConv, ensemble_of, red_network, spotted, trained
 from torch import nn
 
-from atypia.ensemble import Ensemble
+from atypia.classifiers.ensemble import Ensemble
 from atypia.explain import check, maps_by
 from atypia.explain.faithful import STEPS, Grid, central_cells, curves, random_cells
 from atypia.explain.randomise import randomised

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atypia.errors import InputError
-from atypia.hybrid.combiner import FEATURES, GROUPS, Combiner, feature_table
-from atypia.hybrid.fit import STRENGTHS, USES, choose, cross_fitted, fit_combiner
-from atypia.labels import N_SUBTYPES
-from atypia.models.rules.reading import Reading, read_field
+from atypia.classifiers.combiner import FEATURES, GROUPS, Combiner, feature_table
+from atypia.classifiers.rules.shape_reading import ShapeFeatures, read_field
+from atypia.core.errors import InputError
+from atypia.core.labels import N_SUBTYPES
+from atypia.training.combiner_fit import STRENGTHS, USES, choose, cross_fitted, fit_combiner
 from tests.drawn_figures import FIGURES
 from tests.hybrid.made_up import folds, opinion, reference, truth
 
@@ -67,7 +67,7 @@ def test_a_subtype_that_was_never_seen_is_as_rare_as_half_a_figure() -> None:
 def test_features_are_the_networks_and_the_rules() -> None:
     reading = read_field(FIGURES["ring"][0]().field())
     p = np.stack([np.eye(8)[2], np.full(8, 0.125)])
-    made = feature_table(p, [reading, Reading(np.zeros(8))])
+    made = feature_table(p, [reading, ShapeFeatures(np.zeros(8))])
     assert made.shape == (2, len(FEATURES))
     np.testing.assert_allclose(made[0, :8], np.log(np.maximum(p[0], 1e-6)))
     np.testing.assert_allclose(made[0, 8:16], np.log(reading.truths))

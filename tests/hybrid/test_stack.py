@@ -14,13 +14,13 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from atypia.answers import Answers
-from atypia.decision import Decision
-from atypia.doctor import examine_model
-from atypia.errors import InputError
-from atypia.evaluation.calibration import Calibration
-from atypia.hybrid.fit import fit_combiner
-from atypia.hybrid.stack import (
+from atypia.classifiers.aggregation import Aggregation
+from atypia.classifiers.calibration import Calibration
+from atypia.classifiers.decision import Decision
+from atypia.classifiers.loading import load_ensemble
+from atypia.classifiers.postprocessing import Postprocessing
+from atypia.classifiers.rules.rules_classifier import RulesClassifier
+from atypia.classifiers.stack import (
     StackClassifier,
     cross_joined,
     fit_meta,
@@ -28,10 +28,10 @@ from atypia.hybrid.stack import (
     joined,
     save_stack,
 )
-from atypia.inference.backend import load_ensemble
-from atypia.join import Join
-from atypia.rules import RulesClassifier
+from atypia.core.errors import InputError
+from atypia.pipeline.doctor import examine_model
 from atypia.server.about import load
+from atypia.training.combiner_fit import fit_combiner
 from tests.hybrid.made_up import folds, opinion, reference, truth
 from tests.untrained import untrained_ensemble
 
@@ -84,7 +84,7 @@ def test_means_weights_and_medians_are_numpys() -> None:
     majority = joined(fit_meta("majority", said, y, f)[0], said)
     np.testing.assert_allclose(majority, (votes + said.mean(axis=0)) / 4)
     weighted, _ = fit_meta("weighted", said, y, f)
-    assert isinstance(weighted, Join)
+    assert isinstance(weighted, Aggregation)
     weights = [roc_auc_score(y, p, multi_class="ovr", average="macro") for p in said]
     np.testing.assert_allclose(weighted.weights, weights)
     np.testing.assert_allclose(
@@ -133,7 +133,7 @@ def test_a_bundle_of_models_of_any_kind_answers_the_same(kind: str, tmp_path: Pa
     network.save(tmp_path / "network")
     rules.save(tmp_path / "rules")
     meta, _ = fit_meta(kind, opinions()[:2], truth(), folds())  # type: ignore[arg-type]
-    answers = Answers(Decision(prior=[1 / 8] * 8, power=0.25), 0.2, Calibration(1.3))
+    answers = Postprocessing(Decision(prior=[1 / 8] * 8, power=0.25), 0.2, Calibration(1.3))
     sources = [tmp_path / "network", tmp_path / "rules"]
     save_stack(tmp_path / "stack", sources, meta, answers, {"cohort": "made up"})
     patches = np.random.default_rng(0).integers(0, 255, (5, 128, 128, 3), np.uint8)
@@ -154,7 +154,13 @@ def test_a_bundle_of_models_of_any_kind_answers_the_same(kind: str, tmp_path: Pa
 def test_doctor_and_server_tell_what_a_stack_is_made_of(tmp_path: Path) -> None:
     for name in ("a", "b"):
         RulesClassifier(provenance={"cohort": name}).save(tmp_path / name)
-    save_stack(tmp_path / "s", [tmp_path / "a", tmp_path / "b"], Join(), Answers(), {"label": "x"})
+    save_stack(
+        tmp_path / "s",
+        [tmp_path / "a", tmp_path / "b"],
+        Aggregation(),
+        Postprocessing(),
+        {"label": "x"},
+    )
     told = list(examine_model(tmp_path / "s"))
     assert ("kind", "stack") in told
     assert ("label", "x") in told
@@ -169,7 +175,9 @@ def test_doctor_and_server_tell_what_a_stack_is_made_of(tmp_path: Path) -> None:
 def test_a_stack_of_other_models_is_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         RulesClassifier(provenance={"name": name}).save(tmp_path / name)
-    save_stack(tmp_path / "s", [tmp_path / "a", tmp_path / "b"], Join(), Answers(), {})
+    save_stack(
+        tmp_path / "s", [tmp_path / "a", tmp_path / "b"], Aggregation(), Postprocessing(), {}
+    )
     load_ensemble(tmp_path / "s")
     with pytest.raises(InputError, match="--quality"):
         load_ensemble(tmp_path / "s", "fast")

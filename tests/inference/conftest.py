@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from atypia.ensemble import Ensemble
+    from atypia.classifiers.ensemble import Ensemble
 
 
 class Export(NamedTuple):
@@ -27,11 +27,11 @@ def small_ensemble(seed: int = 0) -> Ensemble:
     import torch
     from torch import nn
 
-    from atypia.config import InputSpec, ModelConfig
-    from atypia.decision import Decision
-    from atypia.ensemble import Ensemble
-    from atypia.evaluation.calibration import Calibration
-    from atypia.evaluation.conformal import ConformalSets
+    from atypia.classifiers.calibration import Calibration
+    from atypia.classifiers.conformal import ConformalSets
+    from atypia.classifiers.decision import Decision
+    from atypia.classifiers.ensemble import Ensemble
+    from atypia.core.config import InputSpec, ModelConfig
     from atypia.models.network import Network
 
     torch.manual_seed(seed)
@@ -97,7 +97,7 @@ def exported(cohort_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> E
     import torch
 
     from atypia import pipeline
-    from atypia.ensemble import Ensemble
+    from atypia.classifiers.ensemble import Ensemble
 
     ensemble = small_ensemble()
     folder = tmp_path_factory.mktemp("exports")

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atypia.data.slides import SlideInfo
-from atypia.errors import InputError
-from atypia.inference.candidates import Found, read_candidates
-from atypia.inference.candidates.geojson import _centroid
-from atypia.inference.candidates.read import _earlier
+from atypia.core.errors import InputError
+from atypia.slides import SlideInfo
+from atypia.slides.candidates import CandidateList, read_candidates
+from atypia.slides.candidates.geojson_candidates import _centroid
+from atypia.slides.candidates.read_candidates import _earlier
 
 INFO = SlideInfo(Path("case 7.svs"), 4000, 3000, 0.5, (255, 255, 255), (0, 0))
 MRXS = SlideInfo(Path("m.mrxs"), 4000, 3000, 0.5, (255, 255, 255), (1000, 700))
@@ -34,13 +34,13 @@ def box(x: float, y: float, side: float) -> list[list[list[float]]]:
     return [[[x, y], [x1, y], [x1, y1], [x, y1], [x, y]]]
 
 
-def read(folder: Path, content: Any, name: str = "c.geojson", **options: Any) -> Found:
+def read(folder: Path, content: Any, name: str = "c.geojson", **options: Any) -> CandidateList:
     path = folder / name
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return read_candidates(path, options.pop("slide", INFO), **options)
 
 
-def centres(found: Found) -> list[tuple[float, float]]:
+def centres(found: CandidateList) -> list[tuple[float, float]]:
     return [(c.x, c.y) for c in found.candidates]
 
 

@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 
 from atypia import pipeline
+from atypia.classifiers.decision import p_atypical
+from atypia.core.errors import InputError, MissingExtraError
+from atypia.core.files import sha256_file
 from atypia.data.cohort import Cohort
 from atypia.data.images import read_patch
-from atypia.decision import p_atypical
-from atypia.errors import InputError, MissingExtraError
-from atypia.inference.challenge import ANSWER_FILE, SOCKET, answers, find_stack, read_stack
-from atypia.runs import sha256_file
+from atypia.inference.challenge_stacks import ANSWER_FILE, SOCKET, answers, find_stack, read_stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,14 +13,14 @@ from PIL import Image
 from slide_files import noise, smooth, spoil_tile, write_pyramid, write_tiff
 from untrained import untrained_ensemble
 
-from atypia.config import InputSpec
-from atypia.data.slides.pool import SlidePool
-from atypia.decision import Decision
-from atypia.errors import AtypiaError, InputError, Problem
-from atypia.inference.candidates import Candidate
-from atypia.inference.predict import predict_arrays
-from atypia.inference.slide import classify_slide, field_to_read
-from atypia.labels import N_SUBTYPES, PROBABILITY_COLUMNS
+from atypia.classifiers.decision import Decision
+from atypia.core.config import InputSpec
+from atypia.core.errors import AtypiaError, InputError, Problem
+from atypia.core.labels import N_SUBTYPES, PROBABILITY_COLUMNS
+from atypia.inference.patch_predictions import predict_arrays
+from atypia.inference.slide_predictions import classify_slide, field_to_read
+from atypia.slides.candidates import Candidate
+from atypia.slides.slide_pool import SlidePool
 
 if TYPE_CHECKING:
     import numpy.typing as npt

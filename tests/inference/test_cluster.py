@@ -19,13 +19,13 @@ from slide_jobs import answers, write_slide_table
 from untrained import untrained_ensemble
 
 from atypia import pipeline
-from atypia.errors import InputError
-from atypia.inference.cluster import RayEngine
-from atypia.inference.jobs.engine import do_all
+from atypia.core.errors import InputError
+from atypia.core.labels import PROBABILITY_COLUMNS
+from atypia.inference.jobs.job import EngineChoice
+from atypia.inference.jobs.local_engine import do_all
 from atypia.inference.jobs.parts import keys_in
-from atypia.inference.jobs.work import Part, hash_of
-from atypia.labels import PROBABILITY_COLUMNS
-from atypia.pipeline.job import EngineChoice
+from atypia.inference.jobs.work import FinishedPart, hash_of
+from atypia.inference.ray_engine import RayEngine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,7 +149,7 @@ class Deadly:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def __call__(self, item: Numbered) -> Part:
+    def __call__(self, item: Numbered) -> FinishedPart:
         once = self.folder / "once"
         if item.number == 3:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -158,7 +158,7 @@ class Deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         if item.number == 7:
             raise OSError("the share is away")
-        return Part(pd.DataFrame({"patch_id": [str(item.number)]}), 1)
+        return FinishedPart(pd.DataFrame({"patch_id": [str(item.number)]}), 1)
 
     def close(self) -> None:
         pass

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from slide_files import noise, write_dicom, write_tiff
 
-from atypia.data.slides import open_slide
-from atypia.decision import Decision
-from atypia.errors import InputError
-from atypia.inference.dicom_annotations import write_dicom_annotations
-from atypia.inference.geojson import MEASUREMENTS, class_name
-from atypia.inference.predict import prediction_table
-from atypia.labels import N_SUBTYPES, SUBTYPES
+from atypia.classifiers.decision import Decision
+from atypia.core.errors import InputError
+from atypia.core.labels import N_SUBTYPES, SUBTYPES
+from atypia.inference.patch_predictions import prediction_table
+from atypia.slides import open_slide
+from atypia.slides.dicom_annotations import write_dicom_annotations
+from atypia.slides.geojson_writer import MEASUREMENTS, class_name
 
 highdicom = pytest.importorskip("highdicom")
 pytest.importorskip("wsidicom")

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atypia.data.slides import SlideInfo
-from atypia.decision import Decision
-from atypia.inference.candidates import Candidate, read_candidates
-from atypia.inference.geojson import COLOURS, class_name, write_geojson
-from atypia.inference.predict import prediction_table
-from atypia.labels import N_SUBTYPES, PROBABILITY_COLUMNS, SUBTYPES, parse_subtype
+from atypia.classifiers.decision import Decision
+from atypia.core.labels import N_SUBTYPES, PROBABILITY_COLUMNS, SUBTYPES, parse_subtype
+from atypia.inference.patch_predictions import prediction_table
+from atypia.slides import SlideInfo
+from atypia.slides.candidates import Candidate, read_candidates
+from atypia.slides.geojson_writer import COLOURS, class_name, write_geojson
 
 INFO = SlideInfo(Path("a.svs"), 60_000, 40_000, 0.25, (255, 255, 255), (0, 0))
 MRXS = SlideInfo(Path("m.mrxs"), 90_000, 80_000, 0.25, (255, 255, 255), (20_000, 30_000))

@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 from slide_files import noise, write_tiff
 
+from atypia.core.labels import PROBABILITY_COLUMNS
 from atypia.data.cohort import Cohort
-from atypia.inference.predict import find_items, predict_items
-from atypia.labels import PROBABILITY_COLUMNS
+from atypia.inference.patch_predictions import find_items, predict_items
 
 if TYPE_CHECKING:
     from .conftest import Export

@@ -13,15 +13,15 @@ import pytest
 from typer.testing import CliRunner
 
 from atypia import pipeline
-from atypia.bundle import read_header as read_bundle
-from atypia.bundle import write_header
-from atypia.errors import AtypiaError, InputError, MissingExtraError
-from atypia.inference.backend import find_model, load_ensemble
-from atypia.inference.onnx import OnnxEnsemble, open_session
-from atypia.inference.onnx_export import METADATA, read_export
-from atypia.inference.predict import find_items, predict_items
-from atypia.labels import PROBABILITY_COLUMNS
-from atypia.runs import sha256_file
+from atypia.classifiers.bundle import read_header as read_bundle
+from atypia.classifiers.bundle import write_header
+from atypia.classifiers.loading import find_model, load_ensemble
+from atypia.classifiers.onnx_classifier import OnnxEnsemble, open_session
+from atypia.classifiers.onnx_files import METADATA, read_export
+from atypia.core.errors import AtypiaError, InputError, MissingExtraError
+from atypia.core.files import sha256_file
+from atypia.core.labels import PROBABILITY_COLUMNS
+from atypia.inference.patch_predictions import find_items, predict_items
 
 if TYPE_CHECKING:
     from .conftest import Export
@@ -231,13 +231,13 @@ class Copied:
     """Stands in for the exporter, which takes seconds: copies a graph that it wrote."""
 
     def __init__(self, exported: Export, monkeypatch: pytest.MonkeyPatch) -> None:
-        from atypia.ensemble import Ensemble
+        from atypia.classifiers.ensemble import Ensemble
 
         def write(_: object, file: Path, __: str) -> str:
             shutil.copy(exported.folder / "best.onnx", file)
             return sha256_file(file)
 
-        monkeypatch.setattr("atypia.inference.onnx_graph.write_graph", write)
+        monkeypatch.setattr("atypia.classifiers.onnx_export.write_graph", write)
         monkeypatch.setattr(Ensemble, "load", lambda *_: exported.ensemble)
 
 
@@ -285,11 +285,11 @@ def test_the_exporter_itself(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     import torch
 
+    from atypia.classifiers.calibration import Calibration
+    from atypia.classifiers.decision import Decision
+    from atypia.classifiers.ensemble import Ensemble
     from atypia.cli import app
-    from atypia.config import InputConfig, ModelConfig
-    from atypia.decision import Decision
-    from atypia.ensemble import Ensemble
-    from atypia.evaluation.calibration import Calibration
+    from atypia.core.config import InputConfig, ModelConfig
     from atypia.models.network import make_network
 
     torch.manual_seed(0)
@@ -341,8 +341,8 @@ def test_options_that_do_not_fit_are_refused_before_the_work(
 def test_a_missing_extra_is_named(
     exported: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from atypia.inference.onnx_graph import write_graph
-    from atypia.inference.onnx_int8 import quantise
+    from atypia.classifiers.onnx_export import write_graph
+    from atypia.classifiers.onnx_int8 import quantise
 
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "onnxruntime", None)

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from atypia import pipeline
-from atypia.bundle import read_header, write_header
+from atypia.classifiers.bundle import read_header, write_header
+from atypia.core.errors import InputError
+from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES
 from atypia.data.cohort import Cohort
-from atypia.errors import InputError
 from atypia.evaluation.predictions import read_predictions
-from atypia.inference import predict as predict_module
-from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES
+from atypia.inference import patch_predictions as predict_module
 
 
 def probabilities(table: pd.DataFrame) -> np.ndarray:

@@ -13,21 +13,21 @@ import torch
 from sklearn.metrics import log_loss
 
 from atypia import pipeline
-from atypia.config import MilConfig, mil_config
+from atypia.core.config import MilConfig, mil_config
+from atypia.core.errors import InputError, LeakError
+from atypia.core.files import read_json, write_json
+from atypia.core.labels import PROBABILITY_COLUMNS
 from atypia.data.cohort import Cohort
 from atypia.data.synthetic import make_synthetic_cohort
-from atypia.errors import InputError, LeakError
-from atypia.labels import PROBABILITY_COLUMNS
-from atypia.mil.crossval import cross_validate
-from atypia.mil.figures import Figures, figures_from_answers
-from atypia.mil.model import PatientModel, Projection, fit_patients
-from atypia.mil.pooling import BagClassifier
-from atypia.mil.target import Target, find_target
-from atypia.runs import read_json, write_json
+from atypia.training.mil.bag_features import BagFeatures, figures_from_answers
+from atypia.training.mil.mil_crossval import cross_validate
+from atypia.training.mil.mil_network import PatientModel, Projection, fit_patients
+from atypia.training.mil.patient_target import Target, find_target
+from atypia.training.mil.pooling import BagClassifier
 from atypia.training.targets import chosen_labels
 
 if TYPE_CHECKING:
-    from atypia.config import PoolingKind
+    from atypia.core.config import PoolingKind
 
 MANIFEST = pd.DataFrame(
     [("A", 0), ("A", 5), ("B", 5), ("B", 1), ("B", 2), ("C", 4), ("D", 6), ("D", 7)],
@@ -89,7 +89,7 @@ def test_the_projection_is_that_of_principal_components() -> None:
     np.testing.assert_allclose(np.abs(own), np.abs(reference / scale), atol=1e-4)
 
 
-def figures_with_a_witness(seed: int = 0) -> tuple[Figures, Target, np.ndarray]:
+def figures_with_a_witness(seed: int = 0) -> tuple[BagFeatures, Target, np.ndarray]:
     """60 patients of 12 figures; of half of them one figure stands out."""
     rng = np.random.default_rng(seed)
     patients = np.repeat([f"P{i:02d}" for i in range(60)], 12)
@@ -99,7 +99,7 @@ def figures_with_a_witness(seed: int = 0) -> tuple[Figures, Target, np.ndarray]:
     target = Target("made up", np.unique(patients), np.arange(60) % 2 == 0, ("no", "yes"))
     target = Target(target.name, target.patients, target.values.astype(np.int64), target.classes)
     ids = np.array([f"p{i}" for i in range(720)])
-    return Figures(ids, patients, values, "made up"), target, witness
+    return BagFeatures(ids, patients, values, "made up"), target, witness
 
 
 SMALL = {"target": "x", "repeats": 1, "folds": 3, "components": 6, "dropout": 0.0}
@@ -207,7 +207,7 @@ def test_a_run_leaves_its_folder_and_answers_for_another_cohort(
     assert table["target"].tolist() == [truth.classes[v] for v in truth.values]
 
     with pytest.raises(InputError, match="answers for patients"):
-        pipeline.write_report(out)
+        pipeline.report(out)
     with pytest.raises(InputError, match="has learned from"):
         pipeline.mil_predict(out, cohort.path, tmp_path / "same")
     make_synthetic_cohort(tmp_path / "other", patients=10, patches=80, seed=9, size_px=80)

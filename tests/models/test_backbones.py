@@ -11,9 +11,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from atypia.config import InputConfig, ModelConfig
-from atypia.errors import InputError
-from atypia.labels import N_SUBTYPES
+from atypia.core.config import InputConfig, ModelConfig
+from atypia.core.errors import InputError
+from atypia.core.labels import N_SUBTYPES
 from atypia.models import backbones
 from atypia.models.backbones import find_packaged_weights, make_backbone
 from atypia.models.network import make_network

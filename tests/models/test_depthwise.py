@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from atypia.config import InputConfig, ModelConfig
+from atypia.core.config import InputConfig, ModelConfig
 from atypia.models.depthwise import SmallMapDepthwise, speed_up_small_maps
 from atypia.models.network import make_network
 

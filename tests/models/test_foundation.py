@@ -17,14 +17,15 @@ from hub_cache import SMALL, as_published, put, random_encoder, small, use
 from PIL import Image
 from safetensors.torch import load_file
 
-from atypia import doctor, pipeline
-from atypia.config import load_config
-from atypia.ensemble import Ensemble
-from atypia.errors import InputError
+from atypia import pipeline
+from atypia.classifiers.ensemble import Ensemble
+from atypia.core.config import load_config
+from atypia.core.errors import InputError
+from atypia.core.files import read_json
 from atypia.models.backbones import make_backbone
 from atypia.models.foundation import hub
 from atypia.models.foundation.catalogue import encoders, find_encoder
-from atypia.runs import read_json
+from atypia.pipeline import doctor
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

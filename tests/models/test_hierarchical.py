@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from atypia.config import InputConfig, LossConfig, ModelConfig
-from atypia.decision import Decision
-from atypia.ensemble import Ensemble, load_network, predict_network, save_network
-from atypia.errors import InputError
+from atypia.classifiers.decision import Decision
+from atypia.classifiers.ensemble import Ensemble, load_network, predict_network, save_network
+from atypia.core.config import InputConfig, LossConfig, ModelConfig
+from atypia.core.errors import InputError
 from atypia.models import lite
 from atypia.models.hierarchical import SideBySide, StagedHead
 from atypia.models.network import Network, make_network

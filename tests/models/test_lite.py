@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import nn
 
-from atypia.errors import InputError
+from atypia.core.errors import InputError
 from atypia.models import lite
 from atypia.models.backbones import make_backbone
 from atypia.models.network import Network
@@ -96,7 +96,7 @@ def test_other_networks_are_left_alone() -> None:
 
 def test_prediction_needs_no_timm() -> None:
     code = (
-        "import sys, atypia.ensemble\n"
+        "import sys, atypia.classifiers.ensemble\n"
         "assert not {'timm', 'torchvision', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,9 +9,9 @@ import torch
 
 pytest.importorskip("peft")
 
-from atypia.config import InputConfig, ModelConfig
-from atypia.ensemble import load_network, save_network
-from atypia.errors import InputError
+from atypia.classifiers.ensemble import load_network, save_network
+from atypia.core.config import InputConfig, ModelConfig
+from atypia.core.errors import InputError
 from atypia.models.lora import adapters
 from atypia.models.network import make_network
 

@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import nn
 
-from atypia.errors import InputError, MissingExtraError
+from atypia.core.errors import InputError, MissingExtraError
 from atypia.models.backbones import find_packaged_weights, make_backbone
 from atypia.models.onnx_weights import read_dinov2
 

@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.measure import regionprops
 
-from atypia.labels import DISPLAY_NAMES, SUBTYPES
-from atypia.models.rules.chromatin import MPP, SIDE, segment
-from atypia.models.rules.criteria import (
+from atypia.classifiers.rules.chromatin import MPP, SIDE, segment
+from atypia.classifiers.rules.criteria import (
     RULES,
     Criterion,
     Rule,
@@ -24,10 +23,17 @@ from atypia.models.rules.criteria import (
     prior,
     probabilities,
 )
-from atypia.models.rules.measures import NAMES, measure
-from atypia.models.rules.reading import NOTHING, Reading, read_field, to_patch, told_measure
-from atypia.models.rules.shape import Shape, convex_hull
-from atypia.models.rules.stain import beyond_scan, haematoxylin
+from atypia.classifiers.rules.outline import Shape, convex_hull
+from atypia.classifiers.rules.shape_measures import NAMES, measure
+from atypia.classifiers.rules.shape_reading import (
+    NOTHING,
+    ShapeFeatures,
+    read_field,
+    to_patch,
+    told_measure,
+)
+from atypia.classifiers.rules.stain import beyond_scan, haematoxylin
+from atypia.core.labels import DISPLAY_NAMES, SUBTYPES
 from tests.drawn_figures import (
     EOSIN,
     FIGURES,
@@ -42,7 +48,7 @@ from tests.drawn_figures import (
 )
 
 if TYPE_CHECKING:
-    from atypia.models.rules.chromatin import Chromatin
+    from atypia.classifiers.rules.chromatin import Chromatin
 
 EVERY = sorted(FIGURES)
 FIRM = sorted(set(FIGURES) - {"scattered"})
@@ -401,14 +407,14 @@ def test_outlines_lie_on_the_edge_in_the_pixels_of_the_patch() -> None:
 
 
 def test_nothing_found_has_no_measures() -> None:
-    assert not Reading(np.zeros(8)).found
+    assert not ShapeFeatures(np.zeros(8)).found
     assert measure(found(plate())).to_dict().keys() == set(NAMES)
 
 
 def test_the_rules_need_no_network_and_no_learning() -> None:
     code = (
         "import sys\n"
-        "from atypia.models.rules.reading import read_field\n"
+        "from atypia.classifiers.rules.shape_reading import read_field\n"
         "import numpy as np\n"
         "read_field(np.full((96, 96, 3), 0.8, np.float32))\n"
         "assert not {'torch', 'sklearn', 'timm'} & set(sys.modules)\n"

@@ -10,15 +10,15 @@ import pytest
 import yaml
 
 from atypia import pipeline
-from atypia.bundle import read_header
-from atypia.config import load_config
+from atypia.classifiers.bundle import read_header
+from atypia.classifiers.ensemble import Ensemble
+from atypia.core.config import load_config
+from atypia.core.errors import InputError, LeakError
+from atypia.core.files import read_json, sha256_file, write_json
 from atypia.data.cohort import Cohort
 from atypia.data.splits import Splits
-from atypia.ensemble import Ensemble
-from atypia.errors import InputError, LeakError
 from atypia.evaluation.predictions import read_predictions
 from atypia.pipeline.distill import student_config
-from atypia.runs import read_json, sha256_file, write_json
 from atypia.training.crossval import member_tasks
 
 pytestmark = pytest.mark.usefixtures("undrawn")

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atypia.config import load_config
-from atypia.pipeline.settle import fix_threshold
+from atypia.core.config import load_config
+from atypia.training.postprocessing_fit import fix_threshold
 
 
 def fixed(by: str, **columns: list[str]) -> float:

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 from atypia import pipeline
-from atypia.bundle import read_header
+from atypia.classifiers.bundle import read_header
+from atypia.core.errors import InputError, LeakError
+from atypia.core.files import write_json
 from atypia.data.cohort import Cohort
 from atypia.data.sources.cases import veiled_cases
-from atypia.errors import InputError, LeakError
-from atypia.runs import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path

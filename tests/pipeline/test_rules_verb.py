@@ -10,17 +10,17 @@ import pandas as pd
 import pytest
 
 from atypia import cli, pipeline
-from atypia.config import load_any_config, load_config
+from atypia.classifiers.loading import load_ensemble
+from atypia.core.config import load_any_config, load_config
+from atypia.core.errors import InputError, LeakError
+from atypia.core.files import read_json, write_json
+from atypia.core.labels import N_ATYPICAL, PROBABILITY_COLUMNS
 from atypia.data.cohort import Cohort
 from atypia.data.images import read_patch
 from atypia.data.sources.cases import veiled_cases
 from atypia.data.splits import published_roles
-from atypia.errors import InputError, LeakError
 from atypia.evaluation.predictions import read_predictions
-from atypia.inference.backend import load_ensemble
-from atypia.labels import N_ATYPICAL, PROBABILITY_COLUMNS
-from atypia.pipeline.readings import shaped_on
-from atypia.runs import read_json, write_json
+from atypia.training.uncalibrated_model import shaped_on
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -43,14 +43,14 @@ def ruled(cohort_folder: Path, network: Path, tmp_path_factory: pytest.TempPathF
     """A run of the rules on the network's split."""
     out = tmp_path_factory.mktemp("joined") / "rules"
     config = load_any_config("rules", [*FEW, f"split.kind={network / 'splits.json'}"])
-    pipeline.start(cohort_folder, out, config, command="atypia train")
+    pipeline.train(cohort_folder, out, config, command="atypia train")
     return out
 
 
 @pytest.fixture(scope="module")
 def joined(cohort_folder: Path, network: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("joined") / "hybrid"
-    pipeline.start(cohort_folder, out, load_any_config("hybrid", [*FEW, f"network={network}"]))
+    pipeline.train(cohort_folder, out, load_any_config("hybrid", [*FEW, f"network={network}"]))
     return out
 
 
@@ -60,7 +60,7 @@ def stacked(
 ) -> Path:
     out = tmp_path_factory.mktemp("joined") / "stack"
     config = load_any_config("stack", [*FEW, f"runs=[{network},{ruled}]"])
-    pipeline.start(cohort_folder, out, config)
+    pipeline.train(cohort_folder, out, config)
     return out
 
 
@@ -154,7 +154,7 @@ def test_the_mean_of_runs_is_the_mean_of_their_tables_whatever_their_order(
 ) -> None:
     settings = ["join=mean", "answer.calibration=none", "answer.conformal_alpha=null", *FEW]
     config = load_any_config("stack", [*settings, f"runs=[{ruled},{network}]"])
-    pipeline.start(cohort_folder, tmp_path / "mean", config)
+    pipeline.train(cohort_folder, tmp_path / "mean", config)
     for file in ("predictions-oof.csv", "predictions-test.csv"):
         said = [probabilities(run / file) for run in (network, ruled)]
         made = probabilities(tmp_path / "mean" / file)
@@ -168,7 +168,7 @@ def test_runs_that_vote_call_a_figure_atypical_where_most_do_or_a_tie_by_their_m
     config = load_any_config(
         "stack", ["join=majority", *settings, *FEW, f"runs=[{network},{ruled}]"]
     )
-    pipeline.start(cohort_folder, tmp_path / "votes", config)
+    pipeline.train(cohort_folder, tmp_path / "votes", config)
     said = [probabilities(run / "predictions-test.csv") for run in (network, ruled)]
     votes = sum(np.eye(8)[p.to_numpy().argmax(axis=1)] for p in said)
     made = probabilities(tmp_path / "votes" / "predictions-test.csv")
@@ -189,7 +189,7 @@ def test_runs_that_do_not_fit_are_refused(
         preset: str, *settings: str, match: str, kind: type[Exception] = InputError
     ) -> None:
         with pytest.raises(kind, match=match):
-            pipeline.start(cohort_folder, tmp_path / "out", load_any_config(preset, settings))
+            pipeline.train(cohort_folder, tmp_path / "out", load_any_config(preset, settings))
         assert not (tmp_path / "out").exists()
 
     refused("hybrid", match="network=RUN")

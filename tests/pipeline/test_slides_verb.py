@@ -18,13 +18,13 @@ from slide_jobs import MPP, SIZE, answers, write_slide_table
 from untrained import untrained_ensemble
 
 from atypia import cli, pipeline
-from atypia.data.slides.pool import SlidePool
-from atypia.errors import AtypiaError, InputError
-from atypia.evaluation.biomarker import read_slides
+from atypia.biomarker import read_slides
+from atypia.core.errors import AtypiaError, InputError
+from atypia.core.labels import PROBABILITY_COLUMNS
 from atypia.inference.jobs import slide_work
+from atypia.inference.jobs.job import EngineChoice
 from atypia.inference.jobs.slide_work import ClassifyCandidates, ListCandidates
-from atypia.labels import PROBABILITY_COLUMNS
-from atypia.pipeline.job import EngineChoice
+from atypia.slides.slide_pool import SlidePool
 
 if TYPE_CHECKING:
     from pathlib import Path

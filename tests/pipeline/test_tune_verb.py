@@ -15,13 +15,13 @@ import pytest
 import yaml
 
 from atypia import cli, pipeline
-from atypia.config import config_from_tree, load_config
+from atypia.core.config import config_from_tree, load_config
+from atypia.core.errors import AtypiaError, InputError
+from atypia.core.files import read_json
 from atypia.data.cohort import Cohort
 from atypia.data.splits import Splits
-from atypia.errors import AtypiaError, InputError
-from atypia.pipeline.study_folder import only_worker
-from atypia.runs import read_json
 from atypia.training.measure import Measure
+from atypia.training.study_folder import only_worker
 
 SPACE = """
 optim.learning_rate: {low: 1e-4, high: 1e-1, log: true}

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from atypia.config import InputSpec
-from atypia.data.field import check_patches, size_problem
-from atypia.decision import Decision
-from atypia.server.limits import Limits
-from atypia.server.run import answer, bound, choose_access
+from atypia.classifiers.decision import Decision
+from atypia.core.config import InputSpec
+from atypia.data.field_of_view import check_patches, size_problem
+from atypia.server.limits import ServerLimits
 from atypia.server.schemas import About
 from atypia.server.service import Service
+from atypia.server.start_server import answer, bound, choose_access
 
 
 class FakeModel:
@@ -86,7 +86,7 @@ def main(*arguments: str) -> None:
             limits[key] = float(value) if key == "seconds" else int(value)
     with (
         bound("127.0.0.1", 0) as listener,
-        Service(FakeModel(hold), ABOUT, slides, Limits(**limits)) as service,
+        Service(FakeModel(hold), ABOUT, slides, ServerLimits(**limits)) as service,
     ):
         answer(service, listener, choose_access(listener, "127.0.0.1", token=token))
 

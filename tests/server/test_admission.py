@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atypia.errors import InputError
+from atypia.core.errors import InputError
 from atypia.server.admission import Admission
-from atypia.server.limits import Limits
+from atypia.server.limits import ServerLimits
 from atypia.server.refusal import RefusalError
 
-LIMITS = Limits(
+LIMITS = ServerLimits(
     body_bytes=100, image_pixels=10, patches=10, requests=3, buffer_bytes=200, seconds=1
 )
 
@@ -82,6 +82,6 @@ def test_who_stops_waiting_for_pixels_lets_others_pass() -> None:
 
 def test_limits_that_contradict_each_other_are_refused_together() -> None:
     with pytest.raises(InputError) as refused:
-        Limits(body_bytes=2**30, image_pixels=10**9)
+        ServerLimits(body_bytes=2**30, image_pixels=10**9)
     assert len(refused.value.problems) == 2
     assert "--max-memory-mb" in str(refused.value)

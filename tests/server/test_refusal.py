@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from atypia.errors import Problem
+from atypia.core.errors import Problem
 from atypia.server.refusal import RefusalError, busy, sentences
 
 

@@ -13,10 +13,11 @@ from server_client import b64, image, running, stack
 from slide_files import noise, write_pyramid
 from untrained import untrained_ensemble
 
-from atypia import __version__, cli
-from atypia.bundle import read_header
-from atypia.labels import SUBTYPES
-from atypia.server.run import bound, choose_access
+from atypia import cli
+from atypia._version import __version__
+from atypia.classifiers.bundle import read_header
+from atypia.core.labels import SUBTYPES
+from atypia.server.start_server import bound, choose_access
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,8 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from server_client import Reply, Server, b64, fake, form, image, stack
 
-from atypia.inference.predict import find_items, predict_items
-from atypia.pipeline.predict import prediction_records
+from atypia.inference.patch_predictions import find_items, predict_items, prediction_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,13 +13,13 @@ from fake_server import FakeModel
 from server_client import Server, fake
 from slide_files import noise, spoil_tile, write_pyramid
 
-from atypia.data.slides.pool import SlidePool
-from atypia.errors import InputError
-from atypia.inference.candidates import read_candidates
-from atypia.inference.slide import classify_slide
-from atypia.pipeline.predict import prediction_records
+from atypia.core.errors import InputError
+from atypia.inference.patch_predictions import prediction_records
+from atypia.inference.slide_predictions import classify_slide
 from atypia.server.open_slides import OpenSlides
 from atypia.server.registry import register_slides
+from atypia.slides.candidates import read_candidates
+from atypia.slides.slide_pool import SlidePool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

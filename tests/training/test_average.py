@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from atypia import pipeline
-from atypia.config import OptimConfig, load_config
+from atypia.core.config import OptimConfig, load_config
 from atypia.training import fit as fit_module
 from atypia.training.average import answering, is_averaged, make_average
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from atypia import pipeline
-from atypia.config import TrainConfig, load_config
+from atypia.classifiers.ensemble import load_network, predict_network
+from atypia.core.config import TrainConfig, load_config
+from atypia.core.labels import N_SUBTYPES
 from atypia.data.cohort import Cohort
-from atypia.data.loader import open_store
 from atypia.data.splits import Outer, Splits
-from atypia.ensemble import load_network, predict_network
 from atypia.evaluation.predictions import read_predictions
-from atypia.labels import N_SUBTYPES
 from atypia.models.network import make_network
 from atypia.training.bags import make_bags
+from atypia.training.patch_store import open_store
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

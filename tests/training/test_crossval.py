@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atypia.config import TrainConfig, load_config
+from atypia.core.config import TrainConfig, load_config
+from atypia.core.errors import InputError
+from atypia.core.labels import SUBTYPES
 from atypia.data.cohort import Cohort
 from atypia.data.splits import Outer
-from atypia.errors import InputError
-from atypia.labels import SUBTYPES
 from atypia.training.crossval import member_tasks
 
 OUTER = Outer(test=("T",), inner=(("A",), ("B",)))

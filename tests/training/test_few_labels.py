@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atypia.config import TrainConfig, load_config
+from atypia.core.config import TrainConfig, load_config
+from atypia.core.errors import InputError
+from atypia.core.labels import N_SUBTYPES, SUBTYPES
 from atypia.data.cohort import Cohort
 from atypia.data.splits import Outer
-from atypia.errors import InputError
-from atypia.labels import N_SUBTYPES, SUBTYPES
 from atypia.training import crossval
 from atypia.training.crossval import member_tasks
 from atypia.training.few_labels import hidden_rows, order_patients

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from atypia.config import load_config
-from atypia.data.transforms import Augmenter
-from atypia.errors import InputError
+from atypia.core.config import load_config
+from atypia.core.errors import InputError
+from atypia.models.transforms import Augmenter
 from atypia.training import fit as fit_module
 from atypia.training.checkpoint import Progress, read_history, write_history
 from atypia.training.fit import _size_px
@@ -17,7 +17,7 @@ from atypia.training.fit import _size_px
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from atypia.config import InputSpec
+    from atypia.core.config import InputSpec
     from atypia.models.network import Network
 
 pytestmark = pytest.mark.usefixtures("undrawn")

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 from torchvision.ops import sigmoid_focal_loss
 
-from atypia.config import LossConfig
+from atypia.core.config import LossConfig
 from atypia.training.losses import SubtypeLoss
 
 MASS = torch.tensor([59, 71, 154, 255, 253, 1349, 1527, 52.0])

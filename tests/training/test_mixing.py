@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from atypia.config import AugmentConfig
+from atypia.core.config import AugmentConfig
 from atypia.training.mixing import cutmix, mixed, mixup
 
 if TYPE_CHECKING:

@@ -13,26 +13,26 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from atypia import pipeline
-from atypia.config import load_config
+from atypia.classifiers.ensemble import Ensemble, load_network, predict_network
+from atypia.core.config import load_config
+from atypia.core.files import read_json
 from atypia.data.cohort import Cohort
-from atypia.data.loader import open_store
-from atypia.ensemble import Ensemble, load_network, predict_network
 from atypia.evaluation.predictions import read_predictions
 from atypia.models.network import make_network
-from atypia.runs import read_json
 from atypia.training import probe
 from atypia.training.distributed import World
 from atypia.training.features import Features, cohort_features
+from atypia.training.patch_store import open_store
 from atypia.training.probe import Probe, fit_probe
 from atypia.training.targets import Targets
-from atypia.training.task import MemberTask, Place
+from atypia.training.task import ComputePlace, MemberTask
 
 if TYPE_CHECKING:
-    from atypia.config import TrainConfig
+    from atypia.core.config import TrainConfig
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-PLACE = Place(torch.device("cpu"), torch.float32, World())
+PLACE = ComputePlace(torch.device("cpu"), torch.float32, World())
 SETTINGS = (
     "model.backbone=test_convnext",
     "model.pretrained=false",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atypia.config import OptimConfig
+from atypia.core.config import OptimConfig
 from atypia.training.distributed import World
 from atypia.training.sampling import plan, row_weights
 from atypia.training.targets import Targets

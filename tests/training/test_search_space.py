@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from atypia.config import load_config, presets
-from atypia.errors import InputError
-from atypia.training.search_space import Choices, Range, SearchSpace, default_space, read_space
+from atypia.core.config import load_config, presets
+from atypia.core.errors import InputError
+from atypia.training.search_space import (
+    Choices,
+    NumberRange,
+    SearchSpace,
+    default_space,
+    read_space,
+)
 
 BASE = load_config("quick")
 
@@ -34,13 +40,13 @@ optim.progressive: [[], [[0, 64], [0.5, 96]]]
 
 def test_values_are_read_as_the_settings_read_them(tmp_path: Path) -> None:
     found = space(tmp_path, GOOD).dimensions
-    assert found["optim.learning_rate"] == Range(1e-4, 0.003, log=True)
+    assert found["optim.learning_rate"] == NumberRange(1e-4, 0.003, log=True)
     epochs, decay = found["optim.epochs"], found["optim.weight_decay"]
-    assert epochs == Range(8, 24, step=4)
-    assert isinstance(epochs, Range)
+    assert epochs == NumberRange(8, 24, step=4)
+    assert isinstance(epochs, NumberRange)
     assert isinstance(epochs.low, int)
-    assert decay == Range(0.0, 1.0)
-    assert isinstance(decay, Range)
+    assert decay == NumberRange(0.0, 1.0)
+    assert isinstance(decay, NumberRange)
     assert isinstance(decay.low, float)  # or only 0 and 1 would be drawn
     assert found["augment.mixup"] == Choices((0.0, 0.1, 0.2))
     assert found["augment.flip"] == Choices((True, False))
@@ -133,7 +139,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
 
 def test_what_only_answers_depend_on_can_be_searched_by_answers(tmp_path: Path) -> None:
     found = space(tmp_path, "ensemble.prior_power: {low: 0, high: 1}", "balanced_accuracy")
-    assert found.dimensions["ensemble.prior_power"] == Range(0.0, 1.0)
+    assert found.dimensions["ensemble.prior_power"] == NumberRange(0.0, 1.0)
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b", "a: [", "3"])

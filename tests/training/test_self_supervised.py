@@ -10,26 +10,26 @@ import pytest
 import torch
 
 from atypia import pipeline
-from atypia.config import load_config
+from atypia.core.config import load_config
+from atypia.core.errors import InputError, TrainingError
+from atypia.core.files import read_json, sha256_file
+from atypia.core.progress import silent
 from atypia.data.cohort import Cohort
-from atypia.data.loader import PatchStore, open_store
 from atypia.data.splits import make_splits
-from atypia.errors import InputError, TrainingError
 from atypia.models.backbones import read_tensors
 from atypia.models.network import make_network
-from atypia.pipeline.run import CHOSEN, with_chosen_label
-from atypia.progress import silent
-from atypia.runs import read_json, sha256_file
 from atypia.training import self_supervised
 from atypia.training.crossval import member_tasks
 from atypia.training.distributed import World
+from atypia.training.patch_store import PatchStore, open_store
+from atypia.training.run_folder import CHOSEN, with_chosen_label
 from atypia.training.self_supervised import TERMS, vicreg, warm_up
-from atypia.training.task import MemberTask, Place
+from atypia.training.task import ComputePlace, MemberTask
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from atypia.config import OptimConfig
+    from atypia.core.config import OptimConfig
     from atypia.models.network import Network
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -89,7 +89,7 @@ class Setting:
         folder.mkdir(exist_ok=True)
         torch.manual_seed(seed)
         network, spec, _ = make_network(self.config.model, self.config.input)
-        place = Place(torch.device("cpu"), torch.float32, World())
+        place = ComputePlace(torch.device("cpu"), torch.float32, World())
         record = warm_up(
             *(network, self.task, self.config, spec, store or self.store, place, folder, silent)
         )

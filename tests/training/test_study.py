@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import study_worker as worker
 
-from atypia.errors import AtypiaError, InputError, TrainingError
-from atypia.training.study import Candidate, Trial
+from atypia.core.errors import AtypiaError, InputError, TrainingError
+from atypia.training.study import ProposedTrial, Trial
 from atypia.training.with_optuna import local_storage, shared_storage
 
 
@@ -79,9 +79,9 @@ def test_more_trials_later_are_those_that_more_at_once_would_be(tmp_path: Path) 
 def test_what_an_interruption_stops_is_repeated_first() -> None:
     expected = undisturbed(4)
     study = worker.open_study(IN_MEMORY)
-    begun: list[Candidate] = []
+    begun: list[ProposedTrial] = []
 
-    def interrupted(candidate: Candidate) -> float:
+    def interrupted(candidate: ProposedTrial) -> float:
         begun.append(candidate)
         if len(begun) == 3:
             candidate.report(1, 5.0)  # of the time before; must not count twice
@@ -98,7 +98,7 @@ def test_what_an_interruption_stops_is_repeated_first() -> None:
 def test_a_fault_ends_the_work_but_a_bad_candidate_does_not() -> None:
     study = worker.open_study(IN_MEMORY)
 
-    def objective(candidate: Candidate) -> float:
+    def objective(candidate: ProposedTrial) -> float:
         if candidate.number == 1:
             raise TrainingError("the loss is not finite")
         if candidate.number == 2:
@@ -126,7 +126,7 @@ def test_what_is_worse_than_the_median_is_stopped() -> None:
     study = worker.open_study(IN_MEMORY)
     ended = []
 
-    def objective(candidate: Candidate) -> float:
+    def objective(candidate: ProposedTrial) -> float:
         level = 1.0 if candidate.number < 5 or candidate.number == 6 else 2.0
         for step in range(1, 6):
             candidate.report(step, level + 1 / step)
@@ -143,7 +143,7 @@ def test_what_is_worse_than_the_median_is_stopped() -> None:
 def test_large_values_are_best_where_a_measure_is_maximised() -> None:
     study = worker.open_study(IN_MEMORY, minimised=False)
 
-    def objective(candidate: Candidate) -> float:
+    def objective(candidate: ProposedTrial) -> float:
         if candidate.number == 6:
             candidate.report(3, -1.0)
             raise AssertionError("expected to be stopped")
@@ -161,7 +161,7 @@ def test_no_trial_begins_after_the_deadline() -> None:
     study = worker.open_study(IN_MEMORY)
     begun = []
 
-    def objective(candidate: Candidate) -> float:
+    def objective(candidate: ProposedTrial) -> float:
         begun.append(candidate)
         time.sleep(0.3)
         return 0.0
@@ -176,7 +176,7 @@ def test_no_trial_begins_after_the_deadline() -> None:
 def test_of_two_workers_that_see_room_for_one_trial_one_gets_it(tmp_path: Path) -> None:
     one, other = (worker.open_study(local_storage(tmp_path)) for _ in range(2))
 
-    def objective(_: Candidate) -> float:
+    def objective(_: ProposedTrial) -> float:
         other._take_one(pytest.fail, 1)  # it has counted the trials before this one began
         return 0.0
 
@@ -190,7 +190,7 @@ def test_a_worker_that_was_taken_for_dead_leaves_its_trial_to_the_other(
     one = worker.open_study(local_storage(tmp_path))
     begun = []
 
-    def objective(candidate: Candidate) -> float:
+    def objective(candidate: ProposedTrial) -> float:
         begun.append(candidate)
         if len(begun) == 2:  # who opens a study in a folder finds nobody else alive
             worker.open_study(local_storage(tmp_path)).work(worker.value_of, 3)

@@ -17,8 +17,8 @@ import psycopg
 import pytest
 import study_worker as worker
 
-from atypia.errors import InputError
-from atypia.runs import read_json
+from atypia.core.errors import InputError
+from atypia.core.files import read_json
 from atypia.training.with_optuna import shared_storage
 
 if TYPE_CHECKING:

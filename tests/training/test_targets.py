@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atypia.config import TargetConfig
-from atypia.errors import InputError
-from atypia.labels import N_ATYPICAL, SUBTYPES
+from atypia.core.config import TargetConfig
+from atypia.core.errors import InputError
+from atypia.core.labels import N_ATYPICAL, SUBTYPES
 from atypia.training.targets import (
     Targets,
     atypical_calls,

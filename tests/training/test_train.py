@@ -18,15 +18,15 @@ import torch
 from safetensors.torch import load_file
 
 from atypia import pipeline
-from atypia.config import load_config
+from atypia.classifiers.ensemble import Ensemble, predict_network
+from atypia.core.config import load_config
+from atypia.core.errors import AtypiaError, InputError, LeakError, TrainingError
+from atypia.core.files import read_json, sha256_file
 from atypia.data.cohort import Cohort
-from atypia.data.loader import open_store
 from atypia.data.splits import stratify
-from atypia.ensemble import Ensemble, predict_network
-from atypia.errors import AtypiaError, InputError, LeakError, TrainingError
 from atypia.evaluation.predictions import read_predictions
-from atypia.runs import read_json, sha256_file
 from atypia.training import fit as fit_module
+from atypia.training.patch_store import open_store
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

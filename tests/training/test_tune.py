@@ -12,27 +12,27 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from atypia import pipeline
-from atypia.config import TrainConfig, load_config
+from atypia.classifiers.ensemble import decide
+from atypia.core.config import TrainConfig, load_config
+from atypia.core.errors import InputError, TrainingError
+from atypia.core.labels import SUBTYPES
 from atypia.data.cohort import Cohort
 from atypia.data.splits import Outer, Splits, rows
-from atypia.ensemble import decide
-from atypia.errors import InputError, TrainingError
 from atypia.evaluation.metrics import balanced_accuracy, confusion_matrix, log_loss, one_vs_rest_auc
 from atypia.evaluation.predictions import read_predictions
-from atypia.labels import SUBTYPES
 from atypia.training.distributed import World
 from atypia.training.measure import Measure, default_measure
-from atypia.training.search_space import Choices, Range, SearchSpace
-from atypia.training.study import Candidate, Pruned
+from atypia.training.search_space import Choices, NumberRange, SearchSpace
+from atypia.training.study import ProposedTrial, Pruned
 from atypia.training.targets import chosen_labels
-from atypia.training.task import Place
-from atypia.training.tune import FoldTrainings, training_part
+from atypia.training.task import ComputePlace
+from atypia.training.trial import FoldTrainings, training_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PLACE = Place(torch.device("cpu"), torch.float32, World())
-SPACE = SearchSpace({"optim.learning_rate": Range(1e-6, 1e30, log=True)})
+PLACE = ComputePlace(torch.device("cpu"), torch.float32, World())
+SPACE = SearchSpace({"optim.learning_rate": NumberRange(1e-6, 1e30, log=True)})
 
 
 def trainings(
@@ -46,8 +46,8 @@ def trainings(
 
 def candidate(
     rate: float = 1e-3, report: Callable[[int, float], None] = lambda *_: None, number: int = 0
-) -> Candidate:
-    return Candidate(number, {"optim.learning_rate": rate}, report)
+) -> ProposedTrial:
+    return ProposedTrial(number, {"optim.learning_rate": rate}, report)
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +229,7 @@ def test_what_is_pruned_or_fails_leaves_no_weights(
         train(candidate(1e30, number=1))
     train.space = SearchSpace({"model.reduction": Choices((None, 8))})
     with pytest.raises(InputError, match="reduction"):
-        train(Candidate(2, {"model.reduction": 8}, lambda *_: None))
+        train(ProposedTrial(2, {"model.reduction": 8}, lambda *_: None))
     assert not [p for p in tmp_path.rglob("*") if p.suffix in (".pt", ".safetensors")]
 
 
@@ -240,7 +240,7 @@ def test_a_field_that_changes_is_decoded_anew_and_else_it_is_not(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from atypia.training import tune as module
+    from atypia.training import trial as module
 
     opened = []
 
@@ -254,7 +254,7 @@ def test_a_field_that_changes_is_decoded_anew_and_else_it_is_not(
     train = trainings(*training_part(Cohort.open(cohort_folder), outer), short, tmp_path, folds=1)
     train.space = SearchSpace({"input.field_of_view_um": Choices((12.0, 18.0))})
     for number, field in enumerate((18.0, 18.0, 12.0)):
-        train(Candidate(number, {"input.field_of_view_um": field}, lambda *_: None))
+        train(ProposedTrial(number, {"input.field_of_view_um": field}, lambda *_: None))
     assert [spec.field_of_view_um for spec in opened] == [18.0, 12.0]  # type: ignore[attr-defined]
     train.close()
     assert not list(tmp_path.glob(".pixels*"))

@@ -11,19 +11,19 @@ import pytest
 import torch
 
 from atypia import pipeline
-from atypia.config import UnlabelledConfig, load_config
+from atypia.core.config import UnlabelledConfig, load_config
+from atypia.core.errors import InputError
+from atypia.core.files import read_json
 from atypia.data.cohort import Cohort
-from atypia.data.loader import PatchStore, open_store
 from atypia.data.splits import make_splits
-from atypia.errors import InputError
 from atypia.models.network import make_network
-from atypia.pipeline.run import CHOSEN, with_chosen_label
-from atypia.runs import read_json
 from atypia.training import fit as fit_module
 from atypia.training.crossval import member_tasks
 from atypia.training.distributed import World
 from atypia.training.fit import fit
-from atypia.training.task import MemberTask, Place
+from atypia.training.patch_store import PatchStore, open_store
+from atypia.training.run_folder import CHOSEN, with_chosen_label
+from atypia.training.task import ComputePlace, MemberTask
 from atypia.training.unlabelled import consistency, pseudo_labels
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Setting:
         self, folder: Path, store: PatchStore | None = None, task: MemberTask | None = None
     ) -> str:
         folder.mkdir(exist_ok=True)
-        place = Place(torch.device("cpu"), torch.float32, World())
+        place = ComputePlace(torch.device("cpu"), torch.float32, World())
         fit(task or self.task, self.config, store or self.store, place, folder)
         return str(read_json(folder / "done.json")["sha256"])
 
@@ -169,11 +169,11 @@ def test_small_batches_of_memory_learn_the_same(
 
 
 def test_the_weight_rises_to_its_value(setting: Setting) -> None:
-    from atypia.data.transforms import Augmenter
+    from atypia.models.transforms import Augmenter
     from atypia.training.unlabelled import Unlabelled
 
     _, spec, _ = make_network(setting.config.model, setting.config.input, initial_weights=False)
-    place = Place(torch.device("cpu"), torch.float32, World())
+    place = ComputePlace(torch.device("cpu"), torch.float32, World())
     augmenter = Augmenter(setting.config.augment, spec, 0)
     others = Unlabelled(setting.task, setting.config, setting.store, augmenter, place)
     weights = [others.weight(t) for t in (0, 0.1, 0.2, 0.25, 0.5, 1)]
@@ -184,7 +184,7 @@ def test_the_weight_rises_to_its_value(setting: Setting) -> None:
 
 def test_views_are_of_one_figure_and_differ(setting: Setting) -> None:
     """The plain view has the colours of the figure; the changed one has others."""
-    from atypia.data.transforms import Augmenter
+    from atypia.models.transforms import Augmenter
     from atypia.training.unlabelled import Unlabelled
 
     config = setting.config.model_copy(
@@ -197,7 +197,7 @@ def test_views_are_of_one_figure_and_differ(setting: Setting) -> None:
     _, spec, _ = make_network(config.model, config.input, initial_weights=False)
     pixels = np.arange(len(setting.store), dtype=np.uint8)[:, None, None, None]
     flat = PatchStore(np.broadcast_to(pixels, setting.store.pixels.shape).copy(), 0.25)
-    place = Place(torch.device("cpu"), torch.float32, World())
+    place = ComputePlace(torch.device("cpu"), torch.float32, World())
     others = Unlabelled(setting.task, config, flat, Augmenter(config.augment, spec, 0), place)
     mean, std = (torch.tensor(v)[:, None, None] for v in (spec.mean, spec.std))
     seen = []

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from web_folders import HOSTILE, RATER
 
-from atypia.labels import DISPLAY_NAMES, SUBTYPES
+from atypia.core.labels import DISPLAY_NAMES, SUBTYPES
 
 pytestmark = pytest.mark.browser
 

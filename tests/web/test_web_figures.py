@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from web_folders import make_cohort, make_run, predictions
 
-from atypia.errors import InputError
-from atypia.evaluation.audit import audit
+from atypia.core.errors import InputError
+from atypia.core.labels import SUBTYPES
+from atypia.evaluation.label_audit import audit
 from atypia.evaluation.predictions import (
     UNKNOWN,
     predictions_from_table,
     read_predictions,
     write_predictions,
 )
-from atypia.labels import SUBTYPES
-from atypia.web.figures import Answers, coded
+from atypia.web.figure_rows import AlignedPredictions, coded
 from atypia.web.source import kind_of, open_source, run_tables
 
 
@@ -91,7 +91,7 @@ def test_figures_that_are_predicted_twice_or_unknown_are_all_told(tmp_path):
     cohort = make_cohort(tmp_path / "c", 8, hostile=False)
     table = predictions_from_table(predictions(cohort))
     with pytest.raises(InputError) as caught:
-        Answers.align(["cell-00000"], {"a": table, "b": table})
+        AlignedPredictions.align(["cell-00000"], {"a": table, "b": table})
     assert len(caught.value.problems) == 2
 
 

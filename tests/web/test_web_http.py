@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 from web_folders import HOSTILE
 
+from atypia.core.labels import SUBTYPES
 from atypia.data.cohort import Cohort
-from atypia.labels import SUBTYPES
 from atypia.web.assets import read_assets
 from atypia.web.source import open_source
 
@@ -84,7 +84,7 @@ def test_the_viewer_is_that_of_the_version_at_npm():
 
 
 def test_the_colours_are_those_that_qupath_shows():
-    from atypia.inference.geojson import COLOURS
+    from atypia.slides.geojson_writer import COLOURS
 
     assets = read_assets()
     for i, subtype in enumerate(SUBTYPES):

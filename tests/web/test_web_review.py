@@ -13,16 +13,16 @@ from sklearn.metrics import cohen_kappa_score
 from slide_files import noise, write_tiff
 from web_folders import make_cohort
 
+from atypia.biomarker import read_slides
+from atypia.core.errors import AtypiaError, InputError
+from atypia.core.labels import SUBTYPES
 from atypia.data.cohort import Cohort
-from atypia.data.prepare import PrepareOptions, prepare
-from atypia.data.slides import open_slide
-from atypia.data.slides.pool import SlidePool
-from atypia.errors import AtypiaError, InputError
-from atypia.evaluation.biomarker import read_slides
+from atypia.data.cohort_builder import PrepareOptions, prepare
 from atypia.evaluation.predictions import UNKNOWN
-from atypia.inference.candidates import read_candidates
-from atypia.labels import SUBTYPES
-from atypia.web.export import export_cohort, export_geojson, export_places
+from atypia.slides import open_slide
+from atypia.slides.candidates import read_candidates
+from atypia.slides.slide_pool import SlidePool
+from atypia.web.downloads import export_cohort, export_geojson, export_places
 from atypia.web.pictures import CohortPictures, SlidePictures, slide_content
 from atypia.web.review import ReviewStore, agreement
 from atypia.web.source import open_source

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atypia.errors import InputError, Problem
+from atypia.core.errors import InputError, Problem
 from atypia.web.cache import Cache
 from atypia.web.neighbours import Neighbours
 from atypia.web.pictures import GoneError

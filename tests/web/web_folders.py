@@ -10,9 +10,9 @@ import pandas as pd
 from PIL import Image
 from slide_files import write_pyramid
 
+from atypia.core.labels import N_ATYPICAL, PROBABILITY_COLUMNS, SUBTYPES
 from atypia.data.cohort import Cohort
 from atypia.evaluation.predictions import write_predictions
-from atypia.labels import N_ATYPICAL, PROBABILITY_COLUMNS, SUBTYPES
 
 HOSTILE = (
     "<script>document.title='broken'</script>",

@@ -17,13 +17,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
 import numpy as np
 from fake_server import ABOUT, FakeModel
 
-from atypia.errors import AtypiaError
-from atypia.server.limits import Limits
-from atypia.server.run import answer, bound, choose_access
+from atypia.core.errors import AtypiaError
+from atypia.server.limits import ServerLimits
 from atypia.server.service import Service
+from atypia.server.start_server import answer, bound, choose_access
 from atypia.web import site as site_module
+from atypia.web.app_routes import mount
 from atypia.web.explanations import Explanations
-from atypia.web.routes import mount
 from atypia.web.site import Show, open_site
 from atypia.web.source import open_source
 
@@ -67,7 +67,7 @@ def main(source: str, reviews: str, cache: str, *options: str) -> None:
             open_source(show.source, cohort=show.cohort, results=show.results)
         )
         model = FakeModel()
-        limits = Limits(**{k: int(named[k]) for k in ("body_bytes",) if k in named})
+        limits = ServerLimits(**{k: int(named[k]) for k in ("body_bytes",) if k in named})
         service = stack.enter_context(Service(model, ABOUT, {}, limits))
         site = stack.enter_context(open_site(show, shown, model))
         access = choose_access(listener, "127.0.0.1")

@@ -4,26 +4,26 @@ Heavy imports happen inside the verbs, so that ``atypia --help`` answers at once
 """
 
 # In the order in which ``atypia --help`` lists the verbs.
-from atypia.cli import (  # noqa: I001
-    prepare,
-    merge,
-    download,
-    train,
-    distill,
-    tune,
-    mil,
-    evaluate,
+from atypia.cli import (
     audit,
-    predict,
-    explain,
-    slide,
-    slides,
     biomarker,
-    export,
-    serve,
     challenge,
     demo,
+    distill,
     doctor,
+    download,
+    evaluate,
+    explain,
+    export,
+    merge,
+    mil,
+    predict,
+    prepare,
+    serve,
+    slide,
+    slides,
+    train,
+    tune,
 )
 from atypia.cli.app import app, main
 

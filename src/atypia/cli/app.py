@@ -17,13 +17,13 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from atypia import __version__
-from atypia.errors import AtypiaError, InputError
+from atypia._version import __version__
+from atypia.core.errors import AtypiaError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from atypia.errors import Problem
+    from atypia.core.errors import Problem
 
 app = typer.Typer(
     help="Subtype mitotic figures in H&E histology. Research use; not a medical device.",

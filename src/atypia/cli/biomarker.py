@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from atypia.cli.app import Out, app, out_console
 from atypia.cli.show import progress
-from atypia.errors import InputError
+from atypia.core.errors import InputError
 
 
 @app.command()
@@ -55,7 +55,7 @@ def biomarker(
 ) -> None:
     """Densities, atypical fraction and hot-spot, per slide and per patient, with intervals."""
     from atypia import pipeline
-    from atypia.evaluation.biomarker import HotspotChoice
+    from atypia.biomarker import HotspotChoice
 
     with progress() as bar:
         task = bar.add_task("slides", total=None)

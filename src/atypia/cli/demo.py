@@ -18,7 +18,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
 ) -> None:
     """Do the whole job on an invented cohort, offline, in minutes."""
-    from atypia.demo import REAL_DATA, run_demo
+    from atypia.pipeline.demo import REAL_DATA, run_demo
 
     out_console.print(REAL_DATA, highlight=False, soft_wrap=True)
     with member_progress() as on_step:

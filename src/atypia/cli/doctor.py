@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from atypia.cli.app import app, out_console
-from atypia.errors import InputError
+from atypia.core.errors import InputError
 
 
 @app.command()
@@ -26,7 +26,7 @@ def doctor(
     ] = None,
 ) -> None:
     """Show versions, devices, optional packages, weights; or what a model is."""
-    from atypia import doctor
+    from atypia.pipeline import doctor
 
     if model is None:
         _show(doctor.examine())
@@ -50,7 +50,7 @@ def _show(findings: Iterable[tuple[str, str]]) -> None:
 def _show_card(model: str) -> None:
     from rich.markdown import Markdown
 
-    from atypia.bundle import find_bundle, read_card
+    from atypia.classifiers.bundle import find_bundle, read_card
 
     card = read_card(find_bundle(model))
     out_console.print(Markdown(card) if card is not None else "This model has no model card.")

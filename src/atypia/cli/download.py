@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from atypia.cli.app import Out, app, out_console
 from atypia.cli.show import progress
-from atypia.errors import InputError
+from atypia.core.errors import InputError
 
 
 @app.command()
@@ -21,8 +21,8 @@ def download(
     sha256: Annotated[str | None, typer.Option(help="Of the archive, checked first.")] = None,
 ) -> None:
     """Fetch a public data set with checked content; goes on where it was interrupted."""
-    from atypia.data.download import RELEASES
-    from atypia.data.download import download as fetch
+    from atypia.data.archives import RELEASES
+    from atypia.data.archives import download as fetch
 
     if release not in RELEASES:
         raise InputError(f"expected a release out of {sorted(RELEASES)} but got {release!r}.")

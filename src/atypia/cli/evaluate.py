@@ -68,7 +68,7 @@ def report(
     from atypia import pipeline
     from atypia.data.cohort import Cohort
 
-    path = pipeline.write_report(run, Cohort.open(cohort) if cohort else None)
+    path = pipeline.report(run, Cohort.open(cohort) if cohort else None)
     out_console.print(f"Report: {escape(str(path))}")
 
 
@@ -91,8 +91,8 @@ def compare(
 ) -> None:
     """Paired patient-level differences between two or more models, with intervals."""
     from atypia import pipeline
-    from atypia.evaluation.compare import comparison_table
-    from atypia.runs import write_json
+    from atypia.core.files import write_json
+    from atypia.evaluation.comparison import comparison_table
 
     result = pipeline.compare(
         tables,

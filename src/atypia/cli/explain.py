@@ -14,7 +14,7 @@ from atypia.cli.show import progress, show_skipped
 
 if TYPE_CHECKING:
     from atypia.explain import Sanity
-    from atypia.explain.sanity import Estimate
+    from atypia.explain.sanity import MeanInterval
 
 
 @app.command()
@@ -105,5 +105,5 @@ def _show(sanity: Sanity) -> None:
         out_console.print("The maps depend on the weights, and point at what matters.")
 
 
-def _told(estimate: Estimate) -> str:
+def _told(estimate: MeanInterval) -> str:
     return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"

@@ -35,7 +35,7 @@ def merge(
     ] = False,
 ) -> None:
     """Make one cohort of several, and refuse patients who are in two of them."""
-    from atypia.data.merge import merge as merge_cohorts
+    from atypia.data.merged_cohort import merge as merge_cohorts
 
     with progress() as bar:
         task = bar.add_task("", total=None)

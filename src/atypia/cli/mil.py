@@ -11,7 +11,7 @@ from rich.table import Table
 
 from atypia.cli.app import Out, app, command_line, out_console
 from atypia.cli.show import member_progress
-from atypia.errors import InputError
+from atypia.core.errors import InputError
 
 
 @app.command()
@@ -58,7 +58,7 @@ def mil(
 ) -> None:
     """Learn what a label of the patient says of their figures (multiple-instance learning)."""
     from atypia import pipeline
-    from atypia.config import mil_config
+    from atypia.core.config import mil_config
 
     if (target is None) == (model is None):
         raise InputError("expected --target to learn, or --model to answer with a finished run.")

@@ -9,19 +9,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from atypia.cli.app import (
-    Address,
-    Backend,
-    ItemSize,
-    SkipBad,
-    Threads,
-    Workers,
-    app,
-    out_console,
-)
+from atypia.cli.app import Address, Backend, ItemSize, SkipBad, Threads, Workers, app, out_console
 from atypia.cli.show import progress, show_job, show_skipped
-from atypia.errors import InputError
-from atypia.labels import DISPLAY_NAMES, SUBTYPES
+from atypia.core.errors import InputError
+from atypia.core.labels import DISPLAY_NAMES, SUBTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +67,7 @@ def predict(
     from atypia import pipeline
 
     if engine is not None:
-        from atypia.pipeline.job import EngineChoice
+        from atypia.inference.jobs.job import EngineChoice
 
         if out is None or out.suffix.lower() in (".csv", ".json"):
             raise InputError("--out: with --engine, expected a folder for the job. See --csv.")

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from atypia.cli.app import Out, SkipBad, app, err_console, out_console
 from atypia.cli.show import progress, show_frame
-from atypia.errors import InputError
+from atypia.core.errors import InputError
 
 
 @app.command()
@@ -74,9 +74,9 @@ def prepare(
     """Make a cohort folder: patches, manifest, hashes; prints counts."""
     from pydantic import ValidationError
 
-    from atypia.data.prepare import prepare as prepare_cohort
+    from atypia.core.errors import Problem
+    from atypia.data.cohort_builder import prepare as prepare_cohort
     from atypia.data.sources.options import PrepareOptions
-    from atypia.errors import Problem
 
     columns = {
         "file": file_column,
@@ -156,8 +156,8 @@ def _by_rater(option: str, assignments: list[str]) -> dict[str, str]:
 
 def show_cohort(cohort: Any) -> None:
     """Print the counts of a cohort per class, vote, domain and patient."""
-    from atypia.data.prepare import summary
-    from atypia.labels import DISPLAY_NAMES
+    from atypia.core.labels import DISPLAY_NAMES
+    from atypia.data.cohort_builder import summary
 
     counts = summary(cohort)
     if len(counts.classes.columns):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from atypia.cli.app import Backend, app
-from atypia.errors import InputError, Problem
+from atypia.core.errors import InputError, Problem
 
 _MIB = 2**20
 
@@ -84,12 +84,12 @@ def serve(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
 ) -> None:
     """Show figures and answers in the browser; answer programs over HTTP (/openapi.json)."""
-    from atypia.bundle import RELEASED
-    from atypia.server import Limits
+    from atypia.classifiers.bundle import RELEASED
+    from atypia.server import ServerLimits
     from atypia.server import serve as run
     from atypia.server.registry import register_slides
 
-    limits = Limits(
+    limits = ServerLimits(
         body_bytes=max_body_mb * _MIB,
         image_pixels=round(max_megapixels * 1e6),
         patches=max_patches,
@@ -99,8 +99,8 @@ def serve(
     registered = register_slides(slides, _named(register or []))
     token = _token(token_file)
     if source is not None:
-        from atypia.web.run import serve_app
         from atypia.web.site import Show
+        from atypia.web.start_app import serve_app
 
         if token is not None:
             raise InputError(

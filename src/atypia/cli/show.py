@@ -8,15 +8,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from atypia.cli.app import err_console, list_problems, out_console
-from atypia.errors import AtypiaError
+from atypia.core.errors import AtypiaError
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.progress import Progress
 
-    from atypia.errors import Problem
-    from atypia.pipeline.job import JobResult
-    from atypia.progress import OnStep
+    from atypia.core.errors import Problem
+    from atypia.core.progress import OnStep
+    from atypia.inference.jobs.job import JobResult
 
 MOST_FAILURES = 10
 """Failures of a job that are told; all are in its folder."""

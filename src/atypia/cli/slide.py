@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from atypia.cli.app import Backend, SkipBad, app, out_console
 from atypia.cli.show import progress, show_skipped
-from atypia.errors import AtypiaError
+from atypia.core.errors import AtypiaError
 
 
 @app.command()
@@ -45,7 +45,7 @@ def slide(
 ) -> None:
     """Classify the mitotic figures that were found on a slide; QuPath opens the answers."""
     from atypia import pipeline
-    from atypia.evaluation.biomarker.words import measures_in_words
+    from atypia.reports.biomarker_words import measures_in_words
 
     with progress() as bar:
         task = bar.add_task("candidates", total=None)

@@ -41,8 +41,8 @@ def slides(
 ) -> None:
     """Classify the figures found on many slides; the same command goes on where it stopped."""
     from atypia import pipeline
+    from atypia.inference.jobs.job import EngineChoice
     from atypia.models.hardware import keep_freed_memory
-    from atypia.pipeline.job import EngineChoice
 
     keep_freed_memory()
     with progress() as bar:

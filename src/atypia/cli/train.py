@@ -41,7 +41,7 @@ def train(
     The preset rules trains nothing; hybrid and stack take splits and answers of finished runs.
     """
     from atypia import pipeline
-    from atypia.config import load_any_config
+    from atypia.core.config import load_any_config
     from atypia.models.hardware import keep_freed_memory
 
     keep_freed_memory()
@@ -52,7 +52,7 @@ def train(
     chosen = preset is not None or bool(overrides)
     config = load_any_config(preset or "quick", overrides) if chosen or not resume else None
     with member_progress() as on_step:
-        metrics = pipeline.start(
+        metrics = pipeline.train(
             cohort, out, config, resume=resume, command=command_line(), on_step=on_step
         )
     if metrics is not None:

@@ -64,7 +64,7 @@ def tune(
 ) -> None:
     """Search for better settings by cross-validation inside the training part of a split."""
     from atypia import pipeline
-    from atypia.config import load_config
+    from atypia.core.config import load_config
     from atypia.models.hardware import keep_freed_memory
     from atypia.training.search_space import default_space
 

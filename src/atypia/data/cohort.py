@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from atypia import __version__, labels
-from atypia.data.tables import read_table
-from atypia.errors import InputError, Problem
-from atypia.runs import read_json, sha256_file, write_json, write_text
+from atypia._version import __version__
+from atypia.core import labels
+from atypia.core.errors import InputError, Problem
+from atypia.core.files import read_json, sha256_file, write_json, write_text
+from atypia.core.tables import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from atypia.config import LEAK
-from atypia.errors import LeakError
+from atypia.core.config import LEAK
+from atypia.core.errors import LeakError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
+from atypia.core.errors import InputError, LeakError, Problem
 from atypia.data.images import read_patch
 from atypia.data.sources.cases import public_case, veiled
-from atypia.errors import InputError, LeakError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -27,10 +27,10 @@ import pandas as pd
 from PIL import Image
 from scipy import fft, ndimage
 
+from atypia.core.errors import InputError, Problem
+from atypia.core.files import building_folder
+from atypia.core.labels import N_ATYPICAL, N_SUBTYPES, SUBTYPES, subtype_index
 from atypia.data.cohort import Cohort
-from atypia.errors import InputError, Problem
-from atypia.labels import N_ATYPICAL, N_SUBTYPES, SUBTYPES, subtype_index
-from atypia.runs import building_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -279,7 +279,7 @@ def draw_chromatin(subtype: str, rng: Generator) -> Array:
     """Lay out the chromatin of a figure.
 
     Args:
-        subtype: One of :data:`atypia.labels.SUBTYPES`.
+        subtype: One of :data:`atypia.core.labels.SUBTYPES`.
         rng: Source of the figure's individuality.
 
     Returns:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from atypia.errors import InputError
+from atypia.core.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import pandas as pd
 
-from atypia.errors import InputError, Problem
-from atypia.evaluation.conformal import EMPTY, parse_set
-from atypia.labels import (
+from atypia.core.errors import InputError, Problem
+from atypia.core.files import read_json, write_text
+from atypia.core.labels import (
     N_ATYPICAL,
     N_SUBTYPES,
     PROBABILITY_COLUMNS,
@@ -39,7 +39,7 @@ from atypia.labels import (
     parse_subtype,
     subtype_index,
 )
-from atypia.runs import read_json, write_text
+from atypia.evaluation.prediction_sets import EMPTY, parse_set
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -81,10 +81,10 @@ class Predictions:
     scanners: Names
     folds: Names
     probabilities: FloatArray
-    """(N, 8), in the order of :data:`atypia.labels.SUBTYPES`."""
+    """(N, 8), in the order of :data:`atypia.core.labels.SUBTYPES`."""
     p_atypical: FloatArray
     predicted: IntArray
-    """(N,) indices into :data:`atypia.labels.SUBTYPES`."""
+    """(N,) indices into :data:`atypia.core.labels.SUBTYPES`."""
     predicted_atypical: BoolArray
     """(N,) the call at the operating point of whoever wrote the table."""
     sets: BoolArray

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atypia.errors import InputError
+from atypia.core.errors import InputError
 from atypia.evaluation.intervals import patient_weights
 
 if TYPE_CHECKING:

@@ -6,14 +6,7 @@ the members of an ensemble and over the eight rotations and flips of the field o
 randomised, and do the places that it points at matter to the answer?
 """
 
-from atypia.explain.evidence import (
-    METHODS,
-    Evidence,
-    check_method,
-    explain,
-    maps_by,
-    shown,
-)
+from atypia.explain.evidence import METHODS, Evidence, check_method, explain, maps_by, shown
 from atypia.explain.sanity import Sanity, check
 from atypia.explain.target import ANY_ATYPICAL, target_name
 

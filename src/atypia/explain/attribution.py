@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from atypia.errors import MissingExtraError
+from atypia.core.errors import MissingExtraError
 from atypia.explain.target import log_odds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from atypia.config import InputSpec
+    from atypia.core.config import InputSpec
     from atypia.models.network import Network
 
 WINDOW_UM: Final = 4.5

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch.nn import LayerNorm, Sequential, functional
 
-from atypia.errors import InputError
+from atypia.core.errors import InputError
 from atypia.explain.target import log_odds
 from atypia.models.hierarchical import SideBySide
 from atypia.models.lite import Lite
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from atypia.config import InputSpec
+    from atypia.core.config import InputSpec
     from atypia.models.network import Network
 
 LEAST_PLACES: Final = 8

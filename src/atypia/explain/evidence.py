@@ -9,22 +9,22 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from atypia.data.field import check_patches
-from atypia.data.transforms import dihedral, gaussian_blur, normalise, sample_field
-from atypia.errors import InputError
+from atypia.core.errors import InputError
+from atypia.core.progress import OnDone, silent
+from atypia.data.field_of_view import check_patches
 from atypia.explain.attribution import integrated_gradients, nothing, occlusion
 from atypia.explain.cam import activation_map
 from atypia.explain.target import log_odds
 from atypia.models import lite
-from atypia.progress import OnDone, silent
+from atypia.models.transforms import dihedral, gaussian_blur, normalise, sample_field
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import numpy.typing as npt
 
-    from atypia.config import InputSpec
-    from atypia.ensemble import Ensemble
+    from atypia.classifiers.ensemble import Ensemble
+    from atypia.core.config import InputSpec
     from atypia.explain.sanity import Maps
     from atypia.models.network import Network
 
@@ -193,7 +193,7 @@ def field_map(
 
 
 def _turned_back(view: torch.Tensor, number: int) -> torch.Tensor:
-    """Undo the view of that number in :func:`atypia.data.transforms.dihedral`."""
+    """Undo the view of that number in :func:`atypia.models.transforms.dihedral`."""
     upright = torch.rot90(view, -(number % 4), (-2, -1))
     return upright.flip(-1) if number >= 4 else upright
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from atypia.labels import DISPLAY_NAMES, SUBTYPES
+from atypia.core.labels import DISPLAY_NAMES, SUBTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

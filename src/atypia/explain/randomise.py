@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from atypia.data.transforms import dihedral, normalise, sample_field
 from atypia.models.hierarchical import SideBySide
+from atypia.models.transforms import dihedral, normalise, sample_field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import numpy.typing as npt
 
-    from atypia.ensemble import Ensemble
+    from atypia.classifiers.ensemble import Ensemble
     from atypia.models.network import Network
 
 SHARES: Final = (0.25, 0.5, 0.75, 1.0)

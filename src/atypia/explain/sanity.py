@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from scipy.stats import rankdata
 
+from atypia.core.progress import OnDone, silent
 from atypia.explain.faithful import Grid, central_cells, curves, dark_cells, random_cells
 from atypia.explain.randomise import randomised
 from atypia.explain.target import target_probability
-from atypia.progress import OnDone, silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
-    from atypia.ensemble import Ensemble
+    from atypia.classifiers.ensemble import Ensemble
 
     FloatArray = npt.NDArray[np.floating[Any]]
     Maps = Callable[
@@ -49,7 +49,7 @@ _N_RANDOM: Final = 1
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanInterval:
     """A mean over figures and its 95 % interval from resampling them."""
 
     value: float
@@ -63,9 +63,9 @@ class Randomisation:
 
     share: float
     """Of the layers that were shuffled, from the answer back."""
-    signed: Estimate
+    signed: MeanInterval
     """Spearman's correlation with the sign of the evidence, its absolute value."""
-    magnitude: Estimate
+    magnitude: MeanInterval
     """Spearman's correlation of the strength of the evidence."""
 
 
@@ -73,11 +73,11 @@ class Randomisation:
 class Area:
     """The area under a curve: that of the map, and of what it is compared with."""
 
-    map: Estimate
-    random: Estimate
-    middle: Estimate
-    dark: Estimate
-    gain: Estimate
+    map: MeanInterval
+    random: MeanInterval
+    middle: MeanInterval
+    dark: MeanInterval
+    gain: MeanInterval
     """By how much the map is better than random places, paired; above 0 is better."""
 
 
@@ -155,10 +155,10 @@ def check(
     cells = grid.mean(maps)
     generator = np.random.default_rng(seed)
 
-    def estimate(values: FloatArray) -> Estimate:
+    def estimate(values: FloatArray) -> MeanInterval:
         drawn = generator.integers(0, len(values), (_RESAMPLES, len(values)))
         low, high = np.quantile(values[drawn].mean(axis=1), (0.025, 0.975))
-        return Estimate(float(values.mean()), float(low), float(high))
+        return MeanInterval(float(values.mean()), float(low), float(high))
 
     randomisation = []
     for share in shares:

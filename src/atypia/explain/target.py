@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from atypia.labels import DISPLAY_NAMES, N_ATYPICAL, N_SUBTYPES, SUBTYPES
+from atypia.core.labels import DISPLAY_NAMES, N_ATYPICAL, N_SUBTYPES, SUBTYPES
 
 if TYPE_CHECKING:
     import numpy.typing as npt

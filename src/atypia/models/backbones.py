@@ -23,13 +23,13 @@ from timm.data.config import resolve_data_config
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import nn
 
-from atypia.errors import InputError
+from atypia.core.errors import InputError
+from atypia.core.files import sha256_file
 from atypia.models.foundation import hub
 from atypia.models.foundation.catalogue import encoders, find_encoder, near_encoders
 from atypia.models.foundation.tokens import build
 from atypia.models.foundation.weights import renamed
 from atypia.models.onnx_weights import read_dinov2
-from atypia.runs import sha256_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable

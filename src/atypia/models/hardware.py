@@ -11,7 +11,7 @@ import resource
 import sys
 from typing import TYPE_CHECKING
 
-from atypia.errors import InputError
+from atypia.core.errors import InputError
 
 if TYPE_CHECKING:
     import torch

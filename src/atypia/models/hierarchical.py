@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from atypia.labels import N_ATYPICAL, N_SUBTYPES
+from atypia.core.labels import N_ATYPICAL, N_SUBTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

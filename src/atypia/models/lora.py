@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import nn
 
-from atypia.errors import InputError, MissingExtraError
+from atypia.core.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
-    from atypia.config import ModelConfig
+    from atypia.core.config import ModelConfig
 
 _MARK: Final = "lora_"  # in the names that peft gives to A and B
 _ATTENTION: Final = re.compile(r"(.*\.)?blocks\.\d+\.attn\.(qkv|q_proj|k_proj|v_proj|proj)")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import nn
 
-from atypia.config import InputSpec
-from atypia.labels import N_SUBTYPES
+from atypia.core.config import InputSpec
+from atypia.core.labels import N_SUBTYPES
 from atypia.models.depthwise import speed_up_small_maps
 from atypia.models.hierarchical import N_STAGES, SideBySide, StagedHead
 from atypia.models.lora import adapt, adapters, merged
@@ -18,7 +18,7 @@ from atypia.models.lora import adapt, adapters, merged
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from atypia.config import InputConfig, ModelConfig, Stages
+    from atypia.core.config import InputConfig, ModelConfig, Stages
     from atypia.models.backbones import Backbone
 
 

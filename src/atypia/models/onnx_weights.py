@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from atypia.errors import InputError, MissingExtraError
+from atypia.core.errors import InputError, MissingExtraError
 from atypia.models.dinov2_names import from_dinov2
 
 if TYPE_CHECKING:

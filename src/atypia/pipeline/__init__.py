@@ -1,23 +1,26 @@
-"""The whole story: prepare, train, distill, tune, evaluate, audit, report, predict, biomarker.
+"""The commands: one module each, in the order in which a study uses them.
 
-Each module holds one verb of the command line. The stages do the work; these pages say in which
-order, and what each leaves on disk.
+A page shows which steps a command consists of and which files it leaves; the packages below do the
+work. No page imports another.
 """
 
+from atypia.inference.jobs.image_job import predict_job
 from atypia.pipeline.audit import audit
 from atypia.pipeline.biomarker import biomarker
 from atypia.pipeline.challenge import challenge
+from atypia.pipeline.compare import compare
 from atypia.pipeline.distill import distill
-from atypia.pipeline.evaluate import compare, evaluate
+from atypia.pipeline.download import download
+from atypia.pipeline.evaluate import evaluate
 from atypia.pipeline.explain import explain
 from atypia.pipeline.export import export
+from atypia.pipeline.merge import merge
 from atypia.pipeline.mil import mil, mil_predict
 from atypia.pipeline.predict import predict
-from atypia.pipeline.predict_job import predict_job
-from atypia.pipeline.report import write_report
+from atypia.pipeline.prepare import prepare
+from atypia.pipeline.report import report
 from atypia.pipeline.slide import slide
 from atypia.pipeline.slides import slides
-from atypia.pipeline.start import start
 from atypia.pipeline.train import train
 from atypia.pipeline.tune import tune
 
@@ -27,17 +30,19 @@ __all__ = [
     "challenge",
     "compare",
     "distill",
+    "download",
     "evaluate",
     "explain",
     "export",
+    "merge",
     "mil",
     "mil_predict",
     "predict",
     "predict_job",
+    "prepare",
+    "report",
     "slide",
     "slides",
-    "start",
     "train",
     "tune",
-    "write_report",
 ]

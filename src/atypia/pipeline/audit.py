@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atypia.errors import InputError, Problem
-from atypia.evaluation.audit import audit as audit_labels
+from atypia.core.errors import InputError, Problem
+from atypia.core.files import read_json, sha256_file, write_json, write_text
+from atypia.evaluation.label_audit import audit as audit_labels
 from atypia.evaluation.predictions import read_predictions
-from atypia.evaluation.report.audit import TOP, render_audit
-from atypia.pipeline.report import cohort_of, patch_reader
-from atypia.runs import read_json, sha256_file, write_json, write_text
+from atypia.reports.audit_page import TOP, render_audit
+from atypia.reports.run_report import cohort_of, patch_reader
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from atypia.data.cohort import Cohort
-    from atypia.evaluation.audit import AuditResult
+    from atypia.evaluation.label_audit import AuditResult
 
 _SHOWN = 5
 

@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from atypia.bundle import BEST, HEADER, find_bundle
-from atypia.data.slides.pool import SlidePool
-from atypia.errors import InputError, Problem
-from atypia.evaluation.biomarker import (
+from atypia.biomarker import (
     ErrorModel,
     HotspotChoice,
     biomarkers,
@@ -27,12 +24,15 @@ from atypia.evaluation.biomarker import (
     read_slides,
     slides_table,
 )
-from atypia.evaluation.biomarker.pdf import check_pdf, write_pdf
-from atypia.evaluation.biomarker.summary import Summary, render_summary
+from atypia.classifiers.bundle import BEST, HEADER, find_bundle
+from atypia.core.errors import InputError, Problem
+from atypia.core.files import building_folder, read_json, write_json, write_text
+from atypia.core.progress import OnDone, silent
 from atypia.evaluation.intervals import LEVEL
 from atypia.evaluation.predictions import read_predictions
-from atypia.progress import OnDone, silent
-from atypia.runs import building_folder, read_json, write_json, write_text
+from atypia.reports.biomarker_page import BiomarkerPage, render_summary
+from atypia.reports.pdf import check_pdf, write_pdf
+from atypia.slides.slide_pool import SlidePool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from atypia.evaluation.biomarker import PatientBiomarkers, SlideBiomarkers, SlideFigures
-    from atypia.evaluation.report.input import Patches
+    from atypia.biomarker import PatientBiomarkers, SlideBiomarkers, SlideFigures
+    from atypia.reports.report_input import Patches
 
 log = logging.getLogger("atypia")
 
@@ -88,7 +88,7 @@ def biomarker(
         out: The folder to make.
         area: mm² in which candidates were searched, on every slide, or a CSV with ``slide`` and
             ``area_mm2``.
-        regions: Annotated regions; see :func:`atypia.evaluation.biomarker.read_regions`.
+        regions: Annotated regions; see :func:`atypia.biomarker.read_regions`.
         choice: Which hot-spot.
         patients: CSV with ``slide`` and ``patient_id``.
         model: Whose errors to correct for: the bundle or run folder of the model that classified
@@ -136,7 +136,7 @@ def biomarker(
                 if region is not None and slide.mpp is None:
                     without_density.append(source.slide)
                 page = render_summary(
-                    Summary(
+                    BiomarkerPage(
                         slide,
                         images_of(image, source) if image else None,
                         known.errors,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atypia.bundle import BEST, RELEASED
-from atypia.errors import InputError, Problem
-from atypia.inference.backend import load_ensemble
-from atypia.inference.challenge import (
+from atypia.classifiers.bundle import BEST, RELEASED
+from atypia.classifiers.loading import load_ensemble
+from atypia.core.errors import InputError, Problem
+from atypia.core.files import write_json
+from atypia.inference.challenge_stacks import (
     ANSWER_FILE,
     MODEL_FOLDER,
     MPP,
@@ -15,8 +16,7 @@ from atypia.inference.challenge import (
     find_stack,
     read_stack,
 )
-from atypia.inference.predict import predict_arrays
-from atypia.runs import write_json
+from atypia.inference.patch_predictions import predict_arrays
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ def challenge(
             ``/opt/ml/model``, else the model in the package.
         quality: ``best`` or ``fast``.
         mpp: µm per pixel of the pages.
-        backend: See :func:`atypia.inference.backend.load_ensemble`.
+        backend: See :func:`atypia.classifiers.loading.load_ensemble`.
         device: ``auto``, ``cpu``, ``cuda``.
 
     Returns:

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from atypia.bundle import BEST, FAST
-from atypia.config import config_from_tree, load_config
-from atypia.errors import InputError, Problem
-from atypia.pipeline.train import train
-from atypia.progress import OnStep, silent
-from atypia.runs import read_json
+from atypia.classifiers.bundle import BEST, FAST
+from atypia.core.config import config_from_tree, load_config
+from atypia.core.errors import InputError, Problem
+from atypia.core.files import read_json
+from atypia.core.progress import OnStep, silent
+from atypia.training.network_run import train
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from atypia.config import TrainConfig
+    from atypia.core.config import TrainConfig
 
 PRESET = "fast"
 TEACHER_MASS = 0.5
@@ -66,8 +66,8 @@ def distill(
             or the settings are wrong; or `into` with students of quality ``best``.
         TrainingError: The training cannot go on.
     """
-    from atypia.bundle import find_bundle, read_header
-    from atypia.ensemble import Ensemble, add_quality
+    from atypia.classifiers.bundle import find_bundle, read_header
+    from atypia.classifiers.ensemble import Ensemble, add_quality
 
     if into is not None and quality != FAST:
         raise InputError("--into: takes a student of quality fast. Leave it out, or --quality.")

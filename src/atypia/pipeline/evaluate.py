@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atypia.evaluation.compare import compare as compare_tables
-from atypia.evaluation.evaluate import evaluate as evaluate_predictions
-from atypia.evaluation.predictions import Predictions, read_predictions
-from atypia.evaluation.report import ReportInput, build_report
-from atypia.pipeline.overlap import require_new_patients
-from atypia.runs import write_json
+from atypia.classifiers.training_patients import require_new_patients
+from atypia.core.files import write_json
+from atypia.evaluation.predictions import read_predictions
+from atypia.evaluation.scores import evaluate as evaluate_predictions
+from atypia.reports import ReportInput, build_report
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from pathlib import Path
 
 log = logging.getLogger("atypia")
 
@@ -66,32 +63,3 @@ def evaluate(
         out / "report.html",
     )
     return metrics
-
-
-def compare(
-    tables: Sequence[Path],
-    label: str = "expert1",
-    resamples: int = 2000,
-    seed: int = 0,
-    *,
-    intersection: bool = False,
-    average_repeats: bool = False,
-) -> dict[str, Any]:
-    """Compare prediction tables or runs on the same patches, patient by patient."""
-    names = _short_names(tables)
-    named: dict[str, Predictions] = {
-        name: read_predictions(table) for name, table in zip(names, tables, strict=True)
-    }
-    return compare_tables(
-        named,
-        label,
-        resamples,
-        seed,
-        intersection=intersection,
-        average_repeats=average_repeats,
-    )
-
-
-def _short_names(paths: Sequence[Path]) -> list[str]:
-    names = [path.name if path.is_dir() else path.stem for path in map(Path.resolve, paths)]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from atypia import __version__
-from atypia.bundle import BEST, RELEASED
+from atypia._version import __version__
+from atypia.classifiers.bundle import BEST, RELEASED
+from atypia.classifiers.loading import find_model, load_ensemble
+from atypia.core.errors import InputError, Problem
+from atypia.core.files import atomic_write, write_json
+from atypia.core.labels import SUBTYPES, parse_subtype, subtype_index
+from atypia.core.progress import OnDone, silent
 from atypia.data.images import read_pages
-from atypia.errors import InputError, Problem
-from atypia.inference.backend import find_model, load_ensemble
-from atypia.inference.predict import find_items
-from atypia.labels import SUBTYPES, parse_subtype, subtype_index
+from atypia.inference.patch_predictions import find_items
 from atypia.pipeline.predict import collected
-from atypia.progress import OnDone, silent
-from atypia.runs import atomic_write, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from atypia.ensemble import Ensemble
+    from atypia.classifiers.ensemble import Ensemble
     from atypia.explain import Evidence, Sanity
-    from atypia.inference.predict import Item
+    from atypia.inference.patch_predictions import PatchFile
 
     FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -40,7 +40,7 @@ _CHUNK: Final = 8
 
 
 @dataclass(frozen=True)
-class _Patch:
+class _ExplainedPatch:
     number: int
     """Among all that are explained, from 0."""
     patch_id: str
@@ -90,7 +90,7 @@ def explain(
         InputError: Lists every problem of the options and inputs; nothing is written.
         MissingExtraError: The method needs captum, which is not installed.
     """
-    from atypia.ensemble import Ensemble
+    from atypia.classifiers.ensemble import Ensemble
     from atypia.explain import check, check_method, maps_by
     from atypia.explain import explain as explain_patches
     from atypia.explain.picture import curves_png
@@ -121,7 +121,7 @@ def explain(
     on_start(len(good))
 
     records: list[tuple[int, dict[str, Any]]] = []
-    sample: list[tuple[_Patch, int, FloatArray]] = []
+    sample: list[tuple[_ExplainedPatch, int, FloatArray]] = []
     every = math.ceil(n_patches / checked) if checked else n_patches + 1
     done = 0
     for start in range(0, len(good), _CHUNK):
@@ -198,7 +198,7 @@ def _targets(subtype: str, predicted: npt.NDArray[np.int64]) -> npt.NDArray[np.i
     return np.full(len(predicted), ANY_ATYPICAL if subtype == ATYPICAL else subtype_index(subtype))
 
 
-def _unreadable(items: Sequence[Item], ensemble: Ensemble) -> tuple[list[Problem], int]:
+def _unreadable(items: Sequence[PatchFile], ensemble: Ensemble) -> tuple[list[Problem], int]:
     """List what is wrong with each file, and count the patches of the others."""
     problems: list[Problem] = []
     n_patches = 0
@@ -217,7 +217,7 @@ def _unreadable(items: Sequence[Item], ensemble: Ensemble) -> tuple[list[Problem
     return problems, n_patches
 
 
-def _read(items: Iterable[Item], ensemble: Ensemble, first: int) -> Iterator[_Patch]:
+def _read(items: Iterable[PatchFile], ensemble: Ensemble, first: int) -> Iterator[_ExplainedPatch]:
     number = first
     for item in items:
         pages = read_pages(item.path)
@@ -228,13 +228,13 @@ def _read(items: Iterable[Item], ensemble: Ensemble, first: int) -> Iterator[_Pa
             # An odd rest stays: the centre must not move.
             top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
             central = page[top : height - top, left : width - left]
-            yield _Patch(number, name, np.ascontiguousarray(central), item.mpp)
+            yield _ExplainedPatch(number, name, np.ascontiguousarray(central), item.mpp)
             number += 1
 
 
-def _alike(patches: Iterable[_Patch]) -> Iterator[list[_Patch]]:
+def _alike(patches: Iterable[_ExplainedPatch]) -> Iterator[list[_ExplainedPatch]]:
     """Group patches of one shape and resolution, which go through the networks together."""
-    groups: dict[tuple[tuple[int, ...], float], list[_Patch]] = {}
+    groups: dict[tuple[tuple[int, ...], float], list[_ExplainedPatch]] = {}
     for patch in patches:
         groups.setdefault((patch.pixels.shape, patch.mpp), []).append(patch)
     yield from groups.values()
@@ -242,7 +242,7 @@ def _alike(patches: Iterable[_Patch]) -> Iterator[list[_Patch]]:
 
 def _write_figures(
     out: Path,
-    patches: Sequence[_Patch],
+    patches: Sequence[_ExplainedPatch],
     probabilities: npt.NDArray[np.float32],
     targets: npt.NDArray[np.int64],
     found: Evidence,

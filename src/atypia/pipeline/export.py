@@ -8,17 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from atypia import __version__
-from atypia.bundle import BEST, Thresholds, find_bundle
-from atypia.bundle import HEADER as BUNDLE_HEADER
-from atypia.data.field import sample_field
-from atypia.data.images import read_patch
-from atypia.data.synthetic import make_synthetic_cohort
-from atypia.errors import AtypiaError, InputError
-from atypia.evaluation.compare import compare
-from atypia.evaluation.predictions import Predictions, predictions_from_table
-from atypia.inference.onnx import OnnxEnsemble, open_session
-from atypia.inference.onnx_export import (
+from atypia._version import __version__
+from atypia.classifiers.bundle import BEST, Thresholds, find_bundle
+from atypia.classifiers.bundle import HEADER as BUNDLE_HEADER
+from atypia.classifiers.onnx_classifier import OnnxEnsemble, open_session
+from atypia.classifiers.onnx_files import (
     HEADER,
     OUTPUT,
     ExportHeader,
@@ -27,17 +21,23 @@ from atypia.inference.onnx_export import (
     QualityExport,
     read_export,
 )
-from atypia.inference.predict import Item, find_items, predict_items
-from atypia.labels import PROBABILITY_COLUMNS
-from atypia.progress import silent
-from atypia.runs import sha256_file, write_json
+from atypia.core.errors import AtypiaError, InputError
+from atypia.core.files import sha256_file, write_json
+from atypia.core.labels import PROBABILITY_COLUMNS
+from atypia.core.progress import silent
+from atypia.data.field_of_view import sample_field
+from atypia.data.images import read_patch
+from atypia.data.synthetic import make_synthetic_cohort
+from atypia.evaluation.comparison import compare
+from atypia.evaluation.predictions import Predictions, predictions_from_table
+from atypia.inference.patch_predictions import PatchFile, find_items, predict_items
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
 
-    from atypia.ensemble import Ensemble
+    from atypia.classifiers.ensemble import Ensemble
 
     Fields = dict[str, npt.NDArray[np.float32]]
 
@@ -94,8 +94,8 @@ def export(
     if cohort is not None:
         rows = find_items([cohort], mpp=None)
 
-    from atypia.ensemble import Ensemble
-    from atypia.inference.onnx_graph import graph_inputs, write_graph
+    from atypia.classifiers.ensemble import Ensemble
+    from atypia.classifiers.onnx_export import graph_inputs, write_graph
 
     on_stage("loading the model")
     ensemble = Ensemble.load(folder, quality)
@@ -124,7 +124,7 @@ def export(
             **dict(about), fp32=GraphFile(file=file.name, sha256=digest), check=check
         )
         if int8:
-            from atypia.inference.onnx_int8 import quantise
+            from atypia.classifiers.onnx_int8 import quantise
 
             on_stage("quantising")
             small = Path(scratch) / f"{quality}-int8.onnx"
@@ -155,27 +155,29 @@ def _open_header(out: Path, bundle: str) -> ExportHeader:
     return header
 
 
-def _synthetic_items(folder: Path, field_um: float) -> list[Item]:
+def _synthetic_items(folder: Path, field_um: float) -> list[PatchFile]:
     side = int(np.ceil(field_um / 0.25)) + 8
     make_synthetic_cohort(folder, patients=8, patches=max(BATCHES), size_px=side)
     return find_items([folder], mpp=None)
 
 
-def _split(rows: Sequence[Item], seed: int, least: int) -> tuple[list[Item], list[Item]]:
+def _split(
+    rows: Sequence[PatchFile], seed: int, least: int
+) -> tuple[list[PatchFile], list[PatchFile]]:
     """Patches of whole patients: `least` or more to check with, and up to MEASURED others."""
     rng = np.random.default_rng(seed)
-    of_patient: dict[str, list[Item]] = {}
+    of_patient: dict[str, list[PatchFile]] = {}
     for item in rows:
         of_patient.setdefault(str(item.about.get("patient_id", "")), []).append(item)
-    kept: list[Item] = []
-    rest: list[Item] = []
+    kept: list[PatchFile] = []
+    rest: list[PatchFile] = []
     for patient in rng.permutation(sorted(of_patient)):
         (kept if len(kept) < max(least, max(BATCHES)) else rest).extend(of_patient[patient])
     chosen = sorted(rng.permutation(len(rest))[:MEASURED])
     return [kept[i] for i in rng.permutation(len(kept))], [rest[i] for i in chosen]
 
 
-def _fields(items: Sequence[Item], about: GraphHeader) -> Fields:
+def _fields(items: Sequence[PatchFile], about: GraphHeader) -> Fields:
     """Read patches and sample the inputs of the graph."""
     patches = [(read_patch(item.path)[None], item.mpp) for item in items]
     return {
@@ -184,7 +186,7 @@ def _fields(items: Sequence[Item], about: GraphHeader) -> Fields:
     }
 
 
-def _batches(items: Sequence[Item], about: GraphHeader) -> Iterator[Fields]:
+def _batches(items: Sequence[PatchFile], about: GraphHeader) -> Iterator[Fields]:
     step = 4 if about.tta else 32
     items = items[: CALIBRATION_VIEWS // (8 if about.tta else 1)]
     for start in range(0, len(items), step):
@@ -192,7 +194,12 @@ def _batches(items: Sequence[Item], about: GraphHeader) -> Iterator[Fields]:
 
 
 def _check(
-    ensemble: Ensemble, about: GraphHeader, file: Path, items: Sequence[Item], *, synthetic: bool
+    ensemble: Ensemble,
+    about: GraphHeader,
+    file: Path,
+    items: Sequence[PatchFile],
+    *,
+    synthetic: bool,
 ) -> dict[str, Any]:
     """Compare the graph, fed by NumPy, with torch from file to probability.
 
@@ -224,7 +231,7 @@ def _check(
 
 
 def _cost(
-    about: GraphHeader, file: Path, small: Path, items: Sequence[Item], label: str
+    about: GraphHeader, file: Path, small: Path, items: Sequence[PatchFile], label: str
 ) -> dict[str, Any]:
     """Compare 8-bit integers with fp32 on labelled figures; differences with intervals."""
     if not items:

@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from atypia.bundle import PATIENTS
-from atypia.config import AugmentConfig, MilConfig
+from atypia.classifiers.bundle import PATIENTS
+from atypia.classifiers.training_patients import refuse_learned
+from atypia.core.config import AugmentConfig, MilConfig
+from atypia.core.errors import InputError
+from atypia.core.files import write_json, write_text
+from atypia.core.progress import OnStep, silent
 from atypia.data.cohort import Cohort
 from atypia.data.overlap import shared_cases
 from atypia.data.sources.cases import veiled_cases
 from atypia.data.splits import Outer, Splits
-from atypia.errors import InputError
-from atypia.evaluation.patients import score_patients
-from atypia.pipeline.overlap import refuse_learned
-from atypia.pipeline.run import Clock, Run, run_record, session, warn_of_another_scale
-from atypia.progress import OnStep, silent
-from atypia.runs import write_json, write_text
+from atypia.evaluation.patient_scores import score_patients
+from atypia.training.run_folder import Clock, Run, run_record, session, warn_of_another_scale
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from atypia.mil.crossval import OutOfFold
-    from atypia.mil.figures import Figures
-    from atypia.mil.target import Target
+    from atypia.training.mil.bag_features import BagFeatures
+    from atypia.training.mil.mil_crossval import OutOfFold
+    from atypia.training.mil.patient_target import Target
 
 log = logging.getLogger("atypia")
 
@@ -49,7 +49,7 @@ def mil(
     pooling fitted on all patients, for :func:`mil_predict`.
 
     Args:
-        cohort_folder: From :func:`atypia.data.prepare.prepare`.
+        cohort_folder: From :func:`atypia.data.cohort_builder.prepare`.
         out: The run folder.
         config: Target, description of the figures, poolings.
         command: The command line, for the record.
@@ -61,9 +61,9 @@ def mil(
     Raises:
         InputError: Options, cohort, target or run folder do not fit each other.
     """
-    from atypia.mil.crossval import cross_validate
-    from atypia.mil.model import fit_patients
-    from atypia.mil.target import DERIVED, find_target
+    from atypia.training.mil.mil_crossval import cross_validate
+    from atypia.training.mil.mil_network import fit_patients
+    from atypia.training.mil.patient_target import DERIVED, find_target
     from atypia.training.targets import chosen_labels
 
     clock = Clock()
@@ -152,9 +152,9 @@ def mil_predict(
     """
     import yaml
 
-    from atypia.config import mil_config
-    from atypia.mil.model import PatientModel
-    from atypia.mil.target import Target
+    from atypia.core.config import mil_config
+    from atypia.training.mil.mil_network import PatientModel
+    from atypia.training.mil.patient_target import Target
 
     config = mil_config([], yaml.safe_load((run / "config.yaml").read_text("utf-8")))
     model, header = PatientModel.load(run / MODEL)
@@ -196,17 +196,17 @@ def mil_predict(
     return table
 
 
-def _figures(cohort: Cohort, config: MilConfig, out: Path, on_step: OnStep) -> Figures:
+def _figures(cohort: Cohort, config: MilConfig, out: Path, on_step: OnStep) -> BagFeatures:
     """Describe the figures by a table of answers, or by the features of a backbone."""
     import torch
 
-    from atypia.data.loader import open_store
-    from atypia.mil.figures import figures_from_answers, figures_from_features
     from atypia.models.hardware import choose_device, choose_precision
     from atypia.models.network import make_network
     from atypia.training.distributed import World
     from atypia.training.features import cohort_features
-    from atypia.training.task import Place
+    from atypia.training.mil.bag_features import figures_from_answers, figures_from_features
+    from atypia.training.patch_store import open_store
+    from atypia.training.task import ComputePlace
 
     if config.answers is not None:
         return figures_from_answers(cohort.manifest, Path(config.answers))
@@ -214,7 +214,7 @@ def _figures(cohort: Cohort, config: MilConfig, out: Path, on_step: OnStep) -> F
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
     device = choose_device(config.runtime.device)
-    place = Place(device, choose_precision("fp32", device), World())
+    place = ComputePlace(device, choose_precision("fp32", device), World())
     torch.manual_seed(config.seed)
     network, spec, origin = make_network(config.model, config.input)
     cache = out / ".pixels.npy"
@@ -229,7 +229,7 @@ def _figures(cohort: Cohort, config: MilConfig, out: Path, on_step: OnStep) -> F
     )
 
 
-def _asked(target: Target, figures: Figures) -> Target:
+def _asked(target: Target, figures: BagFeatures) -> Target:
     """Leave out patients of whom no figure is described."""
     from dataclasses import replace
 
@@ -265,7 +265,7 @@ def _columns(
 
 
 def _write_attention(
-    file: Path, figures: Figures, weights: dict[str, npt.NDArray[np.float64]]
+    file: Path, figures: BagFeatures, weights: dict[str, npt.NDArray[np.float64]]
 ) -> None:
     """Write the weight of each figure, and how many times the mean's it is; heaviest first."""
     attention = weights.get("attention")

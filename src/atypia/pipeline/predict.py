@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from atypia.bundle import BEST, RELEASED
-from atypia.errors import InputError, Problem
+from atypia.classifiers.bundle import BEST, RELEASED
+from atypia.classifiers.loading import find_model, load_ensemble
+from atypia.core.errors import InputError, Problem
+from atypia.core.files import write_json
+from atypia.core.progress import OnDone, silent
 from atypia.evaluation.predictions import predictions_from_table, write_predictions
-from atypia.inference.backend import find_model, load_ensemble
-from atypia.inference.predict import find_items, predict_items, with_abstained
-from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES
-from atypia.progress import OnDone, silent
-from atypia.runs import write_json
+from atypia.inference.patch_predictions import (
+    find_items,
+    predict_items,
+    prediction_records,
+    with_abstained,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,7 +55,7 @@ def predict(
         min_confidence: Adds the column ``abstained``: whether the probability of the predicted
             subtype is below this, 0 to 1.
         backend: ``auto``, ``torch``, ``onnx`` or ``onnx-int8``; see
-            :func:`atypia.inference.backend.load_ensemble`.
+            :func:`atypia.classifiers.loading.load_ensemble`.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
         skip_bad: Leave out what cannot be read, and return it.
         on_start: Called with the number of files.
@@ -102,24 +103,3 @@ def _write(out: Path, table: pd.DataFrame) -> None:
         return
     predictions_from_table(table.assign(patient_id="unknown"), str(out))
     write_json(out, prediction_records(table))
-
-
-def prediction_records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """One object per row: probabilities by subtype, sets as lists, the rest as it is."""
-    plain = [c for c in table.columns if c not in PROBABILITY_COLUMNS]
-    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float64)
-    records = []
-    for row, p in zip(table[plain].to_dict("records"), probabilities, strict=True):
-        if "conformal_set" in row:
-            row["conformal_set"] = [s for s in SUBTYPES if s in row["conformal_set"].split("|")]
-        if "measures" in row:
-            row["measures"] = json.loads(row["measures"])
-        row["p_atypical"] = _rounded(row["p_atypical"])
-        row["probabilities"] = {s: _rounded(v) for s, v in zip(SUBTYPES, p, strict=True)}
-        records.append({str(key): value for key, value in row.items()})
-    return records
-
-
-def _rounded(value: float) -> float:
-    """Nine significant digits, which is all of a float32."""
-    return float(f"{value:.9g}")

@@ -6,26 +6,22 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from atypia.bundle import BEST, RELEASED
-from atypia.data.slides.pool import SlidePool
-from atypia.errors import InputError, MissingExtraError, Problem
-from atypia.evaluation.biomarker import biomarkers, region_of, slide_figures
-from atypia.evaluation.biomarker.pdf import check_pdf, write_pdf
-from atypia.evaluation.biomarker.summary import Summary, render_summary
+from atypia.biomarker import biomarkers, region_of, slide_figures
+from atypia.classifiers.bundle import BEST, RELEASED
+from atypia.classifiers.loading import find_model, load_ensemble
+from atypia.core.errors import InputError, MissingExtraError, Problem
+from atypia.core.files import write_json, write_text
+from atypia.core.progress import OnDone, silent
 from atypia.evaluation.predictions import in_order, write_predictions
-from atypia.inference.backend import find_model, load_ensemble
-from atypia.inference.candidates import read_candidates
-from atypia.inference.dicom_annotations import (
-    find_base_image,
-    is_slide_image,
-    write_dicom_annotations,
-)
-from atypia.inference.geojson import write_geojson
-from atypia.inference.slide import classify_slide
+from atypia.inference.patch_predictions import prediction_records
+from atypia.inference.slide_predictions import classify_slide
 from atypia.pipeline.biomarker import ModelErrors, images_of, model_errors
-from atypia.pipeline.predict import prediction_records
-from atypia.progress import OnDone, silent
-from atypia.runs import write_json, write_text
+from atypia.reports.biomarker_page import BiomarkerPage, render_summary
+from atypia.reports.pdf import check_pdf, write_pdf
+from atypia.slides.candidates import read_candidates
+from atypia.slides.dicom_annotations import find_base_image, is_slide_image, write_dicom_annotations
+from atypia.slides.geojson_writer import write_geojson
+from atypia.slides.slide_pool import SlidePool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,10 +29,10 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from atypia.data.slides import SlideInfo
-    from atypia.evaluation.biomarker import SlideBiomarkers
-    from atypia.inference.candidates import Found
-    from atypia.inference.candidates.read import Units
+    from atypia.biomarker import SlideBiomarkers
+    from atypia.slides import SlideInfo
+    from atypia.slides.candidates import CandidateList
+    from atypia.slides.candidates.read_candidates import Units
 
 FORMS: Final = (".geojson", ".csv", ".json", ".dcm", ".html", ".pdf")
 
@@ -44,12 +40,12 @@ log = logging.getLogger("atypia")
 
 
 @dataclass(frozen=True)
-class SlideAnswers:
+class SlidePredictions:
     """What was found on a slide."""
 
     table: pd.DataFrame
-    """One row per figure; see :func:`atypia.inference.slide.classify_slide`."""
-    found: Found
+    """One row per figure; see :func:`atypia.inference.slide_predictions.classify_slide`."""
+    found: CandidateList
     """The candidates and annotated regions, and what was skipped."""
     unread: Sequence[Problem]
     """One for each candidate whose place on the slide cannot be read."""
@@ -72,13 +68,13 @@ def slide(
     skip_bad: bool = False,
     on_start: OnDone = silent,
     on_done: OnDone = silent,
-) -> SlideAnswers:
+) -> SlidePredictions:
     """Classify the candidates of a slide.
 
     A file of candidates that holds none gives tables without a row: nothing was found there.
 
     Args:
-        path: The slide; see :func:`atypia.data.slides.open_slide`.
+        path: The slide; see :func:`atypia.slides.open_slide`.
         candidates: Where figures were found; see :func:`read_candidates`.
         outs: What to write: ``.geojson`` for QuPath, ``.csv``, ``.json``, ``.dcm`` (DICOM
             annotations, for a DICOM slide), or the summary page: ``.html``, ``.pdf``.
@@ -87,7 +83,7 @@ def slide(
         mpp: µm per pixel, where the slide does not say it or says it wrongly.
         units: ``px`` or ``um``, where the file of candidates does not say it.
         backend: ``auto``, ``torch``, ``onnx`` or ``onnx-int8``; see
-            :func:`atypia.inference.backend.load_ensemble`.
+            :func:`atypia.classifiers.loading.load_ensemble`.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
         skip_bad: Leave out bad candidates, and return what is wrong with them.
         on_start: Called with the number of candidates.
@@ -124,13 +120,13 @@ def slide(
         ensemble = load_ensemble(folder, quality, backend=backend, device=device)
         table, unread = classify_slide(ensemble, pool, found.candidates, on_done=on_done)
         known = _known_errors(folder, quality)
-        answers = SlideAnswers(table, found, unread, info, _measure(table, found, info, known))
+        answers = SlidePredictions(table, found, unread, info, _measure(table, found, info, known))
         page = ""
         if {".html", ".pdf"} & set(forms):
             images = images_of(pool, answers.biomarkers.source)
             missing = len(unread) + len(found.problems)
             page = render_summary(
-                Summary(answers.biomarkers, images, known.errors, known.facts, missing)
+                BiomarkerPage(answers.biomarkers, images, known.errors, known.facts, missing)
             )
     for out in outs:
         _write(out, answers, ensemble.field_of_view_um, page)
@@ -146,7 +142,7 @@ def _known_errors(folder: Path, quality: str) -> ModelErrors:
 
 
 def _measure(
-    table: pd.DataFrame, found: Found, info: SlideInfo, known: ModelErrors
+    table: pd.DataFrame, found: CandidateList, info: SlideInfo, known: ModelErrors
 ) -> SlideBiomarkers:
     region = None
     try:
@@ -193,7 +189,7 @@ def _check_dicom(outs: Sequence[Path], info: SlideInfo, n_candidates: int) -> No
         raise InputError(f"{what} Leave out {outs[0].name}.")
 
 
-def _write(out: Path, answers: SlideAnswers, field_um: float, page: str) -> None:
+def _write(out: Path, answers: SlidePredictions, field_um: float, page: str) -> None:
     table, info = answers.table, answers.info
     kind = _form(out)
     if kind == ".html":

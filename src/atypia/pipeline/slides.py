@@ -10,15 +10,32 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from atypia.bundle import BEST, RELEASED
-from atypia.errors import InputError
-from atypia.evaluation.biomarker.slide_table import PLACE_COLUMNS
+from atypia.biomarker.figure_table import PLACE_COLUMNS
+from atypia.classifiers.bundle import BEST, RELEASED
+from atypia.classifiers.loading import find_model, load_ensemble
+from atypia.core.errors import InputError
+from atypia.core.files import sha256_file, write_text
+from atypia.core.progress import OnDone, silent
 from atypia.evaluation.predictions import REQUIRED_COLUMNS, in_order
-from atypia.inference.backend import find_model, load_ensemble
-from atypia.inference.jobs.engine import do_all
-from atypia.inference.jobs.folder import JobFolder
+from atypia.inference.jobs.job import (
+    FAILED,
+    ITEM_SIZE,
+    EngineChoice,
+    JobResult,
+    check_csv,
+    collected,
+    columns_of,
+    finish_job,
+    model_hash,
+    open_engine,
+    retry,
+    write_answers,
+    write_failures,
+)
+from atypia.inference.jobs.job_folder import JobFolder
+from atypia.inference.jobs.local_engine import do_all
 from atypia.inference.jobs.parts import check_pyarrow, keys_in, part_path, read_summary
-from atypia.inference.jobs.slide_table import read_slide_table
+from atypia.inference.jobs.slide_list import read_slide_table
 from atypia.inference.jobs.slide_work import (
     PLACE,
     ClassifyCandidates,
@@ -28,29 +45,12 @@ from atypia.inference.jobs.slide_work import (
     names_of,
 )
 from atypia.inference.jobs.work import Failure
-from atypia.pipeline.job import (
-    FAILED,
-    ITEM_SIZE,
-    EngineChoice,
-    JobResult,
-    check_csv,
-    collected,
-    columns_of,
-    model_hash,
-    open_engine,
-    retry,
-    settle,
-    write_answers,
-    write_failures,
-)
-from atypia.progress import OnDone, silent
-from atypia.runs import sha256_file, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from atypia.inference.jobs.slide_work import Range
+    from atypia.inference.jobs.slide_work import CandidateRange
 
 log = logging.getLogger("atypia")
 
@@ -77,14 +77,14 @@ def slides(
     ``failed.csv`` and, with `skip_bad`, ``skipped.csv``; ``job.json``.
 
     Args:
-        table: See :func:`atypia.inference.jobs.slide_table.read_slide_table`.
+        table: See :func:`atypia.inference.jobs.slide_list.read_slide_table`.
         out: Folder of the job; if it holds this job, it goes on.
         model: ``released`` for the model in the package, a bundle, a run folder, or an export.
         engine: Where the work is done; None is in this process.
         csv: Also write the answers as one ``.csv``, or into this folder as one per slide, which
             is what :func:`atypia.pipeline.biomarker` reads.
         quality: ``best``, or ``fast`` where the model has it.
-        backend: See :func:`atypia.inference.backend.load_ensemble`.
+        backend: See :func:`atypia.classifiers.loading.load_ensemble`.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``; with ``cuda`` each worker of Ray has a GPU.
         skip_bad: Leave out candidates that are bad (outside their slide, twice) and list them,
             instead of failing their slide.
@@ -145,7 +145,7 @@ def slides(
         before = keys_in(job.parts)
         lost = do_all(place, make, ranges, job.parts, on_done)
         retry(place, make, [item for item in ranges if item.key in before], job)
-        counted = settle(
+        counted = finish_job(
             job,
             ranges,
             lost,
@@ -175,9 +175,9 @@ def slides(
 
 def _ranges(
     job: JobFolder, listings: Sequence[Listing], unlisted: Mapping[str, str], item_size: int
-) -> tuple[list[Range], list[str], list[Failure]]:
+) -> tuple[list[CandidateRange], list[str], list[Failure]]:
     """Cut every listed slide into ranges; columns of all candidates; what was skipped."""
-    ranges: list[Range] = []
+    ranges: list[CandidateRange] = []
     further: set[str] = set()
     skipped: list[Failure] = []
     for listing in listings:
@@ -193,7 +193,7 @@ def _write_lists(
     job: JobFolder,
     listings: Sequence[Listing],
     unlisted: Mapping[str, str],
-    ranges: Sequence[Range],
+    ranges: Sequence[CandidateRange],
     result: JobResult,
 ) -> None:
     write_failures(job.path / FAILED, result.failures)
@@ -220,7 +220,7 @@ def _write_csv(
     job: JobFolder,
     listings: Sequence[Listing],
     unlisted: Mapping[str, str],
-    ranges: Sequence[Range],
+    ranges: Sequence[CandidateRange],
     lost: Mapping[str, str],
     failures: Sequence[Failure],
 ) -> None:

@@ -11,10 +11,13 @@ from dataclasses import replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, get_args
 
-from atypia.config import TrainConfig
+from atypia.core.config import TrainConfig
+from atypia.core.errors import AtypiaError, InputError, Problem
+from atypia.core.files import describe_machine, read_json, versions, write_json
+from atypia.core.progress import OnStep, silent
 from atypia.data.cohort import Cohort
-from atypia.errors import AtypiaError, InputError, Problem
-from atypia.pipeline.run import (
+from atypia.training.measure import Measure, default_measure
+from atypia.training.run_folder import (
     Clock,
     Run,
     run_config,
@@ -22,12 +25,9 @@ from atypia.pipeline.run import (
     warn_of_another_scale,
     warn_of_missing_classes,
 )
-from atypia.pipeline.study_folder import StudyFolder, only_worker
-from atypia.progress import OnStep, silent
-from atypia.runs import describe_machine, read_json, versions, write_json
-from atypia.training.measure import Measure, default_measure
 from atypia.training.search_space import read_space
 from atypia.training.study import HEARTBEAT_SECONDS, Study
+from atypia.training.study_folder import StudyFolder, only_worker
 from atypia.training.with_optuna import load_optuna, local_storage, shared_storage
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from atypia.data.splits import Splits
-    from atypia.training.tune import FoldTrainings
+    from atypia.training.trial import FoldTrainings
 
 log = logging.getLogger("atypia")
 
@@ -62,7 +62,7 @@ def tune(
     """Try configurations on the inner folds of a training part, and write down the best one.
 
     Args:
-        cohort_folder: From :func:`atypia.data.prepare.prepare`.
+        cohort_folder: From :func:`atypia.data.cohort_builder.prepare`.
         out: The study's folder. Its name is the study's.
         config: Where the search begins; None only to resume: the study's own.
         search: The space, a YAML file; see :mod:`atypia.training.search_space`.
@@ -270,8 +270,8 @@ def _trainings(folder: StudyFolder, on_step: OnStep) -> FoldTrainings:
 
     from atypia.models.hardware import choose_device, choose_precision, make_deterministic
     from atypia.training.distributed import World
-    from atypia.training.task import Place
-    from atypia.training.tune import FoldTrainings, training_part
+    from atypia.training.task import ComputePlace
+    from atypia.training.trial import FoldTrainings, training_part
 
     run = folder.run
     runtime = run.config.runtime
@@ -288,7 +288,7 @@ def _trainings(folder: StudyFolder, on_step: OnStep) -> FoldTrainings:
         folder.space,
         folder.measure,
         folder.folds,
-        Place(device, choose_precision(runtime.precision, device), World(), layout),
+        ComputePlace(device, choose_precision(runtime.precision, device), World(), layout),
         run.folder / "trials",
         on_step,
     )

@@ -6,7 +6,7 @@ thread that all requests share holds the model (:mod:`.shared_model`). :mod:`.ap
 :mod:`.run` listens.
 """
 
-from atypia.server.limits import Limits
-from atypia.server.run import serve
+from atypia.server.limits import ServerLimits
+from atypia.server.start_server import serve
 
-__all__ = ["Limits", "serve"]
+__all__ = ["ServerLimits", "serve"]

@@ -5,21 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atypia import __version__
-from atypia.bundle import NETWORK, RELEASED, read_any_header, read_header, read_kind
-from atypia.inference.backend import find_model, load_ensemble
-from atypia.inference.onnx import OnnxEnsemble
-from atypia.inference.onnx_export import find_export, read_export
-from atypia.labels import SUBTYPES
-from atypia.runs import sha256_file
+from atypia._version import __version__
+from atypia.classifiers.bundle import NETWORK, RELEASED, read_any_header, read_header, read_kind
+from atypia.classifiers.loading import find_model, load_ensemble
+from atypia.classifiers.onnx_classifier import OnnxEnsemble
+from atypia.classifiers.onnx_files import find_export, read_export
+from atypia.core.files import sha256_file
+from atypia.core.labels import SUBTYPES
 from atypia.server.schemas import About
 
 if TYPE_CHECKING:
-    from atypia.inference.model import SubtypeModel
+    from atypia.classifiers.protocol import SubtypeModel
 
 
 def load(model: Path | str, quality: str, backend: str, device: str) -> tuple[SubtypeModel, About]:
-    """Load a model and describe it; see :func:`atypia.inference.backend.load_ensemble`.
+    """Load a model and describe it; see :func:`atypia.classifiers.loading.load_ensemble`.
 
     Raises:
         InputError: No such model, quality, backend or device, or damaged files.

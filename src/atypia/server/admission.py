@@ -17,7 +17,7 @@ from atypia.server.refusal import busy
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from atypia.server.limits import Limits
+    from atypia.server.limits import ServerLimits
 
 _LONGEST_S: Final = 120
 """No client is told to stay away for longer."""
@@ -31,7 +31,7 @@ class Admission:
         seconds_per_patch: Asked when a client has to be told how long to wait.
     """
 
-    def __init__(self, limits: Limits, seconds_per_patch: Callable[[], float]) -> None:
+    def __init__(self, limits: ServerLimits, seconds_per_patch: Callable[[], float]) -> None:
         self.requests = 0
         self.patches = 0
         """Accepted and not answered yet."""

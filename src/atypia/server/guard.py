@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 
     from atypia.server.admission import Admission
-    from atypia.server.limits import Limits
+    from atypia.server.limits import ServerLimits
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
@@ -52,7 +52,9 @@ class Guard:
         access: Who may ask.
     """
 
-    def __init__(self, app: App, admission: Admission, limits: Limits, access: Access) -> None:
+    def __init__(
+        self, app: App, admission: Admission, limits: ServerLimits, access: Access
+    ) -> None:
         self._app = app
         self._admission = admission
         self._limits = limits

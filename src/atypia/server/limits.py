@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from atypia.core.errors import InputError, Problem
 from atypia.data.images import MAX_PIXELS
-from atypia.errors import InputError, Problem
 
 BYTES_PER_PIXEL: Final = 8
 """Of a page that is being decoded: four in Pillow's copy, three in the array, and some more."""
@@ -14,7 +14,7 @@ MIB: Final = 2**20
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServerLimits:
     """Bounds of the server; together they bound its memory.
 
     Raises:

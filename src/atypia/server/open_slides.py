@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from atypia.data.slides.pool import SlidePool
+from atypia.slides.slide_pool import SlidePool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from atypia.errors import Problem
+    from atypia.core.errors import Problem
 
 
 class RefusalError(Exception):

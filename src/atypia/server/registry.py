@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from atypia.errors import InputError, Problem
+from atypia.core.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

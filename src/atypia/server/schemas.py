@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from atypia.labels import SUBTYPES
+from atypia.core.labels import SUBTYPES
 
 Mpp = Annotated[float, Field(ge=0.01, le=10, description="µm per pixel", examples=[0.25])]
 Subtype = Annotated[str, Field(json_schema_extra={"enum": list(SUBTYPES)})]

@@ -13,30 +13,29 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import pandas as pd
 
+from atypia.core.errors import AtypiaError, InputError, Problem
 from atypia.data.images import read_pages
-from atypia.data.slides.slide import unknown_resolution
-from atypia.errors import AtypiaError, InputError, Problem
-from atypia.inference.predict import predict_items
-from atypia.inference.slide import classify_slide
-from atypia.pipeline.predict import prediction_records
+from atypia.inference.patch_predictions import predict_items, prediction_records
+from atypia.inference.slide_predictions import classify_slide
 from atypia.server.admission import Admission
-from atypia.server.limits import Limits
+from atypia.server.limits import ServerLimits
 from atypia.server.open_slides import OpenSlides
 from atypia.server.refusal import RefusalError, sentences
 from atypia.server.shared_model import ModelThread, SharedModel
 from atypia.server.uploads import too_many, weigh
+from atypia.slides.reader import unknown_resolution
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
-    from atypia.data.slides import SlideInfo
-    from atypia.inference.candidates import Found
-    from atypia.inference.model import SubtypeModel
-    from atypia.inference.predict import Item
+    from atypia.classifiers.protocol import SubtypeModel
+    from atypia.inference.patch_predictions import PatchFile
     from atypia.server.schemas import About
     from atypia.server.uploads import Upload
+    from atypia.slides import SlideInfo
+    from atypia.slides.candidates import CandidateList
 
-    ReadCandidates = Callable[[SlideInfo], Found]
+    ReadCandidates = Callable[[SlideInfo], CandidateList]
     """Reads the candidates of a slide once it is known what slide it is."""
 
 T = TypeVar("T")
@@ -66,11 +65,11 @@ class Service:
         model: SubtypeModel,
         about: About,
         slides: Mapping[str, Path] | None = None,
-        limits: Limits | None = None,
+        limits: ServerLimits | None = None,
     ) -> None:
         self.about = about
         self.slides = dict(slides or {})
-        self.limits = limits or Limits()
+        self.limits = limits or ServerLimits()
         self._model = ModelThread(model)
         self.admission = Admission(self.limits, lambda: self._model.seconds_per_patch)
         self._slide_seats = asyncio.Semaphore(_SLIDES)
@@ -224,7 +223,7 @@ class Service:
 
 
 def _classify(
-    skip_bad: bool, model: SharedModel, items: Sequence[Item]
+    skip_bad: bool, model: SharedModel, items: Sequence[PatchFile]
 ) -> tuple[pd.DataFrame | None, list[Problem]]:
     model.go_on()
     try:
@@ -234,7 +233,7 @@ def _classify(
         return None, [problem for problem in error.problems if problem.file]
 
 
-def _check(model: SharedModel, items: Sequence[Item]) -> tuple[None, list[Problem]]:
+def _check(model: SharedModel, items: Sequence[PatchFile]) -> tuple[None, list[Problem]]:
     """Tell what :func:`predict_items` would find wrong, without asking the model."""
     problems = []
     for item in items:

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from atypia.config import InputSpec
-    from atypia.decision import Decision
-    from atypia.evaluation.conformal import ConformalSets
-    from atypia.inference.model import SubtypeModel
+    from atypia.classifiers.conformal import ConformalSets
+    from atypia.classifiers.decision import Decision
+    from atypia.classifiers.protocol import SubtypeModel
+    from atypia.core.config import InputSpec
 
 BATCH: Final = 64
 """Patches that the model sees at once, and most that one request has in the queue: the others
@@ -120,7 +120,7 @@ class ModelThread:
 
 
 class SharedModel:
-    """The model as one request sees it: a :class:`atypia.inference.model.SubtypeModel`.
+    """The model as one request sees it: a :class:`atypia.classifiers.protocol.SubtypeModel`.
 
     Args:
         thread: Holds the model.

@@ -17,18 +17,18 @@ from typing import IO, TYPE_CHECKING, Final, TypeVar
 from PIL import Image
 from pydantic import BaseModel, ValidationError
 
+from atypia.core.errors import InputError, Problem
 from atypia.data.images import IMAGE_SUFFIXES
-from atypia.data.resolution import tiff_mpp
-from atypia.errors import InputError, Problem
-from atypia.inference.predict import Item
+from atypia.inference.patch_predictions import PatchFile
 from atypia.server.limits import BYTES_PER_PIXEL
 from atypia.server.refusal import RefusalError
+from atypia.slides.tiff_resolution import tiff_mpp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from atypia.inference.model import SubtypeModel
-    from atypia.server.limits import Limits
+    from atypia.classifiers.protocol import SubtypeModel
+    from atypia.server.limits import ServerLimits
     from atypia.server.schemas import PatchesRequest
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -52,10 +52,10 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class Part:
+class UploadPart:
     """Images that are decoded together."""
 
-    items: Sequence[Item]
+    items: Sequence[PatchFile]
     n_bytes: int
     """Of their decoded pixels."""
 
@@ -64,7 +64,7 @@ class Part:
 class Weighed:
     """What a request will cost, by the headers of its images."""
 
-    items: list[Item] = field(default_factory=list)
+    items: list[PatchFile] = field(default_factory=list)
     costs: list[int] = field(default_factory=list)
     """Bytes of each item's decoded pixels."""
     patches: int = 0
@@ -73,21 +73,21 @@ class Weighed:
     oversized: list[Problem] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
-    def parts(self, most: int) -> list[Part]:
+    def parts(self, most: int) -> list[UploadPart]:
         """Cut the items into runs of at most so many bytes; a larger one stands alone."""
-        parts: list[Part] = []
-        items: list[Item] = []
+        parts: list[UploadPart] = []
+        items: list[PatchFile] = []
         total = 0
         for item, cost in zip(self.items, self.costs, strict=True):
             if items and total + cost > most:
-                parts.append(Part(items, total))
+                parts.append(UploadPart(items, total))
                 items, total = [], 0
             items.append(item)
             total += cost
-        return [*parts, Part(items, total)] if items else parts
+        return [*parts, UploadPart(items, total)] if items else parts
 
 
-def read_as(kind: type[Model], body: bytes, limits: Limits) -> Model:
+def read_as(kind: type[Model], body: bytes, limits: ServerLimits) -> Model:
     """Read a JSON body.
 
     Raises:
@@ -188,7 +188,7 @@ def _without_suffix(name: str) -> str:
     return name.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else name
 
 
-def weigh(uploads: Iterable[Upload], model: SubtypeModel, limits: Limits) -> Weighed:
+def weigh(uploads: Iterable[Upload], model: SubtypeModel, limits: ServerLimits) -> Weighed:
     """Look at the headers of images, and take what may be decoded.
 
     Images that are no images are taken as well: what is wrong with them, decoding tells.
@@ -228,19 +228,19 @@ def weigh(uploads: Iterable[Upload], model: SubtypeModel, limits: Limits) -> Wei
         else:
             named[upload.patch_id] = upload.name
             about = {"patient_id": "", "domain": ""}
-            weighed.items.append(Item(upload.patch_id, upload.path, mpp, about))
+            weighed.items.append(PatchFile(upload.patch_id, upload.path, mpp, about))
             weighed.costs.append(pixels * BYTES_PER_PIXEL)
             weighed.mirrored += mirrored
     return weighed
 
 
-def too_many(limits: Limits) -> RefusalError:
+def too_many(limits: ServerLimits) -> RefusalError:
     """Make the refusal of a request with more patches than one may hold."""
     what = f"expected at most {limits.patches:,} patches in a request but got more."
     return RefusalError(413, f"{what} Send several requests.")
 
 
-def _measure(path: Path, needed_px: float, limits: Limits) -> tuple[int, int, int]:
+def _measure(path: Path, needed_px: float, limits: ServerLimits) -> tuple[int, int, int]:
     """Pages, pixels of all pages, and pages with a side below `needed_px`; stops at a limit.
 
     Where the headers are damaged, what comes before.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 if TYPE_CHECKING:
-    from atypia.config import OptimConfig
+    from atypia.core.config import OptimConfig
     from atypia.models.network import Network
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from atypia.runs import write_text
+from atypia.core.files import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from atypia.config import TrainConfig
+    from atypia.core.config import TrainConfig
     from atypia.data.splits import Outer
 
 _DRAWS: Final = 100

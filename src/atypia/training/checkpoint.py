@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from atypia.errors import TrainingError
-from atypia.runs import atomic_write, write_text
+from atypia.core.errors import TrainingError
+from atypia.core.files import atomic_write, write_text
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from atypia.classifiers.aggregation import Aggregation
+from atypia.classifiers.ensemble import load_network, predict_network
+from atypia.core.errors import InputError, TrainingError
+from atypia.core.files import read_json, sha256_file
+from atypia.core.labels import N_SUBTYPES
+from atypia.core.progress import OnEpoch, OnStep, silent
 from atypia.data.splits import rows
-from atypia.ensemble import load_network, predict_network
-from atypia.errors import InputError, TrainingError
 from atypia.evaluation.metrics import one_vs_rest_auc
-from atypia.join import Join
-from atypia.labels import N_SUBTYPES
 from atypia.models.network import make_network
-from atypia.progress import OnEpoch, OnStep, silent
-from atypia.runs import read_json, sha256_file
 from atypia.training.bags import make_bags, write_bag
 from atypia.training.checkpoint import read_history
-from atypia.training.distill import require_unseen_test_part
 from atypia.training.few_labels import hidden_rows
 from atypia.training.fit import fit
 from atypia.training.probe import fit_probe, open_probe
@@ -32,16 +31,17 @@ from atypia.training.targets import (
     require_every_class,
 )
 from atypia.training.task import MemberTask
+from atypia.training.teacher import require_unseen_test_part
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from atypia.config import InputSpec, JoinKind, TrainConfig
+    from atypia.core.config import InputSpec, JoinKind, TrainConfig
     from atypia.data.cohort import Cohort
-    from atypia.data.loader import PatchStore
     from atypia.data.splits import Outer
     from atypia.models.network import Network
-    from atypia.training.task import Place
+    from atypia.training.patch_store import PatchStore
+    from atypia.training.task import ComputePlace
 
 log = logging.getLogger("atypia")
 
@@ -61,7 +61,7 @@ class Members:
     oof_probabilities: npt.NDArray[np.float32]
     """(len(oof_rows), 8) joined from the members that have not trained on the patient: of its own
     fold, and with bagging those that have not drawn it."""
-    join: Join
+    join: Aggregation
     """Of the members."""
 
 
@@ -120,7 +120,7 @@ def train_members(
     number: int,
     config: TrainConfig,
     store: PatchStore,
-    place: Place,
+    place: ComputePlace,
     folder: Path,
     on_step: OnStep = silent,
     on_epoch: OnEpoch = silent,
@@ -214,7 +214,7 @@ def train_members(
 
 def make_join(
     kind: JoinKind, answers: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
-) -> Join:
+) -> Aggregation:
     """Decide how members are joined, from what they say of patients they have not learned from.
 
     The weight of a member is its mean one-vs-rest AUC on these (as AUCMEDI weighs on a part of the
@@ -227,10 +227,10 @@ def make_join(
         labels: (N,) subtype indices, -1 where there is none.
     """
     if kind != "weighted":
-        return Join(kind=kind)
+        return Aggregation(kind=kind)
     weights = []
     for answer in answers:
         mine = ~np.isnan(answer).any(axis=1) & (labels >= 0)
         auc = one_vs_rest_auc(labels[mine], answer[mine].astype(np.float64))
         weights.append(float(np.nanmean(auc)))
-    return Join(kind=kind, weights=tuple(weights))
+    return Aggregation(kind=kind, weights=tuple(weights))

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from atypia.data.transforms import dihedral, normalise, sample_field
-from atypia.errors import AtypiaError
-from atypia.progress import OnStep, silent
-from atypia.runs import read_json, sha256_file, write_json
+from atypia.core.errors import AtypiaError
+from atypia.core.files import read_json, sha256_file, write_json
+from atypia.core.progress import OnStep, silent
+from atypia.models.transforms import dihedral, normalise, sample_field
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import nn
 
-    from atypia.config import InputSpec
+    from atypia.core.config import InputSpec
     from atypia.data.cohort import Cohort
-    from atypia.data.loader import PatchStore
     from atypia.models.network import Network
-    from atypia.training.task import Place
+    from atypia.training.patch_store import PatchStore
+    from atypia.training.task import ComputePlace
 
 log = logging.getLogger("atypia")
 
@@ -65,7 +65,7 @@ def cohort_features(
     store: PatchStore,
     network: Network,
     spec: InputSpec,
-    place: Place,
+    place: ComputePlace,
     fallback: Path,
     *,
     all_views: bool = True,
@@ -139,7 +139,7 @@ def _compute(
     store: PatchStore,
     network: Network,
     spec: InputSpec,
-    place: Place,
+    place: ComputePlace,
     all_views: bool,
     on_step: OnStep,
 ) -> None:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atypia.labels import N_SUBTYPES
+from atypia.core.labels import N_SUBTYPES
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from atypia.config import TrainConfig
+    from atypia.core.config import TrainConfig
     from atypia.data.splits import Outer
 
 _JITTER = 0.5

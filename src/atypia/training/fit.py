@@ -19,13 +19,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import update_bn
 
-from atypia.data.transforms import Augmenter, colour_styles
-from atypia.ensemble import save_network
-from atypia.errors import InputError, TrainingError
+from atypia.classifiers.ensemble import save_network
+from atypia.core.errors import InputError, TrainingError
+from atypia.core.files import sha256_file, write_json
+from atypia.core.progress import OnEpoch, OnStep, silent
 from atypia.models.attention import write_out_attention
 from atypia.models.network import make_network
-from atypia.progress import OnEpoch, OnStep, silent
-from atypia.runs import sha256_file, write_json
+from atypia.models.transforms import Augmenter, colour_styles
 from atypia.training.average import answering, is_averaged, make_average
 from atypia.training.checkpoint import Progress, load_checkpoint, save_checkpoint, write_history
 from atypia.training.losses import SubtypeLoss
@@ -41,11 +41,11 @@ from atypia.training.views import Views, seed_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from atypia.config import OptimConfig, TrainConfig
-    from atypia.data.loader import PatchStore
+    from atypia.core.config import OptimConfig, TrainConfig
     from atypia.models.network import Network
     from atypia.training.distributed import World
-    from atypia.training.task import MemberTask, Place
+    from atypia.training.patch_store import PatchStore
+    from atypia.training.task import ComputePlace, MemberTask
 
 log = logging.getLogger("atypia")
 
@@ -54,7 +54,7 @@ def fit(
     task: MemberTask,
     config: TrainConfig,
     store: PatchStore,
-    place: Place,
+    place: ComputePlace,
     folder: Path,
     on_step: OnStep = silent,
     on_epoch: OnEpoch = silent,

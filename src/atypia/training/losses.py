@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from atypia.labels import N_ATYPICAL, N_SUBTYPES
+from atypia.core.labels import N_ATYPICAL, N_SUBTYPES
 
 if TYPE_CHECKING:
-    from atypia.config import LossConfig
+    from atypia.core.config import LossConfig
 
 
 class SubtypeLoss(nn.Module):

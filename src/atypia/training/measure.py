@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from atypia.config import TrainConfig
+    from atypia.core.config import TrainConfig
 
 Measure: TypeAlias = Literal[
     "log_loss", "calibrated_log_loss", "mean_auc", "balanced_accuracy", "binary_auc"

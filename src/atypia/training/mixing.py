@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from atypia.config import AugmentConfig
+    from atypia.core.config import AugmentConfig
 
 
 def mixed(

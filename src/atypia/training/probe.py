@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from atypia.data.loader import IN_MEMORY_BYTES
-from atypia.ensemble import save_network
-from atypia.errors import InputError, TrainingError
-from atypia.labels import N_SUBTYPES
+from atypia.classifiers.ensemble import save_network
+from atypia.core.errors import InputError, TrainingError
+from atypia.core.files import sha256_file, write_json
+from atypia.core.labels import N_SUBTYPES
+from atypia.core.progress import OnStep, silent
 from atypia.models.hierarchical import StagedHead
 from atypia.models.network import FlatHead, make_network
-from atypia.progress import OnStep, silent
-from atypia.runs import sha256_file, write_json
 from atypia.training.features import cohort_features
 from atypia.training.losses import SubtypeLoss
+from atypia.training.patch_store import IN_MEMORY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from atypia.config import TrainConfig
+    from atypia.core.config import TrainConfig
     from atypia.data.cohort import Cohort
-    from atypia.data.loader import PatchStore
     from atypia.models.network import Network
     from atypia.training.features import Features
+    from atypia.training.patch_store import PatchStore
     from atypia.training.targets import Targets
-    from atypia.training.task import MemberTask, Place
+    from atypia.training.task import ComputePlace, MemberTask
 
     Rows = npt.NDArray[np.int64]
     Block = tuple[float, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -89,7 +89,7 @@ def open_probe(
     cohort: Cohort,
     config: TrainConfig,
     store: PatchStore,
-    place: Place,
+    place: ComputePlace,
     folder: Path,
     on_step: OnStep = silent,
 ) -> Probe:
@@ -121,7 +121,7 @@ def open_probe(
 
 
 def fit_probe(
-    task: MemberTask, config: TrainConfig, probe: Probe, place: Place, folder: Path
+    task: MemberTask, config: TrainConfig, probe: Probe, place: ComputePlace, folder: Path
 ) -> None:
     """Fit one member's layer; leaves what :func:`atypia.training.fit.fit` leaves, but a history.
 

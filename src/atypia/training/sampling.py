@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atypia.data.loader import Epoch, plan_epoch
-from atypia.labels import N_ATYPICAL
+from atypia.core.labels import N_ATYPICAL
+from atypia.training.patch_store import Epoch, plan_epoch
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from atypia.config import OptimConfig
+    from atypia.core.config import OptimConfig
     from atypia.training.distributed import World
     from atypia.training.task import MemberTask
 

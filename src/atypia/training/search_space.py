@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, Union, get_args, get_or
 import yaml
 from pydantic import BaseModel
 
-from atypia.config import TrainConfig, config_from_tree, presets
-from atypia.errors import InputError, Problem
+from atypia.core.config import TrainConfig, config_from_tree, presets
+from atypia.core.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -72,7 +72,7 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Range:
+class NumberRange:
     """Every number from `low` to `high`, both included; whole ones where both are integers."""
 
     low: float
@@ -99,7 +99,7 @@ class Range:
         return plain
 
 
-Dimension: TypeAlias = Choices | Range
+Dimension: TypeAlias = Choices | NumberRange
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class SearchSpace:
         for key, dimension in self.dimensions.items():
             ends = (
                 (dimension.low, dimension.high)
-                if isinstance(dimension, Range)
+                if isinstance(dimension, NumberRange)
                 else dimension.values
             )
             for value in ends:
@@ -248,7 +248,7 @@ def _choices(key: str, given: list[Any], base: TrainConfig) -> tuple[Choices | N
 
 def _range(
     key: str, given: dict[str, Any], base: TrainConfig, number: type
-) -> tuple[Range | None, list[str]]:
+) -> tuple[NumberRange | None, list[str]]:
     if number is object:
         return None, ["is not a number: expected a list of values instead of a range."]
     unknown = sorted(map(str, set(given) - {"low", "high", "log", "step"}))
@@ -284,7 +284,7 @@ def _range(
                 f"step: expected a whole number of steps from {low:g} to {high:g} but got {step:g}."
             )
         step = number(step)
-    return (None if wrong else Range(low, high, log, step)), wrong
+    return (None if wrong else NumberRange(low, high, log, step)), wrong
 
 
 def _checked(tree: dict[str, Any], key: str, value: Any) -> tuple[Any, list[str]]:

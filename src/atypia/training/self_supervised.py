@@ -22,12 +22,12 @@ from timm.optim import param_groups_weight_decay  # type: ignore[attr-defined]
 from torch import nn
 from torch.nn import functional
 
-from atypia.data.loader import Epoch, plan_epoch
-from atypia.data.transforms import Augmenter, colour_styles
-from atypia.errors import TrainingError
+from atypia.core.errors import TrainingError
+from atypia.core.files import atomic_write, sha256_file
 from atypia.models.backbones import read_tensors
-from atypia.runs import atomic_write, sha256_file
+from atypia.models.transforms import Augmenter, colour_styles
 from atypia.training.checkpoint import Progress, load_checkpoint, save_checkpoint, write_history
+from atypia.training.patch_store import Epoch, plan_epoch
 from atypia.training.schedule import one_cycle
 from atypia.training.views import Views, seed_of
 
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from atypia.config import InputSpec, TrainConfig
-    from atypia.data.loader import PatchStore
+    from atypia.core.config import InputSpec, TrainConfig
+    from atypia.core.progress import OnStep
     from atypia.models.network import Network
-    from atypia.progress import OnStep
-    from atypia.training.task import MemberTask, Place
+    from atypia.training.patch_store import PatchStore
+    from atypia.training.task import ComputePlace, MemberTask
 
 log = logging.getLogger("atypia")
 
@@ -100,7 +100,7 @@ def warm_up(
     config: TrainConfig,
     spec: InputSpec,
     store: PatchStore,
-    place: Place,
+    place: ComputePlace,
     folder: Path,
     on_step: OnStep,
 ) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def _learn(
     config: TrainConfig,
     spec: InputSpec,
     store: PatchStore,
-    place: Place,
+    place: ComputePlace,
     folder: Path,
     on_step: OnStep,
 ) -> None:

@@ -18,7 +18,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from atypia.errors import InputError, TrainingError
+from atypia.core.errors import InputError, TrainingError
 from atypia.training.with_optuna import answering, connect, load_optuna, sampler, suggest
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class _TakenError(Exception):
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ProposedTrial:
     """A trial as its objective sees it."""
 
     number: int
@@ -67,7 +67,7 @@ class Candidate:
     """Takes a step and the value there; raises :class:`Pruned`."""
 
 
-Objective: TypeAlias = "Callable[[Candidate], float]"
+Objective: TypeAlias = "Callable[[ProposedTrial], float]"
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ class Study:
                 raise Pruned
 
         try:
-            value = objective(Candidate(origin, point, report))
+            value = objective(ProposedTrial(origin, point, report))
         except Pruned:
             log.info("trial %d: stopped, worse than most", origin)
         except (InputError, TrainingError) as error:

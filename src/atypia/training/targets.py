@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atypia.errors import InputError
-from atypia.labels import N_ATYPICAL, N_SUBTYPES, SUBTYPES, parse_atypical, subtype_index
-from atypia.training.distill import read_teacher, with_teacher
+from atypia.core.errors import InputError
+from atypia.core.labels import N_ATYPICAL, N_SUBTYPES, SUBTYPES, parse_atypical, subtype_index
+from atypia.training.teacher import read_teacher, with_teacher
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from atypia.config import TargetConfig
+    from atypia.core.config import TargetConfig
 
 
 def chosen_labels(manifest: pd.DataFrame, label: str) -> npt.NDArray[np.int64]:

@@ -47,7 +47,7 @@ class MemberTask:
 
 
 @dataclass(frozen=True)
-class Place:
+class ComputePlace:
     """Where a training runs."""
 
     device: torch.device

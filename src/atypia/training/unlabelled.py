@@ -18,20 +18,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from atypia.config import AugmentConfig
-from atypia.data.loader import plan_epoch
-from atypia.data.transforms import Augmenter
-from atypia.labels import N_ATYPICAL, N_SUBTYPES
+from atypia.core.config import AugmentConfig
+from atypia.core.labels import N_ATYPICAL, N_SUBTYPES
+from atypia.models.transforms import Augmenter
+from atypia.training.patch_store import plan_epoch
 from atypia.training.sampling import domain_weights, share_of
 from atypia.training.views import Views, seed_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from atypia.config import TrainConfig, UnlabelledConfig
-    from atypia.data.loader import PatchStore
+    from atypia.core.config import TrainConfig, UnlabelledConfig
     from atypia.models.network import Network
-    from atypia.training.task import MemberTask, Place
+    from atypia.training.patch_store import PatchStore
+    from atypia.training.task import ComputePlace, MemberTask
 
 _STREAM = 2  # of random numbers, beside those of the training and of the warm-up
 
@@ -53,7 +53,7 @@ class Unlabelled:
         config: TrainConfig,
         store: PatchStore,
         changed: Augmenter,
-        place: Place,
+        place: ComputePlace,
     ) -> None:
         self.rows, self.config, self.store, self.place = task.unlabelled_rows, config, store, place
         self.seed = seed_of(task.seed, _STREAM)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from atypia.ensemble import decide, p_atypical, predict_network
-from atypia.evaluation.calibration import calibrated_log_loss
+from atypia.classifiers.calibration import calibrated_log_loss
+from atypia.classifiers.ensemble import decide, p_atypical, predict_network
 from atypia.evaluation.metrics import (
     balanced_accuracy,
     confusion_matrix,
@@ -20,11 +20,11 @@ from atypia.evaluation.metrics import (
 from atypia.training.targets import atypical_calls
 
 if TYPE_CHECKING:
-    from atypia.config import InputSpec
-    from atypia.data.loader import PatchStore
+    from atypia.core.config import InputSpec
     from atypia.models.network import Network
     from atypia.training.losses import SubtypeLoss
-    from atypia.training.task import MemberTask, Place
+    from atypia.training.patch_store import PatchStore
+    from atypia.training.task import ComputePlace, MemberTask
 
 
 def validate(
@@ -33,7 +33,7 @@ def validate(
     task: MemberTask,
     store: PatchStore,
     spec: InputSpec,
-    place: Place,
+    place: ComputePlace,
     prior_power: float,
 ) -> dict[str, float]:
     """Loss and measures on the validation patients, without augmentation.

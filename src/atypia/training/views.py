@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from atypia.data.loader import prefetch
+from atypia.training.patch_store import prefetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy.typing as npt
 
-    from atypia.data.loader import Epoch, PatchStore
-    from atypia.data.transforms import Augmenter
-    from atypia.training.task import Place
+    from atypia.models.transforms import Augmenter
+    from atypia.training.patch_store import Epoch, PatchStore
+    from atypia.training.task import ComputePlace
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Views:
     """Rows of the store that the samples of `plan` stand for."""
     plan: Epoch
     augment: Augmenter
-    place: Place
+    place: ComputePlace
     waited: float = 0.0
     """Seconds spent waiting for pixels so far."""
     augmented: float = 0.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from atypia.errors import AtypiaError, InputError, MissingExtraError
+from atypia.core.errors import AtypiaError, InputError, MissingExtraError
 from atypia.training.search_space import Choices
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import logging
 import os
 from pathlib import Path
 
-from atypia.errors import AtypiaError
-from atypia.runs import atomic_write
+from atypia.core.errors import AtypiaError
+from atypia.core.files import atomic_write
 
 log = logging.getLogger("atypia")
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from atypia.ensemble import Ensemble
+    from atypia.classifiers.ensemble import Ensemble
 
     Embed = Callable[[npt.NDArray[np.uint8], float], npt.NDArray[np.float32]]
     """Patches (N, H, W, 3) and their µm per pixel to features (N, D)."""
@@ -23,7 +23,7 @@ def embedder(model: object) -> tuple[Embed, str] | None:
     The first member's backbone alone: features of different members lie in different spaces.
 
     Args:
-        model: As :func:`atypia.inference.backend.load_ensemble` gives it.
+        model: As :func:`atypia.classifiers.loading.load_ensemble` gives it.
 
     Returns:
         None for a model that gives no features, such as an ONNX graph.
@@ -34,7 +34,7 @@ def embedder(model: object) -> tuple[Embed, str] | None:
 
     import torch
 
-    from atypia.data.transforms import normalise, sample_field
+    from atypia.models.transforms import normalise, sample_field
 
     ensemble = cast("Ensemble", model)
     network = ensemble.members[0]

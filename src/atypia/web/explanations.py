@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from atypia.ensemble import Ensemble
+    from atypia.classifiers.ensemble import Ensemble
 
     Patch = NDArray[np.uint8]
     Read = Callable[[Patch, float], dict[str, Any]]
@@ -45,7 +45,7 @@ def find_explanations(model: object) -> Explanations:
     """Tell what this installation and this model can explain.
 
     Args:
-        model: As :func:`atypia.inference.backend.load_ensemble` gives it.
+        model: As :func:`atypia.classifiers.loading.load_ensemble` gives it.
     """
     read = _rules() if importlib.util.find_spec("skimage") is not None else None
     if not hasattr(model, "members"):  # an ONNX graph has no gradients, rules have no network
@@ -54,8 +54,8 @@ def find_explanations(model: object) -> Explanations:
 
 
 def _rules() -> Read:
-    from atypia.models.rules.reading import told_measure
-    from atypia.rules import RulesClassifier
+    from atypia.classifiers.rules.rules_classifier import RulesClassifier
+    from atypia.classifiers.rules.shape_reading import told_measure
     from atypia.web.measured import measured_lines
 
     rules = RulesClassifier()

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from atypia.data.field import sample_field
-from atypia.models.rules.chromatin import MPP, segment
-from atypia.models.rules.shape import Shape, principal_axes
-from atypia.models.rules.stain import haematoxylin
-from atypia.rules import SPEC
+from atypia.classifiers.rules.chromatin import MPP, segment
+from atypia.classifiers.rules.outline import Shape, principal_axes
+from atypia.classifiers.rules.rules_classifier import SPEC
+from atypia.classifiers.rules.stain import haematoxylin
+from atypia.data.field_of_view import sample_field
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from atypia.errors import AtypiaError
+from atypia.core.errors import AtypiaError
 from atypia.evaluation.predictions import UNKNOWN
 from atypia.web.pictures import GoneError
 

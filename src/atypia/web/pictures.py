@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
+from atypia.core.errors import AtypiaError, InputError
 from atypia.data.images import read_patch
-from atypia.errors import AtypiaError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from atypia.data.cohort import Cohort
-    from atypia.data.slides.pool import SlidePool
     from atypia.evaluation.metrics import FloatArray
+    from atypia.slides.slide_pool import SlidePool
 
 FIELD_UM: Final = 32.0
 """Side of a figure's picture on a slide, as wide as AMi-Br's patches."""

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from atypia.errors import AtypiaError, InputError, Problem
+from atypia.core.errors import AtypiaError, InputError, Problem
+from atypia.core.labels import SUBTYPES
 from atypia.evaluation import metrics
 from atypia.evaluation.predictions import UNKNOWN
-from atypia.labels import SUBTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

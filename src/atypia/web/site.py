@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from atypia.web.cache import Cache, cache_folder
-from atypia.web.comparison import Comparison
+from atypia.web.compared_runs import Comparison
+from atypia.web.downloads import has_places
 from atypia.web.embedding import embedder
 from atypia.web.explanations import Explanations, find_explanations
-from atypia.web.export import has_places
 from atypia.web.neighbours import Neighbours
 from atypia.web.review import ReviewStore
 from atypia.web.slide_view import SlideView

@@ -12,13 +12,13 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from atypia.errors import InputError
-from atypia.evaluation.biomarker import find_hotspot
-from atypia.evaluation.biomarker.hotspot import AREA_MM2
+from atypia.biomarker import find_hotspot
+from atypia.biomarker.hotspot import AREA_MM2
+from atypia.core.errors import InputError
 
 if TYPE_CHECKING:
-    from atypia.data.slides.pool import SlidePool
-    from atypia.evaluation.biomarker import SlideFigures
+    from atypia.biomarker import SlideFigures
+    from atypia.slides.slide_pool import SlidePool
 
 TILE_PX: Final = 256
 _KEPT_TILES: Final = 2048

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from atypia.biomarker import read_slides
+from atypia.core.errors import InputError, Problem
+from atypia.core.files import read_json
+from atypia.core.labels import SUBTYPES
 from atypia.data.cohort import MAJORITY_COLUMN, Cohort
-from atypia.data.slides.pool import SlidePool
-from atypia.data.slides.slide import unknown_resolution
-from atypia.errors import InputError, Problem
-from atypia.evaluation.biomarker import read_slides
 from atypia.evaluation.predictions import UNKNOWN, Predictions, read_predictions
-from atypia.labels import SUBTYPES
-from atypia.pipeline.report import cohort_of
-from atypia.runs import read_json
-from atypia.web.figures import GIVEN, OUT_OF_FOLD, TEST, Answers, Doubt, Figures
+from atypia.reports.run_report import cohort_of
+from atypia.slides.reader import unknown_resolution
+from atypia.slides.slide_pool import SlidePool
+from atypia.web.figure_rows import GIVEN, OUT_OF_FOLD, TEST, AlignedPredictions, Doubt, FigureRows
 from atypia.web.pictures import CohortPictures, Pictures, SlidePictures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from atypia.evaluation.biomarker import SlideFigures
+    from atypia.biomarker import SlideFigures
     from atypia.evaluation.metrics import IntArray
 
 Kind = Literal["run", "cohort", "slide"]
@@ -38,7 +38,7 @@ class Shown:
     """A source that has been read."""
 
     kind: Kind
-    figures: Figures
+    figures: FigureRows
     pictures: Pictures
     cohort: Cohort | None = None
     pool: SlidePool | None = None
@@ -118,14 +118,14 @@ def run_tables(run: Path) -> dict[str, Predictions]:
     return tables
 
 
-def answers_of(path: Path, patch_ids: list[str]) -> Answers:
+def answers_of(path: Path, patch_ids: list[str]) -> AlignedPredictions:
     """Read the answers of a run, or of a table, on these figures.
 
     Raises:
         InputError: There are none, or a problem of a table.
     """
     tables = run_tables(path) if path.is_dir() else {GIVEN: read_predictions(path)}
-    return Answers.align(patch_ids, tables)
+    return AlignedPredictions.align(patch_ids, tables)
 
 
 def _run(folder: Path, cohort: Cohort | None) -> Shown:
@@ -164,7 +164,7 @@ def _labelled(
         and (honest.labels[chosen] != UNKNOWN).any()
     ):
         doubt = Doubt.find(patch_ids, honest, chosen)
-    figures = Figures(
+    figures = FigureRows(
         name=name,
         patch_ids=patch_ids,
         patients=manifest["patient_id"].tolist(),
@@ -178,7 +178,7 @@ def _labelled(
             for column in cohort.vote_columns
         },
         label=chosen,
-        answers=Answers.align(patch_ids, tables) if tables else None,
+        answers=AlignedPredictions.align(patch_ids, tables) if tables else None,
         doubt=doubt,
     )
     return Shown(kind, figures, CohortPictures(cohort), cohort=cohort)
@@ -191,7 +191,7 @@ def _codes(cells: list[str], known: Mapping[str, int]) -> IntArray:
 def _slide(pool: SlidePool, results: Path | None) -> Shown:
     name = pool.info.path.name
     if results is None:
-        nothing = Figures(name, [], [], [], [])
+        nothing = FigureRows(name, [], [], [], [])
         return Shown("slide", nothing, SlidePictures(pool, np.empty((0, 2))), pool=pool)
     if results.suffix.lower() != ".csv":
         what = "expected the results as CSV. Write them with: atypia slide SLIDE --out FILE.csv"
@@ -203,7 +203,7 @@ def _slide(pool: SlidePool, results: Path | None) -> Shown:
         raise InputError(Problem(what, str(results)))
     table = found.figures
     patch_ids = table.patch_ids.tolist()
-    figures = Figures(
+    figures = FigureRows(
         name=name,
         patch_ids=patch_ids,
         patients=[found.patient] * len(table),
@@ -211,7 +211,7 @@ def _slide(pool: SlidePool, results: Path | None) -> Shown:
         scanners=table.scanners.tolist(),
         labels=dict(table.labels),
         label=next(iter(table.labels), None),
-        answers=Answers.align(patch_ids, {GIVEN: table}) if len(table) else None,
+        answers=AlignedPredictions.align(patch_ids, {GIVEN: table}) if len(table) else None,
     )
     pictures = SlidePictures(pool, found.centres_px)
     return Shown("slide", figures, pictures, pool=pool, found=found)

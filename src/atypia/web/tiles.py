@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from PIL import Image
 
-from atypia.errors import AtypiaError
+from atypia.core.errors import AtypiaError
 from atypia.web.pictures import GoneError
 
 if TYPE_CHECKING:

@@ -21,11 +21,11 @@ from slide_files import (
     write_tiff,
 )
 
-from atypia.data.slides import open_slide
-from atypia.data.slides.with_openslide import OpenSlidePixels, open_with_openslide
-from atypia.data.slides.with_tifffile import TiffPixels, open_with_tifffile
-from atypia.data.slides.with_wsidicom import DicomPixels
-from atypia.errors import InputError, MissingExtraError
+from atypia.core.errors import InputError, MissingExtraError
+from atypia.slides import open_slide
+from atypia.slides.dicom_reader import DicomPixels
+from atypia.slides.openslide_reader import OpenSlidePixels, open_with_openslide
+from atypia.slides.tiff_reader import TiffPixels, open_with_tifffile
 
 SLIDE = Path(__file__).parents[4] / "shared" / "slides" / "small_HE.svs"
 PIXELS = noise(150, 200)
@@ -180,7 +180,7 @@ def test_a_slide_without_resolution_is_refused_for_fields(tmp_path):
 def test_a_damaged_tile_fails_alone(tmp_path, reader, monkeypatch):
     path = pyramid(tmp_path)
     spoil_tile(path, 5)  # columns 64..128, rows 64..128
-    monkeypatch.setattr("atypia.data.slides.slide._open", reader)
+    monkeypatch.setattr("atypia.slides.reader._open", reader)
     with open_slide(path) as slide:
         for _ in range(2):
             with pytest.raises(InputError, match="cannot be read"):
@@ -330,7 +330,7 @@ def test_two_readers_agree_on_a_real_slide_pixel_by_pixel(monkeypatch):
     with openslide.OpenSlide(SLIDE) as reference:
         whole = np.asarray(reference.read_region((0, 0), 0, reference.dimensions).convert("RGB"))
     for reader in (open_with_openslide, open_with_tifffile):
-        monkeypatch.setattr("atypia.data.slides.slide._open", reader)
+        monkeypatch.setattr("atypia.slides.reader._open", reader)
         with open_slide(SLIDE, mpp=0.499) as slide:
             assert whole.shape == (slide.info.height, slide.info.width, 3)
             pixels = slide._pixels.read(0, 0, 0, slide.info.width, slide.info.height, GLASS)

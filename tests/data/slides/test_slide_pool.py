@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from slide_files import noise, spoil_tile, write_pyramid, write_tiff
 
-from atypia.data.slides import open_slide
-from atypia.data.slides.pool import SlidePool
-from atypia.errors import AtypiaError, InputError, Problem
+from atypia.core.errors import AtypiaError, InputError, Problem
+from atypia.slides import open_slide
+from atypia.slides.slide_pool import SlidePool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -182,7 +182,7 @@ def test_the_main_script_is_not_run_again(tmp_path):
         "print('run')\n"
         "import sys\n"
         "from pathlib import Path\n"
-        "from atypia.data.slides.pool import SlidePool\n"
+        "from atypia.slides.slide_pool import SlidePool\n"
         f"with SlidePool(Path({str(path)!r}), readers=1) as pool:\n"
         "    print(pool.info.width)\n"
         "print(Path(sys.modules['__main__'].__file__).name)\n"

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atypia.evaluation.biomarker import ErrorModel, SlideFigures, read_slides
-from atypia.labels import PROBABILITY_COLUMNS, SUBTYPES
+from atypia.biomarker import ErrorModel, SlideFigures, read_slides
+from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atypia.evaluation.biomarker import ErrorModel
-from atypia.evaluation.biomarker.uncertainty import (
+from atypia.biomarker import ErrorModel
+from atypia.biomarker.biomarker_intervals import (
     binomial_interval,
     joint_density,
     rogan_gladen,

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from atypia.errors import InputError
-from atypia.evaluation.biomarker import ErrorModel
+from atypia.biomarker import ErrorModel
+from atypia.core.errors import InputError
+from atypia.core.files import write_json
 from atypia.evaluation.predictions import predictions_from_table
-from atypia.runs import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atypia.errors import InputError
-from atypia.evaluation.biomarker import find_hotspot
-from atypia.evaluation.biomarker.hotspot import RESOLUTION_UM
+from atypia.biomarker import find_hotspot
+from atypia.biomarker.hotspot import RESOLUTION_UM
+from atypia.core.errors import InputError
 
 RADIUS_UM = np.sqrt(2.37e6 / np.pi)
 

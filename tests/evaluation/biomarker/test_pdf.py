@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from atypia.errors import AtypiaError, MissingExtraError
-from atypia.evaluation.biomarker import biomarkers, pdf
-from atypia.evaluation.biomarker.pdf import write_pdf
-from atypia.evaluation.biomarker.summary import Summary, render_summary
+from atypia.biomarker import biomarkers
+from atypia.core.errors import AtypiaError, MissingExtraError
+from atypia.reports import pdf
+from atypia.reports.biomarker_page import BiomarkerPage, render_summary
+from atypia.reports.pdf import write_pdf
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from atypia.evaluation.biomarker import ErrorModel, SlideFigures
+    from atypia.biomarker import ErrorModel, SlideFigures
 
 
 def grey(names: Sequence[str]) -> list[np.ndarray]:
@@ -44,7 +45,7 @@ def test_a_full_page_is_one_sheet_with_its_colours_and_words(
     )
     slide = biomarkers(source, area_mm2=10.0, errors=error_model.rates(50))
     facts = {f"Fact {i}": "something that is told of the model " * 4 for i in range(5)}
-    page = render_summary(Summary(slide, grey, error_model, facts))
+    page = render_summary(BiomarkerPage(slide, grey, error_model, facts))
     write_pdf(tmp_path / "page.pdf", page)
     document = pdfium.PdfDocument(tmp_path / "page.pdf")
     assert len(document) == 1

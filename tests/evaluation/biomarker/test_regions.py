@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from atypia.errors import InputError
-from atypia.evaluation.biomarker import find_hotspot, read_regions, region_of
+from atypia.biomarker import find_hotspot, read_regions, region_of
+from atypia.core.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from atypia.evaluation.biomarker import (
+from atypia.biomarker import (
     HotspotChoice,
     biomarkers,
     by_patient,
@@ -17,7 +17,7 @@ from atypia.evaluation.biomarker import (
     read_regions,
     slides_table,
 )
-from atypia.labels import SUBTYPES
+from atypia.core.labels import SUBTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from atypia.evaluation.biomarker import ErrorModel, Region, SlideFigures
+    from atypia.biomarker import ErrorModel, Region, SlideFigures
 
     Table = Callable[..., pd.DataFrame]
     ReadOne = Callable[[pd.DataFrame], SlideFigures]
@@ -120,7 +120,7 @@ def test_what_is_not_known_is_empty_not_zero(source: SlideFigures) -> None:
 def test_a_slide_without_figures_has_a_density_of_zero(
     table: Table, tmp_path: Path, error_model: ErrorModel
 ) -> None:
-    from atypia.evaluation.biomarker import read_slides
+    from atypia.biomarker import read_slides
 
     table(SUBTYPES_HERE, PLACES).iloc[:0].to_csv(tmp_path / "none.csv", index=False)
     (source,) = read_slides([tmp_path / "none.csv"])

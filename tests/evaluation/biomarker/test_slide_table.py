@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atypia.errors import InputError
-from atypia.evaluation.biomarker import read_areas, read_patients, read_slides, slide_figures
+from atypia.biomarker import read_areas, read_patients, read_slides, slide_figures
+from atypia.core.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path

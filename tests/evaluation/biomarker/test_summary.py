@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from atypia.evaluation.biomarker import biomarkers
-from atypia.evaluation.biomarker.summary import GALLERY, Summary, render_summary
-from atypia.evaluation.biomarker.words import per_mm2, percent
+from atypia.biomarker import biomarkers
+from atypia.reports.biomarker_page import GALLERY, BiomarkerPage, render_summary
+from atypia.reports.biomarker_words import per_mm2, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import pandas as pd
 
-    from atypia.evaluation.biomarker import ErrorModel, SlideFigures
+    from atypia.biomarker import ErrorModel, SlideFigures
 
     Table = Callable[..., pd.DataFrame]
     ReadOne = Callable[[pd.DataFrame], SlideFigures]
@@ -59,7 +59,7 @@ def source(table: Table, read_one: ReadOne) -> SlideFigures:
 
 def test_the_page_tells_numbers_in_words(source: SlideFigures, error_model: ErrorModel) -> None:
     slide = biomarkers(source, area_mm2=10.0, errors=error_model.rates(100))
-    page = render_summary(Summary(slide, grey, error_model, {"Model": "runs/one/model"}))
+    page = render_summary(BiomarkerPage(slide, grey, error_model, {"Model": "runs/one/model"}))
     parsed = Page(page)
     assert parsed.open == []
     hotspot = slide.measures["hotspot"]
@@ -79,14 +79,16 @@ def test_the_page_tells_numbers_in_words(source: SlideFigures, error_model: Erro
     assert len(images) == GALLERY
     kinds = [attrs.get("class") for tag, attrs in parsed.tags if tag == "path"]
     assert {"normal", "atypical", "hotspot"} <= set(kinds)
-    assert page == render_summary(Summary(slide, grey, error_model, {"Model": "runs/one/model"}))
+    assert page == render_summary(
+        BiomarkerPage(slide, grey, error_model, {"Model": "runs/one/model"})
+    )
 
 
 def test_it_asks_for_nothing_outside_and_runs_no_script(
     source: SlideFigures, error_model: ErrorModel
 ) -> None:
     slide = biomarkers(source, errors=error_model.rates(50))
-    parsed = Page(render_summary(Summary(slide, grey, error_model)))
+    parsed = Page(render_summary(BiomarkerPage(slide, grey, error_model)))
     for tag, attrs in parsed.tags:
         assert tag not in ("script", "link", "iframe")
         for name, value in attrs.items():
@@ -96,7 +98,7 @@ def test_it_asks_for_nothing_outside_and_runs_no_script(
 
 
 def test_without_errors_area_or_images_it_says_so(source: SlideFigures) -> None:
-    text = Page(render_summary(Summary(biomarkers(source)))).text
+    text = Page(render_summary(BiomarkerPage(biomarkers(source)))).text
     assert "plain count" in text
     assert "no images of the figures were given" in text
     assert "as called, not corrected" in text
@@ -107,7 +109,7 @@ def test_a_slide_without_figures_has_a_page(source: SlideFigures) -> None:
     nothing = type(source)(
         "none", "P", source.figures.take(np.empty(0, np.int64)), np.empty((0, 2)), np.empty((0, 2))
     )
-    text = Page(render_summary(Summary(biomarkers(nothing)))).text
+    text = Page(render_summary(BiomarkerPage(biomarkers(nothing)))).text
     assert "There is no mitotic figure in the hot-spot" in text
     assert "no figure was found" in text
 
@@ -117,7 +119,7 @@ def test_40_000_figures_make_a_page_of_reasonable_size(source: SlideFigures) -> 
     rows = rng.integers(0, 60, 40_000)
     places = rng.uniform(0, 20_000, (40_000, 2))
     many = type(source)("many", "P", source.figures.take(rows), places * 4, places)
-    page = render_summary(Summary(biomarkers(many, choice=None)))
+    page = render_summary(BiomarkerPage(biomarkers(many, choice=None)))
     assert len(page) < 1_200_000
 
 

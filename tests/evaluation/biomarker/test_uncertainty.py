@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from atypia.evaluation.biomarker.error_model import Rates
-from atypia.evaluation.biomarker.uncertainty import (
+from atypia.biomarker.biomarker_intervals import (
     binomial_interval,
     joint_density,
     poisson_interval,
     rogan_gladen,
     true_fraction,
 )
+from atypia.biomarker.error_model import Rates
 
 
 def rates(sensitivity: float, false_positives: float, prior: tuple[float, float]) -> Rates:

@@ -12,16 +12,16 @@ import pytest
 from slide_files import noise, spoil_tile, write_pyramid
 
 from atypia import cli
-from atypia.errors import InputError
+from atypia.core.errors import InputError
+from atypia.core.files import write_json
 from atypia.evaluation.predictions import write_predictions
 from atypia.pipeline.biomarker import model_errors
-from atypia.runs import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from atypia.evaluation.biomarker import ErrorModel
+    from atypia.biomarker import ErrorModel
 
     Table = Callable[..., pd.DataFrame]
 

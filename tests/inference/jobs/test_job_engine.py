@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pytest
 
-from atypia.errors import AtypiaError, InputError, MissingExtraError, Problem
-from atypia.inference.jobs.engine import MOST_ATTEMPTS, LocalEngine, Station, do_all
+from atypia.core.errors import AtypiaError, InputError, MissingExtraError, Problem
+from atypia.inference.jobs.local_engine import MOST_ATTEMPTS, LocalEngine, Station, do_all
 from atypia.inference.jobs.parts import keys_in, read_rows
-from atypia.inference.jobs.work import Part, hash_of, reason_of
+from atypia.inference.jobs.work import FinishedPart, hash_of, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,10 +38,10 @@ class Scripted:
     asked: list[int] = field(default_factory=list)
     closed: bool = False
 
-    def __call__(self, item: Numbered) -> Part:
+    def __call__(self, item: Numbered) -> FinishedPart:
         self.asked.append(item.number)
         self.act(item.number)
-        return Part(pd.DataFrame({"patch_id": [f"{item.number}/{i}" for i in range(2)]}), 2)
+        return FinishedPart(pd.DataFrame({"patch_id": [f"{item.number}/{i}" for i in range(2)]}), 2)
 
     def close(self) -> None:
         self.closed = True

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from atypia.errors import AtypiaError, MissingExtraError
+from atypia.core.errors import AtypiaError, MissingExtraError
 from atypia.inference.jobs import parts
 from atypia.inference.jobs.parts import (
     check_pyarrow,
@@ -19,7 +19,7 @@ from atypia.inference.jobs.parts import (
     read_summary,
     write_part,
 )
-from atypia.inference.jobs.work import Failure, Part
+from atypia.inference.jobs.work import Failure, FinishedPart
 
 ROWS = pd.DataFrame(
     {
@@ -35,7 +35,7 @@ ROWS = pd.DataFrame(
 def test_rows_and_failures_come_back(tmp_path):
     failures = [Failure("s", "d", "expected “sound” pixels"), Failure("s", "", "é")]
     path = part_path(tmp_path, "0a")
-    write_part(path, encode_part(Part(ROWS, 3, failures)))
+    write_part(path, encode_part(FinishedPart(ROWS, 3, failures)))
     summary = read_summary(path)
     assert (summary.rows, summary.answered, summary.atypical) == (3, 3, 2)
     assert summary.failures == tuple(failures)
@@ -50,9 +50,9 @@ def test_rows_and_failures_come_back(tmp_path):
 
 def test_columns_have_one_type_in_all_files(tmp_path):
     """Else whoever reads the folder as one table cannot."""
-    write_part(part_path(tmp_path, "0"), encode_part(Part(ROWS.iloc[:0], 0)))
-    write_part(part_path(tmp_path, "1"), encode_part(Part(ROWS.assign(label_x=None), 3)))
-    write_part(part_path(tmp_path, "2"), encode_part(Part(ROWS.assign(label_x=1), 3)))
+    write_part(part_path(tmp_path, "0"), encode_part(FinishedPart(ROWS.iloc[:0], 0)))
+    write_part(part_path(tmp_path, "1"), encode_part(FinishedPart(ROWS.assign(label_x=None), 3)))
+    write_part(part_path(tmp_path, "2"), encode_part(FinishedPart(ROWS.assign(label_x=1), 3)))
     schemas = {str(pq.read_schema(path).remove_metadata()) for path in tmp_path.iterdir()}
     assert len(schemas) == 1
     assert len(pd.read_parquet(tmp_path)) == 6
@@ -60,7 +60,7 @@ def test_columns_have_one_type_in_all_files(tmp_path):
 
 def test_groups_of_rows_are_read_apart(tmp_path):
     path = part_path(tmp_path, "0")
-    write_part(path, encode_part(Part(ROWS, 3, group_size=2)))
+    write_part(path, encode_part(FinishedPart(ROWS, 3, group_size=2)))
     assert list(read_rows(path, 0, ["patch_id"])["patch_id"]) == ["a", "b"]
     assert list(read_rows(path, 1)["patch_id"]) == ["c"]
 
@@ -69,7 +69,7 @@ def test_a_damaged_or_missing_file_is_named(tmp_path):
     path = part_path(tmp_path, "0")
     with pytest.raises(AtypiaError, match=r"0\.parquet is missing"):
         read_rows(path)
-    content = encode_part(Part(ROWS, 3))
+    content = encode_part(FinishedPart(ROWS, 3))
     for damaged in (b"", content[:100], content[:-30], b"x" * 500):
         path.write_bytes(damaged)
         with pytest.raises(AtypiaError, match="Delete it"):

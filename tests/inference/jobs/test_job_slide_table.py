@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atypia.errors import InputError
-from atypia.inference.jobs.slide_table import SlideRow, read_slide_table
+from atypia.core.errors import InputError
+from atypia.inference.jobs.slide_list import SlideRow, read_slide_table
 from atypia.inference.jobs.slide_work import Listing, cut
 
 

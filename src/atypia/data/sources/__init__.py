@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atypia.core.errors import InputError
 from atypia.data.sources.ami_br import is_ami_br, read_ami_br
 from atypia.data.sources.atnorm import is_atnorm, read_atnorm
 from atypia.data.sources.folders import read_folders
@@ -12,16 +13,15 @@ from atypia.data.sources.midog25 import find_midog25, read_midog25
 from atypia.data.sources.midog_json import find_midog_json, read_midog_json
 from atypia.data.sources.omg_octo import find_omg_octo, read_omg_octo
 from atypia.data.sources.options import Columns, PrepareOptions, field_of
-from atypia.data.sources.records import Found, Record, Region, mark_duplicates
-from atypia.errors import InputError
+from atypia.data.sources.records import ImageRegion, Record, SourceRecords, mark_duplicates
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Columns", "Found", "PrepareOptions", "Record", "Region", "read_source"]
+__all__ = ["Columns", "ImageRegion", "PrepareOptions", "Record", "SourceRecords", "read_source"]
 
 
-def read_source(source: Path, options: PrepareOptions) -> Found:
+def read_source(source: Path, options: PrepareOptions) -> SourceRecords:
     """Recognise a source and read it.
 
     Public cohorts are known by the files and columns that their authors publish: AMi-Br by
@@ -46,7 +46,7 @@ def read_source(source: Path, options: PrepareOptions) -> Found:
     return found
 
 
-def _read(source: Path, options: PrepareOptions) -> Found:
+def _read(source: Path, options: PrepareOptions) -> SourceRecords:
     if source.is_dir() and is_ami_br(source):
         return read_ami_br(source, options)
     if not options.columns.model_fields_set:

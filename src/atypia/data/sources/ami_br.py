@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from atypia.core.errors import InputError
+from atypia.core.files import sha256_file
+from atypia.core.tables import Row, read_table
 from atypia.data.cohort import MAJORITY_COLUMN
 from atypia.data.sources.options import field_of
-from atypia.data.sources.records import Found, Record, Region
-from atypia.data.tables import Row, read_table
-from atypia.errors import InputError
-from atypia.runs import sha256_file
+from atypia.data.sources.records import ImageRegion, Record, SourceRecords
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,7 @@ def is_ami_br(source: Path) -> bool:
     return (source / TABLE_NAME).is_file()
 
 
-def read_ami_br(source: Path, options: PrepareOptions) -> Found:
+def read_ami_br(source: Path, options: PrepareOptions) -> SourceRecords:
     """Read a checkout, with its own crops or, given ``options.images``, the source images.
 
     A patient is one (data set, slide) pair.
@@ -65,12 +65,12 @@ def read_ami_br(source: Path, options: PrepareOptions) -> Found:
     records = [_record(source, row, options) for row in table.rows]
     about: dict[str, object] = {"table_sha256": sha256_file(table.path)}
     if options.images is not None:
-        return Found("ami-br from images", records, about, NAME)
+        return SourceRecords("ami-br from images", records, about, NAME)
     listed = {record.origin for record in records}
     ignored = [p for p in sorted((source / "patches").rglob("*.png")) if p not in listed]
     if ignored:
         about["ignored_files"] = [p.relative_to(source).as_posix() for p in ignored]
-    return Found("ami-br", records, about, NAME)
+    return SourceRecords("ami-br", records, about, NAME)
 
 
 def _record(source: Path, row: Row, options: PrepareOptions) -> Record:
@@ -105,7 +105,7 @@ def _record(source: Path, row: Row, options: PrepareOptions) -> Record:
         if x is not None and y is not None:
             below = options.images / dataset / slide
             image = below if below.is_file() else options.images / slide
-            record.origin = Region(image, x, y, "px", field_of(options))
+            record.origin = ImageRegion(image, x, y, "px", field_of(options))
     else:
         folder = "atypical" if record.answers[MAJORITY_COLUMN] == "True" else "normal"
         record.origin = source / "patches" / folder / f"{record.patch_id}.png"

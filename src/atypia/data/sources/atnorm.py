@@ -16,20 +16,20 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from atypia.core.errors import InputError, Problem
+from atypia.core.files import sha256_file
 from atypia.data.cohort import MAJORITY_COLUMN
 from atypia.data.sources.cases import midog_patient, tcga_patient
 from atypia.data.sources.crops import column_of_crops, images_in, path_told, tables_in
 from atypia.data.sources.patients import assign_patients, check_patient_options
-from atypia.data.sources.records import Found, Record
-from atypia.errors import InputError, Problem
-from atypia.runs import sha256_file
+from atypia.data.sources.records import Record, SourceRecords
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from atypia.core.tables import Row, Table
     from atypia.data.sources.options import PrepareOptions
-    from atypia.data.tables import Row, Table
 
 _FOLDERS: Final = {"atypical": "True", "normal": "False"}
 _EXPERT = re.compile(
@@ -46,7 +46,7 @@ def is_atnorm(source: Path) -> bool:
     return any(_experts(table) for table in tables_in(source))
 
 
-def read_atnorm(source: Path, options: PrepareOptions) -> Found:
+def read_atnorm(source: Path, options: PrepareOptions) -> SourceRecords:
     """Read the crops with the votes of the table.
 
     A patient is what the table names as case, slide or patient, or a TCGA barcode in the name of a
@@ -95,7 +95,7 @@ def read_atnorm(source: Path, options: PrepareOptions) -> Found:
             record.fault("expected to find the patient but did not.", case or column)
     records += [_without_crop(table, row, column) for row in without]
     about = {"table": table.path.name, "table_sha256": sha256_file(table.path)}
-    return Found("atnorm", records, about, source.name)
+    return SourceRecords("atnorm", records, about, source.name)
 
 
 def _rows_of_crops(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from atypia.core.errors import InputError, Problem
+from atypia.core.tables import Table, read_table
 from atypia.data.images import IMAGE_SUFFIXES
-from atypia.data.tables import Table, read_table
-from atypia.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

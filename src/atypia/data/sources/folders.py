@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from atypia import labels
+from atypia.core import labels
+from atypia.core.errors import InputError, Problem
 from atypia.data.images import IMAGE_SUFFIXES
 from atypia.data.sources.patients import assign_patients, check_patient_options
-from atypia.data.sources.records import Found, Record
-from atypia.errors import InputError, Problem
+from atypia.data.sources.records import Record, SourceRecords
 
 if TYPE_CHECKING:
     from pathlib import Path, PurePath
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _VOTE_FOLDERS: Final = {"atypical": "True", "amf": "True", "normal": "False", "nmf": "False"}
 
 
-def read_folders(source: Path, options: PrepareOptions) -> Found:
+def read_folders(source: Path, options: PrepareOptions) -> SourceRecords:
     """Read images from folders named after classes, at any depth.
 
     The innermost folder that names a subtype is the label of ``options.rater``; where none does,
@@ -48,7 +48,7 @@ def read_folders(source: Path, options: PrepareOptions) -> Found:
     records = [_record(source, path, options) for path in images]
     assign_patients(records, options)
     ignored = [path.relative_to(source).as_posix() for path in files if path not in set(images)]
-    return Found("folders", records, {"ignored_files": ignored} if ignored else {})
+    return SourceRecords("folders", records, {"ignored_files": ignored} if ignored else {})
 
 
 def _hidden(path: Path, source: Path) -> bool:

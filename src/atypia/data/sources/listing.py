@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from atypia.core.errors import InputError, Problem
+from atypia.core.files import sha256_file
+from atypia.core.tables import Row, Table, read_table
 from atypia.data.cohort import MAJORITY_COLUMN
 from atypia.data.sources.options import field_of
 from atypia.data.sources.patients import assign_patients, check_patient_options
-from atypia.data.sources.records import Found, Record, Region
-from atypia.data.tables import Row, Table, read_table
-from atypia.errors import InputError, Problem
-from atypia.runs import sha256_file
+from atypia.data.sources.records import ImageRegion, Record, SourceRecords
 
 if TYPE_CHECKING:
     from atypia.data.sources.options import PrepareOptions
 
 
-def read_listing(source: Path, options: PrepareOptions) -> Found:
+def read_listing(source: Path, options: PrepareOptions) -> SourceRecords:
     """Read a table of image paths or, given ``options.field_um``, of centres.
 
     Raises:
@@ -56,7 +56,7 @@ def read_listing(source: Path, options: PrepareOptions) -> Found:
     if patient is None:
         assign_patients(records, options)
     about = {"table": source.name, "table_sha256": sha256_file(source)}
-    return Found("centres" if centres else "table", records, about)
+    return SourceRecords("centres" if centres else "table", records, about)
 
 
 def _answer_columns(table: Table, options: PrepareOptions) -> tuple[dict[str, str], dict[str, str]]:
@@ -131,7 +131,7 @@ def _record(source: Path, row: Row, options: PrepareOptions, *, centres: bool) -
         y = record.read_number(cells[columns.y], columns.y, options.centre_unit)
         if x is not None and y is not None:
             image = (options.images or source.parent) / text
-            record.origin = Region(image, x, y, options.centre_unit, field_of(options))
+            record.origin = ImageRegion(image, x, y, options.centre_unit, field_of(options))
     else:
         record.origin = source.parent / text
     record.patch_id = _patch_id(row, options, text, centres=centres)

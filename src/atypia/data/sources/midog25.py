@@ -12,18 +12,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from atypia.core.files import sha256_file
 from atypia.data.cohort import MAJORITY_COLUMN
 from atypia.data.sources.cases import midog_patient
 from atypia.data.sources.crops import folder_of_crops, table_with
 from atypia.data.sources.options import field_of
-from atypia.data.sources.records import Found, Record, Region
-from atypia.runs import sha256_file
+from atypia.data.sources.records import ImageRegion, Record, SourceRecords
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from atypia.core.tables import Row, Table
     from atypia.data.sources.options import PrepareOptions
-    from atypia.data.tables import Row, Table
 
 NAME: Final = "MIDOG25"
 MPP: Final = 0.25
@@ -40,7 +40,7 @@ def find_midog25(source: Path) -> Table | None:
     return table_with(source, COLUMNS)
 
 
-def read_midog25(table: Table, options: PrepareOptions) -> Found:
+def read_midog25(table: Table, options: PrepareOptions) -> SourceRecords:
     """Read the crops or, given ``options.images``, the source images.
 
     A domain is a type of tumour; a patient is a case of MIDOG++.
@@ -53,7 +53,7 @@ def read_midog25(table: Table, options: PrepareOptions) -> Found:
         crops = folder_of_crops(table, (row.cells["image_id"] for row in table.rows))
     records = [_record(table, row, crops, options) for row in table.rows]
     about = {"table": table.path.name, "table_sha256": sha256_file(table.path)}
-    return Found("midog25" if crops else "midog25 from images", records, about, NAME)
+    return SourceRecords("midog25" if crops else "midog25 from images", records, about, NAME)
 
 
 def _record(table: Table, row: Row, crops: Path | None, options: PrepareOptions) -> Record:
@@ -82,5 +82,5 @@ def _record(table: Table, row: Row, crops: Path | None, options: PrepareOptions)
         x, y = (record.read_number(cells[f"coordinate{a}"], f"coordinate{a}", "px") for a in "XY")
         if x is not None and y is not None:
             image = options.images / cells["filename"]
-            record.origin = Region(image, x, y, "px", field_of(options))
+            record.origin = ImageRegion(image, x, y, "px", field_of(options))
     return record

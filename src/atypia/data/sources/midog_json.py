@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
+from atypia.core.errors import InputError, Problem
+from atypia.core.files import read_json, sha256_file
+from atypia.core.tables import read_table
 from atypia.data.sources.cases import midog_patient
-from atypia.data.sources.records import Found, Record, Region
-from atypia.data.tables import read_table
-from atypia.errors import InputError, Problem
-from atypia.runs import read_json, sha256_file
+from atypia.data.sources.records import ImageRegion, Record, SourceRecords
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +48,7 @@ def _fits(file: Path) -> bool:
     return isinstance(tree, dict) and set(_PARTS) <= set(tree)
 
 
-def read_midog_json(file: Path, options: PrepareOptions) -> Found:
+def read_midog_json(file: Path, options: PrepareOptions) -> SourceRecords:
     """Read the mitotic figures, to be cropped from the source images.
 
     These lie beside the file, or in ``options.images``. A domain is a type of tumour, where it is
@@ -77,7 +77,7 @@ def read_midog_json(file: Path, options: PrepareOptions) -> Found:
         "table_sha256": sha256_file(file),
         "n_not_mitotic": sum(counts.values()) - counts[MITOTIC],
     }
-    return Found("midog json", records, about, file.stem)
+    return SourceRecords("midog json", records, about, file.stem)
 
 
 def _record(
@@ -102,7 +102,7 @@ def _record(
         domain=case.get("Tumor", "") or str(image.get("tumor_type", "")) or options.domain or "",
         scanner=case.get("Scanner", "") or options.scanner,
         mpp=options.mpp,
-        origin=Region(
+        origin=ImageRegion(
             image=(options.images or file.parent) / name,
             x=(x1 + x2) / 2,
             y=(y1 + y2) / 2,

@@ -16,18 +16,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from atypia.core.errors import InputError, Problem
+from atypia.core.files import sha256_file
 from atypia.data.cohort import MAJORITY_COLUMN
 from atypia.data.sources.crops import folder_of_crops, table_with
 from atypia.data.sources.patients import assign_patients, check_patient_options
-from atypia.data.sources.records import Found, Record
-from atypia.errors import InputError, Problem
-from atypia.runs import sha256_file
+from atypia.data.sources.records import Record, SourceRecords
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from atypia.core.tables import Table
     from atypia.data.sources.options import PrepareOptions
-    from atypia.data.tables import Table
 
 NAME: Final = "OMG-Octo"
 COLUMNS: Final = ("image_file", "label")
@@ -42,7 +42,7 @@ def find_omg_octo(source: Path) -> Table | None:
     )
 
 
-def read_omg_octo(table: Table, options: PrepareOptions) -> Found:
+def read_omg_octo(table: Table, options: PrepareOptions) -> SourceRecords:
     """Read the crops. A patient is a slide, unless the user knows better.
 
     Raises:
@@ -92,4 +92,4 @@ def read_omg_octo(table: Table, options: PrepareOptions) -> Found:
         "table_sha256": sha256_file(table.path),
         "n_not_mitotic": n_others,
     }
-    return Found("omg-octo", records, about, NAME)
+    return SourceRecords("omg-octo", records, about, NAME)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from atypia.errors import InputError
+from atypia.core.errors import InputError
 
 RaterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
 
@@ -40,7 +40,7 @@ class Columns(BaseModel):
 
 
 class PrepareOptions(BaseModel):
-    """Options of :func:`atypia.data.prepare.prepare`."""
+    """Options of :func:`atypia.data.cohort_builder.prepare`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

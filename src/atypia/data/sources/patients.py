@@ -10,8 +10,8 @@ import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from atypia.data.tables import read_table
-from atypia.errors import InputError, Problem
+from atypia.core.errors import InputError, Problem
+from atypia.core.tables import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from atypia import labels
-from atypia.errors import Problem
+from atypia.core import labels
+from atypia.core.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ _UNSAFE = re.compile(r'[\x00-\x1f\\:*?"<>|]')
 
 
 @dataclass(frozen=True)
-class Region:
+class ImageRegion:
     """A place in a source image: the centre, in px on level 0 or in µm."""
 
     image: Path
@@ -32,7 +32,7 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Place:
+class SlidePosition:
     """Where a patch was cut from: its centre in px of the slide's level 0."""
 
     slide: str
@@ -50,7 +50,7 @@ class Record:
     file: str
     """The file a problem is reported for: the table, or the image itself."""
     row: int | None = None
-    origin: Path | Region | None = None
+    origin: Path | ImageRegion | None = None
     """The image, or the place to crop it from; None where the source does not say it."""
     path_text: str = ""
     """The image's path as the source writes it, with forward slashes."""
@@ -60,7 +60,7 @@ class Record:
     scanner: str = ""
     mpp: float | None = None
     """µm per pixel; None where only the source image knows it."""
-    place: Place | None = None
+    place: SlidePosition | None = None
     """Known where Atypia cut the patch itself."""
     answers: dict[str, str] = field(default_factory=dict)
     """Cells of the columns ``label_<rater>``, ``atypical_<rater>`` and ``majority_atypical``."""
@@ -120,7 +120,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Found:
+class SourceRecords:
     """What a reader found in a source."""
 
     kind: str

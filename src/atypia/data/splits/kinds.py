@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from atypia.config import LEAK
+from atypia.core.config import LEAK
 
 PUBLISHED: Final = ("table1", "benchmark")
 """Splits of AMi-Br whose test patients are shipped with the package."""

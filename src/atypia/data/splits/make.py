@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from atypia.config import LEAK
+from atypia.core.config import LEAK
+from atypia.core.errors import InputError, LeakError, Problem
 from atypia.data.leak import deal_figures, require_figures
 from atypia.data.splits.kinds import KINDS, PUBLISHED, SEEDED
 from atypia.data.splits.record import Outer, Splits, foreign_patients
 from atypia.data.splits.roles import published_roles, read_roles
 from atypia.data.splits.stratify import stratify
-from atypia.errors import InputError, LeakError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import chain, combinations
 from typing import TYPE_CHECKING, Any, Final
 
-from atypia.config import LEAK
-from atypia.errors import InputError, LeakError, Problem
-from atypia.runs import read_json, write_json
+from atypia.core.config import LEAK
+from atypia.core.errors import InputError, LeakError, Problem
+from atypia.core.files import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

@@ -6,8 +6,8 @@ import csv
 from importlib.resources import as_file, files
 from pathlib import Path, PurePosixPath
 
+from atypia.core.errors import InputError, LeakError, Problem
 from atypia.data.splits.kinds import KINDS, PUBLISHED
-from atypia.errors import InputError, LeakError, Problem
 
 
 def ami_br_patients() -> list[str]:

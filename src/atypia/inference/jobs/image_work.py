@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from atypia.errors import InputError
-from atypia.inference.backend import load_ensemble
-from atypia.inference.jobs.work import Failure, Part, hash_of
-from atypia.inference.predict import predict_items, prediction_table, with_abstained
-from atypia.labels import N_SUBTYPES
+from atypia.classifiers.loading import load_ensemble
+from atypia.core.errors import InputError
+from atypia.core.labels import N_SUBTYPES
+from atypia.inference.jobs.work import Failure, FinishedPart, hash_of
+from atypia.inference.patch_predictions import predict_items, prediction_table, with_abstained
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from atypia.inference.predict import Item as Image
+    from atypia.inference.patch_predictions import PatchFile as Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Batch:
 
     @property
     def key(self) -> str:
-        """See :class:`atypia.inference.jobs.work.Item`."""
+        """See :class:`atypia.inference.jobs.work.WorkItem`."""
         return hash_of(self.job, self.number)
 
     @property
@@ -44,13 +44,13 @@ class ClassifyImages:
     """Worker that classifies images. Keeps the model.
 
     Args:
-        model: See :func:`atypia.inference.backend.load_ensemble`.
+        model: See :func:`atypia.classifiers.loading.load_ensemble`.
         quality: Likewise.
         backend: Likewise.
         device: Likewise.
         threads: Of the network; None: as the machine has it.
         min_confidence: Adds the column ``abstained``; see
-            :func:`atypia.inference.predict.with_abstained`.
+            :func:`atypia.inference.patch_predictions.with_abstained`.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ClassifyImages:
         self._model = load_ensemble(model, quality, backend=backend, device=device, threads=threads)
         self._min_confidence = min_confidence
 
-    def __call__(self, item: Batch) -> Part:
+    def __call__(self, item: Batch) -> FinishedPart:
         """Classify images; one that cannot be read fails alone."""
         try:
             table, problems = predict_items(self._model, item.images, skip_bad=True)
@@ -81,7 +81,7 @@ class ClassifyImages:
             raise InputError(problems)
         if self._min_confidence is not None:
             table = with_abstained(table, self._min_confidence)
-        return Part(table, item.size - len(failures), failures)
+        return FinishedPart(table, item.size - len(failures), failures)
 
     def close(self) -> None:
         """Nothing is open."""

@@ -11,10 +11,10 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from atypia.errors import AtypiaError, MissingExtraError
-from atypia.inference.jobs.work import Failure, Part
-from atypia.labels import PROBABILITY_COLUMNS
-from atypia.runs import atomic_write
+from atypia.core.errors import AtypiaError, MissingExtraError
+from atypia.core.files import atomic_write
+from atypia.core.labels import PROBABILITY_COLUMNS
+from atypia.inference.jobs.work import Failure, FinishedPart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +51,7 @@ def check_pyarrow() -> None:
     _pyarrow()
 
 
-def encode_part(part: Part) -> bytes:
+def encode_part(part: FinishedPart) -> bytes:
     """Make a Parquet file.
 
     Columns have the same type in every file, whatever pandas takes them for: strings but for the

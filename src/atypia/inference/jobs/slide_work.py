@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
-from atypia.data.slides.pool import MOST_READERS, SlidePool
-from atypia.errors import AtypiaError, InputError, Problem
-from atypia.inference.backend import load_ensemble
-from atypia.inference.candidates import Candidate, read_candidates
+from atypia.classifiers.loading import load_ensemble
+from atypia.core.errors import AtypiaError, InputError, Problem
 from atypia.inference.jobs.parts import part_path, read_rows
-from atypia.inference.jobs.work import Failure, Part, hash_of
-from atypia.inference.slide import classify_slide, origin_of
+from atypia.inference.jobs.work import Failure, FinishedPart, hash_of
+from atypia.inference.slide_predictions import classify_slide, origin_of
+from atypia.slides.candidates import Candidate, read_candidates
+from atypia.slides.slide_pool import MOST_READERS, SlidePool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from atypia.inference.jobs.slide_table import SlideRow
+    from atypia.inference.jobs.slide_list import SlideRow
 
 PLACE: Final = ("patch_id", "x_px", "y_px")
 
@@ -40,12 +40,12 @@ class Listing:
 
     @property
     def key(self) -> str:
-        """See :class:`atypia.inference.jobs.work.Item`."""
+        """See :class:`atypia.inference.jobs.work.WorkItem`."""
         return hash_of(self.job, self.row.slide_id)
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
+class CandidateRange:
     """Some candidates of a slide."""
 
     listing: Listing
@@ -55,7 +55,7 @@ class Range:
 
     @property
     def key(self) -> str:
-        """See :class:`atypia.inference.jobs.work.Item`."""
+        """See :class:`atypia.inference.jobs.work.WorkItem`."""
         return hash_of(self.listing.job, self.listing.row.slide_id, self.group)
 
 
@@ -68,7 +68,7 @@ class ListCandidates:
     skip_bad: bool
     """Leave out bad candidates; they are the failures of the part."""
 
-    def __call__(self, item: Listing) -> Part:
+    def __call__(self, item: Listing) -> FinishedPart:
         """List the candidates of a slide: a row each, with a name that is its own in the job.
 
         Raises:
@@ -76,7 +76,7 @@ class ListCandidates:
         """
         row = item.row
         if row.candidates is None:
-            return Part(pd.DataFrame(columns=PLACE), 0)
+            return FinishedPart(pd.DataFrame(columns=PLACE), 0)
         try:
             with SlidePool(row.slide, mpp=row.mpp, readers=1) as pool:
                 info = pool.info
@@ -98,7 +98,7 @@ class ListCandidates:
             }
         )
         skipped = [Failure(row.slide_id, "", str(problem)) for problem in found.problems]
-        return Part(table, len(table), skipped, self.group_size)
+        return FinishedPart(table, len(table), skipped, self.group_size)
 
     def close(self) -> None:
         """Nothing is kept."""
@@ -108,7 +108,7 @@ class ClassifyCandidates:
     """Worker that classifies ranges of candidates. Keeps the model and the last slide open.
 
     Args:
-        model: See :func:`atypia.inference.backend.load_ensemble`.
+        model: See :func:`atypia.classifiers.loading.load_ensemble`.
         quality: Likewise.
         backend: Likewise.
         device: Likewise.
@@ -135,7 +135,7 @@ class ClassifyCandidates:
         self._slide_id = ""
         self._pool: SlidePool | None = None
 
-    def __call__(self, item: Range) -> Part:
+    def __call__(self, item: CandidateRange) -> FinishedPart:
         """Classify the candidates of a range.
 
         Raises:
@@ -166,7 +166,7 @@ class ClassifyCandidates:
         table["slide"] = row.slide_id
         if row.patient:
             table["patient_id"] = row.patient
-        return Part(table, len(table), failures)
+        return FinishedPart(table, len(table), failures)
 
     def close(self) -> None:
         """Close the slide."""
@@ -182,16 +182,16 @@ class ClassifyCandidates:
         return self._pool
 
 
-def cut(listing: Listing, n_candidates: int, group_size: int) -> list[Range]:
+def cut(listing: Listing, n_candidates: int, group_size: int) -> list[CandidateRange]:
     """Cut the candidates of a slide into ranges."""
     starts = range(0, n_candidates, group_size)
     return [
-        Range(listing, group, min(group_size, n_candidates - start))
+        CandidateRange(listing, group, min(group_size, n_candidates - start))
         for group, start in enumerate(starts)
     ]
 
 
-def names_of(item: Range, candidates: Path) -> list[str]:
+def names_of(item: CandidateRange, candidates: Path) -> list[str]:
     """Names of the candidates of a range."""
     file = part_path(candidates, item.listing.key)
     return [str(name) for name in read_rows(file, item.group, ["patch_id"])["patch_id"]]

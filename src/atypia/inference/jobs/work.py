@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-from atypia.errors import AtypiaError, InputError
+from atypia.core.errors import AtypiaError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _SHOWN: Final = 3
 
 
-class Item(Protocol):
+class WorkItem(Protocol):
     """One piece of work, small enough to be done again. It is sent to the worker by pickle."""
 
     @property
@@ -29,8 +29,8 @@ class Item(Protocol):
         """Number of inputs: candidates, images, or one slide."""
 
 
-AnyItem = TypeVar("AnyItem", bound=Item)
-_Taken = TypeVar("_Taken", bound=Item, contravariant=True)
+AnyItem = TypeVar("AnyItem", bound=WorkItem)
+_Taken = TypeVar("_Taken", bound=WorkItem, contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Part:
+class FinishedPart:
     """What a worker makes of an item."""
 
     table: pd.DataFrame
@@ -61,7 +61,7 @@ class Part:
 class Worker(Protocol[_Taken]):
     """Does items, one after the other, in one process; keeps what is dear to make, as a model."""
 
-    def __call__(self, item: _Taken) -> Part:
+    def __call__(self, item: _Taken) -> FinishedPart:
         """Do an item.
 
         Raises:

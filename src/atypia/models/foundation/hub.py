@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from atypia.errors import InputError
+from atypia.core.errors import InputError
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError

@@ -14,7 +14,7 @@ from timm.layers.mlp import SwiGLUPacked
 from torch import nn
 from torch.nn import functional
 
-from atypia.errors import InputError
+from atypia.core.errors import InputError
 
 if TYPE_CHECKING:
     from atypia.models.foundation.catalogue import Encoder

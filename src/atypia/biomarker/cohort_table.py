@@ -1,0 +1,121 @@
+"""Tables for statistics: one row per patient or per slide, units in the names of the columns.
+
+An empty cell is a value that is not known or not defined. It is never a zero.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pandas as pd
+
+from atypia.biomarker.slide_biomarkers import SCOPES
+from atypia.core.labels import DISPLAY_NAMES, SUBTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from atypia.biomarker.biomarker_intervals import Measure
+    from atypia.biomarker.density import Biomarkers
+    from atypia.biomarker.slide_biomarkers import PatientBiomarkers, Scope, SlideBiomarkers
+
+_BOTH: Final = "interval of counting error and the model's errors"
+_COUNTING: Final = "interval of counting error"
+_MEASURES: Final = {
+    "figures_per_mm2": ("1/mm2", f"mitotic figures per mm2; {_COUNTING}"),
+    "atypical_per_mm2": (
+        "1/mm2",
+        f"atypical figures per mm2, corrected for the model's errors; {_BOTH}",
+    ),
+    "atypical_called_per_mm2": (
+        "1/mm2",
+        f"figures called atypical per mm2, not corrected; {_COUNTING}",
+    ),
+    "atypical_fraction": (
+        "0 to 1",
+        f"atypical share of the figures, corrected for the model's errors; {_BOTH}",
+    ),
+    "atypical_called_fraction": (
+        "0 to 1",
+        f"share of the figures called atypical, not corrected; {_COUNTING}",
+    ),
+}
+
+
+def cohort_table(patients: Sequence[PatientBiomarkers]) -> pd.DataFrame:
+    """One row per patient; columns as :func:`column_meanings` tells."""
+    return _table(
+        {
+            "patient_id": patient.patient,
+            "n_slides": len(patient.slides),
+            "slides": ";".join(patient.slides),
+            "hotspot_slide": patient.hotspot_slide,
+            **_cells(patient.measures),
+        }
+        for patient in patients
+    )
+
+
+def slides_table(slides: Sequence[SlideBiomarkers]) -> pd.DataFrame:
+    """One row per slide; columns as :func:`column_meanings` tells."""
+    return _table(
+        {
+            "slide": slide.source.slide,
+            "patient_id": slide.source.patient,
+            "hotspot_x_um": slide.hotspot.centre_um[0] if slide.hotspot else None,
+            "hotspot_y_um": slide.hotspot.centre_um[1] if slide.hotspot else None,
+            "hotspot_share_in_region": slide.hotspot_in_region,
+            **_cells(slide.measures),
+        }
+        for slide in slides
+    )
+
+
+def column_meanings() -> pd.DataFrame:
+    """Name, unit and meaning of every column of both tables."""
+    rows = [
+        ("patient_id", "", "the patient"),
+        ("slide", "", "the slide"),
+        ("n_slides", "count", "slides of the patient"),
+        ("slides", "", "their names, separated by semicolons"),
+        ("hotspot_slide", "", "the slide whose hot-spot holds most figures; it is the patient's"),
+        ("hotspot_x_um", "um", "centre of the hot-spot on the slide"),
+        ("hotspot_y_um", "um", "centre of the hot-spot on the slide, downwards"),
+        ("hotspot_share_in_region", "0 to 1", "share of the hot-spot in the annotated region"),
+    ]
+    for scope, place in SCOPES.items():
+        rows.append((f"{scope}_area_mm2", "mm2", f"area of {place}"))
+        rows.append((f"{scope}_figures_n", "count", f"mitotic figures in {place}"))
+        rows.append((f"{scope}_atypical_called_n", "count", f"called atypical in {place}"))
+        for name, (unit, meaning) in _MEASURES.items():
+            rows.append((f"{scope}_{name}", unit, f"{place}: {meaning}"))
+            for bound in ("low", "high"):
+                rows.append((f"{scope}_{name}_{bound}", unit, f"{bound} end of that interval"))
+        for subtype in SUBTYPES:
+            meaning = f"predicted {DISPLAY_NAMES[subtype].lower()} in {place}, not corrected"
+            rows.append((f"{scope}_{subtype}_n", "count", meaning))
+    return pd.DataFrame(rows, columns=["column", "unit", "meaning"])
+
+
+def _cells(measures: Mapping[Scope, Biomarkers | None]) -> dict[str, float | int | None]:
+    cells: dict[str, float | int | None] = {}
+    for scope in SCOPES:
+        found = measures[scope]
+        counts = None if found is None else found.counts
+        cells[f"{scope}_area_mm2"] = None if counts is None else counts.area_mm2
+        cells[f"{scope}_figures_n"] = None if counts is None else counts.figures
+        cells[f"{scope}_atypical_called_n"] = None if counts is None else counts.atypical
+        for name in _MEASURES:
+            measure: Measure | None = None if found is None else getattr(found, name)
+            cells[f"{scope}_{name}"] = None if measure is None else measure.value
+            cells[f"{scope}_{name}_low"] = None if measure is None else measure.low
+            cells[f"{scope}_{name}_high"] = None if measure is None else measure.high
+        for i, subtype in enumerate(SUBTYPES):
+            cells[f"{scope}_{subtype}_n"] = None if counts is None else counts.subtypes[i]
+    return cells
+
+
+def _table(rows: Iterator[dict[str, object]]) -> pd.DataFrame:
+    table = pd.DataFrame(list(rows))
+    counts = [column for column in table.columns if column.endswith("_n")]
+    return table.astype(dict.fromkeys(counts, "Int64"))  # whole numbers that may be missing

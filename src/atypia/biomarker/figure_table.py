@@ -1,0 +1,308 @@
+"""Figures of slides: tables of predictions that also tell where each figure lies.
+
+The columns are those of ``predictions.csv`` and ``slide`` (name of the slide), ``x_px``, ``y_px``
+(centre in pixels of the full resolution) and ``x_um``, ``y_um`` (the same in µm). Where the scanned
+part of a slide does not begin at the corner of the full resolution, ``origin_x_px`` and
+``origin_y_px`` tell where it does. ``patient_id`` may be empty where a table of patients says whose
+slide it is. A table with a header and no row is a slide on which nothing was found, named as the
+file.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pandas as pd
+
+from atypia.core.errors import InputError, Problem
+from atypia.core.labels import N_SUBTYPES, ORIGIN_COLUMNS, PROBABILITY_COLUMNS
+from atypia.evaluation.predictions import REQUIRED_COLUMNS, Predictions, predictions_from_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from atypia.evaluation.metrics import FloatArray
+
+log = logging.getLogger("atypia")
+
+PLACE_COLUMNS: Final = ("x_px", "y_px", "x_um", "y_um")
+_SHOWN = 5
+_WHOLE: Final = re.compile(r"\d+(\.0+)?")
+_FIRST_ROW = 2
+_MPP_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class SlideFigures:
+    """The figures of one slide."""
+
+    slide: str
+    patient: str
+    figures: Predictions
+    """N of them, none where nothing was found."""
+    centres_px: FloatArray
+    """(N, 2) x and y in pixels of the full resolution."""
+    centres_um: FloatArray
+    """(N, 2) x and y in µm."""
+    origin: tuple[int, int] = (0, 0)
+    """Where the scanned part begins, px: QuPath counts from there."""
+
+    def __len__(self) -> int:
+        return len(self.figures)
+
+    @property
+    def mpp(self) -> float | None:
+        """µm per pixel; None where no figure tells it."""
+        size = np.abs(self.centres_px).sum()
+        return float(np.abs(self.centres_um).sum() / size) if size > 0 else None
+
+
+def read_slides(
+    paths: Sequence[Path], patients: Mapping[str, str] | None = None
+) -> list[SlideFigures]:
+    """Read tables of one or more slides each.
+
+    Args:
+        paths: CSV files.
+        patients: Slide to patient; where given, it stands above ``patient_id``.
+
+    Returns:
+        One entry per slide, in the order of the tables.
+
+    Raises:
+        InputError: Lists every problem of every table: columns, cells, slides that stand in two
+            tables, slides without or of several patients.
+    """
+    problems: list[Problem] = []
+    slides: list[SlideFigures] = []
+    first: dict[str, Path] = {}
+    for path in paths:
+        try:
+            found = _read(path, patients)
+        except InputError as error:
+            problems += error.problems
+            continue
+        for slide in found:
+            if slide.slide in first:
+                what = f"has the slide {slide.slide!r}, like {first[slide.slide]}."
+                problems.append(Problem(f"{what} Give every slide once.", str(path)))
+            first.setdefault(slide.slide, path)
+        slides += found
+    if patients is None and (unnamed := [s.slide for s in slides if s.patient == s.slide]):
+        log.warning(
+            "%d slides name no patient (%s): each counts as a patient of its own. Give a table of "
+            "patients.",
+            len(unnamed),
+            _some(unnamed),
+        )
+    if not paths:
+        problems.append(Problem("expected at least one table of a slide but got none."))
+    if problems:
+        raise InputError(problems)
+    return slides
+
+
+def slide_figures(table: pd.DataFrame, slide: str, patient: str = "") -> SlideFigures:
+    """Take the figures of one slide from a table in memory.
+
+    Args:
+        table: The columns of ``predictions.csv`` and the four of the place; it may have no row.
+        slide: Name of the slide.
+        patient: Whose it is; the slide's own name where nobody says it.
+    """
+    patient = patient or slide
+    figures = predictions_from_table(table.assign(patient_id=patient)) if len(table) else _none()
+    places = table[list(PLACE_COLUMNS)].to_numpy(dtype=np.float64)
+    return SlideFigures(slide, patient, figures, places[:, :2], places[:, 2:])
+
+
+def read_patients(path: Path) -> dict[str, str]:
+    """Read a CSV with the columns ``slide`` and ``patient_id``; other columns are not used.
+
+    Raises:
+        InputError: Lists every problem of the table.
+    """
+    table = _cells(path)
+    problems = _missing(table, ("slide", "patient_id"), path)
+    if problems:
+        raise InputError(problems)
+    for row, (slide, patient) in enumerate(
+        zip(table["slide"], table["patient_id"], strict=True), _FIRST_ROW
+    ):
+        if not slide.strip() or not patient.strip():
+            what = f"expected a slide and its patient but got {slide!r} and {patient!r}."
+            problems.append(Problem(what, str(path), row))
+    for i in np.flatnonzero(table.duplicated("slide")):
+        what = f"expected each slide once but got {table['slide'].iloc[i]!r} again."
+        problems.append(Problem(what, str(path), int(i) + _FIRST_ROW, "slide"))
+    if problems:
+        raise InputError(problems)
+    return dict(zip(table["slide"], table["patient_id"], strict=True))
+
+
+def read_areas(path: Path) -> dict[str, float]:
+    """Read a CSV with the columns ``slide`` and ``area_mm2``; an empty area is not known.
+
+    Raises:
+        InputError: Lists every problem of the table.
+    """
+    table = _cells(path)
+    problems = _missing(table, ("slide", "area_mm2"), path)
+    if problems:
+        raise InputError(problems)
+    areas: dict[str, float] = {}
+    rows = zip(table["slide"], table["area_mm2"], strict=True)
+    for row, (slide, text) in enumerate(rows, _FIRST_ROW):
+        area = pd.to_numeric(text, errors="coerce")
+        if slide in areas:
+            what = f"expected each slide once but got {slide!r} again."
+            problems.append(Problem(what, str(path), row, "slide"))
+        elif text.strip() and not (np.isfinite(area) and area > 0):
+            what = f"expected mm² above 0, or nothing where it is not known, but got {text!r}."
+            problems.append(Problem(what, str(path), row, "area_mm2"))
+        elif text.strip():
+            areas[slide] = float(area)
+    if problems:
+        raise InputError(problems)
+    return areas
+
+
+def _read(path: Path, patients: Mapping[str, str] | None) -> list[SlideFigures]:
+    table = _cells(path)
+    problems = _missing(table, (*REQUIRED_COLUMNS, "slide", *PLACE_COLUMNS), path)
+    if problems:
+        raise InputError(problems)
+    if table.empty:
+        table_of = {path.stem: table}
+    else:
+        table_of = {str(name): rows for name, rows in table.groupby("slide", sort=False)}
+    places = table[list(PLACE_COLUMNS)].apply(pd.to_numeric, errors="coerce")
+    for column in PLACE_COLUMNS:
+        for i in np.flatnonzero(~np.isfinite(places[column].to_numpy(dtype=float))):
+            what = f"expected a number but got {table[column].iloc[i]!r}."
+            problems.append(Problem(what, str(path), int(i) + _FIRST_ROW, column))
+    for i in np.flatnonzero(table["slide"].str.strip() == ""):
+        what = "expected the name of the slide but the cell is empty."
+        problems.append(Problem(what, str(path), int(i) + _FIRST_ROW, "slide"))
+    patient_of = {name: _patient(name, rows, patients) for name, rows in table_of.items()}
+    problems += [
+        Problem(patient.what, str(path))
+        for patient in patient_of.values()
+        if isinstance(patient, Problem)
+    ]
+    origin_of: dict[str, tuple[int, int]] = {}
+    for name, of_slide in table_of.items():
+        origin = _origin(name, of_slide)
+        if isinstance(origin, Problem):
+            problems.append(Problem(origin.what, str(path)))
+        else:
+            origin_of[name] = origin
+    named = table.assign(
+        patient_id=table["slide"].map(lambda name: str(patient_of.get(name, name)))
+    )
+    predictions = None
+    try:
+        predictions = predictions_from_table(named, str(path)) if len(named) else _none()
+    except InputError as error:
+        problems += error.problems
+    if problems or predictions is None:
+        raise InputError(problems)
+    slides = []
+    for name, patient in patient_of.items():
+        rows = np.flatnonzero((table["slide"] == name).to_numpy(dtype=bool))
+        centres = places.to_numpy(dtype=np.float64)[rows]
+        slide = SlideFigures(
+            name,
+            str(patient),
+            predictions.take(rows),
+            centres[:, :2],
+            centres[:, 2:],
+            origin_of[name],
+        )
+        if slide.mpp is not None:
+            apart = np.abs(slide.centres_px * slide.mpp - slide.centres_um).max()
+            if apart > _MPP_TOLERANCE * np.abs(slide.centres_um).max() + 1:
+                what = (
+                    f"expected x_um and y_um to be x_px and y_px times one resolution on slide "
+                    f"{name!r} but they differ by up to {apart:.0f} µm."
+                )
+                problems.append(Problem(what, str(path)))
+        slides.append(slide)
+    if problems:
+        raise InputError(problems)
+    return slides
+
+
+def _patient(name: str, rows: pd.DataFrame, patients: Mapping[str, str] | None) -> str | Problem:
+    """Whose slide it is, by the table of patients or else by its own rows."""
+    if patients is not None:
+        if name in patients:
+            return patients[name]
+        return Problem(
+            f"expected slide {name!r} in the table of patients but it is not there; it has "
+            f"{_some(sorted(patients))}."
+        )
+    own = sorted({text.strip() for text in rows["patient_id"]} - {""})
+    if len(own) == 1 and (rows["patient_id"].str.strip() != "").all():
+        return str(own[0])
+    if not own:
+        return name  # until someone says otherwise; read_slides tells of it
+    return Problem(f"expected one patient for slide {name!r} but got {_some(own)} or none.")
+
+
+def _origin(name: str, rows: pd.DataFrame) -> tuple[int, int] | Problem:
+    """Where the scanned part of a slide begins; the corner where the table does not say."""
+    named = [column for column in ORIGIN_COLUMNS if column in rows.columns]
+    if not named:
+        return 0, 0
+    if len(named) == 1:
+        return Problem(
+            f"expected both {' and '.join(ORIGIN_COLUMNS)}, or neither, but got {named}."
+        )
+    told = sorted({tuple(cells) for cells in rows[list(ORIGIN_COLUMNS)].to_numpy().tolist()})
+    if told in ([], [("", "")]):
+        return 0, 0
+    # Tables that were joined have 4000.0 for 4000.
+    if len(told) == 1 and all(_WHOLE.fullmatch(cell) for cell in told[0]):
+        return int(float(told[0][0])), int(float(told[0][1]))
+    return Problem(
+        f"expected {' and '.join(ORIGIN_COLUMNS)} of slide {name!r} to be whole numbers, in each "
+        f"row the same, but got {_some([' and '.join(cells) for cells in told])}."
+    )
+
+
+def _none() -> Predictions:
+    """Make a table of predictions without a row, which no reader gives."""
+    row = dict.fromkeys(PROBABILITY_COLUMNS, 1 / N_SUBTYPES)
+    row_table = pd.DataFrame([{"patch_id": "none", "patient_id": "none", **row}])
+    return predictions_from_table(row_table).take(np.empty(0, np.int64))
+
+
+def _cells(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(Problem("does not exist.", str(path))) from None
+    except (OSError, UnicodeDecodeError, ValueError) as error:  # ValueError: the parser's
+        what = f"expected a CSV file in UTF-8 but got: {error}"
+        raise InputError(Problem(what.strip(), str(path))) from None
+
+
+def _missing(table: pd.DataFrame, columns: Sequence[str], path: Path) -> list[Problem]:
+    missing = [column for column in columns if column not in table.columns]
+    if not missing:
+        return []
+    what = f"expected the columns {missing} but got {list(table.columns)}."
+    return [Problem(what, str(path), 1)]
+
+
+def _some(names: Sequence[str] | NDArray[np.str_]) -> str:
+    shown = ", ".join(repr(str(name)) for name in names[:_SHOWN])
+    return f"{shown}, ..." if len(names) > _SHOWN else shown

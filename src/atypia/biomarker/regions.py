@@ -1,0 +1,234 @@
+"""Annotated regions: polygons drawn on a slide, read from GeoJSON as QuPath and others write it.
+
+Coordinates are pixels of the full resolution, y downwards. Overlapping polygons count once, holes
+are holes; outlines that cross themselves are repaired. On slides of some scanners QuPath counts
+from the corner of the scanned part instead: :meth:`Region.moved` brings such a region to its place.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from atypia.core.errors import InputError, MissingExtraError, Problem
+from atypia.core.files import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from atypia.evaluation.metrics import BoolArray, FloatArray
+
+log = logging.getLogger("atypia")
+
+LARGEST_FIGURE_UM: Final = 200.0
+"""What is longer than this, in x or y, is no figure and no box around one but a region; see
+:data:`atypia.slides.candidates.candidate.LARGEST_UM`."""
+
+_AREAL = ("Polygon", "MultiPolygon")
+_FIGURES = ("detection", "cell", "tile")
+"""Objects of QuPath that have an outline and are no annotated region."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """An annotated region of one slide, in pixels of the full resolution."""
+
+    geometry: Any
+    """A shapely geometry with an area."""
+
+    def area_mm2(self, mpp: float) -> float:
+        """Area at `mpp` µm per pixel."""
+        return float(self.geometry.area) * mpp**2 / 1e6
+
+    def contains(self, points_px: FloatArray) -> BoolArray:
+        """Tell which points (N, 2) lie inside or on the outline, (N,)."""
+        shapely = _shapely()
+        inside = shapely.intersects_xy(self.geometry, points_px[:, 0], points_px[:, 1])
+        return np.asarray(inside, dtype=np.bool_)
+
+    def share_of(self, outline_px: FloatArray) -> float:
+        """Share of the area within a closed outline (V, 2) that lies in the region."""
+        window = _shapely().Polygon(outline_px)
+        return float(self.geometry.intersection(window).area / window.area)
+
+    def moved(self, x_px: float, y_px: float) -> Region:
+        """Give the region moved to the right and down."""
+        offset = np.array([x_px, y_px])
+        return Region(_shapely().transform(self.geometry, lambda points: points + offset))
+
+    def rings_px(self) -> list[FloatArray]:
+        """Give the outlines and the holes, each (V, 2), for drawing by the even-odd rule."""
+        polygons = getattr(self.geometry, "geoms", [self.geometry])
+        return [
+            np.asarray(ring.coords)[:, :2]
+            for polygon in polygons
+            if polygon.geom_type == "Polygon"
+            for ring in (polygon.exterior, *polygon.interiors)
+        ]
+
+
+def region_of(outlines: Sequence[Mapping[str, Any]]) -> Region | None:
+    """Join outlines, GeoJSON geometries in px; None where they have no area.
+
+    Raises:
+        MissingExtraError: The extra ``slides`` is not installed.
+    """
+    if not outlines:
+        return None
+    shapely = _shapely()
+    shapes = [shapely.make_valid(shapely.from_geojson(json.dumps(outline))) for outline in outlines]
+    region = Region(shapely.union_all(shapes))
+    return region if region.geometry.area > 0 else None
+
+
+def read_regions(
+    path: Path, slides: Sequence[str], mpp: Mapping[str, float | None] | None = None
+) -> dict[str, Region]:
+    """Read the annotated regions of slides.
+
+    Outlines up to :data:`LARGEST_FIGURE_UM` long are those of figures, or boxes around them, and
+    no regions.
+
+    Args:
+        path: A GeoJSON file (also gzipped), or a folder with one per slide, named as the slide
+            with or without its own extension. In a file for several slides, every feature has the
+            property ``slide``.
+        slides: Names of the slides that regions are wanted for.
+        mpp: µm per pixel of slides, where it is known.
+
+    Returns:
+        Slide to region; a slide without one is not in it, and is told of in the log.
+
+    Raises:
+        InputError: Lists every problem of the files.
+        MissingExtraError: The extra ``slides`` is not installed.
+    """
+    if not path.exists():
+        raise InputError(Problem("does not exist.", str(path)))
+    shapes: dict[str, list[Any]] = {slide: [] for slide in slides}
+    small: dict[Path, int] = {}
+
+    def add(slide: str, shape: Any, file: Path) -> None:
+        scale = (mpp or {}).get(slide)
+        x0, y0, x1, y1 = shape.bounds
+        if scale is not None and max(x1 - x0, y1 - y0) * scale <= LARGEST_FIGURE_UM:
+            small[file] = small.get(file, 0) + 1
+        else:
+            shapes[slide].append(shape)
+
+    problems: list[Problem] = []
+    if path.is_dir():
+        for slide in slides:
+            names = dict.fromkeys(
+                f"{name}.geojson{gz}" for name in (slide, Path(slide).stem) for gz in ("", ".gz")
+            )
+            file = next((path / name for name in names if (path / name).is_file()), None)
+            if file is not None:
+                for _, shape in _shapes(file, problems):
+                    add(slide, shape, file)
+    else:
+        for named, shape in _shapes(path, problems):
+            if named is None and len(slides) == 1:
+                add(slides[0], shape, path)
+            elif named is None:
+                what = (
+                    f"expected the property 'slide' of every region, as there are {len(slides)} "
+                    "slides. Or give a folder with one file per slide."
+                )
+                if not any(p.what == what for p in problems):
+                    problems.append(Problem(what, str(path)))
+            elif named in shapes:
+                add(named, shape, path)
+            else:
+                log.warning("%s: a region of slide %r, which has no results", path, named)
+    for file, n in small.items():
+        log.warning(
+            "%s: %d outlines up to %g µm long are taken for figures, not for regions",
+            file,
+            n,
+            LARGEST_FIGURE_UM,
+        )
+    regions = {}
+    for slide, parts in shapes.items():
+        if not parts and problems:
+            continue
+        if not parts:
+            log.warning(
+                "%s has no region of slide %s: its region's measures are empty", path, slide
+            )
+            continue
+        region = Region(_shapely().union_all(parts))
+        if region.geometry.area > 0:
+            regions[slide] = region
+        else:
+            problems.append(
+                Problem(f"expected a region with an area on slide {slide!r}.", str(path))
+            )
+    if problems:
+        raise InputError(problems)
+    return regions
+
+
+def _shapes(file: Path, problems: list[Problem]) -> Iterable[tuple[str | None, Any]]:
+    """Slide (if the feature names one) and geometry of every polygon of a file."""
+    shapely = _shapely()
+    try:
+        content = _read(file)
+    except InputError as error:
+        problems += error.problems
+        return
+    features = content.get("features", [content]) if isinstance(content, dict) else content
+    others = 0
+    for number, feature in enumerate(features if isinstance(features, list) else [None], 1):
+        is_feature = isinstance(feature, dict) and feature.get("type") == "Feature"
+        geometry = feature.get("geometry") if is_feature else feature
+        kind = geometry.get("type") if isinstance(geometry, dict) else None
+        if kind is None:
+            what = f"expected a GeoJSON feature with a geometry but number {number} is none."
+            problems.append(Problem(what, str(file)))
+        elif kind not in _AREAL or _property(feature, "objectType") in _FIGURES:
+            others += 1
+        else:
+            try:
+                shape = shapely.make_valid(shapely.from_geojson(json.dumps(geometry)))
+            except (shapely.errors.ShapelyError, ValueError, TypeError) as error:
+                what = f"expected a sound polygon but feature {number} cannot be read: {error}"
+                problems.append(Problem(what, str(file)))
+                continue
+            slide = _property(feature, "slide")
+            yield (None if slide is None else str(slide)), shape
+    if others:
+        log.warning("%s: %d features are no annotated areas and not used", file, others)
+
+
+def _read(file: Path) -> Any:
+    with file.open("rb") as stream:
+        if stream.read(2) != b"\x1f\x8b":
+            return read_json(file)
+    try:
+        with gzip.open(file, "rt", encoding="utf-8-sig") as text:
+            return json.load(text)
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        what = f"expected gzipped GeoJSON but it cannot be read ({error})."
+        raise InputError(Problem(what, str(file))) from None
+
+
+def _property(feature: dict[str, Any], name: str) -> Any:
+    properties = feature.get("properties")
+    return properties.get(name) if isinstance(properties, dict) else None
+
+
+def _shapely() -> Any:
+    try:
+        import shapely
+        import shapely.errors
+    except ImportError:
+        raise MissingExtraError("shapely", "slides", "Reading annotated regions") from None
+    return shapely

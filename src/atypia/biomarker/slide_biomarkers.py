@@ -1,0 +1,184 @@
+"""The biomarkers of a slide, in three areas, and of a patient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from atypia.biomarker.density import Biomarkers, Counts, biomarkers_of
+from atypia.biomarker.hotspot import AREA_MM2, Hotspot, Shape, find_hotspot
+from atypia.core.labels import N_SUBTYPES
+from atypia.evaluation.intervals import LEVEL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from atypia.biomarker.error_model import ErrorRates
+    from atypia.biomarker.figure_table import SlideFigures
+    from atypia.biomarker.regions import Region
+    from atypia.evaluation.metrics import BoolArray
+
+Scope: TypeAlias = Literal["region", "all", "hotspot"]
+
+SCOPES: Final[dict[Scope, str]] = {
+    "region": "the annotated region",
+    "all": "all candidates of the slide",
+    "hotspot": "the hot-spot",
+}
+
+
+@dataclass(frozen=True)
+class HotspotChoice:
+    """Which hot-spot is looked for."""
+
+    area_mm2: float = AREA_MM2
+    shape: Shape = "circle"
+    of: Literal["all", "atypical"] = "all"
+    """Most mitotic figures of all kinds, or most that are called atypical."""
+
+
+@dataclass(frozen=True)
+class SlideBiomarkers:
+    """What was found on one slide."""
+
+    source: SlideFigures
+    measures: Mapping[Scope, Biomarkers | None]
+    """None where an area does not apply: no annotated region, or too little tissue for a
+    hot-spot."""
+    hotspot: Hotspot | None
+    """Where the hot-spot lies; None where there is none, or no figure to place it by."""
+    hotspot_in_region: float | None
+    """Share of the hot-spot's area that lies in the annotated region; None without a region."""
+    region: Region | None
+    mpp: float | None
+    """µm per pixel."""
+
+
+@dataclass(frozen=True)
+class PatientBiomarkers:
+    """What was found on all slides of one patient."""
+
+    patient: str
+    slides: tuple[str, ...]
+    hotspot_slide: str | None
+    """The slide whose hot-spot counts for the patient."""
+    measures: Mapping[Scope, Biomarkers | None]
+
+
+def biomarkers(
+    source: SlideFigures,
+    area_mm2: float | None = None,
+    region: Region | None = None,
+    mpp: float | None = None,
+    choice: HotspotChoice | None = None,
+    errors: ErrorRates | None = None,
+    level: float = LEVEL,
+    extent_mm2: float | None = None,
+) -> SlideBiomarkers:
+    """Measure one slide.
+
+    With a region, the hot-spot is the window with most figures *of the region*; figures outside do
+    not count even inside the window. The window may cross the border of the region, as fields of
+    view at an invasive front do, and its density refers to its full area. A tissue that is
+    smaller than the hot-spot has none.
+
+    Args:
+        source: The figures.
+        area_mm2: Area in which candidates were searched; None where it is not known.
+        region: The annotated region.
+        mpp: µm per pixel, where no figure tells it.
+        choice: Which hot-spot; by default most figures in a circle of 2.37 mm².
+        errors: What errors the model makes; None leaves corrected values out.
+        level: Coverage of the intervals.
+        extent_mm2: Area of the whole image, where it is known; one that is smaller than the
+            hot-spot has none.
+    """
+    choice = choice or HotspotChoice()
+    mpp = source.mpp or mpp
+    figures = source.figures
+
+    def measure(inside: BoolArray, area: float | None) -> Biomarkers:
+        counts = Counts.of(figures.predicted[inside], figures.predicted_atypical[inside], area)
+        return biomarkers_of(counts, errors, level)
+
+    everywhere = figures.p_atypical >= 0  # all of them
+    inside = everywhere if region is None else region.contains(source.centres_px)
+    region_mm2 = None if region is None or mpp is None else region.area_mm2(mpp)
+    measures: dict[Scope, Biomarkers | None] = {
+        "region": None if region is None else measure(inside, region_mm2),
+        "all": measure(everywhere, area_mm2),
+        "hotspot": None,
+    }
+    limits = (area_mm2 if region is None else region_mm2, extent_mm2)
+    hotspot = share = None
+    if all(limit is None or limit >= choice.area_mm2 for limit in limits):
+        wanted = inside & (figures.predicted_atypical | (choice.of == "all"))
+        # Where nothing is atypical, the place of most figures stands in.
+        sought = wanted if wanted.any() else inside
+        hotspot = find_hotspot(source.centres_um[sought], choice.area_mm2, choice.shape)
+        if hotspot is None:
+            nothing = Counts(0, 0, (0,) * N_SUBTYPES, choice.area_mm2)
+            measures["hotspot"] = biomarkers_of(nothing, errors, level)
+        else:
+            within = inside & hotspot.contains(source.centres_um)
+            measures["hotspot"] = measure(within, choice.area_mm2)
+            if region is not None and mpp is not None:
+                share = region.share_of(hotspot.outline_um / mpp)
+    return SlideBiomarkers(source, measures, hotspot, share, region, mpp)
+
+
+def by_patient(
+    slides: Sequence[SlideBiomarkers],
+    errors: ErrorRates | None = None,
+    of: Literal["all", "atypical"] = "all",
+    level: float = LEVEL,
+) -> list[PatientBiomarkers]:
+    """Join the slides of each patient: counts and areas add up, the fullest hot-spot counts.
+
+    A measure of an area that not every slide of the patient has is None.
+
+    Args:
+        slides: From :func:`biomarkers`.
+        errors: As there.
+        of: What makes a hot-spot the fullest.
+        level: Coverage of the intervals.
+
+    Returns:
+        One entry per patient, by name.
+    """
+    of_patient: dict[str, list[SlideBiomarkers]] = {}
+    for slide in slides:
+        of_patient.setdefault(slide.source.patient, []).append(slide)
+    patients = []
+    for patient, own in sorted(of_patient.items()):
+        hotspots = [(s.source.slide, m) for s in own if (m := s.measures["hotspot"]) is not None]
+        fullest = max(
+            hotspots,
+            key=lambda h: h[1].counts.figures if of == "all" else h[1].counts.atypical,
+            default=None,
+        )
+        patients.append(
+            PatientBiomarkers(
+                patient,
+                tuple(slide.source.slide for slide in own),
+                fullest[0] if fullest else None,
+                {
+                    "region": _sum([slide.measures["region"] for slide in own], errors, level),
+                    "all": _sum([slide.measures["all"] for slide in own], errors, level),
+                    "hotspot": fullest[1] if fullest else None,
+                },
+            )
+        )
+    return patients
+
+
+def _sum(
+    parts: Sequence[Biomarkers | None], errors: ErrorRates | None, level: float
+) -> Biomarkers | None:
+    known = [part.counts for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    total = known[0]
+    for counts in known[1:]:
+        total += counts
+    return biomarkers_of(total, errors, level)

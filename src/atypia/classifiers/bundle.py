@@ -1,0 +1,293 @@
+"""The bundle on disk: ``model.json``, one ``.safetensors`` file per network, a model card.
+
+It holds all that prediction needs and nothing that can run code. The top level of ``model.json``
+describes the model at its best; an entry ``fast``, where there is one, describes in the same words
+a model for the same task that trades some skill for speed. This module needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
+
+from pydantic import BaseModel, Field, field_validator
+
+from atypia.classifiers.aggregation import Aggregation
+from atypia.classifiers.decision import Decision  # noqa: TC001
+
+# pydantic reads the annotations
+from atypia.core.config import InputSpec, ModelConfig  # noqa: TC001
+from atypia.core.errors import InputError, Problem
+from atypia.core.files import read_as, read_json, sha256_file, write_json, write_text
+from atypia.core.labels import SUBTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FORMAT_VERSION: Final = 1
+RELEASED: Final = "released"
+"""Name of the model in the package."""
+NETWORK: Final = "network"
+RULES: Final = "rules"
+"""Kind of a model without learning, and the name of the one in the package."""
+HYBRID: Final = "hybrid"
+HYBRID_NETWORK: Final = "network"
+"""Folder of a hybrid's bundle that holds the bundle of its network."""
+STACK: Final = "stack"
+BEST: Final = "best"
+FAST: Final = "fast"
+HEADER: Final = "model.json"
+CARD: Final = "model-card.md"
+PATIENTS: Final = "patients"
+"""Entry of the provenance: whom the model has learned from, public cases by the name that they have
+in every cohort, others by a hash of their id."""
+_PACKAGED: Final = {RELEASED: RELEASED, RULES: "classifiers/rules/bundle"}
+"""Models in the package and their folders."""
+
+
+class MemberFile(BaseModel):
+    """One network's weights."""
+
+    file: Annotated[str, Field(pattern=r"^[\w-]+\.safetensors$")]
+    sha256: str
+    network: ModelConfig | None = None
+    """None: that of the quality."""
+    input: InputSpec | None = None
+    """None: that of the quality."""
+
+
+class Thresholds(BaseModel):
+    """Operating points."""
+
+    atypical: float
+    """A figure is called atypical from this p_atypical on."""
+
+
+class AnswerHeader(BaseModel):
+    """What becomes of a model's probabilities."""
+
+    calibration: dict[str, Any] = {"kind": "none"}
+    """See :class:`atypia.classifiers.calibration.Calibration`."""
+    conformal: dict[str, Any] | None = None
+    """See :class:`atypia.classifiers.conformal.ConformalSets`."""
+    decision: Decision
+    thresholds: Thresholds
+    errors: dict[str, Any] | None = None
+    """See :class:`atypia.biomarker.error_model.ErrorModel`."""
+
+
+class QualityHeader(AnswerHeader):
+    """One way to answer: which networks, what they see, and how they are joined."""
+
+    input: InputSpec
+    network: ModelConfig
+    members: Annotated[list[MemberFile], Field(min_length=1)]
+    tta: bool
+    """Average over the eight rotations and flips of a patch."""
+    join: Aggregation = Aggregation()
+    """What becomes of the members' answers."""
+
+
+class ModelHeader(BaseModel):
+    """What ``model.json`` tells of every kind of model."""
+
+    format: Literal[1] = FORMAT_VERSION
+    created_with: str
+    classes: tuple[str, ...] = SUBTYPES
+    provenance: dict[str, Any]
+    card: Annotated[str, Field(pattern=r"^[\w-]+\.md$")] | None = None
+    intended_use: str = "Research use. Not a medical device."
+
+    @field_validator("classes")
+    @classmethod
+    def _our_classes(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if classes != SUBTYPES:
+            raise ValueError(f"expected the classes {SUBTYPES}")
+        return classes
+
+
+class BundleHeader(QualityHeader, ModelHeader):
+    """The content of ``model.json`` of networks."""
+
+    kind: Literal["network"] = NETWORK
+    fast: QualityHeader | None = None
+
+    @property
+    def qualities(self) -> dict[str, QualityHeader]:
+        """What this model offers, by name; ``best`` is always there."""
+        return {BEST: self} if self.fast is None else {BEST: self, FAST: self.fast}
+
+
+class RulesHeader(AnswerHeader, ModelHeader):
+    """The content of ``model.json`` of the rules, which are in the code."""
+
+    kind: Literal["rules"] = RULES
+
+
+class HybridHeader(AnswerHeader, ModelHeader):
+    """The content of ``model.json`` of a hybrid."""
+
+    kind: Literal["hybrid"] = HYBRID
+    combiner: dict[str, Any]
+    """See :class:`atypia.classifiers.combiner.Combiner`."""
+    network_sha256: str
+    """Of ``model.json`` in the folder :data:`HYBRID_NETWORK`, which is a bundle of its own."""
+
+
+class StackedModel(BaseModel):
+    """One of the models of a stack, which is a bundle of its own."""
+
+    folder: Annotated[str, Field(pattern=r"^[\w-]+$")]
+    sha256: str
+    """Of its ``model.json``."""
+
+
+class StackHeader(AnswerHeader, ModelHeader):
+    """The content of ``model.json`` of several models that are joined."""
+
+    kind: Literal["stack"] = STACK
+    models: Annotated[list[StackedModel], Field(min_length=2)]
+    join: Aggregation = Aggregation()
+    """What makes one answer of theirs, where there is no `combiner`."""
+    combiner: dict[str, Any] | None = None
+    """A logistic meta-learner; see :class:`atypia.classifiers.combiner.Combiner`."""
+
+
+AnyHeader: TypeAlias = BundleHeader | RulesHeader | HybridHeader | StackHeader
+
+
+def find_bundle(model: Path | str = RELEASED) -> Path:
+    """Find the folder with ``model.json``.
+
+    Args:
+        model: ``released`` or ``rules`` for those in the package; a bundle; or a run folder.
+
+    Raises:
+        InputError: There is no model.
+    """
+    if str(model) in _PACKAGED:
+        folder = Path(str(resources.files("atypia"))) / _PACKAGED[str(model)]
+        if not (folder / HEADER).is_file():
+            raise InputError(
+                f"--model {model}: this installation of Atypia has no model in it (expected "
+                f"{folder / HEADER}). Install it from a wheel, or give --model: a bundle or a run "
+                f"folder. (For a folder of that name: ./{model})"
+            )
+        return folder
+    for folder in (Path(model), Path(model) / "model"):  # a bundle, a run folder
+        if (folder / HEADER).is_file():
+            return folder
+    raise InputError(
+        f"{model} is not a model: expected {RELEASED!r}, {RULES!r}, a bundle with {HEADER}, or a "
+        "run folder."
+    )
+
+
+def read_kind(folder: Path) -> str:
+    """Read what kind of model a bundle holds: networks, rules, a hybrid or a stack.
+
+    Raises:
+        InputError: There is no ``model.json``, or it tells no kind that is known.
+    """
+    tree = read_json(folder / HEADER)
+    kind = tree.get("kind", NETWORK) if isinstance(tree, dict) else None
+    if kind not in (NETWORK, RULES, HYBRID, STACK):
+        what = f"expected a kind out of {[NETWORK, RULES, HYBRID, STACK]} but got {kind!r}."
+        raise InputError(Problem(what, str(folder / HEADER), column="kind"))
+    return str(kind)
+
+
+def read_header(folder: Path) -> BundleHeader:
+    """Read ``model.json`` of a bundle of networks.
+
+    Raises:
+        InputError: Lists every entry that is missing or wrong; or another kind of model.
+    """
+    if (kind := read_kind(folder)) != NETWORK:
+        raise InputError(f"{folder}: expected a bundle of networks but got one of kind {kind!r}.")
+    return read_as(BundleHeader, folder / HEADER)
+
+
+def read_any_header(folder: Path) -> AnyHeader:
+    """Read ``model.json`` of a bundle of any kind.
+
+    Raises:
+        InputError: Lists every entry that is missing or wrong.
+    """
+    kinds: dict[str, type[AnyHeader]] = {
+        RULES: RulesHeader,
+        HYBRID: HybridHeader,
+        STACK: StackHeader,
+    }
+    return read_as(kinds.get(read_kind(folder), BundleHeader), folder / HEADER)
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """Find the bundles that a bundle is made of: a hybrid's network, the models of a stack.
+
+    Raises:
+        InputError: Lists every one that is missing or not that which the bundle was made with.
+    """
+    header = read_any_header(folder)
+    parts: dict[str, str] = {}
+    if isinstance(header, HybridHeader):
+        parts = {HYBRID_NETWORK: header.network_sha256}
+    elif isinstance(header, StackHeader):
+        parts = {model.folder: model.sha256 for model in header.models}
+    problems = []
+    for name, sha256 in parts.items():
+        file = folder / name / HEADER
+        if not file.is_file() or sha256_file(file) != sha256:
+            what = f"expected the SHA-256 that {folder / HEADER} gives. Copy the bundle again."
+            problems.append(Problem(what, str(file)))
+    if problems:
+        raise InputError(problems)
+    return [folder / name for name in parts]
+
+
+def write_header(folder: Path, header: ModelHeader) -> None:
+    """Write ``model.json``, atomically. It comes last: a folder with it is complete."""
+    tree = header.model_dump(mode="json", exclude_none=True)
+    first = ("format", "created_with", "classes")
+    write_json(folder / HEADER, {key: tree[key] for key in first} | tree)
+
+
+def write_card(folder: Path, text: str) -> None:
+    """Put a model card (Markdown) into a bundle.
+
+    Raises:
+        InputError: `folder` holds no sound bundle.
+    """
+    header = read_any_header(folder)
+    write_text(folder / CARD, text)
+    write_header(folder, header.model_copy(update={"card": CARD}))
+
+
+def read_card(folder: Path) -> str | None:
+    """Read the model card of a bundle; None where there is none.
+
+    Raises:
+        InputError: ``model.json`` names a card that is missing.
+    """
+    name = read_any_header(folder).card
+    if name is None:
+        return None
+    if not (folder / name).is_file():
+        raise InputError(f"{folder / name}: expected the model card but there is no such file.")
+    return (folder / name).read_text(encoding="utf-8")
+
+
+def damaged_files(folder: Path, members: Iterable[MemberFile]) -> list[Problem]:
+    """Tell which weights are missing or not those that ``model.json`` was written for."""
+    problems = []
+    for member in members:
+        file = folder / member.file
+        if not file.is_file() or sha256_file(file) != member.sha256:
+            state = "differs" if file.is_file() else "is missing"
+            what = (
+                f"expected the SHA-256 that {HEADER} gives, but the file {state}. "
+                "Copy the bundle again."
+            )
+            problems.append(Problem(what, str(file)))
+    return problems

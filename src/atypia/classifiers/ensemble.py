@@ -1,0 +1,407 @@
+"""The ensemble: members whose probabilities are joined and calibrated.
+
+It is saved and loaded as a bundle; see :mod:`atypia.classifiers.bundle`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save
+
+from atypia._version import __version__
+from atypia.classifiers.aggregation import Aggregation
+from atypia.classifiers.bundle import (
+    BEST,
+    FAST,
+    RELEASED,
+    BundleHeader,
+    MemberFile,
+    QualityHeader,
+    Thresholds,
+    damaged_files,
+    find_bundle,
+    read_header,
+    write_header,
+)
+from atypia.classifiers.calibration import Calibration
+from atypia.classifiers.conformal import ConformalSets
+from atypia.classifiers.decision import Decision, decide, p_atypical
+from atypia.core.config import InputConfig, InputSpec, ModelConfig
+from atypia.core.errors import AtypiaError, InputError, Problem
+from atypia.core.files import atomic_write, sha256_file
+from atypia.core.labels import N_SUBTYPES
+from atypia.data.field_of_view import check_patches, size_problem
+from atypia.models import lite
+from atypia.models.network import Network, assemble, make_network, n_backbones
+from atypia.models.transforms import dihedral, normalise, sample_field
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+__all__ = [
+    "Decision",
+    "Ensemble",
+    "add_quality",
+    "decide",
+    "load_network",
+    "p_atypical",
+    "predict_network",
+    "save_network",
+]
+
+
+@torch.inference_mode()
+def predict_network(
+    network: Network,
+    pixels: npt.NDArray[np.uint8],
+    mpp: float,
+    spec: InputSpec,
+    *,
+    device: torch.device,
+    tta: bool = False,
+    batch_size: int = 64,
+    rows: npt.NDArray[np.int64] | None = None,
+) -> npt.NDArray[np.float32]:
+    """Subtype probabilities of one network, in fp32: bf16 would round them by 0.001 and more.
+
+    Args:
+        network: In evaluation mode afterwards.
+        pixels: (N, H, W, 3) RGB at `mpp`; what the field of view lacks is mirrored.
+        mpp: µm per pixel.
+        spec: What the network sees.
+        device: Of the network.
+        tta: Average over the eight rotations and flips.
+        batch_size: Patches per step; the answer does not depend on it.
+        rows: (M,) which of the patches, in which order; None is all.
+
+    Returns:
+        (M, 8), rows summing to 1.
+    """
+    network.eval()
+    rows = np.arange(len(pixels)) if rows is None else rows
+    answers = [np.empty((0, N_SUBTYPES), np.float32)]
+    for start in range(0, len(rows), batch_size):
+        batch = torch.from_numpy(pixels[rows[start : start + batch_size]])
+        images = normalise(sample_field(batch.to(device), mpp, spec), spec)
+        views = list(dihedral(images)) if tta else [images]
+        total = torch.zeros(len(batch), N_SUBTYPES, device=device)
+        for view in views:
+            logits = network(view.contiguous(memory_format=torch.channels_last))
+            total += logits.softmax(dim=1)
+        answers.append((total / len(views)).cpu().numpy())
+    return np.concatenate(answers)
+
+
+@torch.inference_mode()
+def predict_heads(
+    networks: Sequence[Network],
+    pixels: npt.NDArray[np.uint8],
+    mpp: float,
+    spec: InputSpec,
+    *,
+    device: torch.device,
+    tta: bool = False,
+    batch_size: int = 64,
+) -> list[npt.NDArray[np.float32]]:
+    """Predict as :func:`predict_network` with each of K networks that share one backbone.
+
+    The backbone, all the work of a linear probe, is asked once.
+    """
+    answers: list[npt.NDArray[np.float32]] = [np.empty((len(networks), 0, N_SUBTYPES), np.float32)]
+    for start in range(0, len(pixels), batch_size):
+        batch = torch.from_numpy(pixels[start : start + batch_size])
+        images = normalise(sample_field(batch.to(device), mpp, spec), spec)
+        views = list(dihedral(images)) if tta else [images]
+        total = torch.zeros(len(networks), len(batch), N_SUBTYPES, device=device)
+        for view in views:
+            features = networks[0].backbone(view.contiguous(memory_format=torch.channels_last))
+            total += torch.stack([network.scores(features) for network in networks]).softmax(dim=2)
+        answers.append((total / len(views)).cpu().numpy())
+    return list(np.concatenate(answers, axis=1))
+
+
+@dataclass
+class Ensemble:
+    """Trained members and how to use them."""
+
+    members: list[Network]
+    """Not changed after the first prediction."""
+    spec: InputSpec
+    """What the members see."""
+    model: ModelConfig
+    tta: bool
+    decision: Decision
+    threshold: float
+    """A figure is called atypical from this p_atypical on; fixed on out-of-fold predictions."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    calibration: Calibration = field(default_factory=Calibration)
+    """What becomes of the members' joined probabilities."""
+    conformal: ConformalSets | None = None
+    """Sets of subtypes that a figure may have, at a promised rate."""
+    errors: Mapping[str, Any] | None = None
+    """How often calls were wrong out of fold, for the biomarker; see ``ErrorModel.to_json``."""
+    specs: Sequence[InputSpec] | None = None
+    """What each member sees, where they differ; None: `spec`."""
+    models: Sequence[ModelConfig] | None = None
+    """Each member's configuration, where they differ; None: `model`."""
+    join: Aggregation = field(default_factory=Aggregation)
+    """How the members' probabilities become one."""
+    _answering: list[Network] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.specs = list(self.specs or [self.spec] * len(self.members))
+        self.models = list(self.models or [self.model] * len(self.members))
+        if not len(self.members) == len(self.specs) == len(self.models) > 0:
+            raise InputError(
+                f"expected members with one spec and one model each but got {len(self.members)} "
+                f"members, {len(self.specs)} specs and {len(self.models)} models."
+            )
+        if self.join.weights is not None and len(self.join.weights) != len(self.members):
+            raise InputError(
+                f"expected a weight for each of {len(self.members)} members but got "
+                f"{len(self.join.weights)}."
+            )
+
+    @property
+    def field_of_view_um(self) -> float:
+        """Side of the square that the members see together, in µm."""
+        return max(spec.field_of_view_um for spec in self.specs or ())
+
+    def to(self, device: torch.device) -> Ensemble:
+        """Move all members to a device."""
+        for member in self.members:
+            member.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.device, self._answering = device, None
+        return self
+
+    def predict_proba(
+        self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
+    ) -> npt.NDArray[np.float32]:
+        """Subtype probabilities of the members, joined and calibrated.
+
+        Args:
+            patches: (N, H, W, 3) uint8 RGB, each centred on one mitotic figure. Where they are
+                smaller than the field of view, their pixels are mirrored beyond the edge.
+            mpp: µm per pixel.
+            batch_size: Patches per step; the answer does not depend on it.
+
+        Returns:
+            (N, 8) float32 in the order of :data:`atypia.core.labels.SUBTYPES`; rows sum to 1.
+
+        Raises:
+            InputError: Patches of another type, or much smaller than the field of view; see
+                :data:`atypia.data.field_of_view.MIRRORED_DOWN_TO`.
+        """
+        check_patches(patches, mpp, self.specs or ())
+        if self._answering is None:
+            self._answering = _answering(self.members)
+        if len({id(network.backbone) for network in self._answering}) < len(self.members):
+            heads = predict_heads(
+                self._answering,
+                patches,
+                mpp,
+                self.spec,
+                device=self.device,
+                tta=self.tta,
+                batch_size=batch_size,
+            )
+            return self.calibration.apply(self.join(np.stack(heads)))
+        answers = [
+            predict_network(
+                network,
+                patches,
+                mpp,
+                spec,
+                device=self.device,
+                tta=self.tta,
+                batch_size=batch_size,
+            )
+            for network, spec in zip(self._answering, self.specs or (), strict=True)
+        ]
+        return self.calibration.apply(self.join(np.stack(answers)))
+
+    def size_problem(self, side_px: int, mpp: float) -> str | None:
+        """Say why patches of this shorter side cannot be classified; None if they can."""
+        return size_problem(side_px, mpp, self.specs or ())
+
+    def save(self, folder: Path, *, half: bool = False) -> None:
+        """Write the bundle; ``model.json`` comes last, so a folder with it is complete.
+
+        Args:
+            folder: Made if need be.
+            half: Store weights in 16 bits (fp16): half the size; they are computed with in fp32.
+
+        Raises:
+            AtypiaError: The folder cannot be written, or a weight does not fit into 16 bits.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        quality = self._write_members(folder, "member", half)
+        header = BundleHeader(
+            created_with=f"atypia {__version__}",
+            provenance=dict(self.provenance),
+            **dict(quality),
+        )
+        write_header(folder, header)
+
+    def _write_members(self, folder: Path, name: str, half: bool) -> QualityHeader:
+        """Write the weights into a folder and describe the ensemble as it is used."""
+        files = []
+        for i, (member, model, spec) in enumerate(
+            zip(self.members, self.models or (), self.specs or (), strict=True)
+        ):
+            file = folder / f"{name}-{i}.safetensors"
+            save_network(member, file, half=half)
+            entry = MemberFile(
+                file=file.name,
+                sha256=sha256_file(file),
+                network=None if model == self.model else model,
+                input=None if spec == self.spec else spec,
+            )
+            files.append(entry)
+        return QualityHeader(
+            input=self.spec,
+            network=self.model,
+            members=files,
+            tta=self.tta,
+            join=self.join,
+            calibration=self.calibration.to_json(),
+            conformal=None if self.conformal is None else self.conformal.to_json(),
+            decision=self.decision,
+            thresholds=Thresholds(atypical=self.threshold),
+            errors=None if self.errors is None else dict(self.errors),
+        )
+
+    @classmethod
+    def load(cls, model: Path | str = RELEASED, quality: str = BEST) -> Ensemble:
+        """Read a bundle and check the hash of every file that is used.
+
+        Args:
+            model: ``released`` for the model in the package, a bundle, or a run folder.
+            quality: ``best``, or ``fast`` where the bundle has it.
+
+        Raises:
+            InputError: Not a bundle, another format, a quality that it does not have, or damaged
+                files: all of them.
+        """
+        folder = find_bundle(model)
+        header = read_header(folder)
+        if quality not in header.qualities:
+            raise InputError(
+                f"--quality: expected one of {list(header.qualities)}, which {folder} offers, but "
+                f"got {quality!r}."
+            )
+        chosen = header.qualities[quality]
+        damaged = damaged_files(folder, chosen.members)
+        if damaged:
+            raise InputError(damaged)
+        try:
+            calibration = Calibration.from_json(chosen.calibration)
+            conformal = chosen.conformal and ConformalSets.from_json(chosen.conformal)
+        except InputError as error:
+            problems = [Problem(p.what, str(folder / "model.json")) for p in error.problems]
+            raise InputError(problems) from None
+        models = [member.network or chosen.network for member in chosen.members]
+        specs = [member.input or chosen.input for member in chosen.members]
+        members = [
+            load_network(network, spec, folder / member.file)
+            for network, spec, member in zip(models, specs, chosen.members, strict=True)
+        ]
+        if chosen.network.frozen and len(members) > 1 and set(models) == {chosen.network}:
+            members = share_backbone(members)
+        return cls(
+            members=members,
+            spec=chosen.input,
+            model=chosen.network,
+            tta=chosen.tta,
+            decision=chosen.decision,
+            threshold=chosen.thresholds.atypical,
+            provenance=header.provenance,
+            calibration=calibration,
+            conformal=conformal or None,
+            errors=chosen.errors,
+            specs=specs,
+            models=models,
+            join=chosen.join,
+        )
+
+
+def _answering(members: Sequence[Network]) -> list[Network]:
+    """Members as they answer fastest; those of a linear probe keep their one backbone."""
+    first = lite.fused(members[0].eval())
+    if all(member.backbone is members[0].backbone for member in members):
+        return [member.eval().on(first.backbone) for member in members]
+    return [first, *(lite.fused(member.eval()) for member in members[1:])]
+
+
+def share_backbone(members: Sequence[Network]) -> list[Network]:
+    """Let networks whose backbones are equal to the last bit have one of them."""
+    first = members[0].backbone
+    own = first.state_dict()
+    equal = all(
+        torch.equal(tensor, own[name])
+        for member in members[1:]
+        for name, tensor in member.backbone.state_dict().items()
+    )
+    return [member.on(first) for member in members] if equal else list(members)
+
+
+def add_quality(folder: Path, fast: Ensemble, *, half: bool = False) -> None:
+    """Let a bundle offer the quality ``fast``; one that it had is replaced.
+
+    Args:
+        folder: A bundle, as :meth:`Ensemble.save` leaves it.
+        fast: A model for the same task; its provenance goes into that of the bundle, as ``fast``.
+        half: Store weights in 16 bits.
+
+    Raises:
+        InputError: `folder` holds no sound bundle.
+    """
+    header = read_header(folder)
+    quality = fast._write_members(folder, FAST, half)
+    provenance = header.provenance | {FAST: dict(fast.provenance)}
+    write_header(folder, header.model_copy(update={"fast": quality, "provenance": provenance}))
+
+
+def save_network(network: Network, file: Path, *, half: bool = False) -> None:
+    """Write the weights of one network, atomically.
+
+    Args:
+        network: Its tensors are not changed.
+        file: The ``.safetensors`` to write.
+        half: Matrices and kernels in 16 bits. Vectors stay as they are: a variance of batch
+            normalisation may be too large or too small for fp16, and they weigh little.
+
+    Raises:
+        AtypiaError: The file cannot be written, or a weight is too large for 16 bits.
+    """
+    tensors = {k: v.detach().cpu().contiguous() for k, v in network.answering_tensors().items()}
+    if half:
+        tensors = {k: v.half() if _is_matrix(v) else v for k, v in tensors.items()}
+        lost = [k for k, v in tensors.items() if _is_matrix(v) and not v.isfinite().all()]
+        if lost:
+            raise AtypiaError(f"{file}: these weights do not fit into 16 bits: {', '.join(lost)}.")
+    with atomic_write(file, "wb") as stream:
+        stream.write(save(tensors))
+
+
+def _is_matrix(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.ndim > 1
+
+
+def load_network(model: ModelConfig, spec: InputSpec, file: Path) -> Network:
+    """Build a network for prediction, in fp32, and fill it with saved weights."""
+    if model.backbone in lite.SCALES:  # the same network without the wait for timm
+        parts = [lite.Lite(model.backbone, model.reduction) for _ in range(n_backbones(model))]
+        network = assemble(parts, parts[0].n_features, model)
+    else:
+        size = InputConfig(field_of_view_um=spec.field_of_view_um, size_px=spec.size_px)
+        network, _, _ = make_network(model, size, initial_weights=False)
+    network.load_state_dict(load_file(file))  # widens 16 bits to 32
+    return network.eval()

@@ -1,0 +1,211 @@
+"""An exported ensemble, run by ONNX Runtime. Needs no torch; see :mod:`.onnx_export`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from atypia.classifiers.bundle import BEST
+from atypia.classifiers.calibration import Calibration
+from atypia.classifiers.conformal import ConformalSets
+from atypia.classifiers.onnx_files import (
+    EXTRA,
+    HEADER,
+    OUTPUT,
+    GraphHeader,
+    GraphInput,
+    find_bundle_of,
+    find_export,
+    read_export,
+)
+from atypia.core.errors import InputError, MissingExtraError, Problem
+from atypia.core.files import sha256_file
+from atypia.core.labels import N_SUBTYPES
+from atypia.data.field_of_view import check_patches, sample_field, size_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from atypia.classifiers.decision import Decision
+    from atypia.core.config import InputSpec
+
+
+@dataclass
+class OnnxEnsemble:
+    """An exported ensemble; :meth:`load` opens it."""
+
+    session: Any
+    """An ``onnxruntime.InferenceSession``."""
+    inputs: Sequence[GraphInput]
+    tta: bool
+    decision: Decision
+    threshold: float
+    """A figure is called atypical from this p_atypical on."""
+    calibration: Calibration
+    """Already applied by the graph."""
+    conformal: ConformalSets | None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def specs(self) -> list[InputSpec]:
+        """What the members see, each kind once."""
+        return [entry.spec for entry in self.inputs]
+
+    @property
+    def spec(self) -> InputSpec:
+        """What the first member sees."""
+        return self.inputs[0].spec
+
+    @property
+    def field_of_view_um(self) -> float:
+        """Side of the square that the members see together, in µm."""
+        return max(spec.field_of_view_um for spec in self.specs)
+
+    def predict_proba(
+        self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
+    ) -> npt.NDArray[np.float32]:
+        """Calibrated mean of the members' subtype probabilities.
+
+        Args:
+            patches: (N, H, W, 3) uint8 RGB, each centred on one mitotic figure. Where they are
+                smaller than the field of view, their pixels are mirrored beyond the edge.
+            mpp: µm per pixel.
+            batch_size: Patches per step; the answer does not depend on it.
+
+        Returns:
+            (N, 8) float32 in the order of :data:`atypia.core.labels.SUBTYPES`; rows sum to 1.
+
+        Raises:
+            InputError: Patches of another type, or much smaller than the field of view.
+        """
+        check_patches(patches, mpp, self.specs)
+        step = max(1, batch_size // 8) if self.tta else batch_size  # the graph makes 8 of each
+        answers = np.empty((len(patches), N_SUBTYPES), np.float32)
+        for start in range(0, len(patches), step):
+            part = patches[start : start + step]
+            fields = {entry.name: sample_field(part, mpp, entry.spec) for entry in self.inputs}
+            answers[start : start + step] = self.session.run([OUTPUT], fields)[0]
+        return answers
+
+    def size_problem(self, side_px: int, mpp: float) -> str | None:
+        """Say why patches of this shorter side cannot be classified; None if they can."""
+        return size_problem(side_px, mpp, self.specs)
+
+    @classmethod
+    def load(
+        cls,
+        model: Path | str,
+        quality: str = BEST,
+        *,
+        int8: bool = False,
+        device: str = "auto",
+        threads: int | None = None,
+    ) -> OnnxEnsemble:
+        """Read an export and check the hash of the file that is used.
+
+        Args:
+            model: A folder that ``atypia export`` wrote, or a bundle with such a folder ``onnx``.
+            quality: ``best`` or ``fast``, where the export has it.
+            int8: Use the graph in 8-bit integers.
+            device: ``auto``, ``cpu`` or ``cuda``.
+            threads: On the CPU; None: one for each core.
+
+        Raises:
+            InputError: No export, a quality or a device that is not there, a damaged file, or the
+                export of another model than the bundle that it lies in.
+            MissingExtraError: ONNX Runtime is not installed.
+        """
+        folder = find_export(model)
+        if folder is None:
+            raise InputError(
+                f"{model} is no ONNX export: expected a folder with {HEADER}. Make one where torch "
+                f"is installed: atypia export --model {model} --out DIR"
+            )
+        offered = read_export(folder).qualities
+        if quality not in offered:
+            raise InputError(
+                f"--quality: expected one of {list(offered)}, which {folder} offers, but got "
+                f"{quality!r}. Export it as well: atypia export --quality {quality}"
+            )
+        export = offered[quality]
+        bundle = find_bundle_of(folder)
+        if bundle is not None and sha256_file(bundle) != export.source.get("sha256"):
+            raise InputError(
+                f"{folder} is the export of another model than {bundle.parent}. Export that again: "
+                f"atypia export --model {bundle.parent} --out {folder}"
+            )
+        graph = export.int8 if int8 else export.fp32
+        if graph is None:
+            raise InputError(
+                f"{folder} has no graph in 8-bit integers. Make it: atypia export --int8"
+            )
+        file = folder / graph.file
+        if not file.is_file() or sha256_file(file) != graph.sha256:
+            state = "differs" if file.is_file() else "is missing"
+            what = f"expected the SHA-256 that {HEADER} gives, but the file {state}. Copy it again."
+            raise InputError(Problem(what, str(file)))
+        session = open_session(file, device, threads)
+        try:
+            return cls.of_graph(session, export)
+        except InputError as error:
+            raise InputError(
+                [Problem(p.what, str(folder / HEADER)) for p in error.problems]
+            ) from None
+
+    @classmethod
+    def of_graph(cls, session: Any, about: GraphHeader) -> OnnxEnsemble:
+        """Make an ensemble of an open graph.
+
+        Raises:
+            InputError: Calibration or conformal sets are not such.
+        """
+        conformal = about.conformal and ConformalSets.from_json(about.conformal)
+        return cls(
+            session=session,
+            inputs=about.inputs,
+            tta=about.tta,
+            decision=about.decision,
+            threshold=about.thresholds.atypical,
+            calibration=Calibration.from_json(about.calibration),
+            conformal=conformal or None,
+            provenance=about.source.get("provenance", {}),
+        )
+
+
+def open_session(file: Path, device: str = "auto", threads: int | None = None) -> Any:
+    """Open a graph with ONNX Runtime.
+
+    Raises:
+        InputError: Not a sound ONNX file, or a device that ONNX Runtime does not have here.
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise MissingExtraError("onnxruntime", EXTRA, "Running an ONNX graph") from None
+
+    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not has_cuda):
+        offered = "auto, cpu or cuda" if has_cuda else "auto or cpu"
+        raise InputError(
+            f"--device: expected {offered}, which ONNX Runtime has here, but got {device!r}."
+        )
+    providers = ["CPUExecutionProvider"]
+    if has_cuda and device != "cpu":
+        providers.insert(0, "CUDAExecutionProvider")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; its warnings are about its own choices
+    # Threads that spin between operators burn a core each; measured, nothing is gained by it.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=providers)
+    except Exception as error:  # its own classes, none of them documented
+        what = f"expected an ONNX graph but it cannot be opened ({str(error).splitlines()[0]})."
+        raise InputError(Problem(what, str(file))) from None

@@ -1,0 +1,168 @@
+"""Write an ensemble as one ONNX graph: members, rotations and flips, join, temperature."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import warnings
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from atypia.classifiers.onnx_files import EXTRA, METADATA, OUTPUT, GraphInput
+from atypia.core.errors import InputError, MissingExtraError
+from atypia.core.files import atomic_write, sha256_file
+from atypia.core.labels import N_SUBTYPES
+from atypia.models.transforms import normalise
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from atypia.classifiers.aggregation import Aggregation
+    from atypia.classifiers.ensemble import Ensemble
+    from atypia.core.config import InputSpec
+
+_OPSET = 20
+_LARGEST_BYTES = 2**31 - 2**20  # of a protobuf message, and room for the nodes
+# Below what float32 holds, a softmax has given 0; see atypia.classifiers.calibration.
+_TINY = float(torch.finfo(torch.float32).tiny)
+
+
+def graph_inputs(ensemble: Ensemble) -> list[GraphInput]:
+    """Name the inputs of an ensemble's graph: one for each kind of field that a member sees."""
+    distinct: list[InputSpec] = list(dict.fromkeys(ensemble.specs or ()))
+    return [GraphInput(name=f"field_{i}", spec=spec) for i, spec in enumerate(distinct)]
+
+
+class EnsembleGraph(nn.Module):
+    """What an ensemble does once the field of view is sampled, as one module."""
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(ensemble.members).eval()
+        self.specs = [entry.spec for entry in graph_inputs(ensemble)]
+        self.sees = [self.specs.index(spec) for spec in ensemble.specs or ()]
+        self.tta = ensemble.tta
+        self.join = ensemble.join
+        self.temperature = ensemble.calibration.temperature
+
+    def forward(self, *fields: torch.Tensor) -> torch.Tensor:
+        """Answer on fields (N, 3, S, S) in 0..1, one tensor per spec; probabilities (N, 8)."""
+        views = [normalise(images, spec) for images, spec in zip(fields, self.specs, strict=True)]
+        if self.tta:
+            # One batch of all views instead of a copy of the network for each.
+            views = [torch.cat(_dihedral(images)) for images in views]  # (8 N, 3, S, S)
+        answers = torch.stack(
+            [
+                member(views[i]).float().softmax(dim=1)
+                for member, i in zip(self.members, self.sees, strict=True)
+            ]
+        )
+        if self.tta:
+            answers = answers.view(len(answers), 8, -1, N_SUBTYPES).mean(dim=1)
+        joined = join(answers, self.join)
+        if self.temperature == 1:
+            return joined / joined.sum(dim=1, keepdim=True)
+        # Not clamp_min: quantisation takes a Clip for the network's own.
+        joined = torch.maximum(joined, torch.tensor(_TINY, device=joined.device))
+        return (joined.log() / self.temperature).softmax(dim=1)
+
+
+def join(answers: torch.Tensor, how: Aggregation) -> torch.Tensor:
+    """Aggregate the probabilities (K, N, 8) of members; rows sum to 1.
+
+    The same as :class:`atypia.classifiers.aggregation.Aggregation`, in torch.
+    """
+    # Sums over an axis, not of two tensors: quantisation would round those to 8 bits.
+    mean = answers.mean(dim=0)
+    if how.weights is not None:
+        weights = torch.tensor(how.weights, dtype=answers.dtype, device=answers.device)
+        mean = (answers * (weights / weights.sum())[:, None, None]).sum(dim=0)
+    if how.kind == "median":
+        n = len(answers)
+        middle = answers.sort(dim=0).values[(n - 1) // 2 : n // 2 + 1].mean(dim=0)
+        total = middle.sum(dim=1, keepdim=True)
+        tiny = torch.tensor(_TINY, device=answers.device)
+        return torch.where(total > 0, middle / torch.maximum(total, tiny), mean)
+    if how.kind == "majority":
+        classes = torch.arange(N_SUBTYPES, device=answers.device)
+        votes = (answers.argmax(dim=2, keepdim=True) == classes).to(answers.dtype)
+        return torch.cat([votes, mean[None]]).mean(dim=0)
+    return mean
+
+
+def write_graph(ensemble: Ensemble, file: Path, description: str) -> str:
+    """Write an ensemble as an ONNX file, atomically.
+
+    Args:
+        ensemble: On the CPU.
+        file: The ``.onnx`` to write. The batch size stays open; weights are inside.
+        description: JSON for the graph's own metadata.
+
+    Returns:
+        SHA-256 of the file.
+
+    Raises:
+        InputError: The weights are too large for one ONNX file (2 GB).
+        MissingExtraError: The extra ``onnx`` is not installed.
+        AtypiaError: The file cannot be written.
+    """
+    for package in ("onnx", "onnxscript"):  # torch's exporter imports them
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, EXTRA, "Writing an ONNX graph")
+    graph = EnsembleGraph(ensemble)
+    size = sum(p.numel() * p.element_size() for p in graph.parameters())
+    if size > _LARGEST_BYTES:
+        raise InputError(
+            f"expected weights below 2 GB, the most that one ONNX file holds, but got "
+            f"{size / 1e9:.1f} GB. Export an ensemble of fewer or smaller members."
+        )
+    inputs = graph_inputs(ensemble)
+    # Two of each: a batch of one would be taken for a fixed size.
+    example = tuple(torch.rand(2, 3, e.spec.size_px, e.spec.size_px) for e in inputs)
+    batch = torch.export.Dim("batch")
+    with warnings.catch_warnings(), _quiet("torch.onnx"):
+        warnings.simplefilter("ignore")  # of the exporter about its own future
+        program = torch.onnx.export(
+            graph,
+            example,
+            input_names=[entry.name for entry in inputs],
+            output_names=[OUTPUT],
+            opset_version=_OPSET,
+            dynamic_shapes=(tuple({0: batch} for _ in inputs),),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    model = cast("Any", program).model_proto
+    for part in (*model.graph.node, *model.graph.value_info):
+        del part.metadata_props[:]  # where on whose disk each line of code lies
+    model.producer_name = "atypia"
+    model.metadata_props.add(key=METADATA, value=description)
+    with atomic_write(file, "wb") as stream:
+        stream.write(model.SerializeToString())
+    return sha256_file(file)
+
+
+def _dihedral(images: torch.Tensor) -> list[torch.Tensor]:
+    """Turn and flip as :func:`atypia.models.transforms.dihedral`, by operators that ONNX has."""
+    return [
+        turned.flip(axes) if axes else turned
+        for turned in (images, images.transpose(-2, -1))
+        for axes in ((), (-1,), (-2,), (-2, -1))
+    ]
+
+
+class _quiet:  # noqa: N801
+    """Hold a logger at errors."""
+
+    def __init__(self, name: str) -> None:
+        self._log = logging.getLogger(name)
+
+    def __enter__(self) -> None:
+        self._level = self._log.level
+        self._log.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        self._log.setLevel(self._level)

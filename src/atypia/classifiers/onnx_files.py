@@ -1,0 +1,125 @@
+"""An export on disk: ``onnx.json`` and the ``.onnx`` files it names. Needs no torch.
+
+A graph holds all that an ensemble does after the field of view has been sampled: colour scaling,
+rotations and flips, every member, how they are joined, and the calibration. Its inputs are fields
+of view, one for each size that members see; its output is the probabilities.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+from atypia.classifiers.aggregation import Aggregation
+from atypia.classifiers.bundle import BEST, FAST, Thresholds
+from atypia.classifiers.bundle import HEADER as BUNDLE_HEADER
+from atypia.classifiers.decision import Decision  # noqa: TC001
+from atypia.core.config import InputSpec  # noqa: TC001
+from atypia.core.files import read_as
+from atypia.core.labels import SUBTYPES
+
+EXTRA: Final = "onnx"
+HEADER: Final = "onnx.json"
+FORMAT_VERSION: Final = 1
+OUTPUT: Final = "probabilities"
+METADATA: Final = "atypia"
+"""Key of a graph's own metadata, which say what ``onnx.json`` says: for a file copied alone."""
+
+
+class GraphFile(BaseModel):
+    """One ``.onnx`` file."""
+
+    file: Annotated[str, Field(pattern=r"^[\w-]+\.onnx$")]
+    sha256: str
+
+
+class GraphInput(BaseModel):
+    """One input of a graph: float32 (N, 3, S, S), RGB in 0..1, any N.
+
+    It is the central field of view of a patch, sampled as
+    :func:`atypia.data.field_of_view.sample_field` does it. Mean and standard deviation are applied
+    inside the graph.
+    """
+
+    name: str
+    spec: InputSpec
+    layout: str = "NCHW, float32, RGB in 0..1, not yet scaled by mean and std"
+
+
+class GraphHeader(BaseModel):
+    """What one quality's graph is made from; also in the graph's own metadata."""
+
+    inputs: Annotated[list[GraphInput], Field(min_length=1)]
+    output: str = "probabilities: (N, 8) float32 in the order of classes, rows sum to 1"
+    classes: tuple[str, ...] = SUBTYPES
+    members: int
+    tta: bool
+    """Averages over the eight rotations and flips, inside the graph."""
+    join: Aggregation = Aggregation()
+    """Of the members, inside the graph."""
+    calibration: dict[str, Any]
+    """Applied inside the graph."""
+    conformal: dict[str, Any] | None = None
+    decision: Decision
+    thresholds: Thresholds
+    source: dict[str, Any]
+    """The bundle: SHA-256 of its ``model.json``, its quality and its provenance."""
+
+    @field_validator("classes")
+    @classmethod
+    def _our_classes(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if classes != SUBTYPES:
+            raise ValueError(f"expected the classes {SUBTYPES}")
+        return classes
+
+
+class QualityExport(GraphHeader):
+    """One quality of a model, exported."""
+
+    fp32: GraphFile
+    int8: GraphFile | None = None
+    check: dict[str, Any]
+    """How far the graph's answers were from torch's when it was written."""
+    int8_check: dict[str, Any] | None = None
+    """What the smaller numbers cost, on which figures."""
+
+
+class ExportHeader(BaseModel):
+    """The content of ``onnx.json``."""
+
+    format: Literal[1] = FORMAT_VERSION
+    created_with: str
+    best: QualityExport | None = None
+    fast: QualityExport | None = None
+    intended_use: str = "Research use. Not a medical device."
+
+    @property
+    def qualities(self) -> dict[str, QualityExport]:
+        """What this export offers, by name."""
+        offered = {BEST: self.best, FAST: self.fast}
+        return {name: export for name, export in offered.items() if export is not None}
+
+
+def find_export(model: Path | str) -> Path | None:
+    """Find the folder with ``onnx.json``: `model` itself, or ``onnx`` below a bundle or run."""
+    for folder in (Path(model), Path(model) / "onnx", Path(model) / "model" / "onnx"):
+        if (folder / HEADER).is_file():
+            return folder
+    return None
+
+
+def find_bundle_of(export: Path) -> Path | None:
+    """Find the ``model.json`` of the bundle that an export lies in; None where it lies alone."""
+    header = export.resolve().parent / BUNDLE_HEADER
+    return header if export.name == "onnx" and header.is_file() else None
+
+
+def read_export(folder: Path) -> ExportHeader:
+    """Read ``onnx.json``.
+
+    Raises:
+        InputError: Lists every entry that is missing or wrong.
+    """
+    return read_as(ExportHeader, folder / HEADER)

@@ -1,0 +1,101 @@
+"""From a model's probabilities to its answers: what was fixed for it, out of fold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from atypia.classifiers.bundle import Thresholds
+from atypia.classifiers.calibration import Calibration
+from atypia.classifiers.conformal import ConformalSets
+from atypia.classifiers.decision import Decision
+from atypia.core.errors import InputError, Problem
+from atypia.core.labels import N_SUBTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from atypia.classifiers.bundle import AnswerHeader
+
+
+def _even() -> Decision:
+    return Decision(prior=[1 / N_SUBTYPES] * N_SUBTYPES, power=0)
+
+
+@dataclass(frozen=True)
+class Postprocessing:
+    """What becomes of a model's probabilities; the default leaves them as they are."""
+
+    decision: Decision = field(default_factory=_even)
+    threshold: float = 0.5
+    """A figure is called atypical from this p_atypical on."""
+    calibration: Calibration = field(default_factory=Calibration)
+    conformal: ConformalSets | None = None
+    """Sets of subtypes that a figure may have, at a promised rate."""
+    errors: Mapping[str, Any] | None = None
+    """How often calls were wrong out of fold, for the biomarker; see ``ErrorModel.to_json``."""
+
+    def to_header(self) -> dict[str, Any]:
+        """Entries of :class:`atypia.classifiers.bundle.AnswerHeader`."""
+        return {
+            "calibration": self.calibration.to_json(),
+            "conformal": None if self.conformal is None else self.conformal.to_json(),
+            "decision": self.decision,
+            "thresholds": Thresholds(atypical=self.threshold),
+            "errors": None if self.errors is None else dict(self.errors),
+        }
+
+    @classmethod
+    def from_header(cls, header: AnswerHeader, file: str) -> Postprocessing:
+        """Read them from a bundle.
+
+        Args:
+            header: Of the bundle.
+            file: Its name, for messages.
+
+        Raises:
+            InputError: Calibration or conformal sets are not such.
+        """
+        try:
+            calibration = Calibration.from_json(header.calibration)
+            conformal = header.conformal and ConformalSets.from_json(header.conformal)
+        except InputError as error:
+            raise InputError([Problem(p.what, file) for p in error.problems]) from None
+        return cls(
+            decision=header.decision,
+            threshold=header.thresholds.atypical,
+            calibration=calibration,
+            conformal=conformal or None,
+            errors=header.errors,
+        )
+
+
+class Postprocessed:
+    """A model whose probabilities become answers as :class:`Postprocessing` says."""
+
+    answers: Postprocessing
+
+    @property
+    def decision(self) -> Decision:
+        """From probabilities to a subtype."""
+        return self.answers.decision
+
+    @property
+    def threshold(self) -> float:
+        """A figure is called atypical from this p_atypical on."""
+        return self.answers.threshold
+
+    @property
+    def conformal(self) -> ConformalSets | None:
+        """Sets of subtypes that a figure may have; None where the model makes none."""
+        return self.answers.conformal
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a patch got its answer."""
+
+    reason: str
+    """In words."""
+    measures: Mapping[str, float]
+    """What was measured, by name; see :class:`atypia.classifiers.rules.shape_measures.Measures`."""

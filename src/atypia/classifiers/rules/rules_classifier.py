@@ -1,0 +1,162 @@
+"""The rules as a model: patches to probabilities, with a reason for each.
+
+Nothing in it is learned; what a run fixes out of fold is only what becomes of the probabilities.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from atypia._version import __version__
+from atypia.classifiers.bundle import HEADER, RULES, RulesHeader, find_bundle, write_header
+from atypia.classifiers.decision import Decision
+from atypia.classifiers.postprocessing import Explanation, Postprocessed, Postprocessing
+from atypia.classifiers.rules.chromatin import MPP, SIDE
+from atypia.classifiers.rules.criteria import prior
+from atypia.classifiers.rules.shape_reading import ShapeFeatures, read_field, to_patch
+from atypia.core.config import InputSpec
+from atypia.core.errors import MissingExtraError
+from atypia.core.files import read_as
+from atypia.core.labels import N_SUBTYPES, SUBTYPES
+from atypia.data.field_of_view import check_patches, sample_field, size_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+
+SPEC: Final = InputSpec(
+    field_of_view_um=SIDE * MPP, size_px=SIDE, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
+)
+
+
+class RulesClassifier(Postprocessed):
+    """The rules, used like :class:`atypia.classifiers.ensemble.Ensemble`.
+
+    Args:
+        answers: What becomes of the probabilities. None: they are taken as they are, the most
+            probable subtype is the answer, and from 0.5 on a figure is called atypical.
+        provenance: Where `answers` come from.
+
+    Raises:
+        MissingExtraError: The extra ``rules`` is not installed.
+    """
+
+    def __init__(
+        self, answers: Postprocessing | None = None, provenance: Mapping[str, Any] | None = None
+    ) -> None:
+        if importlib.util.find_spec("skimage") is None:
+            raise MissingExtraError("scikit-image", "rules", "Reading shapes")
+        self.answers = answers or Postprocessing(Decision(prior=prior().tolist(), power=0))
+        self.provenance = dict(provenance or {})
+        self.specs: Sequence[InputSpec] = [SPEC]
+        self.field_of_view_um = SPEC.field_of_view_um
+
+    def predict_proba(
+        self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
+    ) -> npt.NDArray[np.float32]:
+        """Calibrated subtype probabilities.
+
+        Args:
+            patches: (N, H, W, 3) uint8 RGB, each centred on one mitotic figure. Where they are
+                smaller than the field of view, their pixels are mirrored beyond the edge.
+            mpp: µm per pixel.
+            batch_size: Patches per step; the answer does not depend on it.
+
+        Returns:
+            (N, 8) float32 in the order of :data:`atypia.core.labels.SUBTYPES`; rows sum to 1. Where
+            no chromatin is found it is the class prior.
+
+        Raises:
+            InputError: Patches of another type, or much smaller than the field of view.
+        """
+        return self.answer(patches, mpp, batch_size)[0]
+
+    def answer(
+        self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
+    ) -> tuple[npt.NDArray[np.float32], list[Explanation]]:
+        """As :meth:`predict_proba`, with the reason of each answer."""
+        return self.settled(read_patches(patches, mpp, batch_size))
+
+    def settled(
+        self, readings: Sequence[ShapeFeatures]
+    ) -> tuple[npt.NDArray[np.float32], list[Explanation]]:
+        """Answers (N, 8) of readings, each with its reason."""
+        probabilities = self.answers.calibration.apply(raw_probabilities(readings))
+        subtypes = self.decision.subtypes(probabilities)
+        explanations = [
+            Explanation(reading.reason(SUBTYPES[subtype]), reading.measures)
+            for reading, subtype in zip(readings, subtypes, strict=True)
+        ]
+        return probabilities, explanations
+
+    def explain(self, patch: npt.NDArray[np.uint8], mpp: float) -> ShapeFeatures:
+        """Read one patch (H, W, 3); the outlines are in its pixels.
+
+        Raises:
+            InputError: A patch of another type, or much smaller than the field of view.
+        """
+        return read_patches(patch[None], mpp)[0]
+
+    def size_problem(self, side_px: int, mpp: float) -> str | None:
+        """Say why patches of this shorter side cannot be classified; None if they can."""
+        return size_problem(side_px, mpp, self.specs)
+
+    def save(self, folder: Path) -> None:
+        """Write the bundle: ``model.json``.
+
+        Raises:
+            AtypiaError: The folder cannot be written.
+        """
+        header = RulesHeader(
+            created_with=f"atypia {__version__}",
+            provenance=self.provenance,
+            **self.answers.to_header(),
+        )
+        write_header(folder, header)
+
+    @classmethod
+    def load(cls, model: Path | str = RULES) -> RulesClassifier:
+        """Read a bundle.
+
+        Args:
+            model: ``rules`` for the one in the package, a bundle, or a run folder.
+
+        Raises:
+            InputError: Not a bundle of rules.
+            MissingExtraError: The extra ``rules`` is not installed.
+        """
+        file = find_bundle(model) / HEADER
+        header = read_as(RulesHeader, file)
+        return cls(Postprocessing.from_header(header, str(file)), header.provenance)
+
+
+def read_patches(
+    patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
+) -> list[ShapeFeatures]:
+    """Read patches (N, H, W, 3) uint8 RGB; the outlines are in their pixels.
+
+    Raises:
+        InputError: Patches of another type, or much smaller than the field of view.
+    """
+    check_patches(patches, mpp, [SPEC])
+    readings = []
+    for start in range(0, len(patches), batch_size):
+        fields = sample_field(patches[start : start + batch_size], mpp, SPEC)
+        readings += [read_field(field) for field in fields.transpose(0, 2, 3, 1)]
+    height, width = patches.shape[1:3]
+    return [
+        ShapeFeatures(r.truths, r.measures, to_patch(r.outlines, height, width, mpp))
+        for r in readings
+    ]
+
+
+def raw_probabilities(readings: Sequence[ShapeFeatures]) -> npt.NDArray[np.float64]:
+    """Probabilities (N, 8) of readings before any calibration; rows sum to 1."""
+    rows = [np.empty((0, N_SUBTYPES)), *(r.probabilities[None] for r in readings)]
+    return np.concatenate(rows)

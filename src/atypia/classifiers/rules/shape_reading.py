@@ -1,0 +1,135 @@
+"""What the rules find in one field: measures, outlines, and a reason in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from atypia.classifiers.rules.chromatin import MPP, SIDE, segment
+from atypia.classifiers.rules.criteria import best_rules, prior, probabilities
+from atypia.classifiers.rules.shape_measures import measure
+from atypia.classifiers.rules.stain import haematoxylin
+from atypia.core.labels import DISPLAY_NAMES, SUBTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+    from atypia.classifiers.rules.chromatin import Labels, Map
+    from atypia.classifiers.rules.criteria import Criterion, Rule
+
+NOTHING: Final = "no chromatin found"
+"""Reason where nothing near the centre is darker than its surroundings; the answer is the class
+prior."""
+_MOST_TOLD: Final = 4
+_UNITS: Final = {"_per_um": "/µm", "_um2": " µm²", "_um": " µm", "_deg": "°", "_od": " OD"}
+
+
+@dataclass(frozen=True)
+class ShapeFeatures:
+    """What the rules know of one patch."""
+
+    truths: npt.NDArray[np.float64]
+    """(8,) truth of the best rule of each subtype, 0 to 1; zeros where nothing was found."""
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """See :class:`atypia.classifiers.rules.shape_measures.Measures`; empty where nothing was
+    found."""
+    outlines: tuple[npt.NDArray[np.float32], ...] = ()
+    """(K, 2) points, row and column in px, around each part and each hole."""
+
+    @property
+    def found(self) -> bool:
+        """Whether there is chromatin near the centre."""
+        return bool(self.measures)
+
+    @property
+    def probabilities(self) -> npt.NDArray[np.float64]:
+        """(8,) probabilities of the subtypes, not calibrated; the class prior without chromatin."""
+        return probabilities(self.truths) if self.found else prior()
+
+    def reason(self, subtype: str | None = None) -> str:
+        """Why, or how far, the figure is of a subtype: the most probable one by default."""
+        if not self.found:
+            return NOTHING
+        order = np.argsort(-self.probabilities, kind="stable")
+        subtype = SUBTYPES[order[0]] if subtype is None else subtype
+        other = next(SUBTYPES[i] for i in order if SUBTYPES[i] != subtype)
+        rules = best_rules(self.measures)
+        rule, rival = rules[subtype][0], rules[other][0]
+        pro = [c for c in self._ranked(rule) if self._truth(c) >= 0.5][:_MOST_TOLD]
+        con = [c for c in reversed(self._ranked(rule)) if self._truth(c) < 0.5]
+        told = [f"{DISPLAY_NAMES[subtype]}, {rule.name}"]
+        if pro:
+            told.append(f"For it: {'; '.join(self._told(c) for c in pro)}")
+        if con:
+            told.append(f"Against it: {'; '.join(self._told(c) for c in con)}")
+        weakest = self._ranked(rival)[-1]
+        next_best = f"Next best: {DISPLAY_NAMES[other]}, {rival.name}"
+        if self._truth(weakest) < 0.5:
+            next_best += f", but {self._told(weakest)}"
+        own, its = (self.truths[SUBTYPES.index(name)] for name in (subtype, other))
+        rarer = prior()[SUBTYPES.index(subtype)] / prior()[SUBTYPES.index(other)]
+        if its > own and rarer > 1:  # what decides is then not the shape alone
+            next_best += (
+                f"; it fits better ({its:.2f} against {own:.2f}) but is {rarer:.2g} times rarer"
+            )
+        return ". ".join([*told, next_best]) + "."
+
+    def _truth(self, criterion: Criterion) -> float:
+        return criterion.truth(self.measures[criterion.measure])
+
+    def _ranked(self, rule: Rule) -> list[Criterion]:
+        """Criteria of a rule, the truest one first."""
+        return sorted(rule.criteria, key=self._truth, reverse=True)
+
+    def _told(self, criterion: Criterion) -> str:
+        words = criterion.words if self._truth(criterion) >= 0.5 else criterion.otherwise
+        return f"{words} ({told_measure(criterion.measure, self.measures[criterion.measure])})"
+
+
+def told_measure(name: str, value: float) -> str:
+    """Name and value of a measure as people write them: ``halves apart 6.2 µm``."""
+    for ending, unit in _UNITS.items():
+        if name.endswith(ending):
+            digits = 0 if unit == "°" else 1
+            return f"{name.removesuffix(ending).replace('_', ' ')} {value:.{digits}f}{unit}"
+    return f"{name.replace('_', ' ')} {value:.2g}"
+
+
+def read_field(pixels: Map) -> ShapeFeatures:
+    """Read one field.
+
+    Args:
+        pixels: (S, S, 3) RGB in 0..1, :data:`atypia.classifiers.rules.chromatin.SIDE` px at
+            :data:`atypia.classifiers.rules.chromatin.MPP`, centred on a figure.
+
+    Returns:
+        The reading; its outlines are in px of the field.
+    """
+    found = segment(pixels, haematoxylin(pixels))
+    if found is None:
+        return ShapeFeatures(np.zeros(len(SUBTYPES)))
+    measures = measure(found).to_dict()
+    truths = np.array([truth for _, truth in best_rules(measures).values()])
+    return ShapeFeatures(truths, measures, _outlines(found.parts))
+
+
+def _outlines(parts: Labels) -> tuple[npt.NDArray[np.float32], ...]:
+    from skimage.measure import find_contours
+
+    inside = np.pad((parts > 0).astype(np.float32), 1)  # closed at the edge of the field, too
+    return tuple((line - 1).astype(np.float32) for line in find_contours(inside, 0.5))
+
+
+def to_patch(
+    outlines: tuple[npt.NDArray[np.float32], ...], height: int, width: int, mpp: float
+) -> tuple[npt.NDArray[np.float32], ...]:
+    """Outlines in px of a field as outlines in px of the patch that it was cut out of."""
+    middle = np.array([(height - 1) / 2, (width - 1) / 2])
+    field_middle = (SIDE - 1) / 2
+    return tuple(
+        ((line - field_middle) * MPP / mpp + middle).astype(np.float32) for line in outlines
+    )

@@ -1,0 +1,1 @@
+"""What every other package rests on: labels, errors, configuration, files, tables, progress."""

@@ -1,0 +1,73 @@
+"""One frozen configuration behind the Python API, the YAML presets and ``key=value`` options.
+
+A preset names every choice of a training; ``atypia train ... optim.epochs=30`` changes one.
+Unknown keys and wrong values are all reported together.
+"""
+
+from atypia.core.config.config_files import (
+    any_config_from_tree,
+    config_from_tree,
+    load_any_config,
+    load_config,
+    mil_config,
+    presets,
+)
+from atypia.core.config.run_configs import (
+    AnyConfig,
+    HybridConfig,
+    MilConfig,
+    RulesConfig,
+    StackConfig,
+    TrainConfig,
+)
+from atypia.core.config.settings import (
+    LEAK,
+    AnswerConfig,
+    AugmentConfig,
+    EnsembleConfig,
+    InputConfig,
+    InputSpec,
+    JoinKind,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    PoolingKind,
+    RuntimeConfig,
+    SplitConfig,
+    StackKind,
+    Stages,
+    TargetConfig,
+    UnlabelledConfig,
+)
+
+__all__ = [
+    "LEAK",
+    "AnswerConfig",
+    "AnyConfig",
+    "AugmentConfig",
+    "EnsembleConfig",
+    "HybridConfig",
+    "InputConfig",
+    "InputSpec",
+    "JoinKind",
+    "LossConfig",
+    "MilConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "PoolingKind",
+    "RulesConfig",
+    "RuntimeConfig",
+    "SplitConfig",
+    "StackConfig",
+    "StackKind",
+    "Stages",
+    "TargetConfig",
+    "TrainConfig",
+    "UnlabelledConfig",
+    "any_config_from_tree",
+    "config_from_tree",
+    "load_any_config",
+    "load_config",
+    "mil_config",
+    "presets",
+]

@@ -1,0 +1,232 @@
+"""The run folder, and writes that are there whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from atypia._version import __version__
+from atypia.core.errors import AtypiaError, InputError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+LOCK: Final = ".lock"
+"""Held by the process that works in a folder."""
+
+
+@contextmanager
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary file beside `path` and rename it to `path` once it is complete.
+
+    A reader, or a run that was killed, sees the old content or the new one, never a part.
+
+    Raises:
+        AtypiaError: The folder cannot be written or the disk is full. The old file is untouched.
+    """
+    binary = "b" in mode
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(
+            descriptor, mode, encoding=None if binary else "utf-8", newline=None if binary else ""
+        ) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
+        temporary = None
+    except OSError as error:
+        raise AtypiaError(
+            f"{path} could not be written: {error.strerror or error}. "
+            "Check free space and permissions of the folder; what was there before is intact."
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    with atomic_write(path) as stream:
+        stream.write(text)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write strict JSON (no NaN) atomically, indented, with a newline at the end."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: The file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: expected JSON but got something else ({error}).") from None
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def building_folder(out: Path) -> Iterator[Path]:
+    """Fill a hidden folder beside `out` and rename it to `out` when the block ends well.
+
+    Raises:
+        InputError: `out` exists and is not an empty folder.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} already exists. Choose another --out, or remove it first.")
+    partial: Path | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        yield partial
+        partial.chmod(0o777 & ~_umask())
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+        partial = None
+    except OSError as error:
+        raise AtypiaError(
+            f"{out} could not be written: {error.strerror or error}. "
+            "Check free space and permissions of the folder."
+        ) from error
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def only_process(folder: Path, otherwise: str) -> Iterator[None]:
+    """Hold a folder that one process at a time may work in; a dead one holds nothing.
+
+    Needs filelock, of the extras that have such folders.
+
+    Args:
+        folder: Made if it is missing; gets a file ``.lock``.
+        otherwise: What to tell when another process is there.
+
+    Raises:
+        InputError: Another process is there.
+        AtypiaError: The folder cannot be made or written.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:  # an OSError, too: before the others
+        raise InputError(otherwise) from None
+    except OSError as error:
+        raise AtypiaError(
+            f"{folder} cannot be worked in: {error.strerror or error}. Check that it is a folder "
+            "and its permissions."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, Atypia and what its numbers depend on."""
+    names = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "scipy", "Pillow")
+    return {
+        "atypia": __version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in names},
+    }
+
+
+def source_commit() -> str | None:
+    """Commit of the checkout that this package runs from; None where it is installed.
+
+    A ``+`` at the end says that files of the checkout differ from the commit.
+    """
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", here, *arguments], capture_output=True, text=True, check=True
+        ).stdout
+
+    here = str(Path(__file__).parent)
+    try:
+        # A package that is installed below somebody's own repository is not of its commits.
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        commit = git("rev-parse", "HEAD").strip()
+        changed = git("status", "--porcelain", "--untracked-files=no", ".")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + "+" * bool(changed)
+
+
+def describe_machine() -> dict[str, str | int | None]:
+    """Processor, number of cores and operating system; nothing that names the host."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text("utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def read_as(kind: type[Model], file: Path) -> Model:
+    """Read a JSON file as a pydantic model.
+
+    Raises:
+        InputError: Lists every entry that is missing or wrong.
+    """
+    try:
+        return kind.model_validate(read_json(file))
+    except ValidationError as error:
+        raise InputError(
+            [
+                Problem(
+                    f"{fault['msg']}, but got {fault['input']!r}.",
+                    str(file),
+                    column=".".join(map(str, fault["loc"])) or None,
+                )
+                for fault in error.errors()
+            ]
+        ) from None

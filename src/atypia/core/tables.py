@@ -1,0 +1,134 @@
+"""CSV files that people made: read with the line of every row, so that a fault can be pointed at.
+
+A byte order mark and semicolons or tabs as separators are taken as they come. Anything that would
+need a guess is a :class:`~atypia.core.errors.Problem`.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from atypia.core.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: cells by column name, stripped, ``""`` where a cell is empty."""
+
+    line: int
+    """Line of the file on which the row ends, the header being line 1."""
+    cells: Mapping[str, str]
+    problem: Problem | None = None
+    """Set where the row has more or fewer cells than the header."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV file as strings. Made by :func:`read_table`."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def missing(self, columns: Iterable[str]) -> list[Problem]:
+        """One problem for each of `columns` that is absent, with the nearest name present."""
+        return [
+            Problem(
+                f"expected a column {column!r} but there is none{_suggestion(column, self)}.",
+                str(self.path),
+                row=1,
+                column=column,
+            )
+            for column in columns
+            if column not in self.columns
+        ]
+
+
+def _suggestion(column: str, table: Table) -> str:
+    by_lower = {name.lower(): name for name in table.columns}
+    near = difflib.get_close_matches(column.lower(), by_lower, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {by_lower[near[0]]!r}?"
+    return f"; the columns are {list(table.columns)}"
+
+
+def read_table(path: Path, *, may_be_empty: bool = False) -> Table:
+    """Read a UTF-8 CSV file with a header line.
+
+    Commas, semicolons or tabs separate, whichever the header uses most. Blank lines are skipped.
+
+    Args:
+        path: Of the file.
+        may_be_empty: Take a header without a row.
+
+    Raises:
+        InputError: The file cannot be read, is not UTF-8, or has no header, no rows, or an empty
+            or repeated column name. Rows of the wrong length carry their problem instead.
+    """
+    text = _decode(path)
+    header_line = text.split("\n", 1)[0]
+    separator = max(",;\t", key=header_line.count)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    rows: list[Row] = []
+    try:
+        columns = tuple(name.strip() for name in next(lines, []))
+        problems = _header_problems(path, columns)
+        if problems:
+            raise InputError(problems)
+        for cells in lines:
+            if cells:
+                rows.append(_row(path, columns, cells, lines.line_num))
+    except csv.Error as error:
+        what = f"expected comma-separated cells but got: {error}."
+        raise InputError(Problem(what, str(path), lines.line_num)) from None
+    if not rows and not may_be_empty:
+        raise InputError(Problem("expected at least one row below the header.", str(path)))
+    return Table(path, columns, tuple(rows))
+
+
+def _decode(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            Problem(f"expected a CSV file but it cannot be read: {error.strerror}.", str(path))
+        ) from None
+    advice = "Save the file as CSV in UTF-8."
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data:
+        what = f"expected a UTF-8 text file but got UTF-16 or binary data. {advice}"
+        raise InputError(Problem(what, str(path)))
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        what = f"expected UTF-8 but got the byte 0x{data[error.start]:02x}. {advice}"
+        raise InputError(Problem(what, str(path), line)) from None
+
+
+def _header_problems(path: Path, columns: tuple[str, ...]) -> list[Problem]:
+    if not any(columns):
+        return [Problem("expected a header line but the file starts empty.", str(path), row=1)]
+    # Spreadsheets and pandas write one nameless index column; more than one cannot be addressed.
+    return [
+        Problem(f"expected each column name once but got {name!r} {n} times.", str(path), row=1)
+        for name, n in Counter(columns).items()
+        if n > 1
+    ]
+
+
+def _row(path: Path, columns: tuple[str, ...], cells: list[str], line: int) -> Row:
+    problem = None
+    if len(cells) != len(columns):
+        what = f"expected {len(columns)} cells as in the header but got {len(cells)}."
+        problem = Problem(what, str(path), line)
+    padded = [*cells, *[""] * (len(columns) - len(cells))]
+    return Row(line, {name: padded[i].strip() for i, name in enumerate(columns)}, problem)

@@ -1,0 +1,334 @@
+"""From what people have (a release, folders, a table, slides) to a cohort.
+
+The story: a reader turns the source into records, every image is decoded and written as PNG, and
+everything that is wrong is told at once, or with ``skip_bad`` left out, counted and listed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Final
+
+import pandas as pd
+
+from atypia.core.errors import InputError, MissingExtraError, Problem
+from atypia.core.files import building_folder, write_text
+from atypia.core.labels import SUBTYPES
+from atypia.data.cohort import PLACE_COLUMNS, REQUIRED_COLUMNS, Cohort, column_order
+from atypia.data.images import export_png, read_patch, write_png
+from atypia.data.sources import (
+    Columns,
+    ImageRegion,
+    PrepareOptions,
+    Record,
+    SourceRecords,
+    read_source,
+)
+from atypia.data.sources.records import SlidePosition
+from atypia.slides import Slide, open_slide
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+__all__ = ["CohortSummary", "Columns", "PrepareOptions", "prepare", "summary"]
+
+SKIPPED_FILE: Final = "skipped.csv"
+
+_Size = tuple[int, int]
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    options: PrepareOptions | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Cohort:
+    """Make a cohort folder from a source.
+
+    Args:
+        source: A public cohort as its authors publish it, a folder with one folder per class, or a
+            table; see :func:`atypia.data.sources.read_source`.
+        out: The cohort folder to make; it must not exist yet, or be empty.
+        options: What the source does not say by itself.
+        progress: Called with (patches done, patches in all).
+
+    Returns:
+        The cohort, read back from `out`. ``cohort.source["n_skipped"]`` counts what was left out.
+
+    Raises:
+        InputError: Lists every problem of the table and of the images; `out` is not made then.
+        AtypiaError: `out` cannot be written.
+    """
+    options = options or PrepareOptions()
+    found = read_source(source, options)
+    name = options.name or found.name or out.name
+    with building_folder(out) as folder:
+        _write_patches(found.records, folder / "patches", options, progress)
+        good = [record for record in found.records if not record.problems]
+        problems = [problem for record in found.records for problem in record.problems]
+        if problems and not options.skip_bad:
+            raise InputError(problems)
+        if not good:
+            raise InputError([*problems, Problem("nothing is left once the bad are skipped.")])
+        if problems:
+            write_text(folder / SKIPPED_FILE, _listing(problems))
+        n_skipped = len(found.records) - len(good)
+        Cohort.write(folder, name, _manifest(good, name), _about(found, n_skipped))
+    return Cohort.open(out)
+
+
+def _about(found: SourceRecords, n_skipped: int) -> dict[str, object]:
+    return {"kind": found.kind, **found.about, "n_skipped": n_skipped}
+
+
+# --- Patches ------------------------------------------------------------------------------------
+
+
+def _write_patches(
+    records: list[Record],
+    folder: Path,
+    options: PrepareOptions,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Write the patch of every sound record, and note what is wrong with any image.
+
+    Threads are enough: Pillow and OpenSlide let go of the interpreter while they work.
+    """
+    folder.mkdir()
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, len(records))
+
+    files: list[tuple[Record, Path]] = []
+    regions: defaultdict[Path, list[tuple[Record, ImageRegion]]] = defaultdict(list)
+    for record in records:
+        if isinstance(record.origin, ImageRegion):
+            regions[record.origin.image].append((record, record.origin))
+        elif record.origin is not None:
+            files.append((record, record.origin))
+        else:
+            advance()
+
+    sizes: list[tuple[Record, _Size]] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        tasks = pool.map(lambda task: (task[0], _export(task[0], task[1], folder)), files)
+        for record, size in tasks:
+            if size is not None:
+                sizes.append((record, size))
+            advance()
+        # One source image at a time: a plain TIFF may fill the memory.
+        for path, wanted in regions.items():
+            for _ in _crop_all(path, wanted, folder, pool):
+                advance()
+    if not options.mixed_sizes:
+        _mark_odd_sizes(sizes, folder)
+
+
+def _target(folder: Path, record: Record) -> Path:
+    # Not with_suffix: an id may have dots of its own.
+    return folder / f"{record.patch_id}.png"
+
+
+def _export(record: Record, path: Path, folder: Path) -> _Size | None:
+    """Copy one image; decode it even if its record is bad, to tell all problems at once."""
+    try:
+        if record.problems:
+            read_patch(path)
+            return None
+        return export_png(path, _target(folder, record))
+    except InputError as error:
+        record.problems += [_at(record, problem) for problem in error.problems]
+        return None
+
+
+def _at(record: Record, problem: Problem) -> Problem:
+    """Tell the same problem with the row of the table that leads to the file."""
+    if record.row is None or problem.file is None:
+        return problem
+    return Problem(f"{problem.file}: {problem.what}", record.file, record.row)
+
+
+def _crop_all(
+    path: Path,
+    wanted: list[tuple[Record, ImageRegion]],
+    folder: Path,
+    pool: ThreadPoolExecutor,
+) -> list[None]:
+    """Crop all regions of one source image; what is wrong is noted with the records."""
+
+    def crop(task: tuple[Record, ImageRegion]) -> None:
+        try:
+            _crop(slide, *task, folder)
+        except InputError as error:
+            task[0].problems += [_at(task[0], problem) for problem in error.problems]
+
+    try:
+        with open_slide(path) as slide:
+            return list(pool.map(crop, wanted))
+    except MissingExtraError:
+        raise
+    except InputError as error:
+        for record, _ in wanted:
+            record.problems += [_at(record, problem) for problem in error.problems]
+        return [None] * len(wanted)
+
+
+def _crop(slide: Slide, record: Record, region: ImageRegion, folder: Path) -> None:
+    info = slide.info
+    mpp = record.mpp or info.mpp
+    if mpp is None:
+        record.fault(f"{info.path}: the file does not say its µm per pixel. Give --mpp.")
+        return
+    scale = 1 / mpp if region.unit == "um" else 1.0
+    x, y = region.x * scale, region.y * scale
+    if not (0 <= x < info.width and 0 <= y < info.height):
+        record.fault(
+            f"expected a centre inside {info.path.name} ({info.width} × {info.height} px) "
+            f"but got x = {x:g}, y = {y:g} px."
+        )
+        return
+    side = round(region.field_um / mpp)
+    record.mpp = mpp
+    record.place = SlidePosition(info.path.as_posix(), x, y, info.origin)
+    pixels = slide.crop(x, y, side)
+    if not record.problems:
+        target = _target(folder, record)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_png(target, pixels)
+
+
+def _mark_odd_sizes(sizes: list[tuple[Record, _Size]], folder: Path) -> None:
+    """Note every patch whose size differs from the usual one at its resolution."""
+    usual: dict[float | None, tuple[_Size, int]] = {}
+    by_mpp: defaultdict[float | None, Counter[_Size]] = defaultdict(Counter)
+    for record, size in sizes:
+        by_mpp[record.mpp][size] += 1
+    for mpp, counts in by_mpp.items():
+        usual[mpp] = counts.most_common(1)[0]
+    for record, size in sizes:
+        (width, height), n = usual[record.mpp]
+        if size != (width, height):
+            record.fault(
+                f"expected {width} × {height} px like {n} other patches at {record.mpp} µm per "
+                f"pixel but got {size[0]} × {size[1]} px in {record.path_text or record.origin}. "
+                "Crop them alike, or say that it is meant (--mixed-sizes)."
+            )
+            _target(folder, record).unlink()
+
+
+# --- Manifest -----------------------------------------------------------------------------------
+
+
+def _manifest(records: list[Record], name: str) -> pd.DataFrame:
+    answers = {column for record in records for column in record.answers}
+    names = _short({record.place.slide for record in records if record.place is not None})
+    places = [_place(record.place, names) for record in records]
+    where = [column for column in PLACE_COLUMNS if any(place.get(column) for place in places)]
+    rows = [
+        {
+            "patch_id": record.patch_id,
+            "file": f"patches/{record.patch_id}.png",
+            "patient_id": record.patient_id,
+            "domain": record.domain or name,
+            "scanner": record.scanner,
+            "mpp": record.mpp,
+            **{column: record.answers.get(column, "") for column in answers},
+            **{column: place.get(column, "") for column in where},
+        }
+        for record, place in zip(records, places, strict=True)
+    ]
+    columns = [*REQUIRED_COLUMNS, *sorted(answers, key=column_order), *where]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _short(paths: set[str]) -> dict[str, str]:
+    """Shortest ends of paths that tell them apart: the name alone, or folders before it."""
+    parts = {path: PurePosixPath(path).parts for path in paths}
+    names: dict[str, str] = {}
+    for depth in range(1, 1 + max(map(len, parts.values()), default=0)):
+        ends = {path: "/".join(parts[path][-depth:]) for path in paths - set(names)}
+        times = Counter(ends.values())
+        names |= {path: end for path, end in ends.items() if times[end] == 1}
+    return names
+
+
+def _place(place: SlidePosition | None, names: Mapping[str, str]) -> dict[str, str]:
+    """Cells of a place; the origin only where it is not the corner."""
+    if place is None:
+        return {}
+    cells = [names[place.slide], f"{place.x:.10g}", f"{place.y:.10g}"]
+    if any(place.origin):
+        cells += map(str, place.origin)
+    return dict(zip(PLACE_COLUMNS, cells, strict=False))
+
+
+def _listing(problems: list[Problem]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "row", "column", "what"])
+    writer.writerows([p.file or "", p.row or "", p.column or "", p.what] for p in problems)
+    return text.getvalue()
+
+
+# --- Summary ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CohortSummary:
+    """Counts of a cohort, as tables to print."""
+
+    classes: pd.DataFrame
+    """Subtype × rater: number of patches, the subtypes in their fixed order."""
+    class_patients: pd.DataFrame
+    """Subtype × rater: number of patients with at least one such patch."""
+    votes: pd.DataFrame
+    """``atypical``, ``normal``, ``none`` × vote column: number of patches."""
+    domains: pd.DataFrame
+    """(domain, scanner) × ``patches``, ``patients``."""
+    patients: pd.DataFrame
+    """Patient × ``domain``, ``patches``; the patients with most patches first."""
+
+
+def summary(cohort: Cohort) -> CohortSummary:
+    """Count a cohort's patches per class, patient and domain."""
+    table = cohort.manifest
+    raters = cohort.raters
+    by_domain = table.groupby(["domain", "scanner"])
+    by_patient = table.groupby("patient_id")
+    patients = pd.DataFrame({"domain": by_patient["domain"].first(), "patches": by_patient.size()})
+    return CohortSummary(
+        classes=pd.DataFrame(
+            {r: [int((table[f"label_{r}"] == s).sum()) for s in SUBTYPES] for r in raters},
+            index=pd.Index(SUBTYPES, name="subtype"),
+        ),
+        class_patients=pd.DataFrame(
+            {
+                r: [table["patient_id"][table[f"label_{r}"] == s].nunique() for s in SUBTYPES]
+                for r in raters
+            },
+            index=pd.Index(SUBTYPES, name="subtype"),
+        ),
+        votes=pd.DataFrame(
+            {
+                c: [int((table[c] == v).sum()) for v in ("True", "False", "")]
+                for c in cohort.vote_columns
+            },
+            index=pd.Index(["atypical", "normal", "none"], name="vote"),
+        ),
+        domains=pd.DataFrame(
+            {"patches": by_domain.size(), "patients": by_domain["patient_id"].nunique()}
+        ),
+        patients=patients.sort_values("patches", ascending=False, kind="stable"),
+    )

@@ -1,5 +1,0 @@
-"""Slides and other source images: what they are, and how their pixels are read."""
-
-from atypia.data.slides.slide import Slide, SlideInfo, open_slide
-
-__all__ = ["Slide", "SlideInfo", "open_slide"]

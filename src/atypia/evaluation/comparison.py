@@ -1,0 +1,257 @@
+"""Paired comparison of prediction tables on the same patches, patient by patient."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from atypia.core.errors import InputError, Problem
+from atypia.core.labels import N_ATYPICAL
+from atypia.evaluation import metrics
+from atypia.evaluation.intervals import (
+    LEVEL,
+    RESAMPLES,
+    finite_or_none,
+    percentile_interval,
+    resample,
+)
+from atypia.evaluation.predictions import MAJORITY, UNKNOWN, Predictions
+from atypia.evaluation.scores import binary_statistic
+from atypia.evaluation.two_stages import SIDES, stage_statistic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from atypia.evaluation.intervals import Statistic
+    from atypia.evaluation.metrics import FloatArray, IntArray, Measures
+
+_SHOWN = 5
+
+
+def compare(
+    tables: Mapping[str, Predictions],
+    label: str = "expert1",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    *,
+    intersection: bool = False,
+    average_repeats: bool = False,
+) -> dict[str, Any]:
+    """Differences of two or more tables with intervals from resampling patients once for all.
+
+    Args:
+        tables: Name to table; every later one is compared with every earlier one.
+        label: A rater, ``agreed`` or ``majority_atypical`` (binary measures only).
+        resamples: Resamples of patients, the same for all tables.
+        seed: Seed of the resampling.
+        intersection: Compare on the patches that all tables have, instead of refusing.
+        average_repeats: Join the answers to a patch that is in a table several times, see
+            :meth:`atypia.evaluation.predictions.Predictions.averaged`, instead of refusing.
+
+    Returns:
+        ``label``, ``n``, ``n_patients``, ``n_without_label``, ``left_out`` (patches per table
+        outside the intersection), ``interval``, ``lower_is_better`` (names of measures),
+        ``measures`` (table, name, value) and ``differences``: a list of
+        ``{"of", "minus", "measures": {name: {"value", "low", "high", "p", "undefined"}}}``.
+        Names of binary measures are ``binary.auc``, ``binary.at_0.5.sensitivity`` and so on; those
+        of the subtypes of one side ``stages.atypical_subtypes.mean_auc`` and so on.
+        ``p`` is the two-sided bootstrap p-value of no difference. What is undefined is None.
+
+    Raises:
+        InputError: Fewer than two tables, other patches, patients or labels, or no labelled row.
+    """
+    if len(tables) < 2:
+        raise InputError(f"expected two or more tables to compare but got {len(tables)}.")
+    if average_repeats:
+        tables = {name: table.averaged() for name, table in tables.items()}
+    aligned, left_out = _align(tables, intersection=intersection)
+    truth = _common_truth(aligned, label)
+    known = truth != UNKNOWN
+    if not known.any():
+        raise InputError(f"expected rows with the label {label!r} but none of {len(truth)} has it.")
+    scored = {name: table.take(known) for name, table in aligned.items()}
+    patients = next(iter(scored.values())).patients
+    values, samples = {}, {}
+    for name, table in scored.items():
+        statistic = _statistic(table, truth[known], binary_only=label == MAJORITY)
+        values[name] = {m: float(v[0]) for m, v in statistic(np.ones((1, len(table)))).items()}
+        samples[name] = resample(statistic, patients, resamples, seed)
+    measures = list(next(iter(values.values())))
+    return {
+        "label": label,
+        "n": int(known.sum()),
+        "n_patients": len(np.unique(patients)),
+        "n_without_label": int((~known).sum()),
+        "left_out": left_out,
+        "interval": {"level": LEVEL, "resamples": resamples, "seed": seed, "unit": "patient"},
+        "lower_is_better": sorted(
+            m for m in measures if m.rpartition(".")[2] in metrics.LOWER_IS_BETTER
+        ),
+        "measures": {
+            name: {m: finite_or_none(v) for m, v in of_table.items()}
+            for name, of_table in values.items()
+        },
+        "differences": [
+            {
+                "of": second,
+                "minus": first,
+                "measures": {
+                    m: _difference(
+                        values[second][m] - values[first][m], samples[second][m] - samples[first][m]
+                    )
+                    for m in measures
+                },
+            }
+            for first, second in combinations(scored, 2)
+        ],
+    }
+
+
+def comparison_table(comparison: Mapping[str, Any]) -> str:
+    """Write the comparison as Markdown: one table per pair, one line per measure."""
+    interval = comparison["interval"]
+    lines = [
+        f"Label {comparison['label']}: {comparison['n']} patches of {comparison['n_patients']} "
+        f"patients; {interval['level']:.0%} intervals and p-values from {interval['resamples']} "
+        "resamples of patients, the same for all tables.",
+    ]
+    for name, left_out in comparison["left_out"].items():
+        if left_out:
+            lines.append(f"{left_out} patches of {name} are not in every table and left out.")
+    if comparison["n_without_label"]:
+        lines.append(f"{comparison['n_without_label']} patches have no such label.")
+    for pair in comparison["differences"]:
+        of, minus = pair["of"], pair["minus"]
+        lines += [
+            "",
+            f"| measure | {minus} | {of} | difference | {interval['level']:.0%} interval | p |",
+            "|---|---:|---:|---:|---:|---:|",
+        ]
+        for name, d in pair["measures"].items():
+            note = " (lower is better)" if name in comparison["lower_is_better"] else ""
+            before = _number(comparison["measures"][minus][name], ".3f")
+            after = _number(comparison["measures"][of][name], ".3f")
+            lines.append(
+                f"| {name}{note} | {before} | {after} | {_number(d['value'], '+.3f')} | "
+                f"{_number(d['low'], '+.3f')} to {_number(d['high'], '+.3f')} | "
+                f"{_number(d['p'], '.4f')} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _align(
+    tables: Mapping[str, Predictions], *, intersection: bool
+) -> tuple[dict[str, Predictions], dict[str, int]]:
+    """Rows of every table in the order of the common patches, and how many each leaves out."""
+    problems = []
+    for name, table in tables.items():
+        ids, times = np.unique(table.patch_ids, return_counts=True)
+        if (times > 1).any():
+            what = f"expected every patch once but got {_some(ids[times > 1])} several times."
+            advice = "Compare single folds or repeats, or ask for the repeats to be averaged."
+            problems.append(Problem(f"{what} {advice}", name))
+    if problems:
+        raise InputError(problems)
+    every = set().union(*(table.patch_ids.tolist() for table in tables.values()))
+    common = every.intersection(*(table.patch_ids.tolist() for table in tables.values()))
+    for name, table in tables.items():
+        if not intersection and (missing := sorted(every - set(table.patch_ids.tolist()))):
+            what = f"expected the patches of the other tables but {len(missing)} are missing: "
+            advice = "Ask for the intersection to compare on the common patches only."
+            problems.append(Problem(f"{what}{_some(missing)}. {advice}", name))
+    if not common:
+        problems.append(Problem(f"expected patches common to {list(tables)} but there are none."))
+    if problems:
+        raise InputError(problems)
+    patches = np.array(sorted(common))
+    aligned = {}
+    for name, table in tables.items():
+        order = np.argsort(table.patch_ids)
+        aligned[name] = table.take(order[np.searchsorted(table.patch_ids[order], patches)])
+    first_name, first = next(iter(aligned.items()))
+    for name, table in aligned.items():
+        other = table.patients != first.patients
+        if other.any():
+            what = f"expected the patients of {first_name} but got others for {int(other.sum())} "
+            problems.append(Problem(f"{what}patches: {_some(patches[other])}.", name))
+    if problems:
+        raise InputError(problems)
+    return aligned, {name: len(table) - len(patches) for name, table in tables.items()}
+
+
+def _common_truth(aligned: Mapping[str, Predictions], label: str) -> IntArray:
+    """Take the label from the tables that have it; they must say the same."""
+    truths = {
+        name: table.atypical_of(label) if label == MAJORITY else table.subtypes_of(label)
+        for name, table in aligned.items()
+        if label in table.label_choices
+    }
+    if not truths:
+        choices = sorted({c for table in aligned.values() for c in table.label_choices})
+        raise InputError(f"expected a label out of {choices} but got {label!r}.")
+    first_name, first = next(iter(truths.items()))
+    problems = [
+        Problem(
+            f"expected the labels {label!r} of {first_name} but got others for "
+            f"{int((truth != first).sum())} patches: "
+            f"{_some(aligned[name].patch_ids[truth != first])}.",
+            name,
+        )
+        for name, truth in truths.items()
+        if (truth != first).any()
+    ]
+    if problems:
+        raise InputError(problems)
+    return first
+
+
+def _some(names: Sequence[str] | NDArray[np.str_]) -> str:
+    shown = ", ".join(str(name) for name in names[:_SHOWN])
+    return f"{shown}, ..." if len(names) > _SHOWN else shown
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _difference(value: float, sample: FloatArray) -> dict[str, float | int | None]:
+    defined = sample[~np.isnan(sample)]
+    low, high = percentile_interval(sample)
+    p = None
+    if len(defined):
+        # One more than counted, so that no finite number of resamples claims p = 0.
+        tail = min((defined <= 0).sum(), (defined >= 0).sum())
+        p = float(min(1.0, 2 * (tail + 1) / (len(defined) + 1)))
+    return {
+        "value": finite_or_none(value),
+        "low": finite_or_none(low),
+        "high": finite_or_none(high),
+        "p": p,
+        "undefined": len(sample) - len(defined),
+    }
+
+
+def _statistic(table: Predictions, truth: IntArray, *, binary_only: bool) -> Statistic:
+    atypical = truth == 1 if binary_only else truth < N_ATYPICAL
+    binary = binary_statistic(table, atypical)
+    stages = None if binary_only else stage_statistic(table, truth)
+
+    def statistic(weights: FloatArray) -> Measures:
+        measures: Measures = {}
+        if not binary_only:
+            every = metrics.subtype_measures(truth, table.predicted, table.probabilities, weights)
+            measures |= {name: every[name] for name in metrics.OVERALL}
+        measures |= {f"binary.{name}": v for name, v in binary(weights).items()}
+        if stages is not None:
+            measures |= {
+                f"stages.{name}": v
+                for name, v in stages(weights).items()
+                if name.partition(".")[0] in SIDES  # the side is what binary tells
+            }
+        return measures
+
+    return statistic

@@ -1,0 +1,61 @@
+"""Prediction sets: how a table writes them, and how they are measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from atypia.core.labels import N_SUBTYPES, SUBTYPES
+
+if TYPE_CHECKING:
+    from atypia.evaluation.metrics import BoolArray, FloatArray, IntArray, Measures
+
+EMPTY: Final = "empty"
+"""How a table writes a set without subtypes; an empty cell says that no set is known."""
+SET_OVERALL: Final = ("coverage", "mean_size", "single", "empty")
+SET_PER_CLASS: Final = ("class_coverage", "class_mean_size")
+
+
+def name_set(members: BoolArray) -> str:
+    """Write one set, (8,), as ``amf_other|nmf_metaphase``, or :data:`EMPTY`."""
+    return "|".join(s for s, inside in zip(SUBTYPES, members, strict=True) if inside) or EMPTY
+
+
+def parse_set(text: str) -> BoolArray | None:
+    """Read one set, (8,), as :func:`name_set` writes it; None where it is no such text."""
+    names = [] if text == EMPTY else text.split("|")
+    members = np.isin(SUBTYPES, names)
+    return members if members.sum() == len(names) else None
+
+
+def set_measures(truth: IntArray, sets: BoolArray, weights: FloatArray | None = None) -> Measures:
+    """Measures of prediction sets: :data:`SET_OVERALL` (R,) and :data:`SET_PER_CLASS` (R, 8).
+
+    ``coverage`` is the share of sets with the label in them, ``mean_size`` the mean number of
+    subtypes in a set, ``single`` and ``empty`` the shares of sets of one and of none.
+
+    Args:
+        truth: (N,) subtype indices.
+        sets: (N, 8).
+        weights: (R, N) of weighted samples; see :mod:`atypia.evaluation.metrics`.
+    """
+    if weights is None:
+        weights = np.ones((1, len(truth)))
+    covered = sets[np.arange(len(truth)), truth].astype(np.float64)
+    size = sets.sum(axis=1).astype(np.float64)
+    of_class = np.eye(N_SUBTYPES)[truth]
+
+    def mean(values: FloatArray, of: FloatArray) -> FloatArray:
+        with np.errstate(invalid="ignore"):  # 0/0 is NaN: a class that was not drawn
+            return np.asarray((weights @ (of * values[:, None])) / (weights @ of))
+
+    everything = np.ones((len(truth), 1))
+    return {
+        "coverage": mean(covered, everything)[:, 0],
+        "mean_size": mean(size, everything)[:, 0],
+        "single": mean((size == 1).astype(np.float64), everything)[:, 0],
+        "empty": mean((size == 0).astype(np.float64), everything)[:, 0],
+        "class_coverage": mean(covered, of_class),
+        "class_mean_size": mean(size, of_class),
+    }

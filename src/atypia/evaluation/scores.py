@@ -1,0 +1,344 @@
+"""From a table of predictions to ``metrics.json``.
+
+Every measure is ``{"value", "low", "high", "undefined"}``: the interval covers 95 % and comes
+from resampling patients; ``undefined`` counts the resamples in which the measure had no value
+(a rare class was not drawn, or nothing was called so), which the interval leaves out.
+A measure that is undefined is null.
+
+The majority vote is a second reference for the atypical call, not an independent one: the rater
+whose labels a model learned from is one of those who voted. For the same reason no rater is
+scored against it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy  # loads scipy.stats, which takes a second, where it is used
+
+from atypia.core.errors import InputError
+from atypia.core.labels import N_ATYPICAL, N_SUBTYPES, SUBTYPES
+from atypia.evaluation import metrics
+from atypia.evaluation import uncertainty_scores as uncertainty
+from atypia.evaluation.intervals import LEVEL, RESAMPLES, estimate, measure
+from atypia.evaluation.predictions import MAJORITY, UNKNOWN, Predictions
+from atypia.evaluation.two_stages import stages
+from atypia.evaluation.uncertainty_scores import DEFAULT_THRESHOLD
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from atypia.evaluation.intervals import Estimate, Statistic
+    from atypia.evaluation.metrics import BoolArray, FloatArray, IntArray, Measures
+
+NOT_GIVEN = "not given"
+"""Name of the group of rows whose domain or scanner is empty."""
+
+DEFINITIONS = {
+    "interval": "95 % percentile interval from resampling patients with replacement; "
+    "too narrow where patients are few (under about 20)",
+    "mean_auc": "mean of the one-vs-rest AUCs of the classes that occur",
+    "balanced_accuracy": "mean sensitivity of the classes that occur",
+    "macro_f1": "mean F1 of the classes that occur or are predicted",
+    "log_loss": "natural logarithm, probabilities held to at least 2.2e-16",
+    "brier": "multi-class sum form, 0 to 2",
+    "ece": f"top-label confidence, {metrics.ECE_BINS} bins of equal width; "
+    "biased upwards in small samples, and in resamples more so",
+    "stages": "side: the sums of the subtypes' probabilities, called as predicted_atypical; "
+    "subtypes: p(subtype | side) given the side that is right, the most probable one being the "
+    "answer",
+    "at_operating_point": "column predicted_atypical, whose threshold was fixed beforehand",
+    "calibration": f"{metrics.ECE_BINS} bins of equal width; subtypes: largest probability against "
+    "the share that is right; binary: p_atypical against the share that is atypical",
+    "selective": "the figures of which the model is least sure are left unanswered; subtypes: sure "
+    "by the probability of the predicted subtype; binary: by the distance of p_atypical from the "
+    "threshold in logits",
+    "aurc": "area under the risk-coverage curve: mean error rate over all coverages; 0 is best",
+    "conformal": "prediction sets of the column conformal_set; coverage is the share that holds "
+    "the label",
+    "confusion": "rows are the label, columns the prediction, in the order of subtypes",
+}
+
+
+def evaluate(
+    predictions: Predictions,
+    label: str = "expert1",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    threshold: float | None = None,
+    alpha: float | None = None,
+) -> dict[str, Any]:
+    """Score predictions against a named label; the content of ``metrics.json``.
+
+    Args:
+        predictions: The table.
+        label: A rater, ``agreed`` (where all raters agree) or ``majority_atypical``; the last
+            says nothing on subtypes, so that only the binary part is filled.
+        resamples: Resamples of patients for the intervals.
+        seed: Seed of the resampling.
+        threshold: The operating point behind ``predicted_atypical``, where it is known.
+        alpha: What the sets in ``conformal_set`` promise, where it is known.
+
+    Raises:
+        InputError: No row has the label, or `threshold` contradicts ``predicted_atypical``.
+    """
+    _check_threshold(predictions, threshold)
+    binary_only = label == MAJORITY
+    truth = predictions.atypical_of(label) if binary_only else predictions.subtypes_of(label)
+    known = truth != UNKNOWN
+    if not known.any():
+        raise InputError(
+            f"expected at least one row with the label {label!r} but none of the "
+            f"{len(predictions)} rows has it. Choose one of {list(predictions.label_choices)}."
+        )
+    scored = predictions.take(known)
+    result: dict[str, Any] = {
+        "label": label,
+        "n": len(scored),
+        "n_patients": _count(scored.patients),
+        "n_without_label": int((~known).sum()),
+        "interval": {"level": LEVEL, "resamples": resamples, "seed": seed, "unit": "patient"},
+        "definitions": DEFINITIONS,
+        "subtypes": list(SUBTYPES),
+        "overall": {},
+        "per_class": {},
+        "confusion": [],
+        "class_size_vs_sensitivity": {},
+    }
+    if not binary_only:
+        result |= _subtypes(scored, truth[known], resamples, seed)
+    against = [label, *([MAJORITY] if MAJORITY in predictions.votes and not binary_only else [])]
+    result["binary"] = {
+        "against": {
+            name: binary
+            for name in against
+            if (binary := _binary(predictions, name, resamples, seed, threshold)) is not None
+        }
+    }
+    subtypes = None if binary_only else truth[known]
+    result["stages"] = {} if subtypes is None else stages(scored, subtypes, resamples, seed)
+    atypical = scored.atypical_of(label) == 1
+    result |= {
+        "calibration": uncertainty.calibration(scored, subtypes, atypical, resamples, seed),
+        "selective": uncertainty.selective(scored, subtypes, atypical, threshold, resamples, seed),
+        "conformal": {}
+        if subtypes is None
+        else uncertainty.conformal(scored, subtypes, alpha, resamples, seed),
+    }
+    result["groups"] = {
+        kind: _groups(scored, values, label, resamples, seed, threshold)
+        for kind, values in (("domain", scored.domains), ("scanner", scored.scanners))
+        if (values != "").any()
+    }
+    result["raters"] = rater_agreement(predictions, label, resamples, seed)
+    return result
+
+
+def rater_agreement(
+    predictions: Predictions, label: str, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Any]:
+    """Every other rater scored against one, as if a model, on all patches that both labelled.
+
+    Args:
+        predictions: The table; a patch that it has several times counts once.
+        label: The reference; where it is no rater, the first rater of the table is.
+        resamples: Resamples of patients for the intervals.
+        seed: Seed of the resampling.
+    """
+    if not predictions.labels:
+        return {}
+    reference = label if label in predictions.labels else next(iter(predictions.labels))
+    once = np.unique(predictions.patch_ids, return_index=True)[1]
+    patches = predictions.take(np.sort(once))
+    agreement = {}
+    for rater in patches.labels:
+        both = (patches.labels[rater] != UNKNOWN) & (patches.labels[reference] != UNKNOWN)
+        if rater == reference or not both.any():
+            continue
+        patients = patches.patients[both]
+        truth, given = patches.labels[reference][both], patches.labels[rater][both]
+
+        def statistic(
+            weights: FloatArray, truth: IntArray = truth, given: IntArray = given
+        ) -> Measures:
+            binary = metrics.binary_measures(truth < N_ATYPICAL, given < N_ATYPICAL, weights)
+            return metrics.agreement_measures(truth, given, weights) | {
+                f"binary_{name}": values for name, values in binary.items()
+            }
+
+        estimates = estimate(statistic, patients, resamples, seed)
+        agreement[rater] = {
+            "against": reference,
+            "n": int(both.sum()),
+            "n_patients": _count(patients),
+            "overall": _pick(estimates, metrics.OVERALL),
+            "per_class": _per_class(estimates, truth, given, patients),
+            "binary": {
+                name.removeprefix("binary_"): measure(value)
+                for name, value in estimates.items()
+                if name.startswith("binary_")
+            },
+            "confusion": _confusion(truth, given),
+        }
+    return agreement
+
+
+def class_size_correlation(sizes: FloatArray, sensitivity: FloatArray) -> Measures:
+    """Correlation over classes of their size with their sensitivity: (R, C) twice to (R,) each."""
+    # A class without sensitivity has size 0, hence the lowest rank: leaving it out of one ranking
+    # only shifts the other, which no correlation sees.
+    ranks = [
+        scipy.stats.rankdata(values, axis=1, nan_policy="omit") for values in (sizes, sensitivity)
+    ]
+    return {
+        "pearson": metrics.pearson(sizes, sensitivity),
+        "spearman": metrics.pearson(ranks[0], ranks[1]),
+    }
+
+
+def _subtypes(scored: Predictions, truth: IntArray, resamples: int, seed: int) -> dict[str, Any]:
+    one_hot = np.eye(N_SUBTYPES)[truth]
+
+    def statistic(weights: FloatArray) -> Measures:
+        measures = metrics.subtype_measures(truth, scored.predicted, scored.probabilities, weights)
+        return {
+            **measures,
+            **class_size_correlation(weights @ one_hot, measures["sensitivity"]),
+            "average_precision": metrics.one_vs_rest_average_precision(
+                truth, scored.probabilities, weights
+            ),
+        }
+
+    estimates = estimate(statistic, scored.patients, resamples, seed)
+    return {
+        "overall": _pick(estimates, metrics.OVERALL),
+        "per_class": _per_class(estimates, truth, scored.predicted, scored.patients),
+        "confusion": _confusion(truth, scored.predicted),
+        "class_size_vs_sensitivity": _pick(estimates, ("pearson", "spearman")),
+    }
+
+
+def _binary(
+    predictions: Predictions, label: str, resamples: int, seed: int, threshold: float | None
+) -> dict[str, Any] | None:
+    """Atypical against normal by `label`, on the rows that have it; None where none has."""
+    truth = predictions.atypical_of(label)
+    known = truth != UNKNOWN
+    if not known.any():
+        return None
+    scored, atypical = predictions.take(known), truth[known] == 1
+    statistic = binary_statistic(scored, atypical)
+    estimates = estimate(statistic, scored.patients, resamples, seed)
+
+    def at(point: str) -> dict[str, Any]:
+        return {
+            name.removeprefix(point): measure(value)
+            for name, value in estimates.items()
+            if name.startswith(point)
+        }
+
+    return {
+        "n": len(scored),
+        "n_patients": _count(scored.patients),
+        "n_atypical": int(atypical.sum()),
+        **_pick(estimates, ("auc", "average_precision")),
+        "at_0.5": {"threshold": DEFAULT_THRESHOLD, **at("at_0.5.")},
+        "at_operating_point": {"threshold": threshold, **at("at_operating_point.")},
+    }
+
+
+def binary_statistic(scored: Predictions, atypical: BoolArray) -> Statistic:
+    """Weights (R, N) to the binary measures, those of a threshold named ``at_….measure``."""
+    calls = {
+        "at_0.5": scored.p_atypical >= DEFAULT_THRESHOLD,
+        "at_operating_point": scored.predicted_atypical,
+    }
+
+    def statistic(weights: FloatArray) -> Measures:
+        measures = {
+            "auc": metrics.roc_auc(atypical, scored.p_atypical, weights),
+            "average_precision": metrics.average_precision(atypical, scored.p_atypical, weights),
+        }
+        for point, called in calls.items():
+            for name, values in metrics.binary_measures(atypical, called, weights).items():
+                measures[f"{point}.{name}"] = values
+        return measures
+
+    return statistic
+
+
+def _groups(
+    scored: Predictions,
+    values: Iterable[str],
+    label: str,
+    resamples: int,
+    seed: int,
+    threshold: float | None,
+) -> dict[str, Any]:
+    """Overall and binary measures within each value of a column; patients resampled within it."""
+    values = np.asarray(values)
+    groups = {}
+    for value in np.unique(values):
+        group = scored.take(values == value)
+        entry: dict[str, Any] = {"n": len(group), "n_patients": _count(group.patients)}
+        if label != MAJORITY:
+            truth = group.subtypes_of(label)
+            statistic = partial(
+                metrics.subtype_measures, truth, group.predicted, group.probabilities
+            )
+            estimates = estimate(statistic, group.patients, resamples, seed)
+            entry["n_classes"] = _count(truth)
+            entry["overall"] = _pick(estimates, metrics.OVERALL)
+        else:
+            entry |= {"n_classes": None, "overall": {}}
+        entry["binary"] = _binary(group, label, resamples, seed, threshold)
+        groups[str(value) or NOT_GIVEN] = entry
+    return groups
+
+
+def _per_class(
+    estimates: Mapping[str, Estimate],
+    truth: IntArray,
+    predicted: IntArray,
+    patients: Any,
+) -> dict[str, Any]:
+    return {
+        subtype: {
+            "n": int((truth == c).sum()),
+            "n_patients": _count(patients[truth == c]),
+            "n_predicted": int((predicted == c).sum()),
+            **{
+                name: measure(estimates[name], c) for name in metrics.PER_CLASS if name in estimates
+            },
+        }
+        for c, subtype in enumerate(SUBTYPES)
+    }
+
+
+def _confusion(truth: IntArray, predicted: IntArray) -> list[list[int]]:
+    matrix: list[list[int]] = metrics.confusion_matrix(truth, predicted)[0].astype(int).tolist()
+    return matrix
+
+
+def _pick(estimates: Mapping[str, Estimate], names: Iterable[str]) -> dict[str, Any]:
+    return {name: measure(estimates[name]) for name in names if name in estimates}
+
+
+def _count(values: Any) -> int:
+    return len(np.unique(values))
+
+
+def _check_threshold(predictions: Predictions, threshold: float | None) -> None:
+    if threshold is None:
+        return
+    # The table holds nine digits: a score that close to the threshold may fall on either side.
+    clear = np.abs(predictions.p_atypical - threshold) > 1e-6
+    contradicted = clear & ((predictions.p_atypical >= threshold) != predictions.predicted_atypical)
+    if contradicted.any():
+        raise InputError(
+            f"expected predicted_atypical to say whether p_atypical is at least {threshold} but "
+            f"got the contrary in {int(contradicted.sum())} rows, the first for patch "
+            f"{predictions.patch_ids[contradicted][0]!r}."
+        )

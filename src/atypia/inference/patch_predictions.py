@@ -1,0 +1,387 @@
+"""Classify patches from files, folders, multi-page stacks, cohorts and arrays.
+
+Patches are decoded in threads and classified in chunks, so memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from atypia.classifiers.protocol import ExplainingModel
+from atypia.core.errors import InputError, Problem
+from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES, subtype_index
+from atypia.core.progress import OnDone, silent
+from atypia.data.cohort import Cohort
+from atypia.data.images import IMAGE_SUFFIXES, read_pages
+from atypia.slides.tiff_resolution import tiff_mpp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from atypia.classifiers.conformal import ConformalSets
+    from atypia.classifiers.decision import Decision
+    from atypia.classifiers.postprocessing import Explanation
+    from atypia.classifiers.protocol import SubtypeModel
+
+CHUNK = 128
+
+log = logging.getLogger("atypia")
+
+
+@dataclass(frozen=True)
+class PatchFile:
+    """One image file to classify; a stack gives one patch per page."""
+
+    patch_id: str
+    path: Path
+    mpp: float
+    about: dict[str, Any]
+    """Further cells of its row: patient, domain, labels."""
+
+
+@dataclass(frozen=True)
+class _DecodedPatch:
+    """One decoded patch."""
+
+    pixels: npt.NDArray[np.uint8]
+    """(H, W, 3)."""
+    mpp: float
+    about: dict[str, Any]
+    """Cells of its row, its id first."""
+
+
+def find_items(inputs: Sequence[Path], mpp: float | None) -> list[PatchFile]:
+    """List what to classify.
+
+    Args:
+        inputs: Images, stacks, folders (read recursively) or cohort folders.
+        mpp: µm per pixel of everything that is not in a cohort. None where each such file carries
+            its own, see :func:`atypia.slides.tiff_resolution.tiff_mpp`.
+
+    Raises:
+        InputError: Lists every input that does not exist, holds no image or has no known
+            resolution, and every patch id that occurs twice.
+    """
+    items: list[PatchFile] = []
+    problems = _mpp_problems(mpp)
+    for path in inputs:
+        if (path / "cohort.json").is_file():
+            items += _cohort_items(Cohort.open(path))
+        elif not path.exists():
+            problems.append(Problem("does not exist.", str(path)))
+        else:
+            found, faults = _file_items(path, mpp)
+            items += found
+            problems += faults
+    first: dict[str, Path] = {}
+    for item in items:
+        if item.patch_id in first:
+            problems.append(
+                Problem(
+                    f"has the patch id {item.patch_id!r}, like {first[item.patch_id]}. Rename one, "
+                    "or give the folder above both.",
+                    str(item.path),
+                )
+            )
+        first.setdefault(item.patch_id, item.path)
+    if problems:
+        raise InputError(problems)
+    return items
+
+
+def _mpp_problems(mpp: float | None) -> list[Problem]:
+    if mpp is None or 0.01 <= mpp <= 10:
+        return []
+    return [Problem(f"--mpp: expected µm per pixel (0.01 to 10) but got {mpp:g}.")]
+
+
+def _file_items(path: Path, mpp: float | None) -> tuple[list[PatchFile], list[Problem]]:
+    """Items of an image or of a folder of images, and what is wrong with them."""
+    files, names = [path], [path.stem]
+    if path.is_dir():
+        every = sorted(p for p in path.rglob("*") if p.is_file())
+        files = [p for p in every if p.suffix.lower() in IMAGE_SUFFIXES]
+        if len(files) < len(every):
+            log.warning("%s: %d files are no images", path, len(every) - len(files))
+        if not files:
+            return [], [Problem("expected images in this folder but found none.", str(path))]
+        names = [file.relative_to(path).with_suffix("").as_posix() for file in files]
+    items, problems, unknown = [], [], 0
+    for name, file in zip(names, files, strict=True):
+        try:
+            own = tiff_mpp(file) if mpp is None else mpp
+        except InputError as error:
+            problems += error.problems
+            continue
+        if own is None:
+            unknown += 1
+        else:
+            items.append(PatchFile(name, file, own, {"patient_id": "", "domain": ""}))
+    if unknown:
+        who = f"{unknown:,} of {len(files):,} images do" if path.is_dir() else "the file does"
+        what = f"{who} not tell the µm per pixel, which a model must know. Give --mpp."
+        problems.append(Problem(what, str(path)))
+    return items, problems
+
+
+def _cohort_items(cohort: Cohort) -> Iterator[PatchFile]:
+    columns = [c for c in cohort.manifest.columns if c not in ("patch_id", "file", "mpp")]
+    for row, path in zip(cohort.manifest.to_dict("records"), cohort.image_paths(), strict=True):
+        yield PatchFile(row["patch_id"], path, row["mpp"], {c: row[c] for c in columns})
+
+
+def predict_items(
+    model: SubtypeModel,
+    items: Sequence[PatchFile],
+    *,
+    skip_bad: bool = False,
+    batch_size: int = 64,
+    on_done: OnDone = silent,
+) -> tuple[pd.DataFrame, list[Problem]]:
+    """Classify items.
+
+    Args:
+        model: The ensemble.
+        items: From :func:`find_items`.
+        skip_bad: Leave out what cannot be read instead of raising, and report it.
+        batch_size: Patches per step; the answers do not depend on it.
+        on_done: Called with the number of items done since the last call.
+
+    Returns:
+        A table with one row per patch in the columns of ``predictions.csv``, and what was skipped.
+
+    Raises:
+        InputError: Lists every image that cannot be read or is too small for the model.
+    """
+    tables: list[pd.DataFrame] = []
+    problems: list[Problem] = []
+    mirrored = 0
+    with ThreadPoolExecutor() as pool:
+        remaining = iter(items)
+        chunk = list(islice(remaining, CHUNK))
+        waiting = [pool.submit(_decode, item, model) for item in chunk]
+        while chunk:
+            following = list(islice(remaining, CHUNK))
+            # The next chunk is decoded while the network works on this one.
+            next_waiting = [pool.submit(_decode, item, model) for item in following]
+            decoded = [future.result() for future in waiting]
+            problems += [p for _, faults in decoded for p in faults]
+            patches = [patch for found, _ in decoded for patch in found]
+            mirrored += _n_mirrored(model, patches)
+            if patches and (skip_bad or not problems):
+                tables.append(_classify(model, patches, batch_size))
+            on_done(len(chunk))
+            chunk, waiting = following, next_waiting
+    if problems and not skip_bad:
+        raise InputError(problems)
+    if not tables:
+        raise InputError([*problems, Problem("Nothing is left to classify.")])
+    _warn_of_mirrored(model, mirrored)
+    return pd.concat(tables, ignore_index=True), problems
+
+
+def predict_arrays(
+    model: SubtypeModel,
+    arrays: Sequence[npt.NDArray[np.uint8]],
+    mpp: float,
+    *,
+    batch_size: int = 64,
+) -> pd.DataFrame:
+    """Classify patches in memory.
+
+    Args:
+        model: The ensemble.
+        arrays: (H, W, 3) RGB uint8 each, centred on one figure; of any sizes.
+        mpp: µm per pixel.
+        batch_size: Patches per step; the answers do not depend on it.
+
+    Returns:
+        One row per patch in the columns of ``predictions.csv``; ``patch_id`` counts from 0.
+
+    Raises:
+        InputError: Lists every array that is no patch or too small for the model.
+    """
+    problems = _mpp_problems(mpp)
+    patches = []
+    for i, array in enumerate(arrays):
+        if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+            what = f"expected shape (H, W, 3) and type uint8 but got {array.shape}, {array.dtype}."
+            problems.append(Problem(f"patch {i}: {what}"))
+            continue
+        fault = model.size_problem(min(array.shape[:2]), mpp)
+        if fault:
+            problems.append(Problem(f"patch {i}: {fault}"))
+        about = {"patch_id": str(i), "patient_id": "", "domain": ""}
+        patches.append(_DecodedPatch(_central_part(array, model, mpp), mpp, about))
+    if len(arrays) == 0:
+        problems.append(Problem("expected at least one patch but got none."))
+    if problems:
+        raise InputError(problems)
+    _warn_of_mirrored(model, _n_mirrored(model, patches))
+    return _classify(model, patches, batch_size)
+
+
+def _decode(item: PatchFile, model: SubtypeModel) -> tuple[list[_DecodedPatch], list[Problem]]:
+    """Pages of one file, each large enough for the model, or what is wrong with them."""
+    try:
+        pages = read_pages(item.path)
+    except InputError as error:
+        return [], error.problems
+    faults = [model.size_problem(min(page.shape[:2]), item.mpp) for page in pages]
+    for fault in filter(None, faults):
+        return [], [Problem(fault, str(item.path))]
+    names = [item.patch_id]
+    if len(pages) > 1:
+        names = [f"{item.patch_id}/{number}" for number in range(len(pages))]
+    patches = [
+        _DecodedPatch(
+            _central_part(page, model, item.mpp), item.mpp, {"patch_id": name, **item.about}
+        )
+        for name, page in zip(names, pages, strict=True)
+    ]
+    return patches, []
+
+
+def _central_part(
+    page: npt.NDArray[np.uint8], model: SubtypeModel, mpp: float
+) -> npt.NDArray[np.uint8]:
+    """Cut a page down to what the networks see, so that pages of many sizes share a batch.
+
+    A margin stays for the smoothing before a coarser sampling; an odd rest stays, too, as the
+    centre must not move.
+    """
+    step = max(spec.field_of_view_um / spec.size_px for spec in model.specs or ()) / mpp
+    side = math.ceil(model.field_of_view_um / mpp) + 2 * math.ceil(1.5 * step + 2)
+    height, width, _ = page.shape
+    top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
+    return np.ascontiguousarray(page[top : height - top, left : width - left])
+
+
+def _n_mirrored(model: SubtypeModel, patches: Iterable[_DecodedPatch]) -> int:
+    needed = model.field_of_view_um * 0.999
+    return sum(min(patch.pixels.shape[:2]) * patch.mpp < needed for patch in patches)
+
+
+def _warn_of_mirrored(model: SubtypeModel, n: int) -> None:
+    if n:
+        log.warning(
+            "%d %s smaller than the model's field of view, %g µm: what lies beyond the edge is "
+            "mirrored. Answers on whole patches are better.",
+            n,
+            "patch is" if n == 1 else "patches are",
+            model.field_of_view_um,
+        )
+
+
+def _classify(
+    model: SubtypeModel, patches: Sequence[_DecodedPatch], batch_size: int
+) -> pd.DataFrame:
+    probabilities = np.empty((len(patches), len(SUBTYPES)), np.float32)
+    reasons: dict[int, Explanation] = {}
+    # Patches of one shape and resolution go through the network together.
+    groups: dict[tuple[tuple[int, ...], float], list[int]] = {}
+    for i, patch in enumerate(patches):
+        groups.setdefault((patch.pixels.shape, patch.mpp), []).append(i)
+    for (_, mpp), members in groups.items():
+        stack = np.stack([patches[i].pixels for i in members])
+        if isinstance(model, ExplainingModel):
+            probabilities[members], told = model.answer(stack, mpp, batch_size)
+            reasons |= zip(members, told, strict=True)
+        else:
+            probabilities[members] = model.predict_proba(stack, mpp, batch_size)
+    about = pd.DataFrame([patch.about for patch in patches])
+    table = prediction_table(
+        about, probabilities, model.decision, model.threshold, conformal=model.conformal
+    )
+    return with_reasons(table, [reasons[i] for i in sorted(reasons)])
+
+
+def with_reasons(table: pd.DataFrame, reasons: Sequence[Explanation]) -> pd.DataFrame:
+    """Add the columns ``reason`` and ``measures`` (JSON), where a model explains its answers."""
+    if not reasons:
+        return table
+    measures = [
+        json.dumps({name: float(f"{value:.4g}") for name, value in reason.measures.items()})
+        for reason in reasons
+    ]
+    return table.assign(reason=[reason.reason for reason in reasons], measures=measures)
+
+
+def with_abstained(table: pd.DataFrame, minimum: float) -> pd.DataFrame:
+    """Add the column ``abstained``: whether the named subtype is less probable than `minimum`.
+
+    Raises:
+        InputError: `minimum` is no probability.
+    """
+    from atypia.evaluation.selective_prediction import (
+        abstain,  # with scipy, which no other answer needs
+    )
+
+    predicted = table["predicted_subtype"].map(subtype_index).to_numpy(dtype=np.int64)
+    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float64)
+    return table.assign(abstained=abstain(probabilities, minimum, predicted))
+
+
+def prediction_table(
+    about: pd.DataFrame,
+    probabilities: npt.NDArray[np.float32],
+    decision: Decision,
+    threshold: float,
+    fold: Any = "",
+    *,
+    conformal: ConformalSets | None = None,
+) -> pd.DataFrame:
+    """Join what is known of patches with their probabilities, as ``predictions.csv`` has them.
+
+    Args:
+        about: (N rows) at least ``patch_id``; labels and votes are kept.
+        probabilities: (N, 8).
+        decision: From probabilities to a subtype.
+        threshold: A figure is called atypical from this p_atypical on.
+        fold: Of each row, or of all.
+        conformal: Adds ``conformal_set``: the subtypes that the figure may have, joined by ``|``,
+            or ``empty``.
+    """
+    table = about.drop(columns=["file", "mpp"], errors="ignore").reset_index(drop=True)
+    table["fold"] = fold
+    table[list(PROBABILITY_COLUMNS)] = probabilities
+    atypical = probabilities[:, [c.startswith("p_amf") for c in PROBABILITY_COLUMNS]].sum(axis=1)
+    table["p_atypical"] = np.minimum(atypical, 1)
+    table["predicted_subtype"] = np.array(SUBTYPES)[decision.subtypes(probabilities)]
+    table["predicted_atypical"] = table["p_atypical"] >= threshold
+    if conformal is not None:
+        table["conformal_set"] = conformal.names(probabilities)
+    return table
+
+
+def prediction_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """One object per row: probabilities by subtype, sets as lists, the rest as it is."""
+    plain = [c for c in table.columns if c not in PROBABILITY_COLUMNS]
+    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float64)
+    records = []
+    for row, p in zip(table[plain].to_dict("records"), probabilities, strict=True):
+        if "conformal_set" in row:
+            row["conformal_set"] = [s for s in SUBTYPES if s in row["conformal_set"].split("|")]
+        if "measures" in row:
+            row["measures"] = json.loads(row["measures"])
+        row["p_atypical"] = _rounded(row["p_atypical"])
+        row["probabilities"] = {s: _rounded(v) for s, v in zip(SUBTYPES, p, strict=True)}
+        records.append({str(key): value for key, value in row.items()})
+    return records
+
+
+def _rounded(value: float) -> float:
+    """Nine significant digits, which is all of a float32."""
+    return float(f"{value:.9g}")

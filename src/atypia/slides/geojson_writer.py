@@ -1,0 +1,96 @@
+"""Answers as GeoJSON that QuPath (0.5 and later) opens as detections.
+
+Each figure is one Feature with its class and colour, and its probabilities as measurements
+(QuPath's ``QuPathTypeAdapters``). Coordinates count from the corner that QuPath shows.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import TYPE_CHECKING, Any, Final
+
+from atypia.core.files import atomic_write
+from atypia.core.labels import DISPLAY_NAMES, PROBABILITY_COLUMNS, is_atypical
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+    from atypia.slides import SlideInfo
+    from atypia.slides.candidates import Candidate
+
+MEASUREMENTS: Final = (*PROBABILITY_COLUMNS, "p_atypical")
+
+COLOURS: Final = {
+    "amf_bipolar": (213, 94, 0),
+    "amf_multipolar": (204, 0, 40),
+    "amf_segregation": (204, 121, 167),
+    "amf_other": (230, 159, 0),
+    "nmf_anaphase_telophase": (0, 114, 178),
+    "nmf_metaphase": (86, 180, 233),
+    "nmf_prometaphase": (0, 158, 115),
+    "nmf_ring": (120, 94, 190),
+}
+"""Atypical figures warm, normal ones cool; most of them are Okabe and Ito's (2008)."""
+
+
+def class_name(subtype: str) -> str:
+    """Name a subtype for a pathologist: ``AMF multipolar``, ``NMF ring shape``."""
+    return f"{'AMF' if is_atypical(subtype) else 'NMF'} {DISPLAY_NAMES[subtype].lower()}"
+
+
+def write_geojson(
+    path: Path,
+    table: pd.DataFrame,
+    candidates: Sequence[Candidate],
+    slide: SlideInfo,
+    field_um: float,
+) -> None:
+    """Write one detection per figure, atomically.
+
+    Args:
+        path: Of the GeoJSON.
+        table: From :func:`atypia.inference.slide_predictions.classify_slide`.
+        candidates: What was classified; their own outlines are kept.
+        slide: The slide.
+        field_um: Side of the square that is drawn around a candidate without an outline.
+    """
+    by_id = {candidate.id: candidate for candidate in candidates}
+    with atomic_write(path) as stream:
+        stream.write('{"type": "FeatureCollection", "features": [')
+        separator = "\n"
+        for row in table.to_dict("records"):
+            feature = _feature(row, by_id[row["patch_id"]], slide, field_um)
+            stream.write(separator + json.dumps(feature, ensure_ascii=False, allow_nan=False))
+            separator = ",\n"
+        stream.write("\n]}\n")
+
+
+def _feature(
+    row: Mapping[Any, Any], candidate: Candidate, slide: SlideInfo, field_um: float
+) -> dict[str, Any]:
+    subtype = row["predicted_subtype"]
+    return {
+        "type": "Feature",
+        # The same figure of the same slide has the same id each time.
+        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"atypia:{slide.path.name}:{candidate.id}")),
+        "geometry": candidate.geometry or _square(candidate, slide, field_um),
+        "properties": {
+            "objectType": "detection",
+            "name": candidate.id,
+            "classification": {"name": class_name(subtype), "color": list(COLOURS[subtype])},
+            "measurements": {name: float(f"{row[name]:.6g}") for name in MEASUREMENTS},
+            "metadata": {"patch_id": candidate.id, "predicted_subtype": subtype},
+        },
+    }
+
+
+def _square(candidate: Candidate, slide: SlideInfo, field_um: float) -> dict[str, Any]:
+    assert slide.mpp is not None
+    half = field_um / slide.mpp / 2
+    x, y = candidate.x - slide.origin[0], candidate.y - slide.origin[1]
+    corners = [(-half, -half), (half, -half), (half, half), (-half, half), (-half, -half)]
+    return {"type": "Polygon", "coordinates": [[[x + dx, y + dy] for dx, dy in corners]]}

@@ -1,0 +1,235 @@
+"""A slide, or any other source image: its resolution, its background, and fields of it.
+
+One class for every format. What reads the bytes is chosen by the file: OpenSlide (.svs, .ndpi,
+.mrxs, .scn, tiled TIFF ...), tifffile (plain TIFF, OME-TIFF) or wsidicom (DICOM).
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from PIL import Image
+
+from atypia.core.errors import InputError, MissingExtraError, Problem
+from atypia.slides.tiff_resolution import PLAUSIBLE_MPP
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from atypia.slides.pixels import Colour, Pixels
+
+WHITE: Final = (255, 255, 255)
+_BRIGHT: Final = 200
+"""A pixel counts as background where no channel is darker."""
+
+
+@dataclass(frozen=True)
+class SlideInfo:
+    """What is known of a slide without its pixels."""
+
+    path: Path
+    width: int
+    """Of level 0, px."""
+    height: int
+    mpp: float | None
+    """µm per pixel of level 0, None where neither the file nor the user says it."""
+    background: Colour
+    """Colour of empty glass."""
+    origin: tuple[int, int]
+    """Where the scanned part begins, px on level 0. QuPath shows that part alone and counts from
+    its corner; (0, 0) for most formats."""
+    stated_mpp: float | None = None
+    """µm per pixel as the file says, None where it says nothing plausible."""
+
+
+class Slide:
+    """An open slide, addressed in pixels of its full resolution (level 0).
+
+    A pixel covers the unit square from its coordinates on: the slide reaches from 0 to
+    ``info.width``. What lies beyond it, and what the scanner stored no pixels for, is filled with
+    the background, never with black: a black bar is something a network learns from.
+    """
+
+    def __init__(self, pixels: Pixels, info: SlideInfo) -> None:
+        self._pixels = pixels
+        self.info = info
+
+    def crop(self, x: float, y: float, side: int) -> NDArray[np.uint8]:
+        """Cut out a square of `side` px centred on (`x`, `y`), both in px on level 0.
+
+        Returns:
+            RGB ``uint8``, shape (side, side, 3). The centre is moved by at most half a pixel, so
+            that pixels stay as they are.
+
+        Raises:
+            InputError: The image is damaged at this place.
+        """
+        return self._square(0, x, y, side)
+
+    def read_field(
+        self, x_px: float, y_px: float, field_um: float, out_mpp: float
+    ) -> NDArray[np.uint8]:
+        """Read the square field around a point at a resolution of one's choice.
+
+        The pyramid's level next finer than `out_mpp` is resampled with a Lanczos filter as wide
+        as it must be not to alias; a level that has this resolution is cropped as it is.
+
+        Args:
+            x_px: Centre, in px on level 0.
+            y_px: Centre, in px on level 0.
+            field_um: Side of the field, µm.
+            out_mpp: µm per pixel of what is returned.
+
+        Returns:
+            RGB ``uint8``, shape (S, S, 3) with S = ``round(field_um / out_mpp)``.
+
+        Raises:
+            InputError: The resolution is unknown, or the image is damaged at this place.
+        """
+        if self.info.mpp is None:
+            raise InputError(unknown_resolution(self.info.path))
+        side = round(field_um / out_mpp)
+        wanted = out_mpp / self.info.mpp  # px of level 0 to one of the answer
+        fine = [i for i, level in enumerate(self._pixels.levels) if level.downsample <= wanted]
+        number = max(fine, default=0)
+        downsample = self._pixels.levels[number].downsample
+        step = wanted / downsample  # px of the level to one of the answer
+        x, y = x_px / downsample, y_px / downsample
+        if abs(step - 1) * side < 0.5:
+            return self._square(number, x, y, side)
+        left, top = x - side * step / 2, y - side * step / 2
+        reach = math.ceil(3 * max(step, 1)) + 1  # of the filter, px of the level
+        x0, y0 = math.floor(left) - reach, math.floor(top) - reach
+        size = math.ceil(side * step) + 1 + 2 * reach
+        box = (left - x0, top - y0, left - x0 + side * step, top - y0 + side * step)
+        region = Image.fromarray(self._region(number, x0, y0, size))
+        return np.asarray(region.resize((side, side), Image.Resampling.LANCZOS, box=box))
+
+    def _square(self, level: int, x: float, y: float, side: int) -> NDArray[np.uint8]:
+        left, top = (math.floor(centre - side / 2 + 0.5) for centre in (x, y))
+        return self._region(level, left, top, side)
+
+    def _region(self, level: int, left: int, top: int, side: int) -> NDArray[np.uint8]:
+        canvas = np.empty((side, side, 3), np.uint8)
+        canvas[:] = self.info.background
+        x0, x1 = max(left, 0), min(left + side, self._pixels.levels[level].width)
+        y0, y1 = max(top, 0), min(top + side, self._pixels.levels[level].height)
+        if x0 < x1 and y0 < y1:
+            with _reading(self.info.path):
+                inside = self._pixels.read(level, x0, y0, x1 - x0, y1 - y0, self.info.background)
+            canvas[y0 - top : y1 - top, x0 - left : x1 - left] = inside
+        return canvas
+
+
+@contextmanager
+def open_slide(
+    path: Path, *, mpp: float | None = None, background: Colour | None = None
+) -> Iterator[Slide]:
+    """Open a slide or another source image.
+
+    Args:
+        path: A slide, a TIFF image, a DICOM file (its series is looked for beside it), or a
+            folder with one DICOM slide.
+        mpp: µm per pixel of level 0; None is what the file says.
+        background: Colour of empty glass; None is what the file says, else the median of the
+            bright pixels along the border, else white.
+
+    Raises:
+        InputError: The file is missing, damaged, or not 8-bit RGB.
+        MissingExtraError: The extra ``slides`` or ``dicom`` is not installed.
+    """
+    if not path.exists():
+        raise InputError(Problem("expected a source image but there is no such file.", str(path)))
+    with _reading(path):
+        pixels = _open(path)
+    try:
+        with _reading(path):
+            info = _describe(path, pixels, mpp, background)
+        yield Slide(pixels, info)
+    finally:
+        pixels.close()
+
+
+def _open(path: Path) -> Pixels:
+    from atypia.slides.dicom_reader import is_dicom, open_with_wsidicom
+    from atypia.slides.openslide_reader import detect_format, open_with_openslide
+    from atypia.slides.tiff_reader import is_ome, open_with_tifffile
+
+    if is_dicom(path):
+        return open_with_wsidicom(path)
+    kind = detect_format(path)
+    # Of an OME-TIFF OpenSlide sees neither the pyramid nor the resolution.
+    if kind is None or (kind == "generic-tiff" and is_ome(path)):
+        return open_with_tifffile(path)
+    return open_with_openslide(path)
+
+
+def _describe(
+    path: Path, pixels: Pixels, mpp: float | None, background: Colour | None
+) -> SlideInfo:
+    stated = _square_pixels(path, pixels.mpp)
+    return SlideInfo(
+        path=path,
+        width=pixels.levels[0].width,
+        height=pixels.levels[0].height,
+        mpp=stated if mpp is None else mpp,
+        background=background or pixels.background or _estimate_background(pixels),
+        origin=pixels.origin,
+        stated_mpp=stated,
+    )
+
+
+def unknown_resolution(path: Path) -> Problem:
+    """Make the problem of a slide that does not tell its µm per pixel."""
+    return Problem("the file does not say its µm per pixel. Give --mpp.", str(path))
+
+
+def _square_pixels(path: Path, mpp: tuple[float, float] | None) -> float | None:
+    if mpp is None or not PLAUSIBLE_MPP[0] <= mpp[0] <= PLAUSIBLE_MPP[1]:
+        return None
+    x, y = mpp
+    if abs(x - y) > 0.01 * x:
+        what = f"expected square pixels but got {x:g} × {y:g} µm."
+        raise InputError(Problem(what, str(path)))
+    return x
+
+
+def _estimate_background(pixels: Pixels) -> Colour:
+    """Median of the bright pixels along the border; white where tissue runs over all of it."""
+    number = len(pixels.levels) - 1
+    width, height, _ = pixels.levels[number]
+    edges = [
+        (0, 0, width, 1),
+        (0, height - 1, width, 1),
+        (0, 0, 1, height),
+        (width - 1, 0, 1, height),
+    ]
+    try:
+        border = np.concatenate([pixels.read(number, *e, WHITE).reshape(-1, 3) for e in edges])
+    except Exception:
+        # A damaged tile at the border must not keep one from all others; who reads it is told.
+        return WHITE
+    bright = border[border.min(axis=1) >= _BRIGHT]
+    if len(bright) < len(border) / 100:
+        return WHITE
+    red, green, blue = (int(v) for v in np.median(bright, axis=0))
+    return red, green, blue
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder raises on damaged bytes into an InputError."""
+    try:
+        yield
+    except (InputError, MissingExtraError):
+        raise
+    except Exception as error:
+        what = f"expected a sound slide or TIFF image but it cannot be read ({error})."
+        raise InputError(Problem(what, str(path))) from error

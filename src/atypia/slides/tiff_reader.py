@@ -1,0 +1,212 @@
+"""Pixels of plain TIFF and OME-TIFF by tifffile; the only module that imports it.
+
+Only the tiles or strips that a rectangle touches are decoded.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+from xml.etree import ElementTree
+
+import numpy as np
+
+from atypia.core.errors import InputError, MissingExtraError, Problem
+from atypia.slides.pixels import Colour, Level
+from atypia.slides.tiff_resolution import UM_OF_UNIT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_CACHE_BYTES: Final = 2**26
+"""Decoded tiles or strips that are kept: candidates often lie close to each other."""
+
+_PLANES: Final = 2
+"""Planar configuration (TIFF 6.0): each channel on its own."""
+
+
+def is_ome(path: Path) -> bool:
+    """Whether a TIFF file is an OME-TIFF."""
+    with _tifffile().TiffFile(path) as tiff:
+        return bool(tiff.is_ome)
+
+
+def open_with_tifffile(path: Path) -> TiffPixels:
+    """Open a TIFF file.
+
+    Raises:
+        InputError: It is cut short, is not 8-bit RGB, or has several planes.
+    """
+    tiff = _tifffile().TiffFile(path)
+    try:
+        if not tiff.series:
+            what = (
+                f"expected a TIFF image but the file ends ({path.stat().st_size:,} bytes) before "
+                "the directory that says where its pixels are. Is it copied in full?"
+            )
+            raise InputError(Problem(what, str(path)))
+        return TiffPixels(path, tiff)
+    except BaseException:
+        tiff.close()
+        raise
+
+
+def _tifffile() -> Any:
+    try:
+        import imagecodecs  # noqa: F401 - without it tifffile fails later, at the first tile
+        import tifffile
+    except ImportError as error:
+        package = "imagecodecs" if "imagecodecs" in str(error) else "tifffile"
+        raise MissingExtraError(package, "slides", "Reading source images") from None
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it logs, it also raises
+    return tifffile
+
+
+class TiffPixels:
+    """See :class:`atypia.slides.pixels.Pixels`."""
+
+    background: Colour | None = None
+    origin = (0, 0)
+
+    def __init__(self, path: Path, tiff: Any) -> None:
+        self._tiff = tiff
+        self._pages = [level.pages[0] for level in tiff.series[0].levels]
+        first = self._pages[0]
+        shape = (first.imagelength, first.imagewidth, first.samplesperpixel)
+        if first.dtype != np.uint8 or shape[2] != 3:
+            what = (
+                "expected an 8-bit RGB image of shape (height, width, 3) "
+                f"but got {first.dtype} of shape {shape}."
+            )
+            raise InputError(Problem(what, str(path)))
+        if len(tiff.series[0].pages) > 1:
+            what = (
+                f"expected one image but got {len(tiff.series[0].pages)} planes. "
+                "Save the one to read as a file of its own."
+            )
+            raise InputError(Problem(what, str(path)))
+        self.levels = [
+            Level(page.imagewidth, page.imagelength, first.imagewidth / page.imagewidth)
+            for page in self._pages
+        ]
+        self.mpp = _mpp(tiff)
+        # Uncompressed pixels in one piece need no decoding.
+        self._maps = [_map(page) if page.is_memmappable else None for page in self._pages]
+        self._tables = [_jpeg_tables(page) for page in self._pages]
+        self._cache: OrderedDict[tuple[int, int], Any] = OrderedDict()
+        self._cached_bytes = 0
+        self._lock = threading.Lock()
+
+    def read(
+        self, level: int, left: int, top: int, width: int, height: int, empty: Colour
+    ) -> NDArray[np.uint8]:
+        """Read a rectangle of a level."""
+        mapped = self._maps[level]
+        if mapped is not None:
+            return np.asarray(mapped[top : top + height, left : left + width])
+        canvas = np.empty((height, width, 3), np.uint8)
+        canvas[:] = empty
+        for index in _segments(self._pages[level], left, top, width, height):
+            pixels, (plane, _, y, x, _) = self._segment(level, index)
+            if pixels is None:  # a tile that was never written
+                continue
+            # Planes of a channel each, or all three channels together.
+            channels = slice(plane, plane + 1) if pixels.shape[-1] == 1 else slice(None)
+            x0, x1 = max(left, x), min(left + width, x + pixels.shape[1])
+            y0, y1 = max(top, y), min(top + height, y + pixels.shape[0])
+            canvas[y0 - top : y1 - top, x0 - left : x1 - left, channels] = pixels[
+                y0 - y : y1 - y, x0 - x : x1 - x
+            ]
+        return canvas
+
+    def _segment(self, level: int, index: int) -> Any:
+        """Pixels (h, w, channels) of one tile or strip, None if it is empty, and its indices."""
+        key = (level, index)
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+        page = self._pages[level]
+        data = None
+        if page.databytecounts[index]:
+            with self._lock:
+                self._tiff.filehandle.seek(page.dataoffsets[index])
+                data = self._tiff.filehandle.read(page.databytecounts[index])
+        pixels, indices, _ = page.decode(data, index, jpegtables=self._tables[level])
+        if pixels is None:
+            return None, indices
+        answer = pixels[0], indices  # the first of one z plane
+        with self._lock:
+            self._cache[key] = answer
+            self._cached_bytes += pixels.nbytes
+            while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
+                _, (dropped, _) = self._cache.popitem(last=False)
+                self._cached_bytes -= dropped.nbytes
+        return answer
+
+    def close(self) -> None:
+        """Close the file."""
+        self._tiff.close()
+
+
+def _map(page: Any) -> NDArray[np.uint8]:
+    """Map the pixels (height, width, 3) of a page, whether channels lie together or in planes."""
+    pixels: NDArray[np.uint8] = page.asarray(out="memmap")
+    return np.moveaxis(pixels, 0, -1) if page.planarconfig == _PLANES else pixels
+
+
+def _segments(page: Any, left: int, top: int, width: int, height: int) -> Iterator[int]:
+    """Yield the indices of the tiles or strips that a rectangle touches, in all planes."""
+    tile_height = page.tilelength if page.is_tiled else page.rowsperstrip
+    tile_width = page.tilewidth if page.is_tiled else page.imagewidth
+    columns = -(-page.imagewidth // tile_width)
+    rows = -(-page.imagelength // tile_height)
+    for plane in range(len(page.dataoffsets) // (rows * columns)):
+        for row in range(top // tile_height, (top + height - 1) // tile_height + 1):
+            for column in range(left // tile_width, (left + width - 1) // tile_width + 1):
+                yield (plane * rows + row) * columns + column
+
+
+def _jpeg_tables(page: Any) -> bytes | None:
+    tag = page.tags.get("JPEGTables")
+    return None if tag is None else bytes(tag.value)
+
+
+def _mpp(tiff: Any) -> tuple[float, float] | None:
+    if tiff.is_ome:
+        return _ome_mpp(tiff.ome_metadata)
+    page = tiff.series[0].pages[0]
+    if not tiff.is_imagej:
+        return _tag_mpp(page)
+    # ImageJ's unit is in its own metadata; the tag says that there is none.
+    unit = UM_OF_UNIT.get(str((tiff.imagej_metadata or {}).get("unit")))
+    if unit is None or "XResolution" not in page.tags:
+        return None
+    x, y = page.get_resolution()
+    return (unit / x, unit / y) if x and y else None
+
+
+def _tag_mpp(page: Any) -> tuple[float, float] | None:
+    if "XResolution" not in page.tags:
+        return None
+    x, y = page.get_resolution(unit="MICROMETER")
+    return (1 / x, 1 / y) if x and y else None
+
+
+def _ome_mpp(description: str) -> tuple[float, float] | None:
+    pixels = ElementTree.fromstring(description).find(".//{*}Pixels")
+    if pixels is None:
+        return None
+    sizes = []
+    for axis in "XY":
+        size = pixels.get(f"PhysicalSize{axis}")
+        unit = UM_OF_UNIT.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        if size is None or unit is None:
+            return None
+        sizes.append(float(size) * unit)
+    return sizes[0], sizes[1]

@@ -1,0 +1,111 @@
+"""What the model of a finished run says of the patches of a cohort, split by split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from atypia.classifiers.bundle import find_bundle
+from atypia.core.errors import InputError, Problem
+from atypia.core.files import read_json
+from atypia.data.splits import Splits
+from atypia.evaluation.predictions import Predictions, read_predictions
+from atypia.training.uncalibrated_model import OuterRows, part_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from atypia.core.config import HybridConfig, StackConfig
+    from atypia.data.cohort import Cohort
+    from atypia.training.run_folder import Run
+
+LEAST_FOLDS = 3
+"""What to make of a model's answers is chosen by folds within folds."""
+
+
+@dataclass(frozen=True)
+class BasePredictions:
+    """What a model said of the patches of one outer split."""
+
+    folder: Path
+    """Of the split in the model's run."""
+    bundle: Path
+    part: OuterRows
+    training: npt.NDArray[np.float64]
+    """(N, 8), out of fold."""
+    test: npt.NDArray[np.float64]
+    """(M, 8)."""
+    optimistic: bool
+    """Whether the out-of-fold predictions are."""
+
+    @classmethod
+    def of(cls, run: Run[HybridConfig | StackConfig], number: int, source: Path) -> BasePredictions:
+        """Read it.
+
+        Raises:
+            InputError: A file is missing or of other patches, or there are too few folds.
+        """
+        folder = source if len(run.splits.outer) == 1 else source / f"outer-{number}"
+        bundle = find_bundle(folder)
+        whole = part_of(run, number)
+        row_of = {name: row for row, name in enumerate(run.cohort.manifest["patch_id"])}
+        out_of_fold = read_predictions(folder / "predictions-oof.csv")
+        training = _rows(out_of_fold, row_of, whole.training, folder)
+        folds = np.array([int(fold) for fold in out_of_fold.folds])
+        if len(np.unique(folds)) < LEAST_FOLDS:
+            what = (
+                f"expected out-of-fold predictions of at least {LEAST_FOLDS} folds but got "
+                f"{len(np.unique(folds))}: what to make of them is chosen by folds within folds."
+            )
+            raise InputError(Problem(what, str(folder)))
+        test = np.empty((0, 8))
+        if len(whole.test):
+            tested = read_predictions(folder / "predictions-test.csv")
+            order = _rows(tested, row_of, whole.test, folder)
+            test = tested.probabilities[np.argsort(order)]
+            whole = OuterRows(whole.training, whole.folds, np.sort(order))
+        optimistic = bool(read_json(folder / "metrics-oof.json").get("optimistic", False))
+        part = OuterRows(training, folds, whole.test)
+        return cls(folder, bundle, part, out_of_fold.probabilities, test, optimistic)
+
+
+def _rows(
+    table: Predictions, row_of: dict[str, int], allowed: npt.NDArray[np.int64], folder: Path
+) -> npt.NDArray[np.int64]:
+    """Rows of the manifest that a table is of."""
+    rows = np.array([row_of.get(str(name), -1) for name in table.patch_ids])
+    strange = ~np.isin(rows, allowed)
+    if strange.any():
+        what = (
+            f"expected predictions of this part of the cohort but got {int(strange.sum())} others, "
+            f"the first {table.patch_ids[strange][0]!r}."
+        )
+        raise InputError(Problem(what, str(folder)))
+    return rows
+
+
+def splits_of(key: str, source: Path, cohort: Cohort) -> Splits:
+    """Read the splits of a finished run.
+
+    Args:
+        key: The setting that names the run, for messages.
+        source: The run.
+        cohort: Of this run.
+
+    Raises:
+        InputError: No run, one that is not finished, or one of another cohort.
+    """
+    needed = ["run.json", "splits.json"]
+    missing = [name for name in needed if not (source / name).is_file()]
+    if missing:
+        raise InputError(f"{key}: expected a run but {source} has no {', '.join(missing)}.")
+    status = read_json(source / "run.json")["status"]
+    if status != "finished":
+        raise InputError(
+            f"{key}: expected a finished run but the status of {source} is {status!r}."
+        )
+    return Splits.read(source / "splits.json", cohort.manifest, cohort.sha256)

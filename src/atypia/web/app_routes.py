@@ -1,0 +1,396 @@
+"""The addresses of the app: from HTTP to :class:`atypia.web.site.Site` and back.
+
+They work in threads (plain functions), and are no part of the API that ``/openapi.json`` describes.
+"""
+
+# No `from __future__ import annotations`, as in atypia.server.api_routes.
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+from atypia.core.errors import AtypiaError, InputError, Problem
+from atypia.core.labels import N_SUBTYPES
+from atypia.evaluation.predictions import AGREED
+from atypia.server.limits import ServerLimits
+from atypia.server.refusal import RefusalError
+from atypia.web.assets import HEADERS, PAGE, read_assets
+from atypia.web.downloads import export_cohort, export_geojson, export_places
+from atypia.web.review import agreement
+from atypia.web.site import Site
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fastapi import APIRouter, FastAPI, Response
+
+_JSON: Final = "application/json"
+_FOR: Final = (230, 159, 0)
+_AGAINST: Final = (0, 114, 178)
+"""Of heat maps, as in those of ``atypia explain``."""
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Joining(_Body):
+    """A reviewer begins or comes back."""
+
+    name: Annotated[str, Field(max_length=1000)]
+    blind: bool
+
+
+class Label(_Body):
+    """A key press."""
+
+    number: Annotated[int, Field(ge=0)]
+    subtype: Annotated[int, Field(ge=0, lt=N_SUBTYPES)] | None
+
+
+def mount(app: "FastAPI", site: Site, limits: ServerLimits) -> None:
+    """Put the app beside the API, whose limits the drop zone tells before it sends."""
+    app.include_router(page_router(site, limits))
+    makers: list[Callable[[Site], APIRouter]] = [figure_router, review_router]
+    if site.slide is not None and not site.show.blind:
+        makers.append(slide_router)
+    if site.comparison is not None and not site.show.blind:
+        makers.append(comparison_router)
+    for make_router in makers:
+        app.include_router(make_router(site))
+
+
+def page_router(site: Site, limits: ServerLimits) -> "APIRouter":
+    """Make the page, what it loads, and what it asks first."""
+    from fastapi import APIRouter, Response
+
+    router = APIRouter(include_in_schema=False)
+    assets = read_assets()
+
+    @router.get("/")
+    def page() -> Response:
+        return _response(*assets[PAGE])
+
+    @router.get("/static/{path:path}")
+    def asset(path: str) -> Response:
+        if path not in assets:
+            raise RefusalError(404, f"There is no file {path[:200]!r}.")
+        return _response(*assets[path])
+
+    @router.get("/web/about")
+    def about() -> Response:
+        return _json({**site.about(), "body_bytes": limits.body_bytes})
+
+    @router.get("/web/tiles/{size}/{number}.jpg")
+    def sheet(size: str, number: int) -> Response:
+        make = {"large": site.tiles.large, "small": site.tiles.small}.get(size)
+        with _told():
+            if make is None:
+                raise IndexError
+            return _response(make(number), "image/jpeg")
+
+    @router.get("/web/figures/{number}/image.png")
+    def image(number: int) -> Response:
+        with _told():
+            pixels = site.shown.pictures.patch(_known(site, number))
+            return _response(_png(pixels), "image/png")
+
+    return router
+
+
+def figure_router(site: Site) -> "APIRouter":
+    """Make the addresses that tell what the model and the raters say."""
+    from fastapi import APIRouter, Depends, Response
+
+    def seeing() -> None:
+        if site.show.blind:
+            raise RefusalError(403, "This server was started blind: it tells no answers.")
+
+    router = APIRouter(prefix="/web", include_in_schema=False, dependencies=[Depends(seeing)])
+    figures = site.shown.figures
+
+    @router.get("/figures")
+    def table() -> Response:
+        return _json(figures.columns())
+
+    @router.get("/figures/{number}")
+    def figure(number: int) -> Response:
+        record = figures.record(_known(site, number))
+        second = None if site.comparison is None else site.comparison.record(number)
+        mpp = site.shown.pictures.mpp(number)
+        place = None
+        if site.shown.found is not None:
+            place = site.shown.found.centres_px[number].round(1).tolist()
+        can = {
+            "neighbours": site.neighbours is not None and bool(figures.labels),
+            "reading": site.explanations.read is not None,
+            "heat": list(site.explanations.methods.items()),
+        }
+        return _json({**record, "second": second, "mpp": mpp, "place": place, "can": can})
+
+    @router.get("/figures/{number}/neighbours")
+    def neighbours(number: int, label: str) -> Response:
+        if site.neighbours is None:
+            raise RefusalError(404, "This model gives no features: neighbours are not available.")
+        if label not in figures.labels:
+            expected = list(figures.labels)
+            raise RefusalError(422, f"expected a rater out of {expected} but got {label[:60]!r}.")
+        return _json(site.neighbours.near(_known(site, number), figures.labels[label]))
+
+    @router.get("/figures/{number}/reading")
+    def reading(number: int) -> Response:
+        if site.explanations.read is None:
+            raise RefusalError(404, "The reading by rules is not available.")
+        with _told():
+            pictures = site.shown.pictures
+            patch = pictures.patch(_known(site, number))
+            return _json(site.explanations.read(patch, pictures.mpp(number)))
+
+    @router.get("/figures/{number}/heat/{method}/{target}.png")
+    def heat(number: int, method: str, target: int) -> Response:
+        make = site.explanations.heat
+        if make is None or method not in site.explanations.methods:
+            raise RefusalError(404, "Such heat maps are not available for this model.")
+        if not 0 <= target <= N_SUBTYPES:
+            raise RefusalError(404, f"There is no subtype {target}.")
+        with _told():
+            pictures = site.shown.pictures
+            patch = pictures.patch(_known(site, number))
+            found = make(patch, pictures.mpp(number), target, method)
+            return _response(_png(_coloured(found)), "image/png")
+
+    return router
+
+
+def review_router(site: Site) -> "APIRouter":
+    """Make the addresses of reviewers. Those who are blind get pictures and their own labels."""
+    from fastapi import APIRouter, Response
+
+    router = APIRouter(prefix="/web/reviews", include_in_schema=False)
+    figures, store = site.shown.figures, site.reviews
+    reserved = {AGREED, "majority", "soft", *figures.labels}
+
+    def seeing(name: str) -> None:
+        if site.show.blind or store.is_blind(name):
+            raise RefusalError(403, f"{name[:60]} reviews blind: others are not told.")
+
+    @router.post("")
+    def join(asked: Joining) -> Response:
+        if site.show.blind and not asked.blind:
+            raise RefusalError(403, "This server was started blind: review blind.")
+        with _told():
+            if asked.name in reserved and asked.name not in store.labels():
+                raise InputError(
+                    Problem(
+                        f"{asked.name} is the name of a rater, or of what raters agree on. Their "
+                        "labels could not be told from yours: take another name."
+                    )
+                )
+            store.join(asked.name, blind=asked.blind)
+        return state(asked.name)
+
+    @router.get("/{name}")
+    def state(name: str) -> Response:
+        with _told():
+            labels = store.labels()
+            if name not in labels:
+                raise RefusalError(404, f"There is no reviewer {name[:60]!r}.")
+            blind = store.is_blind(name)
+        answer: dict[str, Any] = {
+            "name": name,
+            "blind": blind,
+            "order": site.order(name),
+            "labels": labels[name].tolist(),
+        }
+        if not blind and not site.show.blind and figures.doubt is not None:
+            rank = np.where(figures.doubt.rank > 0, figures.doubt.rank, len(figures) + 1)
+            answer["by_doubt"] = np.argsort(rank, kind="stable").tolist()
+        return _json(answer)
+
+    @router.post("/{name}/labels")
+    def give(name: str, label: Label) -> Response:
+        with _told():
+            store.give(name, _known(site, label.number), label.subtype)
+        return _json({"saved": True})
+
+    @router.post("/{name}/undo")
+    def undo(name: str) -> Response:
+        with _told():
+            number = store.undo(name)
+            subtype = None if number is None else int(store.labels()[name][number])
+        return _json({"number": number, "subtype": subtype})
+
+    @router.get("/{name}/others/{number}")
+    def others(name: str, number: int) -> Response:
+        with _told():
+            seeing(name)
+            record = figures.record(_known(site, number))
+            reviewers = {
+                other: int(codes[number])
+                for other, codes in store.labels().items()
+                if other != name
+            }
+        return _json({**record, "reviewers": reviewers})
+
+    @router.get("/{name}/agreement")
+    def agreements(name: str) -> Response:
+        with _told():
+            seeing(name)
+            reviewers = store.labels()
+        # A rater of the cohort may be called as a reviewer is.
+        raters = {f"{rater} (cohort)": codes for rater, codes in figures.labels.items()}
+        if figures.answers is not None:
+            raters["model (answers)"] = figures.answers.predicted
+        given = {key: codes for key, codes in reviewers.items() if (codes >= 0).any()}
+        pairs = [
+            pair
+            for pair in agreement({**given, **raters})
+            if set(pair["raters"]) & set(given)  # type: ignore[call-overload]
+        ]
+        return _json({"pairs": pairs})
+
+    @router.post("/{name}/cohort")
+    def to_cohort(name: str) -> Response:
+        with _told():
+            labels = _labels_of(site, name)
+            if site.shown.cohort is None:
+                raise InputError(Problem("A slide is no cohort. Export GeoJSON instead."))
+            out = _new_folder(site, f"with-{name}")
+            export_cohort(site.shown.cohort, name, labels, out)
+        given = int((labels >= 0).sum())
+        return _json({"folder": str(out), "column": f"label_{name}", "labels": given})
+
+    @router.post("/{name}/qupath")
+    def to_qupath(name: str) -> Response:
+        with _told():
+            labels = _labels_of(site, name)
+            if site.shown.cohort is None:
+                raise InputError(Problem("A slide is no cohort. Its GeoJSON is one file."))
+            out = _new_folder(site, f"with-{name}-qupath")
+            files = export_places(site.shown.cohort, name, labels, out)
+        return _json({"folder": str(out), "slides": len(files)})
+
+    @router.get("/{name}/qupath.geojson")
+    def to_geojson(name: str) -> Response:
+        with _told():
+            labels = _labels_of(site, name)
+            if site.shown.found is None or site.shown.pool is None:
+                raise InputError(Problem("A cohort may be of many slides: it has a file for each."))
+            text = export_geojson(site.shown.found, site.shown.pool.info, name, labels)
+        answer = _response(text.encode(), "application/geo+json")
+        answer.headers["Content-Disposition"] = f'attachment; filename="{name}.geojson"'
+        return answer
+
+    return router
+
+
+def slide_router(site: Site) -> "APIRouter":
+    """Make the addresses of the slide."""
+    from fastapi import APIRouter, Response
+
+    router = APIRouter(prefix="/web/slide", include_in_schema=False)
+    slide = site.slide
+    assert slide is not None
+
+    @router.get("")
+    def about() -> Response:
+        return _json(slide.about())
+
+    @router.get("/density")
+    def density() -> Response:
+        return _json(slide.density())
+
+    @router.get("/tiles/{level}/{column}_{row}.jpg")
+    def tile(level: int, column: int, row: int) -> Response:
+        with _told():
+            return _response(slide.tile(level, column, row), "image/jpeg")
+
+    return router
+
+
+def comparison_router(site: Site) -> "APIRouter":
+    """Make the addresses of the comparison."""
+    from fastapi import APIRouter, Response
+
+    router = APIRouter(prefix="/web/comparison", include_in_schema=False)
+    comparison = site.comparison
+    assert comparison is not None
+
+    @router.get("")
+    def table() -> Response:
+        return _json(comparison.columns())
+
+    @router.get("/measures")
+    def measures() -> Response:
+        with _told():
+            return _json(comparison.measures())
+
+    return router
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn what goes wrong into sentences."""
+    try:
+        yield
+    except IndexError:
+        raise RefusalError(404, "There is no such picture.") from None
+    except InputError as error:
+        raise RefusalError(422, [str(problem) for problem in error.problems]) from None
+    except AtypiaError as error:
+        raise RefusalError(500, str(error)) from None
+
+
+def _new_folder(site: Site, what: str) -> "Path":
+    """Name a folder beside the labels that is not there yet."""
+    folder = site.show.reviews.absolute().parent
+    wanted = f"{site.show.source.resolve().name}-{what}"
+    number, out = 1, folder / wanted
+    while out.exists():
+        number += 1
+        out = folder / f"{wanted}-{number}"
+    return out
+
+
+def _known(site: Site, number: int) -> int:
+    if not 0 <= number < len(site.shown.figures):
+        raise RefusalError(404, f"There is no figure {number}.")
+    return number
+
+
+def _labels_of(site: Site, name: str) -> Any:
+    labels = site.reviews.labels()
+    if name not in labels:
+        raise RefusalError(404, f"There is no reviewer {name[:60]!r}.")
+    return labels[name]
+
+
+def _response(content: bytes, kind: str) -> "Response":
+    from fastapi import Response
+
+    return Response(content, media_type=kind, headers=HEADERS)
+
+
+def _json(value: object) -> "Response":
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _response(text.encode(errors="replace"), _JSON)
+
+
+def _png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
+def _coloured(heat: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Paint a map (H, W) in -1..1 as RGBA: what says nothing is clear."""
+    painted = np.empty((*heat.shape, 4), np.uint8)
+    painted[..., :3] = np.where(heat[..., None] > 0, _FOR, _AGAINST)
+    painted[..., 3] = np.round(255 * np.clip(np.abs(heat), 0, 1))
+    return painted

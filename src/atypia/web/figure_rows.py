@@ -1,0 +1,253 @@
+"""The table of figures: what each is called, who labelled it how, and what the model says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from atypia.core.errors import InputError, Problem
+from atypia.core.labels import DISPLAY_NAMES, N_SUBTYPES, SUBTYPES
+from atypia.evaluation.label_audit import NO_ISSUE
+from atypia.evaluation.label_audit import audit as audit_labels
+from atypia.evaluation.predictions import UNKNOWN, Predictions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from atypia.evaluation.metrics import BoolArray, FloatArray, IntArray
+
+OUT_OF_FOLD: Final = "out of fold"
+TEST: Final = "test"
+GIVEN: Final = "given"
+"""Where predictions come from: the part of a run, or a table that was given."""
+_SHOWN: Final = 5
+_PER_UNIT: Final = 10_000
+"""Probabilities are sent as whole numbers of this unit: a third of the bytes."""
+
+
+@dataclass(frozen=True)
+class AlignedPredictions:
+    """What one model says of N figures; rows without an answer are :data:`UNKNOWN` or NaN."""
+
+    probabilities: FloatArray
+    """(N, 8)"""
+    p_atypical: FloatArray
+    predicted: IntArray
+    called_atypical: IntArray
+    """1, 0 or :data:`UNKNOWN`."""
+    sets: BoolArray
+    """(N, 8)"""
+    has_set: BoolArray
+    part: Sequence[str]
+    fold: Sequence[str]
+
+    @property
+    def known(self) -> BoolArray:
+        """(N,) whether there is an answer."""
+        return np.asarray(self.predicted != UNKNOWN)
+
+    @classmethod
+    def align(
+        cls, patch_ids: Sequence[str], tables: Mapping[str, Predictions]
+    ) -> AlignedPredictions:
+        """Bring tables of predictions into the order of the figures.
+
+        Args:
+            patch_ids: Of the figures.
+            tables: By part; each figure at most once in all of them.
+
+        Raises:
+            InputError: Figures that are predicted twice, or that are not among the given ones.
+        """
+        n = len(patch_ids)
+        place = {name: i for i, name in enumerate(patch_ids)}
+        answers = cls(
+            np.full((n, N_SUBTYPES), np.nan),
+            np.full(n, np.nan),
+            np.full(n, UNKNOWN),
+            np.full(n, UNKNOWN),
+            np.zeros((n, N_SUBTYPES), np.bool_),
+            np.zeros(n, np.bool_),
+            part := [""] * n,
+            fold := [""] * n,
+        )
+        twice: list[str] = []
+        strangers: list[str] = []
+        for name, table in tables.items():
+            for row, patch_id in enumerate(table.patch_ids.tolist()):
+                i = place.get(patch_id)
+                if i is None:
+                    strangers.append(patch_id)
+                elif part[i]:
+                    twice.append(patch_id)
+                else:
+                    answers.probabilities[i] = table.probabilities[row]
+                    answers.p_atypical[i] = table.p_atypical[row]
+                    answers.predicted[i] = table.predicted[row]
+                    answers.called_atypical[i] = int(table.predicted_atypical[row])
+                    answers.sets[i] = table.sets[row]
+                    answers.has_set[i] = table.has_set[row]
+                    part[i], fold[i] = name, str(table.folds[row])
+        problems = []
+        if twice:
+            what = f"expected each figure once but {len(twice)} are predicted again: "
+            problems.append(Problem(f"{what}{_some(twice)}. Give one fold or repeat at a time."))
+        if strangers:
+            what = f"expected predictions of these figures but {len(strangers)} are of others: "
+            advice = "Give the cohort that was predicted."
+            problems.append(Problem(f"{what}{_some(strangers)}. {advice}"))
+        if problems:
+            raise InputError(problems)
+        return answers
+
+    def columns(self) -> dict[str, Any]:
+        """Make the columns that a browser gets."""
+        bits = 1 << np.arange(N_SUBTYPES)
+        scaled = np.nan_to_num(self.probabilities * _PER_UNIT).round().astype(int)
+        return {
+            "probabilities": scaled.reshape(-1).tolist(),
+            "atypical": np.nan_to_num(self.p_atypical * _PER_UNIT).round().astype(int).tolist(),
+            "predicted": self.predicted.tolist(),
+            "called": self.called_atypical.tolist(),
+            "sets": np.where(self.has_set, self.sets @ bits, UNKNOWN).tolist(),
+            "part": coded(self.part),
+        }
+
+    def record(self, number: int) -> dict[str, Any] | None:
+        """Tell what the model says of one figure; None where it says nothing."""
+        if self.predicted[number] == UNKNOWN:
+            return None
+        members = np.flatnonzero(self.sets[number]).tolist()
+        return {
+            "probabilities": [round(float(p), 6) for p in self.probabilities[number]],
+            "p_atypical": round(float(self.p_atypical[number]), 6),
+            "predicted": int(self.predicted[number]),
+            "called_atypical": bool(self.called_atypical[number]),
+            "set": members if self.has_set[number] else None,
+            "part": self.part[number],
+            "fold": self.fold[number],
+        }
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """The label audit, by figure."""
+
+    label: str
+    """Whose labels were audited."""
+    rank: IntArray
+    """(N,) from 1; 0 for a figure that was not audited."""
+    issue: BoolArray
+    suggested: IntArray
+    evidence: Sequence[str]
+
+    @classmethod
+    def find(cls, patch_ids: Sequence[str], table: Predictions, label: str) -> Doubt:
+        """Audit labels; see :func:`atypia.evaluation.label_audit.audit`.
+
+        Args:
+            patch_ids: Of the figures.
+            table: By models that have not learned from the figures in it.
+            label: The label to audit.
+
+        Raises:
+            InputError: As the audit.
+        """
+        place = {name: i for i, name in enumerate(patch_ids)}
+        n = len(patch_ids)
+        evidence = [NO_ISSUE] * n
+        doubt = cls(label, np.zeros(n, int), np.zeros(n, np.bool_), np.full(n, UNKNOWN), evidence)
+        # The intervals are not shown; two resamples are the fewest.
+        for row in audit_labels(table, label, resamples=2).table.to_dict("records"):
+            i = place[row["patch_id"]]
+            doubt.rank[i] = row["rank"]
+            doubt.issue[i] = row["is_issue"]
+            doubt.suggested[i] = SUBTYPES.index(row["suggested_subtype"])
+            evidence[i] = row["evidence"]
+        return doubt
+
+    def record(self, number: int) -> dict[str, Any] | None:
+        """Tell what the audit says of one figure; None where it was not audited."""
+        if not self.rank[number]:
+            return None
+        return {
+            "label": self.label,
+            "rank": int(self.rank[number]),
+            "of": int((self.rank > 0).sum()),
+            "issue": bool(self.issue[number]),
+            "suggested": int(self.suggested[number]),
+            "evidence": self.evidence[number],
+        }
+
+
+@dataclass(frozen=True)
+class FigureRows:
+    """N figures, in the order of their manifest or table."""
+
+    name: str
+    patch_ids: Sequence[str]
+    patients: Sequence[str]
+    domains: Sequence[str]
+    scanners: Sequence[str]
+    labels: Mapping[str, IntArray] = field(default_factory=dict)
+    """Rater to (N,) subtype indices, :data:`UNKNOWN` where none was given."""
+    votes: Mapping[str, IntArray] = field(default_factory=dict)
+    """Vote column to (N,) 1 (atypical), 0 (normal) or :data:`UNKNOWN`."""
+    label: str | None = None
+    """The label that answers are scored against at first; None where nobody labelled."""
+    answers: AlignedPredictions | None = None
+    doubt: Doubt | None = None
+
+    def __len__(self) -> int:
+        return len(self.patch_ids)
+
+    def columns(self) -> dict[str, Any]:
+        """Make the table that a browser gets: one list per column, names of groups as codes."""
+        return {
+            "name": self.name,
+            "n": len(self),
+            "subtypes": [{"key": s, "name": DISPLAY_NAMES[s]} for s in SUBTYPES],
+            "label": self.label,
+            "ids": list(self.patch_ids),
+            "patient": coded(self.patients),
+            "domain": coded(self.domains),
+            "scanner": coded(self.scanners),
+            "labels": {rater: codes.tolist() for rater, codes in self.labels.items()},
+            "answers": None if self.answers is None else self.answers.columns(),
+            "doubt": None
+            if self.doubt is None
+            else {
+                "label": self.doubt.label,
+                "rank": self.doubt.rank.tolist(),
+                "issue": self.doubt.issue.astype(int).tolist(),
+            },
+        }
+
+    def record(self, number: int) -> dict[str, Any]:
+        """Tell everything that is known of one figure."""
+        return {
+            "number": number,
+            "patch_id": self.patch_ids[number],
+            "patient": self.patients[number],
+            "domain": self.domains[number],
+            "scanner": self.scanners[number],
+            "labels": {rater: int(codes[number]) for rater, codes in self.labels.items()},
+            "votes": {column: int(codes[number]) for column, codes in self.votes.items()},
+            "label": self.label,
+            "answer": None if self.answers is None else self.answers.record(number),
+            "doubt": None if self.doubt is None else self.doubt.record(number),
+        }
+
+
+def coded(values: Sequence[str]) -> dict[str, Any]:
+    """Split a column into its names, sorted, and one code for each row."""
+    names = sorted(set(values))
+    code = {name: i for i, name in enumerate(names)}
+    return {"names": names, "codes": [code[value] for value in values]}
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    return f"{shown}, ..." if len(names) > _SHOWN else shown
