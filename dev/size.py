@@ -18,9 +18,9 @@ def code_lines(source: str) -> int:
     """Lines that hold more than blanks, comments and docstrings."""
     docstrings: set[int] = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            if isinstance(node.value.value, str):
-                docstrings |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        text = node.value if isinstance(node, ast.Expr) else None
+        if isinstance(text, ast.Constant) and isinstance(text.value, str):
+            docstrings |= set(range(text.lineno, (text.end_lineno or text.lineno) + 1))
     skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
