@@ -20,7 +20,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -202,27 +204,35 @@ def read_predictions(path: Path | str) -> Predictions:
 
     Args:
         path: A CSV, or a run folder: its ``predictions-test.csv``, or, of a run without a test
-            part, its ``predictions-oof.csv``.
+            part, its ``predictions-oof.csv``. Each may be compressed: ``.csv.gz``.
 
     Raises:
         InputError: Lists every problem of the table with row and column.
     """
     path = Path(path)
     if path.is_dir():
-        folder, path = path, path / "predictions-test.csv"
-        if not path.exists() and _has_no_test_part(folder):
-            path = folder / "predictions-oof.csv"
+        path = _table_of(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", encoding="utf-8-sig") as file:
+            text = file.read()
     except FileNotFoundError:
         raise InputError(f"{path} does not exist.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: expected a UTF-8 CSV but got: {error}") from None
     try:
         cells = _cells(text, str(path))
     except csv.Error as error:
         raise InputError(f"{path}: expected a CSV but got: {error}") from None
     return _parse(cells, str(path))
+
+
+def _table_of(run: Path) -> Path:
+    """Find the table of a run folder that :func:`read_predictions` reads."""
+    names = ["predictions-test.csv", "predictions-test.csv.gz"]
+    if _has_no_test_part(run):
+        names += ["predictions-oof.csv", "predictions-oof.csv.gz"]
+    return next((run / name for name in names if (run / name).exists()), run / names[0])
 
 
 def _has_no_test_part(run: Path) -> bool:
