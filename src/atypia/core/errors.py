@@ -7,11 +7,12 @@ together, so that a user mends them in one go.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,15 @@ class InputError(AtypiaError):
             [problems] if isinstance(problems, Problem) else list(problems)
         )
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+@contextmanager
+def collected(problems: list[Problem]) -> Iterator[None]:
+    """Add the problems of an InputError to `problems` instead of raising it."""
+    try:
+        yield
+    except InputError as error:
+        problems += error.problems
 
 
 class LeakError(InputError):

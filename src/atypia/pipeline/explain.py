@@ -12,13 +12,12 @@ import numpy as np
 from atypia._version import __version__
 from atypia.classifiers.bundle import BEST, RELEASED
 from atypia.classifiers.loading import find_model, load_ensemble
-from atypia.core.errors import InputError, Problem
+from atypia.core.errors import InputError, Problem, collected
 from atypia.core.files import atomic_write, write_json
 from atypia.core.labels import SUBTYPES, parse_subtype, subtype_index
 from atypia.core.progress import OnDone, silent
 from atypia.data.images import read_pages
 from atypia.inference.patch_predictions import find_items
-from atypia.pipeline.predict import collected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from atypia.classifiers.bundle import BEST, RELEASED
 from atypia.classifiers.loading import find_model, load_ensemble
-from atypia.core.errors import InputError, Problem
+from atypia.core.errors import InputError, Problem, collected
 from atypia.core.files import write_json
 from atypia.core.progress import OnDone, silent
 from atypia.evaluation.predictions import predictions_from_table, write_predictions
@@ -20,7 +19,7 @@ from atypia.inference.patch_predictions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -85,15 +84,6 @@ def predict(
     if out is not None:
         _write(out, table)
     return table, skipped
-
-
-@contextmanager
-def collected(problems: list[Problem]) -> Iterator[None]:
-    """Note the problems of an InputError instead of raising it."""
-    try:
-        yield
-    except InputError as error:
-        problems += error.problems
 
 
 def _write(out: Path, table: pd.DataFrame) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 from atypia.biomarker.figure_table import PLACE_COLUMNS
 from atypia.classifiers.bundle import BEST, RELEASED
 from atypia.classifiers.loading import find_model, load_ensemble
-from atypia.core.errors import InputError
+from atypia.core.errors import InputError, collected
 from atypia.core.files import sha256_file, write_text
 from atypia.core.progress import OnDone, silent
 from atypia.evaluation.predictions import REQUIRED_COLUMNS, in_order
@@ -23,7 +23,6 @@ from atypia.inference.jobs.job import (
     EngineChoice,
     JobResult,
     check_csv,
-    collected,
     columns_of,
     finish_job,
     model_hash,

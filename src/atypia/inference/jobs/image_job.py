@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from atypia.classifiers.bundle import BEST, RELEASED
 from atypia.classifiers.loading import find_model, load_ensemble
-from atypia.core.errors import InputError
+from atypia.core.errors import InputError, collected
 from atypia.core.progress import OnDone, silent
 from atypia.inference.jobs.image_work import ClassifyImages, cut
 from atypia.inference.jobs.job import (
@@ -16,7 +16,6 @@ from atypia.inference.jobs.job import (
     EngineChoice,
     JobResult,
     check_csv,
-    collected,
     columns_of,
     finish_job,
     model_hash,

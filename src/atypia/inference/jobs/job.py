@@ -13,7 +13,7 @@ import pandas as pd
 from atypia.classifiers.bundle import HEADER as BUNDLE_HEADER
 from atypia.classifiers.onnx_files import HEADER as EXPORT_HEADER
 from atypia.classifiers.onnx_files import find_export
-from atypia.core.errors import AtypiaError, InputError, Problem
+from atypia.core.errors import AtypiaError, Problem
 from atypia.core.files import atomic_write, sha256_file, write_text
 from atypia.evaluation.predictions import in_order
 from atypia.inference.jobs.local_engine import LocalEngine, do_all
@@ -225,12 +225,3 @@ def check_csv(csv: Path | None, *, folder: bool) -> list[Problem]:
         return []
     wanted = "a name that ends in .csv" + (", or a folder" if folder else "")
     return [Problem(f"--csv: expected {wanted}, but got {csv.name!r}.")]
-
-
-@contextmanager
-def collected(problems: list[Problem]) -> Iterator[None]:
-    """Note the problems of an InputError instead of raising it."""
-    try:
-        yield
-    except InputError as error:
-        problems += error.problems
