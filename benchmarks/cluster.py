@@ -46,7 +46,6 @@ def write_tiny_model(folder: Path) -> None:
     """Write a bundle of one very small network with random weights."""
     import torch
 
-    from atypia.classifiers.decision import Decision
     from atypia.classifiers.ensemble import Ensemble
     from atypia.core.config import InputConfig, ModelConfig
     from atypia.models.network import make_network
@@ -55,8 +54,7 @@ def write_tiny_model(folder: Path) -> None:
     model = ModelConfig(backbone="test_convnext", pretrained=False)
     size = InputConfig(field_of_view_um=18, size_px=32)
     network, spec, _ = make_network(model, size, initial_weights=False)
-    flat = Decision(prior=[1 / 8] * 8, power=0)
-    Ensemble([network.eval()], spec, model, tta=False, decision=flat, threshold=0.5).save(folder)
+    Ensemble([network.eval()], spec, model, tta=False).save(folder)
 
 
 def reading_cost(slide: Path, places: npt.NDArray[np.float64]) -> dict[str, float]:

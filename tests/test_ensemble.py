@@ -26,6 +26,7 @@ from atypia.classifiers.ensemble import (
     predict_network,
     save_network,
 )
+from atypia.classifiers.postprocessing import Postprocessing
 from atypia.core.config import InputConfig, InputSpec, ModelConfig
 from atypia.core.errors import AtypiaError, InputError
 from atypia.data.cohort import Cohort
@@ -45,7 +46,11 @@ def ensemble() -> Ensemble:
     for network, _, _ in made:
         torch.nn.init.normal_(network.head.weight, std=1.0)  # answers that differ
     return Ensemble(
-        [network.eval() for network, _, _ in made], made[0][1], model, True, decision, 0.4
+        [network.eval() for network, _, _ in made],
+        made[0][1],
+        model,
+        True,
+        Postprocessing(decision, threshold=0.4),
     )
 
 
@@ -146,11 +151,8 @@ def small_fast(seed: int = 1, size_px: int = 48, field: float = 14) -> Ensemble:
         spec,
         model,
         False,
-        Decision(prior=prior.tolist(), power=0.25),
-        0.3,
+        Postprocessing(Decision(prior=prior.tolist(), power=0.25), 0.3, Calibration(1.7), sets),
         {"cohort": "c", "history": [{"loss": 0.5, "none": None}]},
-        calibration=Calibration(1.7),
-        conformal=sets,
     )
 
 
@@ -168,8 +170,8 @@ def test_a_bundle_with_two_qualities(
     np.testing.assert_array_equal(
         again.predict_proba(patches, 0.25), fast.predict_proba(patches, 0.25)
     )
-    assert (best.calibration, best.conformal) == (Calibration(), None)
-    for name in ("spec", "model", "tta", "decision", "threshold", "calibration", "conformal"):
+    assert best.postprocessing == ensemble.postprocessing
+    for name in ("spec", "model", "tta", "postprocessing"):
         assert getattr(again, name) == getattr(fast, name), name
     assert again.provenance["fast"] == fast.provenance
 
@@ -184,7 +186,8 @@ def test_probabilities_are_calibrated_after_the_mean(
     ensemble: Ensemble, patches: np.ndarray
 ) -> None:
     plain = ensemble.predict_proba(patches, 0.25).astype(float)
-    modest = replace(ensemble, calibration=Calibration(2.0)).predict_proba(patches, 0.25)
+    fitted = Postprocessing(calibration=Calibration(2.0))
+    modest = replace(ensemble, postprocessing=fitted).predict_proba(patches, 0.25)
     expected = np.sqrt(plain) / np.sqrt(plain).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(modest, expected, atol=1e-6)
 
@@ -251,8 +254,7 @@ def test_the_shipped_family_is_loaded_without_timm_and_answers_alike(
     loaded = load_network(model, spec, tmp_path / "m.safetensors")
     assert isinstance(loaded.backbone, lite.Lite)
     expected = predict_network(network, patches[:3], 0.25, spec, device=torch.device("cpu"))
-    decision = Decision(prior=[1 / 8] * 8, power=0)
-    made = Ensemble([loaded], spec, model, False, decision, 0.5)
+    made = Ensemble([loaded], spec, model, False)
     np.testing.assert_allclose(made.predict_proba(patches[:3], 0.25), expected, atol=1e-5)
 
 
@@ -276,7 +278,7 @@ def test_a_bundle_of_the_first_version_is_read(ensemble: Ensemble, tmp_path: Pat
     }
     (tmp_path / "model.json").write_text(json.dumps(first))
     again = Ensemble.load(tmp_path)
-    assert (again.threshold, again.calibration, again.conformal) == (0.4, Calibration(), None)
+    assert again.postprocessing == ensemble.postprocessing
     assert list(bundle.read_header(tmp_path).qualities) == ["best"]
 
 

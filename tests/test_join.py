@@ -189,14 +189,14 @@ def test_a_bundle_keeps_its_join(kind: str, tmp_path: Path) -> None:
         torch.manual_seed(i)
         torch.nn.init.normal_(member.head.weight, std=5.0)
     members = [*one.members, *others]
-    ensemble = Ensemble(members, one.spec, one.model, False, one.decision, 0.5, join=made(kind, 3))
+    ensemble = Ensemble(members, one.spec, one.model, False, join=made(kind, 3))
     patches = np.random.default_rng(0).integers(0, 256, (5, 80, 80, 3), dtype=np.uint8)
     expected = ensemble.predict_proba(patches, 0.25)
     ensemble.save(tmp_path)
     again = Ensemble.load(tmp_path)
     assert again.join == made(kind, 3)
     np.testing.assert_array_equal(again.predict_proba(patches, 0.25), expected)
-    plain = Ensemble(members, one.spec, one.model, False, one.decision, 0.5)
+    plain = Ensemble(members, one.spec, one.model, False)
     assert (kind == "mean") == np.allclose(plain.predict_proba(patches, 0.25), expected)
     # A bundle of an earlier version names no join: it is the mean.
     tree = json.loads((tmp_path / "model.json").read_text())
@@ -208,6 +208,4 @@ def test_a_bundle_keeps_its_join(kind: str, tmp_path: Path) -> None:
 def test_weights_for_other_members_are_refused() -> None:
     one = untrained_ensemble()
     with pytest.raises(InputError, match="a weight for each of 1 members but got 2"):
-        Ensemble(
-            one.members, one.spec, one.model, False, one.decision, 0.5, join=made("weighted", 2)
-        )
+        Ensemble(one.members, one.spec, one.model, False, join=made("weighted", 2))

@@ -127,7 +127,7 @@ def test_a_bundle_keeps_what_becomes_of_the_probabilities(tmp_path: Path) -> Non
     RulesClassifier(answers, {"cohort": "drawn"}).save(tmp_path)
     model = load_ensemble(tmp_path)
     assert isinstance(model, RulesClassifier)
-    assert model.answers == answers
+    assert model.postprocessing == answers
     assert model.provenance == {"cohort": "drawn"}
     p = RulesClassifier(answers).predict_proba(patches(), 0.25)
     np.testing.assert_array_equal(model.predict_proba(patches(), 0.25), p)

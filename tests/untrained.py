@@ -12,7 +12,6 @@ def untrained_ensemble() -> Ensemble:
     """An ensemble of one small network with random weights, the same each time."""
     import torch
 
-    from atypia.classifiers.decision import Decision
     from atypia.classifiers.ensemble import Ensemble
     from atypia.core.config import InputConfig, ModelConfig
     from atypia.models.network import make_network
@@ -21,5 +20,4 @@ def untrained_ensemble() -> Ensemble:
     model = ModelConfig(backbone="test_convnext", pretrained=False)
     size = InputConfig(field_of_view_um=18, size_px=48)
     network, spec, _ = make_network(model, size, initial_weights=False)
-    flat = Decision(prior=[1 / 8] * 8, power=0)
-    return Ensemble([network.eval()], spec, model, tta=False, decision=flat, threshold=0.5)
+    return Ensemble([network.eval()], spec, model, tta=False)

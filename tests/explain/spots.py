@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from atypia.classifiers.decision import Decision
 from atypia.classifiers.ensemble import Ensemble
 from atypia.core.config import InputSpec, ModelConfig
 from atypia.models.hierarchical import SideBySide
@@ -61,8 +60,6 @@ def ensemble_of(members: list[Network], spec: InputSpec = SPEC) -> Ensemble:
         spec=spec,
         model=MODEL,
         tta=True,
-        decision=Decision(prior=[1 / 8] * 8, power=0),
-        threshold=0.5,
     )
 
 

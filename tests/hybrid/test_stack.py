@@ -144,7 +144,7 @@ def test_a_bundle_of_models_of_any_kind_answers_the_same(kind: str, tmp_path: Pa
     np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-6)
     said = np.stack([m.predict_proba(patches, 0.25) for m in (network, rules)]).astype(float)
     np.testing.assert_allclose(expected, answers.calibration.apply(joined(meta, said)), atol=1e-6)
-    assert loaded.answers == answers
+    assert loaded.postprocessing == answers
     assert loaded.provenance == {"cohort": "made up"}
     assert loaded.field_of_view_um == 24
     assert loaded.size_problem(96, 0.25) is None

@@ -31,6 +31,7 @@ def small_ensemble(seed: int = 0) -> Ensemble:
     from atypia.classifiers.conformal import ConformalSets
     from atypia.classifiers.decision import Decision
     from atypia.classifiers.ensemble import Ensemble
+    from atypia.classifiers.postprocessing import Postprocessing
     from atypia.core.config import InputSpec, ModelConfig
     from atypia.models.network import Network
 
@@ -60,11 +61,13 @@ def small_ensemble(seed: int = 0) -> Ensemble:
         spec=specs[0],
         model=ModelConfig(backbone="made by hand"),
         tta=True,
-        decision=Decision(prior=[0.05, 0.05, 0.1, 0.1, 0.1, 0.2, 0.3, 0.1], power=0.5),
-        threshold=0.37,
+        postprocessing=Postprocessing(
+            decision=Decision(prior=[0.05, 0.05, 0.1, 0.1, 0.1, 0.2, 0.3, 0.1], power=0.5),
+            threshold=0.37,
+            calibration=Calibration(1.7),
+            conformal=ConformalSets(0.1, tuple(np.linspace(0.7, 0.95, 8)), (30,) * 8),
+        ),
         provenance={"seed": seed},
-        calibration=Calibration(1.7),
-        conformal=ConformalSets(0.1, tuple(np.linspace(0.7, 0.95, 8)), (30,) * 8),
         specs=specs,
     )
 

@@ -288,6 +288,7 @@ def test_the_exporter_itself(tmp_path: Path) -> None:
     from atypia.classifiers.calibration import Calibration
     from atypia.classifiers.decision import Decision
     from atypia.classifiers.ensemble import Ensemble
+    from atypia.classifiers.postprocessing import Postprocessing
     from atypia.cli import app
     from atypia.core.config import InputConfig, ModelConfig
     from atypia.models.network import make_network
@@ -302,9 +303,9 @@ def test_the_exporter_itself(tmp_path: Path) -> None:
         spec=made[0][1],
         model=config,
         tta=True,
-        decision=Decision(prior=[1 / 8] * 8, power=0.5),
-        threshold=0.5,
-        calibration=Calibration(1.3),
+        postprocessing=Postprocessing(
+            Decision(prior=[1 / 8] * 8, power=0.5), calibration=Calibration(1.3)
+        ),
         specs=[spec for _, spec, _ in made],
     )
     ensemble.save(tmp_path / "bundle")

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from atypia.classifiers.decision import Decision
 from atypia.classifiers.ensemble import Ensemble, load_network, predict_network, save_network
 from atypia.core.config import InputConfig, LossConfig, ModelConfig
 from atypia.core.errors import InputError
@@ -212,8 +211,7 @@ def test_a_saved_network_answers_the_same(stages: str, backbone: str, tmp_path: 
     assert is_lite == (backbone == "tf_efficientnet_lite0")
     if is_lite:  # without timm, and with each batch norm in the convolution before it
         assert not any(isinstance(m, nn.BatchNorm2d) for m in lite.fused(loaded).modules())
-    decision = Decision(prior=[1 / 8] * 8, power=0)
-    Ensemble([loaded], spec, model, False, decision, 0.5).save(tmp_path / "model")
+    Ensemble([loaded], spec, model, False).save(tmp_path / "model")
     again = Ensemble.load(tmp_path / "model")
     assert again.model.stages == stages
     np.testing.assert_allclose(again.predict_proba(patches, 0.25), expected, atol=1e-5)

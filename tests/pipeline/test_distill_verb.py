@@ -58,7 +58,7 @@ def test_a_student_is_one_network_on_the_teachers_split(run_folder: Path, studen
     assert len(model.members) == 1
     assert not model.tta
     assert model.conformal is not None
-    assert model.calibration.temperature != 1
+    assert model.postprocessing.calibration.temperature != 1
     assert model.threshold == read_json(student / "run.json")["models"][0]["threshold_atypical"]
 
 

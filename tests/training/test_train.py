@@ -338,7 +338,7 @@ def test_out_of_fold_answers_are_calibrated_like_the_models_own(
 ) -> None:
     """Each row is what its member says, at the temperature that the bundle keeps."""
     ensemble, cohort = Ensemble.load(whole_run / "model"), Cohort.open(cohort_folder)
-    assert ensemble.calibration.temperature != 1
+    assert ensemble.postprocessing.calibration.temperature != 1
     assert ensemble.conformal is not None
     assert ensemble.conformal.alpha == 0.2
     config = load_config(str(whole_run / "config.yaml"))
@@ -353,7 +353,7 @@ def test_out_of_fold_answers_are_calibrated_like_the_models_own(
             rows=np.array([row_of[patch] for patch in table.patch_ids[mine]]),
         )
         np.testing.assert_allclose(
-            ensemble.calibration.apply(raw), table.probabilities[mine], atol=1e-5
+            ensemble.postprocessing.calibration.apply(raw), table.probabilities[mine], atol=1e-5
         )
 
 

@@ -18,24 +18,23 @@ from atypia.classifiers.aggregation import Aggregation
 from atypia.classifiers.bundle import (
     BEST,
     FAST,
+    HEADER,
     RELEASED,
     BundleHeader,
     MemberFile,
     QualityHeader,
-    Thresholds,
     damaged_files,
     find_bundle,
     read_header,
     write_header,
 )
-from atypia.classifiers.calibration import Calibration
-from atypia.classifiers.conformal import ConformalSets
 from atypia.classifiers.decision import Decision, decide, p_atypical
+from atypia.classifiers.postprocessing import Postprocessed, Postprocessing
 from atypia.core.config import InputConfig, InputSpec, ModelConfig
-from atypia.core.errors import AtypiaError, InputError, Problem
+from atypia.core.errors import AtypiaError, InputError
 from atypia.core.files import atomic_write, sha256_file
 from atypia.core.labels import N_SUBTYPES
-from atypia.data.field_of_view import check_patches, size_problem
+from atypia.data.field_of_view import check_patches
 from atypia.models import lite
 from atypia.models.network import Network, assemble, make_network, n_backbones
 from atypia.models.transforms import dihedral, normalise, sample_field
@@ -127,7 +126,7 @@ def predict_heads(
 
 
 @dataclass
-class Ensemble:
+class Ensemble(Postprocessed):
     """Trained members and how to use them."""
 
     members: list[Network]
@@ -136,21 +135,14 @@ class Ensemble:
     """What the members see."""
     model: ModelConfig
     tta: bool
-    decision: Decision
-    threshold: float
-    """A figure is called atypical from this p_atypical on; fixed on out-of-fold predictions."""
+    postprocessing: Postprocessing = field(default_factory=Postprocessing)
+    """What becomes of the members' aggregated probabilities."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    calibration: Calibration = field(default_factory=Calibration)
-    """What becomes of the members' joined probabilities."""
-    conformal: ConformalSets | None = None
-    """Sets of subtypes that a figure may have, at a promised rate."""
-    errors: Mapping[str, Any] | None = None
-    """How often calls were wrong out of fold, for the biomarker; see ``ErrorModel.to_json``."""
-    specs: Sequence[InputSpec] | None = None
-    """What each member sees, where they differ; None: `spec`."""
-    models: Sequence[ModelConfig] | None = None
-    """Each member's configuration, where they differ; None: `model`."""
+    specs: Sequence[InputSpec] = ()
+    """What each member sees, where they differ; empty: `spec`."""
+    models: Sequence[ModelConfig] = ()
+    """Each member's configuration, where they differ; empty: `model`."""
     join: Aggregation = field(default_factory=Aggregation)
     """How the members' probabilities become one."""
     _answering: list[Network] | None = field(default=None, init=False, repr=False, compare=False)
@@ -168,11 +160,6 @@ class Ensemble:
                 f"expected a weight for each of {len(self.members)} members but got "
                 f"{len(self.join.weights)}."
             )
-
-    @property
-    def field_of_view_um(self) -> float:
-        """Side of the square that the members see together, in µm."""
-        return max(spec.field_of_view_um for spec in self.specs or ())
 
     def to(self, device: torch.device) -> Ensemble:
         """Move all members to a device."""
@@ -199,7 +186,7 @@ class Ensemble:
             InputError: Patches of another type, or much smaller than the field of view; see
                 :data:`atypia.data.field_of_view.MIRRORED_DOWN_TO`.
         """
-        check_patches(patches, mpp, self.specs or ())
+        check_patches(patches, mpp, self.specs)
         if self._answering is None:
             self._answering = _answering(self.members)
         if len({id(network.backbone) for network in self._answering}) < len(self.members):
@@ -212,7 +199,7 @@ class Ensemble:
                 tta=self.tta,
                 batch_size=batch_size,
             )
-            return self.calibration.apply(self.join(np.stack(heads)))
+            return self.postprocessing.calibration.apply(self.join(np.stack(heads)))
         answers = [
             predict_network(
                 network,
@@ -223,13 +210,9 @@ class Ensemble:
                 tta=self.tta,
                 batch_size=batch_size,
             )
-            for network, spec in zip(self._answering, self.specs or (), strict=True)
+            for network, spec in zip(self._answering, self.specs, strict=True)
         ]
-        return self.calibration.apply(self.join(np.stack(answers)))
-
-    def size_problem(self, side_px: int, mpp: float) -> str | None:
-        """Say why patches of this shorter side cannot be classified; None if they can."""
-        return size_problem(side_px, mpp, self.specs or ())
+        return self.postprocessing.calibration.apply(self.join(np.stack(answers)))
 
     def save(self, folder: Path, *, half: bool = False) -> None:
         """Write the bundle; ``model.json`` comes last, so a folder with it is complete.
@@ -254,7 +237,7 @@ class Ensemble:
         """Write the weights into a folder and describe the ensemble as it is used."""
         files = []
         for i, (member, model, spec) in enumerate(
-            zip(self.members, self.models or (), self.specs or (), strict=True)
+            zip(self.members, self.models, self.specs, strict=True)
         ):
             file = folder / f"{name}-{i}.safetensors"
             save_network(member, file, half=half)
@@ -271,11 +254,7 @@ class Ensemble:
             members=files,
             tta=self.tta,
             join=self.join,
-            calibration=self.calibration.to_json(),
-            conformal=None if self.conformal is None else self.conformal.to_json(),
-            decision=self.decision,
-            thresholds=Thresholds(atypical=self.threshold),
-            errors=None if self.errors is None else dict(self.errors),
+            **self.postprocessing.to_header(),
         )
 
     @classmethod
@@ -301,12 +280,7 @@ class Ensemble:
         damaged = damaged_files(folder, chosen.members)
         if damaged:
             raise InputError(damaged)
-        try:
-            calibration = Calibration.from_json(chosen.calibration)
-            conformal = chosen.conformal and ConformalSets.from_json(chosen.conformal)
-        except InputError as error:
-            problems = [Problem(p.what, str(folder / "model.json")) for p in error.problems]
-            raise InputError(problems) from None
+        postprocessing = Postprocessing.from_header(chosen, str(folder / HEADER))
         models = [member.network or chosen.network for member in chosen.members]
         specs = [member.input or chosen.input for member in chosen.members]
         members = [
@@ -320,12 +294,8 @@ class Ensemble:
             spec=chosen.input,
             model=chosen.network,
             tta=chosen.tta,
-            decision=chosen.decision,
-            threshold=chosen.thresholds.atypical,
+            postprocessing=postprocessing,
             provenance=header.provenance,
-            calibration=calibration,
-            conformal=conformal or None,
-            errors=chosen.errors,
             specs=specs,
             models=models,
             join=chosen.join,

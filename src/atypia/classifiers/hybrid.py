@@ -52,10 +52,9 @@ class HybridClassifier(Postprocessed):
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self._rules = RulesClassifier()
-        self.network, self.combiner, self.answers = network, combiner, answers
+        self.network, self.combiner, self.postprocessing = network, combiner, answers
         self.provenance = dict(provenance or {})
-        self.specs: Sequence[InputSpec] = [*(network.specs or ()), SPEC]
-        self.field_of_view_um = max(spec.field_of_view_um for spec in self.specs)
+        self.specs: Sequence[InputSpec] = [*network.specs, SPEC]
 
     def predict_proba(
         self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
@@ -74,11 +73,7 @@ class HybridClassifier(Postprocessed):
         opinion = self.network.predict_proba(patches, mpp, batch_size)
         readings = read_patches(patches, mpp, batch_size)
         joint = self.combiner.predict_proba(feature_table(opinion, readings))
-        return postprocessed(self.answers, joint, opinion, readings)
-
-    def size_problem(self, side_px: int, mpp: float) -> str | None:
-        """Say why patches of this shorter side cannot be classified; None if they can."""
-        return self.network.size_problem(side_px, mpp) or self._rules.size_problem(side_px, mpp)
+        return postprocessed(self.postprocessing, joint, opinion, readings)
 
     @classmethod
     def load(cls, model: Path | str, network: SubtypeModel) -> HybridClassifier:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from atypia.classifiers.bundle import BEST
-from atypia.classifiers.calibration import Calibration
-from atypia.classifiers.conformal import ConformalSets
 from atypia.classifiers.onnx_files import (
     EXTRA,
     HEADER,
@@ -20,10 +18,11 @@ from atypia.classifiers.onnx_files import (
     find_export,
     read_export,
 )
+from atypia.classifiers.postprocessing import Postprocessed, Postprocessing
 from atypia.core.errors import InputError, MissingExtraError, Problem
 from atypia.core.files import sha256_file
 from atypia.core.labels import N_SUBTYPES
-from atypia.data.field_of_view import check_patches, sample_field, size_problem
+from atypia.data.field_of_view import check_patches, sample_field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,40 +30,28 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from atypia.classifiers.decision import Decision
     from atypia.core.config import InputSpec
 
 
 @dataclass
-class OnnxEnsemble:
+class OnnxEnsemble(Postprocessed):
     """An exported ensemble; :meth:`load` opens it."""
 
     session: Any
     """An ``onnxruntime.InferenceSession``."""
     inputs: Sequence[GraphInput]
     tta: bool
-    decision: Decision
-    threshold: float
-    """A figure is called atypical from this p_atypical on."""
-    calibration: Calibration
-    """Already applied by the graph."""
-    conformal: ConformalSets | None
+    postprocessing: Postprocessing
+    """Its calibration is already applied by the graph."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def specs(self) -> list[InputSpec]:
-        """What the members see, each kind once."""
-        return [entry.spec for entry in self.inputs]
+    def __post_init__(self) -> None:
+        self.specs = [entry.spec for entry in self.inputs]
 
     @property
     def spec(self) -> InputSpec:
         """What the first member sees."""
         return self.inputs[0].spec
-
-    @property
-    def field_of_view_um(self) -> float:
-        """Side of the square that the members see together, in µm."""
-        return max(spec.field_of_view_um for spec in self.specs)
 
     def predict_proba(
         self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
@@ -91,10 +78,6 @@ class OnnxEnsemble:
             fields = {entry.name: sample_field(part, mpp, entry.spec) for entry in self.inputs}
             answers[start : start + step] = self.session.run([OUTPUT], fields)[0]
         return answers
-
-    def size_problem(self, side_px: int, mpp: float) -> str | None:
-        """Say why patches of this shorter side cannot be classified; None if they can."""
-        return size_problem(side_px, mpp, self.specs)
 
     @classmethod
     def load(
@@ -149,30 +132,25 @@ class OnnxEnsemble:
             state = "differs" if file.is_file() else "is missing"
             what = f"expected the SHA-256 that {HEADER} gives, but the file {state}. Copy it again."
             raise InputError(Problem(what, str(file)))
-        session = open_session(file, device, threads)
-        try:
-            return cls.of_graph(session, export)
-        except InputError as error:
-            raise InputError(
-                [Problem(p.what, str(folder / HEADER)) for p in error.problems]
-            ) from None
+        return cls.of_graph(open_session(file, device, threads), export, str(folder / HEADER))
 
     @classmethod
-    def of_graph(cls, session: Any, about: GraphHeader) -> OnnxEnsemble:
+    def of_graph(cls, session: Any, about: GraphHeader, file: str) -> OnnxEnsemble:
         """Make an ensemble of an open graph.
+
+        Args:
+            session: The graph.
+            about: What it is made from.
+            file: Where that is written, for messages.
 
         Raises:
             InputError: Calibration or conformal sets are not such.
         """
-        conformal = about.conformal and ConformalSets.from_json(about.conformal)
         return cls(
             session=session,
             inputs=about.inputs,
             tta=about.tta,
-            decision=about.decision,
-            threshold=about.thresholds.atypical,
-            calibration=Calibration.from_json(about.calibration),
-            conformal=conformal or None,
+            postprocessing=Postprocessing.from_header(about, file),
             provenance=about.source.get("provenance", {}),
         )
 

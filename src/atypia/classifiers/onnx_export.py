@@ -31,7 +31,7 @@ _TINY = float(torch.finfo(torch.float32).tiny)
 
 def graph_inputs(ensemble: Ensemble) -> list[GraphInput]:
     """Name the inputs of an ensemble's graph: one for each kind of field that a member sees."""
-    distinct: list[InputSpec] = list(dict.fromkeys(ensemble.specs or ()))
+    distinct: list[InputSpec] = list(dict.fromkeys(ensemble.specs))
     return [GraphInput(name=f"field_{i}", spec=spec) for i, spec in enumerate(distinct)]
 
 
@@ -42,10 +42,10 @@ class EnsembleGraph(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(ensemble.members).eval()
         self.specs = [entry.spec for entry in graph_inputs(ensemble)]
-        self.sees = [self.specs.index(spec) for spec in ensemble.specs or ()]
+        self.sees = [self.specs.index(spec) for spec in ensemble.specs]
         self.tta = ensemble.tta
         self.join = ensemble.join
-        self.temperature = ensemble.calibration.temperature
+        self.temperature = ensemble.postprocessing.calibration.temperature
 
     def forward(self, *fields: torch.Tensor) -> torch.Tensor:
         """Answer on fields (N, 3, S, S) in 0..1, one tensor per spec; probabilities (N, 8)."""

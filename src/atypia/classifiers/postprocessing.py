@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from atypia.classifiers.bundle import Thresholds
+from atypia.classifiers.bundle import AnswerHeader, Thresholds
 from atypia.classifiers.calibration import Calibration
 from atypia.classifiers.conformal import ConformalSets
 from atypia.classifiers.decision import Decision
 from atypia.core.errors import InputError, Problem
 from atypia.core.labels import N_SUBTYPES
+from atypia.data.field_of_view import size_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from atypia.classifiers.bundle import AnswerHeader
+    from atypia.classifiers.onnx_files import GraphHeader
+    from atypia.core.config import InputSpec
 
 
 def _even() -> Decision:
@@ -46,12 +48,12 @@ class Postprocessing:
         }
 
     @classmethod
-    def from_header(cls, header: AnswerHeader, file: str) -> Postprocessing:
-        """Read them from a bundle.
+    def from_header(cls, header: AnswerHeader | GraphHeader, file: str) -> Postprocessing:
+        """Read it from a bundle, or from an export, which has no errors.
 
         Args:
-            header: Of the bundle.
-            file: Its name, for messages.
+            header: Of either.
+            file: The header's name, for messages.
 
         Raises:
             InputError: Calibration or conformal sets are not such.
@@ -66,29 +68,39 @@ class Postprocessing:
             threshold=header.thresholds.atypical,
             calibration=calibration,
             conformal=conformal or None,
-            errors=header.errors,
+            errors=header.errors if isinstance(header, AnswerHeader) else None,
         )
 
 
 class Postprocessed:
-    """A model whose probabilities become answers as :class:`Postprocessing` says."""
+    """What every kind of model derives from its postprocessing and from what its members see."""
 
-    answers: Postprocessing
+    postprocessing: Postprocessing
+    specs: Sequence[InputSpec]
 
     @property
     def decision(self) -> Decision:
         """From probabilities to a subtype."""
-        return self.answers.decision
+        return self.postprocessing.decision
 
     @property
     def threshold(self) -> float:
         """A figure is called atypical from this p_atypical on."""
-        return self.answers.threshold
+        return self.postprocessing.threshold
 
     @property
     def conformal(self) -> ConformalSets | None:
         """Sets of subtypes that a figure may have; None where the model makes none."""
-        return self.answers.conformal
+        return self.postprocessing.conformal
+
+    @property
+    def field_of_view_um(self) -> float:
+        """Side of the square that the members see together, in µm."""
+        return max(spec.field_of_view_um for spec in self.specs)
+
+    def size_problem(self, side_px: int, mpp: float) -> str | None:
+        """Why patches of this shorter side cannot be classified; None if they can."""
+        return size_problem(side_px, mpp, self.specs)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class SubtypeModel(Protocol):
         """Sets of subtypes that a figure may have; None where the model makes none."""
 
     @property
-    def specs(self) -> Sequence[InputSpec] | None:
+    def specs(self) -> Sequence[InputSpec]:
         """What the members see."""
 
     @property

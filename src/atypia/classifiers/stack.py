@@ -122,10 +122,9 @@ class StackClassifier(Postprocessed):
         answers: Postprocessing,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
-        self.models, self.meta, self.answers = list(models), meta, answers
+        self.models, self.meta, self.postprocessing = list(models), meta, answers
         self.provenance = dict(provenance or {})
-        self.specs: Sequence[InputSpec] = [s for model in models for s in model.specs or ()]
-        self.field_of_view_um = max(model.field_of_view_um for model in models)
+        self.specs: Sequence[InputSpec] = [s for model in models for s in model.specs]
 
     def predict_proba(
         self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
@@ -136,12 +135,9 @@ class StackClassifier(Postprocessed):
             InputError: Patches of another type, or much smaller than the field of view.
         """
         opinions = [model.predict_proba(patches, mpp, batch_size) for model in self.models]
-        return self.answers.calibration.apply(joined(self.meta, np.stack(opinions).astype(float)))
-
-    def size_problem(self, side_px: int, mpp: float) -> str | None:
-        """Say why patches of this shorter side cannot be classified; None if they can."""
-        problems = (model.size_problem(side_px, mpp) for model in self.models)
-        return next((problem for problem in problems if problem), None)
+        return self.postprocessing.calibration.apply(
+            joined(self.meta, np.stack(opinions).astype(float))
+        )
 
     @classmethod
     def load(cls, model: Path | str, models: Sequence[SubtypeModel]) -> StackClassifier:

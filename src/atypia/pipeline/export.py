@@ -104,7 +104,7 @@ def export(
         members=len(ensemble.members),
         tta=ensemble.tta,
         join=ensemble.join,
-        calibration=ensemble.calibration.to_json(),
+        calibration=ensemble.postprocessing.calibration.to_json(),
         conformal=None if ensemble.conformal is None else ensemble.conformal.to_json(),
         decision=ensemble.decision,
         thresholds=Thresholds(atypical=ensemble.threshold),
@@ -241,7 +241,7 @@ def _cost(
         )
     tables: dict[str, Predictions] = {}
     for name, graph in (("fp32", file), ("int8", small)):
-        model = OnnxEnsemble.of_graph(open_session(graph, "cpu"), about)
+        model = OnnxEnsemble.of_graph(open_session(graph, "cpu"), about, str(graph))
         table, _ = predict_items(model, items)
         tables[name] = predictions_from_table(table)
     fp32, eight = tables["fp32"], tables["int8"]

@@ -148,7 +148,7 @@ class SharedModel:
         return self._thread.model.conformal
 
     @property
-    def specs(self) -> Sequence[InputSpec] | None:
+    def specs(self) -> Sequence[InputSpec]:
         """What the members see."""
         return self._thread.model.specs
 

@@ -182,8 +182,7 @@ def _finish_outer(
         members.spec,
         config.model,
         config.ensemble.tta,
-        answers.decision,
-        answers.threshold,
+        answers,
         {
             "cohort": run.cohort.name,
             "cohort_sha256": run.cohort.sha256,
@@ -195,9 +194,6 @@ def _finish_outer(
             PATIENTS: veiled_cases(manifest["patient_id"][training]),
             **facts,
         },
-        calibration=answers.calibration,
-        conformal=answers.conformal,
-        errors=answers.errors,
         join=members.join,
     )
     ensemble.save(folder / "model")

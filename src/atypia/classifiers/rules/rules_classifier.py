@@ -21,7 +21,7 @@ from atypia.core.config import InputSpec
 from atypia.core.errors import MissingExtraError
 from atypia.core.files import read_as
 from atypia.core.labels import N_SUBTYPES, SUBTYPES
-from atypia.data.field_of_view import check_patches, sample_field, size_problem
+from atypia.data.field_of_view import check_patches, sample_field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,10 +52,9 @@ class RulesClassifier(Postprocessed):
     ) -> None:
         if importlib.util.find_spec("skimage") is None:
             raise MissingExtraError("scikit-image", "rules", "Reading shapes")
-        self.answers = answers or Postprocessing(Decision(prior=prior().tolist(), power=0))
+        self.postprocessing = answers or Postprocessing(Decision(prior=prior().tolist(), power=0))
         self.provenance = dict(provenance or {})
         self.specs: Sequence[InputSpec] = [SPEC]
-        self.field_of_view_um = SPEC.field_of_view_um
 
     def predict_proba(
         self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
@@ -87,7 +86,7 @@ class RulesClassifier(Postprocessed):
         self, readings: Sequence[ShapeFeatures]
     ) -> tuple[npt.NDArray[np.float32], list[Explanation]]:
         """Answers (N, 8) of readings, each with its reason."""
-        probabilities = self.answers.calibration.apply(raw_probabilities(readings))
+        probabilities = self.postprocessing.calibration.apply(raw_probabilities(readings))
         subtypes = self.decision.subtypes(probabilities)
         explanations = [
             Explanation(reading.reason(SUBTYPES[subtype]), reading.measures)
@@ -103,10 +102,6 @@ class RulesClassifier(Postprocessed):
         """
         return read_patches(patch[None], mpp)[0]
 
-    def size_problem(self, side_px: int, mpp: float) -> str | None:
-        """Say why patches of this shorter side cannot be classified; None if they can."""
-        return size_problem(side_px, mpp, self.specs)
-
     def save(self, folder: Path) -> None:
         """Write the bundle: ``model.json``.
 
@@ -116,7 +111,7 @@ class RulesClassifier(Postprocessed):
         header = RulesHeader(
             created_with=f"atypia {__version__}",
             provenance=self.provenance,
-            **self.answers.to_header(),
+            **self.postprocessing.to_header(),
         )
         write_header(folder, header)
 
