@@ -13,8 +13,7 @@ from test_report import HOSTILE, Page, red_patches
 
 from atypia.core.errors import InputError
 from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES, parse_subtype
-from atypia.evaluation.label_audit import audit
-from atypia.evaluation.label_cells import rater_cells
+from atypia.evaluation.label_audit import audit, rater_cells
 from atypia.evaluation.predictions import Predictions, predictions_from_table
 from atypia.evaluation.scores import evaluate
 from atypia.reports.audit_page import render_audit

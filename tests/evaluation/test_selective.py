@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from atypia.core.errors import InputError
 from atypia.evaluation import metrics
-from atypia.evaluation.selective_prediction import (
+from atypia.evaluation.uncertainty_scores import (
     abstain,
     answered_weights,
     aurc,

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES
 from atypia.evaluation.comparison import compare, comparison_table
 from atypia.evaluation.predictions import predictions_from_table
-from atypia.evaluation.scores import evaluate
-from atypia.evaluation.two_stages import SIDES, given_side, stage_statistic
+from atypia.evaluation.scores import SIDES, evaluate, given_side, stage_statistic
 from atypia.reports import ReportInput, render_report
 
 

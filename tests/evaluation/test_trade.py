@@ -8,8 +8,7 @@ from sklearn.metrics import confusion_matrix, recall_score
 
 from atypia.core.errors import InputError
 from atypia.core.labels import SUBTYPES
-from atypia.evaluation.comparison import compare
-from atypia.evaluation.operating_trade import ATYPICAL, MEAN, trade, trade_table
+from atypia.evaluation.comparison import ATYPICAL, MEAN, compare, trade, trade_table
 from atypia.evaluation.predictions import predictions_from_table
 
 

@@ -1,14 +1,15 @@
-"""Paired comparison of prediction tables on the same patches, patient by patient."""
+"""Tables of predictions on the same patches compared: differences, and the trade of two rates."""
 
 from __future__ import annotations
 
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import pandas as pd
 
 from atypia.core.errors import InputError, Problem
-from atypia.core.labels import N_ATYPICAL
+from atypia.core.labels import N_ATYPICAL, SUBTYPES
 from atypia.evaluation import metrics
 from atypia.evaluation.intervals import (
     LEVEL,
@@ -18,8 +19,7 @@ from atypia.evaluation.intervals import (
     resample,
 )
 from atypia.evaluation.predictions import MAJORITY, UNKNOWN, Predictions
-from atypia.evaluation.scores import binary_statistic
-from atypia.evaluation.two_stages import SIDES, stage_statistic
+from atypia.evaluation.scores import SIDES, binary_statistic, stage_statistic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from atypia.evaluation.intervals import Statistic
     from atypia.evaluation.metrics import FloatArray, IntArray, Measures
 
+MEASURES: Final = ("sensitivity", "specificity")
+ATYPICAL: Final = "atypical"
+MEAN: Final = "mean of subtypes"
 _SHOWN = 5
 
 
@@ -49,7 +52,7 @@ def compare(
         resamples: Resamples of patients, the same for all tables.
         seed: Seed of the resampling.
         intersection: Compare on the patches that all tables have, instead of refusing.
-        average_repeats: Join the answers to a patch that is in a table several times, see
+        average_repeats: Aggregate repeated predictions of a patch, see
             :meth:`atypia.evaluation.predictions.Predictions.averaged`, instead of refusing.
 
     Returns:
@@ -184,7 +187,7 @@ def _align(
 
 
 def _common_truth(aligned: Mapping[str, Predictions], label: str) -> IntArray:
-    """Take the label from the tables that have it; they must say the same."""
+    """Take the label from the tables that have it; it must be the same in all."""
     truths = {
         name: table.atypical_of(label) if label == MAJORITY else table.subtypes_of(label)
         for name, table in aligned.items()
@@ -250,8 +253,116 @@ def _statistic(table: Predictions, truth: IntArray, *, binary_only: bool) -> Sta
             measures |= {
                 f"stages.{name}": v
                 for name, v in stages(weights).items()
-                if name.partition(".")[0] in SIDES  # the side is what binary tells
+                if name.partition(".")[0] in SIDES  # the side is in the binary measures
             }
         return measures
 
     return statistic
+
+
+def trade(
+    tables: Mapping[str, Predictions],
+    label: str = "expert1",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Sensitivity and specificity of each model's calls, and how far they are from the first's.
+
+    Args:
+        tables: Name to table, all of the same patches; the first is what the others are compared
+            with.
+        label: A rater, or ``agreed``.
+        resamples: Resamples of patients, the same for all tables.
+        seed: Seed of the resampling.
+
+    Returns:
+        One row per question (``atypical``, each subtype, the mean over subtypes) and model:
+        ``question``, ``n`` (figures that are so), ``model``, and for both measures the value,
+        ``_low`` and ``_high`` (95 % intervals), and ``_difference`` with its own interval; NaN
+        where undefined, or for the first model.
+
+    Raises:
+        InputError: Tables of other patches, or none with the label.
+    """
+    first, aligned = next(iter(tables)), _aligned(tables)
+    truth = aligned[first].subtypes_of(label)
+    known = truth != UNKNOWN
+    if not known.any():
+        raise InputError(f"expected rows with the label {label!r} but none of {len(truth)} has it.")
+    truth = truth[known]
+    scored = {name: table.take(known) for name, table in aligned.items()}
+
+    def statistic(weights: FloatArray) -> Measures:
+        return {
+            f"{name}.{measure}": values
+            for name, table in scored.items()
+            for measure, values in _rates(table, truth, weights).items()
+        }
+
+    values = statistic(np.ones((1, len(truth))))
+    samples = resample(statistic, scored[first].patients, resamples, seed)
+    atypical = int((truth < N_ATYPICAL).sum())
+    sizes = [atypical, *np.bincount(truth, minlength=len(SUBTYPES)), len(truth)]
+    rows = []
+    for question, (name, n) in enumerate(zip((ATYPICAL, *SUBTYPES, MEAN), sizes, strict=True)):
+        for model in scored:
+            row: dict[str, Any] = {"question": name, "n": int(n), "model": model}
+            for measure in MEASURES:
+                own, base = f"{model}.{measure}", f"{first}.{measure}"
+                value, sample = values[own][0, question], samples[own][:, question]
+                row |= _interval(measure, value, sample)
+                if model != first:
+                    value, sample = (
+                        value - values[base][0, question],
+                        sample - samples[base][:, question],
+                    )
+                    row |= _interval(f"{measure}_difference", value, sample)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def trade_table(table: pd.DataFrame) -> str:
+    """Write the trade as Markdown."""
+    lines = [
+        "| question | figures | model | sensitivity | difference | specificity | difference |",
+        "|---|---:|---|---:|---:|---:|---:|",
+    ]
+    for row in table.to_dict("records"):
+        cells = [str(row["question"]), f"{row['n']:,}", str(row["model"])]
+        for measure in MEASURES:
+            cells += [_cell(row, measure, ".3f"), _cell(row, f"{measure}_difference", "+.3f")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _rates(table: Predictions, truth: Any, weights: FloatArray) -> Measures:
+    """Both measures, (R, 1 + 8 + 1): atypical, each subtype, their mean."""
+    binary = metrics.binary_measures(truth < N_ATYPICAL, table.predicted_atypical, weights)
+    subtypes = metrics.agreement_measures(truth, table.predicted, weights)
+    rates = {}
+    for measure in MEASURES:
+        of_each = subtypes[measure]
+        defined = (~np.isnan(of_each)).sum(axis=1, keepdims=True)
+        mean = np.nansum(of_each, axis=1, keepdims=True) / np.maximum(defined, 1)
+        rates[measure] = np.hstack([binary[measure][:, None], of_each, mean])
+    return rates
+
+
+def _aligned(tables: Mapping[str, Predictions]) -> dict[str, Predictions]:
+    ordered = {n: t.take(np.lexsort((t.folds, t.patch_ids))) for n, t in tables.items()}
+    ids = [np.stack([table.patch_ids, table.folds]) for table in ordered.values()]
+    if any(not np.array_equal(ids[0], other) for other in ids[1:]):
+        sizes = ", ".join(f"{len(table)} ({name})" for name, table in tables.items())
+        raise InputError(f"expected tables of the same patches and folds but got {sizes}.")
+    return ordered
+
+
+def _interval(name: str, value: float, sample: FloatArray) -> dict[str, float]:
+    low, high = percentile_interval(sample)
+    return {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+def _cell(row: Mapping[Any, Any], name: str, form: str) -> str:
+    if name not in row or row[name] != row[name]:
+        return "–"
+    return f"{row[name]:{form}} ({row[f'{name}_low']:{form}} to {row[f'{name}_high']:{form}})"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from atypia.evaluation.metrics import ratio, unit_weights
 from atypia.evaluation.predictions import UNKNOWN
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def class_thresholds(
         (R, C); NaN where no sample has the label.
     """
     one_hot = _one_hot(labels, probabilities)
-    weights = _weights(weights, len(labels))
-    return _ratio(weights @ (one_hot * probabilities), weights @ one_hot)
+    weights = unit_weights(weights, len(labels))
+    return ratio(weights @ (one_hot * probabilities), weights @ one_hot)
 
 
 def confident_classes(probabilities: FloatArray, thresholds: FloatArray) -> IntArray:
@@ -66,7 +67,7 @@ def confident_joint(
 
     What is off the diagonal are the label issues.
     """
-    weights = _weights(weights, len(labels))
+    weights = unit_weights(weights, len(labels))
     counted = confident != UNKNOWN
     row = np.broadcast_to(np.arange(len(confident))[:, None], confident.shape)
     cell = (row * n_classes + labels) * n_classes + confident
@@ -108,7 +109,7 @@ def noise_measures(
         another class; ``true_missed`` (R, C) the share of the samples of a class with another
         label. NaN where a class has no samples.
     """
-    weights = _weights(weights, len(labels))
+    weights = unit_weights(weights, len(labels))
     confident = confident_classes(probabilities, class_thresholds(labels, probabilities, weights))
     counts = confident_joint(labels, confident, probabilities.shape[1], weights)
     joint = estimated_joint(counts, weights @ _one_hot(labels, probabilities))
@@ -116,8 +117,8 @@ def noise_measures(
     return {
         "joint": joint,
         "wrong": 1 - right.sum(1),
-        "given_wrong": 1 - _ratio(right, joint.sum(2)),
-        "true_missed": 1 - _ratio(right, joint.sum(1)),
+        "given_wrong": 1 - ratio(right, joint.sum(2)),
+        "true_missed": 1 - ratio(right, joint.sum(1)),
     }
 
 
@@ -125,8 +126,8 @@ def normalized_margin(labels: IntArray, probabilities: FloatArray) -> FloatArray
     """Quality of each label, 0 to 1: how far its probability lies above the best other class's.
 
     Half of one plus the difference; below 0.5 another class is more probable. Unlike the
-    probability of the label alone, it tells a figure with one strong rival from a figure that the
-    model cannot place at all (Kuan and Mueller, "Model-agnostic label quality scoring to detect
+    probability of the label alone, it separates a figure with one strong rival from a figure that
+    the model cannot place at all (Kuan and Mueller, "Model-agnostic label quality scoring to detect
     real-world label errors", ICML DataPerf workshop, 2022).
 
     Args:
@@ -149,13 +150,3 @@ def _one_hot(labels: IntArray, probabilities: FloatArray) -> FloatArray:
             f"{labels.shape} and {probabilities.shape}."
         )
     return np.eye(probabilities.shape[1])[labels]
-
-
-def _weights(weights: FloatArray | None, n: int) -> FloatArray:
-    return np.ones((1, n)) if weights is None else weights
-
-
-def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
-    quotient: FloatArray = np.full(numerator.shape, np.nan)
-    np.divide(numerator, denominator, out=quotient, where=denominator != 0)
-    return quotient

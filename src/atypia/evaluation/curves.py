@@ -1,4 +1,4 @@
-"""Points of curves for figures; the measures themselves are in :mod:`atypia.evaluation.metrics`."""
+"""Points of curves to plot; the measures themselves are in :mod:`atypia.evaluation.metrics`."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _CHUNK_ELEMENTS = 1_000_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measure (or an array of them), its interval, and the resamples that could not say."""
+    """A measure (or an array of them), its interval, and the resamples without a value."""
 
     value: FloatArray
     low: FloatArray

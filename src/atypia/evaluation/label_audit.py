@@ -2,12 +2,12 @@
 
 A patch is an issue where the model, which has not learned from it, is confident of another subtype
 than the label (:mod:`atypia.evaluation.confident_learning`). The model alone is a weak witness: a
-confident mistake of its own looks the same. So the issues are ranked first by what the other raters
-say (:data:`EVIDENCE`) and only then by the quality of the label. What is no issue comes last: there
-the model gives no reason to doubt, and a second opinion needs no model.
+confident mistake of its own looks the same. So the issues are ranked first by the labels of the
+other raters (:data:`EVIDENCE`) and only then by the quality of the label. What is no issue comes
+last.
 
 A vote (atypical or normal) of a rater who gave no subtypes has no part in the ranking. How often it
-sides with the suggestion tells how far each kind of evidence can be trusted, as far as the model
+sides with the suggestion shows how far each kind of evidence can be trusted, as far as the model
 has not learned from that rater's other votes.
 """
 
@@ -22,16 +22,20 @@ import pandas as pd
 from atypia.core.errors import InputError
 from atypia.core.labels import N_ATYPICAL, N_SUBTYPES, SUBTYPES
 from atypia.evaluation import confident_learning as confident
+from atypia.evaluation import metrics
 from atypia.evaluation.intervals import LEVEL, RESAMPLES, estimate, measure
-from atypia.evaluation.label_cells import agreed_and_not, rater_cells, shares
-from atypia.evaluation.predictions import UNKNOWN, Predictions
+from atypia.evaluation.predictions import AGREED, UNKNOWN, Predictions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from atypia.evaluation.metrics import BoolArray, FloatArray, IntArray, Measures
 
 NO_ISSUE: Final = "none"
+NEITHER: Final = "neither"
+"""Side of the model where it gives the label of no rater."""
 EVIDENCE: Final = {
     "confirmed": "more of the other raters give the suggested subtype than the label",
     "contested": "the other raters give a third subtype or are split: the figure is ambiguous",
@@ -176,13 +180,13 @@ def _check_each_patch_once(predictions: Predictions) -> None:
 def _evidence(
     is_issue: BoolArray, given: IntArray, suggested: IntArray, others: list[IntArray]
 ) -> NDArray[np.str_]:
-    """Say what the other raters make of each issue: (N,) keys of :data:`EVIDENCE`, or none."""
-    said = np.array(others, dtype=np.int64).reshape(len(others), len(given))
-    confirming, defending = (said == suggested).sum(0), (said == given).sum(0)
+    """Compare each issue with the other raters: (N,) keys of :data:`EVIDENCE`, or none."""
+    labels = np.array(others, dtype=np.int64).reshape(len(others), len(given))
+    confirming, defending = (labels == suggested).sum(0), (labels == given).sum(0)
     return np.select(
         [
             ~is_issue,
-            (said == UNKNOWN).all(0),
+            (labels == UNKNOWN).all(0),
             confirming > defending,
             defending > confirming,
         ],
@@ -269,7 +273,7 @@ def _referees(
 ) -> dict[str, Any]:
     """Referee to kind of evidence to the number and share of votes that side with the suggestion.
 
-    A vote can only tell where one of label and suggestion is atypical and the other normal.
+    A vote only counts where one of label and suggestion is atypical and the other normal.
     """
     referees: dict[str, Any] = {}
     crosses = (given < N_ATYPICAL) != (suggested < N_ATYPICAL)
@@ -277,8 +281,86 @@ def _referees(
         sides = (votes == 1) == (suggested < N_ATYPICAL)
         referees[referee] = {}
         for kind in EVIDENCE:
-            told = crosses & (votes != UNKNOWN) & (evidence == kind)
-            if told.any():
-                share = shares({kind: sides[told]}, rows.patients[told], resamples, seed)[kind]
-                referees[referee][kind] = {"of": int(told.sum()), **share}
+            cast = crosses & (votes != UNKNOWN) & (evidence == kind)
+            if cast.any():
+                share = shares({kind: sides[cast]}, rows.patients[cast], resamples, seed)[kind]
+                referees[referee][kind] = {"of": int(cast.sum()), **share}
     return referees
+
+
+def rater_cells(
+    predictions: Predictions, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Any]:
+    """Measure the model where the raters agree, and see with whom it sides where they do not.
+
+    Args:
+        predictions: The table; rows that fewer than two raters labelled are left out.
+        resamples: Resamples of patients for the intervals.
+        seed: Seed of the resampling.
+
+    Returns:
+        ``agreed`` and ``disagreed`` (None where there are no such rows), each with ``n``,
+        ``n_patients`` and ``against``: per rater, or ``agreed``, the model's ``accuracy``,
+        ``kappa``, ``balanced_accuracy`` and ``binary_balanced_accuracy``. ``disagreed`` also has
+        ``sides``: per rater, and ``neither``, the number and share of the model's answers.
+    """
+    cells: dict[str, Any] = {"agreed": None, "disagreed": None}
+    if len(predictions.labels) < 2:
+        return cells
+    agreed = predictions.subtypes_of(AGREED)
+    for name, chosen in zip(cells, agreed_and_not(predictions), strict=True):
+        if not chosen.any():
+            continue
+        rows = predictions.take(chosen)
+        truths = {AGREED: agreed[chosen]} if name == "agreed" else rows.labels
+        cells[name] = {
+            "n": len(rows),
+            "n_patients": len(np.unique(rows.patients)),
+            "against": {
+                rater: _against(
+                    rows.take(truth != UNKNOWN), truth[truth != UNKNOWN], resamples, seed
+                )
+                for rater, truth in truths.items()
+                if (truth != UNKNOWN).any()
+            },
+        }
+        if name == "disagreed":
+            sides = {rater: rows.predicted == truth for rater, truth in rows.labels.items()}
+            sides[NEITHER] = ~np.any(list(sides.values()), axis=0)
+            cells[name]["sides"] = shares(sides, rows.patients, resamples, seed)
+    return cells
+
+
+def agreed_and_not(rows: Predictions) -> tuple[BoolArray, BoolArray]:
+    """Rows that two or more raters labelled: those they label alike, and the others."""
+    agreed = rows.subtypes_of(AGREED) != UNKNOWN
+    twice = (np.stack(list(rows.labels.values())) != UNKNOWN).sum(0) > 1
+    return agreed, twice & ~agreed
+
+
+def shares(
+    groups: Mapping[str, BoolArray], patients: NDArray[np.str_], resamples: int, seed: int
+) -> dict[str, Any]:
+    """Count the rows in each group and give their share, with intervals."""
+
+    def statistic(weights: FloatArray) -> Measures:
+        return {name: weights @ inside / weights.sum(1) for name, inside in groups.items()}
+
+    estimates = estimate(statistic, patients, resamples, seed)
+    return {
+        name: {"n": int(inside.sum()), "share": measure(estimates[name])}
+        for name, inside in groups.items()
+    }
+
+
+def _against(rows: Predictions, truth: IntArray, resamples: int, seed: int) -> dict[str, Any]:
+    def statistic(weights: FloatArray) -> Measures:
+        every = metrics.agreement_measures(truth, rows.predicted, weights)
+        binary = metrics.binary_measures(truth < N_ATYPICAL, rows.predicted_atypical, weights)
+        return {
+            **{name: every[name] for name in ("accuracy", "kappa", "balanced_accuracy")},
+            "binary_balanced_accuracy": binary["balanced_accuracy"],
+        }
+
+    estimates = estimate(statistic, rows.patients, resamples, seed)
+    return {"n": len(rows)} | {name: measure(value) for name, value in estimates.items()}

@@ -59,7 +59,7 @@ def roc_auc(
         (R,); NaN where the positives or the negatives have no weight.
     """
     _expect_same_length(positive, score)
-    weights = _weights(weights, len(score))
+    weights = unit_weights(weights, len(score))
     order, start, end = _tie_groups(score)
     positive = positive[order]
     sorted_weights = weights[:, order]
@@ -68,7 +68,7 @@ def roc_auc(
     below_or_half_tied = (negatives_before[:, start[at]] + negatives_before[:, end[at]]) / 2
     positive_weights = sorted_weights[:, at]
     wins = np.einsum("rp,rp->r", positive_weights, below_or_half_tied)
-    return _ratio(wins, positive_weights.sum(1) * negatives_before[:, -1])
+    return ratio(wins, positive_weights.sum(1) * negatives_before[:, -1])
 
 
 def average_precision(
@@ -82,7 +82,7 @@ def average_precision(
         (R,); NaN where the positives have no weight.
     """
     _expect_same_length(positive, score)
-    weights = _weights(weights, len(score))
+    weights = unit_weights(weights, len(score))
     order, start, _ = _tie_groups(score)
     positive = positive[order]
     sorted_weights = weights[:, order]
@@ -94,8 +94,8 @@ def average_precision(
     group = np.searchsorted(at, start[at])
     true_positives = positives_before[:, -1:] - positives_before[:, group]
     called_positive = before[:, -1:] - before[:, start[at]]
-    precision = np.nan_to_num(_ratio(true_positives, called_positive))  # 0/0 only at weight 0
-    return _ratio(np.einsum("rp,rp->r", positive_weights, precision), positives_before[:, -1])
+    precision = np.nan_to_num(ratio(true_positives, called_positive))  # 0/0 only at weight 0
+    return ratio(np.einsum("rp,rp->r", positive_weights, precision), positives_before[:, -1])
 
 
 def one_vs_rest_auc(
@@ -127,7 +127,7 @@ def confusion_matrix(
 ) -> FloatArray:
     """Confusion matrices (R, C, C): rows are the truth, columns the prediction."""
     _expect_same_length(truth, predicted)
-    weights = _weights(weights, len(truth))
+    weights = unit_weights(weights, len(truth))
     cells = np.zeros((len(truth), n_classes * n_classes))
     cells[np.arange(len(truth)), truth * n_classes + predicted] = 1
     return (weights @ cells).reshape(-1, n_classes, n_classes)
@@ -135,37 +135,37 @@ def confusion_matrix(
 
 def sensitivity(confusion: FloatArray) -> FloatArray:
     """Share of each class that is called so (recall): (R, C, C) to (R, C)."""
-    return _ratio(_diagonal(confusion), confusion.sum(2))
+    return ratio(_diagonal(confusion), confusion.sum(2))
 
 
 def specificity(confusion: FloatArray) -> FloatArray:
     """Share of all others that are not called so: (R, C, C) to (R, C)."""
     true_positive, false_positive, false_negative, total = _counts(confusion)
     negative = total - true_positive - false_negative
-    return _ratio(negative - false_positive, negative)
+    return ratio(negative - false_positive, negative)
 
 
 def ppv(confusion: FloatArray) -> FloatArray:
     """Share of the samples called so that are so (precision): (R, C, C) to (R, C)."""
-    return _ratio(_diagonal(confusion), confusion.sum(1))
+    return ratio(_diagonal(confusion), confusion.sum(1))
 
 
 def npv(confusion: FloatArray) -> FloatArray:
     """Share of the samples not called so that are not so: (R, C, C) to (R, C)."""
     true_positive, false_positive, false_negative, total = _counts(confusion)
     called_negative = total - true_positive - false_positive
-    return _ratio(called_negative - false_negative, called_negative)
+    return ratio(called_negative - false_negative, called_negative)
 
 
 def f1(confusion: FloatArray) -> FloatArray:
     """Harmonic mean of sensitivity and PPV; NaN where a class neither occurs nor is predicted."""
     true_positive, false_positive, false_negative, _ = _counts(confusion)
-    return _ratio(2 * true_positive, 2 * true_positive + false_positive + false_negative)
+    return ratio(2 * true_positive, 2 * true_positive + false_positive + false_negative)
 
 
 def accuracy(confusion: FloatArray) -> FloatArray:
     """Share of samples on the diagonal: (R, C, C) to (R,)."""
-    return _ratio(_diagonal(confusion).sum(1), confusion.sum((1, 2)))
+    return ratio(_diagonal(confusion).sum(1), confusion.sum((1, 2)))
 
 
 def balanced_accuracy(confusion: FloatArray) -> FloatArray:
@@ -182,13 +182,13 @@ def mcc(confusion: FloatArray) -> FloatArray:
     """Matthews correlation for many classes: (R, C, C) to (R,).
 
     Gorodkin, Computational Biology and Chemistry 28, 2004. NaN where truth or prediction is
-    constant (scikit-learn says 0 there).
+    constant (scikit-learn gives 0 there).
     """
     true, called = confusion.sum(2), confusion.sum(1)
     total = confusion.sum((1, 2))
     covariance = _diagonal(confusion).sum(1) * total - (true * called).sum(1)
-    spread = (total**2 - (true**2).sum(1)) * (total**2 - (called**2).sum(1))
-    return _ratio(covariance, np.sqrt(spread))
+    variances = (total**2 - (true**2).sum(1)) * (total**2 - (called**2).sum(1))
+    return ratio(covariance, np.sqrt(variances))
 
 
 def kappa(confusion: FloatArray) -> FloatArray:
@@ -199,7 +199,7 @@ def kappa(confusion: FloatArray) -> FloatArray:
     total = confusion.sum((1, 2))
     agreement = _diagonal(confusion).sum(1) * total
     by_chance = (confusion.sum(2) * confusion.sum(1)).sum(1)
-    return _ratio(agreement - by_chance, total**2 - by_chance)
+    return ratio(agreement - by_chance, total**2 - by_chance)
 
 
 def pearson(x: FloatArray, y: FloatArray) -> FloatArray:
@@ -213,8 +213,8 @@ def pearson(x: FloatArray, y: FloatArray) -> FloatArray:
     dx, dy = (
         np.where(defined, v - v.sum(-1, keepdims=True) / np.maximum(n, 1), 0.0) for v in (dx, dy)
     )
-    spread = np.sqrt((dx**2).sum(-1) * (dy**2).sum(-1))
-    return _ratio((dx * dy).sum(-1), np.where(n[..., 0] >= 3, spread, 0.0))
+    deviations = np.sqrt((dx**2).sum(-1) * (dy**2).sum(-1))
+    return ratio((dx * dy).sum(-1), np.where(n[..., 0] >= 3, deviations, 0.0))
 
 
 # --- probabilities ------------------------------------------------------------------------------
@@ -275,10 +275,10 @@ def binary_ece(
         bins: Number of bins.
     """
     _expect_same_length(positive, probability)
-    weights = _weights(weights, len(positive))
+    weights = unit_weights(weights, len(positive))
     gap = np.zeros((len(positive), bins))
     gap[np.arange(len(positive)), calibration_bins(probability, bins)] = positive - probability
-    return _ratio(np.abs(weights @ gap).sum(1), weights.sum(1))
+    return ratio(np.abs(weights @ gap).sum(1), weights.sum(1))
 
 
 # --- sets of measures ---------------------------------------------------------------------------
@@ -357,7 +357,8 @@ def binary_measures(
 # --- helpers ------------------------------------------------------------------------------------
 
 
-def _weights(weights: FloatArray | None, n: int) -> FloatArray:
+def unit_weights(weights: FloatArray | None, n: int) -> FloatArray:
+    """Weights (R, N) as given; one row of ones for None."""
     if weights is None:
         return np.ones((1, n))
     if weights.ndim != 2 or weights.shape[1] != n:
@@ -416,7 +417,7 @@ def _counts(confusion: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, 
     )
 
 
-def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     """Quotient, NaN where the denominator is 0."""
     undefined: FloatArray = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)
     np.divide(numerator, denominator, out=undefined, where=denominator != 0)
@@ -426,9 +427,9 @@ def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
 def _mean_of_defined(values: FloatArray) -> FloatArray:
     """Mean over the last axis of what is not NaN; NaN where nothing is left."""
     defined = ~np.isnan(values)
-    return _ratio(np.where(defined, values, 0.0).sum(-1), defined.sum(-1).astype(np.float64))
+    return ratio(np.where(defined, values, 0.0).sum(-1), defined.sum(-1).astype(np.float64))
 
 
 def _weighted_mean(values: FloatArray, weights: FloatArray | None) -> FloatArray:
-    weights = _weights(weights, len(values))
-    return _ratio(weights @ values, weights.sum(1))
+    weights = unit_weights(weights, len(values))
+    return ratio(weights @ values, weights.sum(1))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from atypia.evaluation.metrics import BoolArray, FloatArray, IntArray, Measures
 
 EMPTY: Final = "empty"
-"""How a table writes a set without subtypes; an empty cell says that no set is known."""
+"""How a table writes a set without subtypes; an empty cell means that there is none."""
 SET_OVERALL: Final = ("coverage", "mean_size", "single", "empty")
 SET_PER_CLASS: Final = ("class_coverage", "class_mean_size")
 

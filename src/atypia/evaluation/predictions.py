@@ -120,7 +120,7 @@ class Predictions:
         )
 
     def averaged(self) -> Predictions:
-        """Join the answers to a patch that is in the table several times, as of repeats.
+        """Aggregate the predictions of a patch that is in the table several times, as of repeats.
 
         Probabilities are averaged. The subtype, the call and the members of the prediction set are
         those of most repeats; in a tie, the subtype with the largest mean probability, atypical,
@@ -138,7 +138,7 @@ class Predictions:
 
         probabilities = total(self.probabilities) / times[:, None]
         votes = total(np.eye(N_SUBTYPES)[self.predicted])
-        told = np.where(votes == votes.max(axis=1, keepdims=True), probabilities, -1)
+        tied = np.where(votes == votes.max(axis=1, keepdims=True), probabilities, -1)
         n_sets = total(self.has_set.astype(np.float64))
         inside = total((self.sets & self.has_set[:, None]).astype(np.float64))
         return replace(
@@ -146,7 +146,7 @@ class Predictions:
             folds=np.full(len(patches), ""),
             probabilities=probabilities,
             p_atypical=total(self.p_atypical) / times,
-            predicted=told.argmax(axis=1),
+            predicted=tied.argmax(axis=1),
             predicted_atypical=total(self.predicted_atypical.astype(np.float64)) >= times / 2,
             sets=(inside >= n_sets[:, None] / 2) & (n_sets[:, None] > 0),
             has_set=n_sets > 0,
@@ -318,7 +318,7 @@ def _cells(text: str, file: str) -> pd.DataFrame:
             rows.append(row)
     table = pd.DataFrame(rows, columns=header, index=pd.Index(lines, dtype="int64"), dtype=object)
     if problems:
-        # The sound rows are checked as well, so that everything is told at once.
+        # The sound rows are checked as well: all problems at once.
         raise InputError(_sorted([*problems, *(_parse_problems(table, file) if rows else [])]))
     return table
 
@@ -345,8 +345,8 @@ def _parse(table: pd.DataFrame, file: str) -> Predictions:
     def report(wrong: Iterable[bool] | NDArray[np.bool_], column: str, what: str) -> None:
         """Note a problem for each wrong row; ``{value}`` in `what` is the cell."""
         for i in np.flatnonzero(np.asarray(wrong)):
-            told = what.format(value=repr(table[column].iloc[i]))
-            problems.append(Problem(told, file, int(lines[i]), column))
+            text = what.format(value=repr(table[column].iloc[i]))
+            problems.append(Problem(text, file, int(lines[i]), column))
 
     def names(column: str) -> Names:
         values = table[column] if column in table.columns else pd.Series("", index=table.index)

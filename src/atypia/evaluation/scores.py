@@ -13,7 +13,7 @@ scored against it.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import scipy  # loads scipy.stats, which takes a second, where it is used
@@ -24,7 +24,6 @@ from atypia.evaluation import metrics
 from atypia.evaluation import uncertainty_scores as uncertainty
 from atypia.evaluation.intervals import LEVEL, RESAMPLES, estimate, measure
 from atypia.evaluation.predictions import MAJORITY, UNKNOWN, Predictions
-from atypia.evaluation.two_stages import stages
 from atypia.evaluation.uncertainty_scores import DEFAULT_THRESHOLD
 
 if TYPE_CHECKING:
@@ -35,6 +34,12 @@ if TYPE_CHECKING:
 
 NOT_GIVEN = "not given"
 """Name of the group of rows whose domain or scanner is empty."""
+SIDES: Final = {
+    "atypical_subtypes": slice(0, N_ATYPICAL),
+    "normal_subtypes": slice(N_ATYPICAL, N_SUBTYPES),
+}
+OF_SIDE: Final = ("auc", "balanced_accuracy", "log_loss")
+OF_SUBTYPES: Final = ("mean_auc", "balanced_accuracy", "log_loss")
 
 DEFINITIONS = {
     "interval": "95 % percentile interval from resampling patients with replacement; "
@@ -75,11 +80,11 @@ def evaluate(
     Args:
         predictions: The table.
         label: A rater, ``agreed`` (where all raters agree) or ``majority_atypical``; the last
-            says nothing on subtypes, so that only the binary part is filled.
+            has no subtypes, so that only the binary part is filled.
         resamples: Resamples of patients for the intervals.
         seed: Seed of the resampling.
         threshold: The operating point behind ``predicted_atypical``, where it is known.
-        alpha: What the sets in ``conformal_set`` promise, where it is known.
+        alpha: One minus the nominal coverage of ``conformal_set``, where it is known.
 
     Raises:
         InputError: No row has the label, or `threshold` contradicts ``predicted_atypical``.
@@ -267,6 +272,80 @@ def binary_statistic(scored: Predictions, atypical: BoolArray) -> Statistic:
         return measures
 
     return statistic
+
+
+def given_side(probabilities: FloatArray, side: slice) -> FloatArray:
+    """p(subtype | side), (N, 4), from p(subtype), (N, 8); all alike where the side has none."""
+    own = probabilities[:, side]
+    total = own.sum(axis=1, keepdims=True)
+    alike = np.full_like(own, 1 / own.shape[1])
+    return np.asarray(np.divide(own, total, out=alike, where=total > 0))
+
+
+def stage_statistic(scored: Predictions, truth: IntArray) -> Statistic:
+    """Weights (R, N) to the measures of each stage, named ``side.auc`` and so on.
+
+    The side is judged by the sums of the subtypes' probabilities; its balanced accuracy is that of
+    the calls ``predicted_atypical``. Of the subtypes of a side the most probable one is the answer.
+    A side without figures has no measures.
+    """
+    atypical = truth < N_ATYPICAL
+    p_side = scored.probabilities[:, SIDES["atypical_subtypes"]].sum(axis=1).clip(0, 1)
+    two = np.stack([1 - p_side, p_side], axis=1)
+    parts = []
+    for name, side in SIDES.items():
+        rows = (truth >= side.start) & (truth < side.stop)
+        if rows.any():
+            own = given_side(scored.probabilities[rows], side)
+            parts.append((name, rows, truth[rows] - side.start, own))
+
+    def statistic(weights: FloatArray) -> Measures:
+        calls = metrics.binary_measures(atypical, scored.predicted_atypical, weights)
+        measures = {
+            "side.auc": metrics.roc_auc(atypical, p_side, weights),
+            "side.balanced_accuracy": calls["balanced_accuracy"],
+            "side.log_loss": metrics.log_loss(atypical.astype(np.int64), two, weights),
+        }
+        for name, rows, subtypes, probabilities in parts:
+            every = metrics.subtype_measures(
+                subtypes, probabilities.argmax(axis=1), probabilities, weights[:, rows]
+            )
+            measures |= {f"{name}.{m}": every[m] for m in OF_SUBTYPES}
+        return measures
+
+    return statistic
+
+
+def stages(scored: Predictions, truth: IntArray, resamples: int, seed: int) -> dict[str, Any]:
+    """Score both stages, with intervals from resampling patients.
+
+    Args:
+        scored: N rows with a label.
+        truth: (N,) subtype indices.
+        resamples: Resamples of patients.
+        seed: Of the resampling.
+
+    Returns:
+        ``side``, ``atypical_subtypes``, ``normal_subtypes``: each ``n``, ``n_patients`` and the
+        measures :data:`OF_SIDE` or :data:`OF_SUBTYPES`; a side without figures is left out.
+    """
+    estimates = estimate(stage_statistic(scored, truth), scored.patients, resamples, seed)
+    rows = {"side": truth >= 0} | {
+        name: (truth >= side.start) & (truth < side.stop) for name, side in SIDES.items()
+    }
+    return {
+        stage: {
+            "n": int(mine.sum()),
+            "n_patients": len(np.unique(scored.patients[mine])),
+            **{
+                name.removeprefix(f"{stage}."): measure(value)
+                for name, value in estimates.items()
+                if name.startswith(f"{stage}.")
+            },
+        }
+        for stage, mine in rows.items()
+        if mine.any()
+    }
 
 
 def _groups(

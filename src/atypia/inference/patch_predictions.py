@@ -325,7 +325,7 @@ def with_abstained(table: pd.DataFrame, minimum: float) -> pd.DataFrame:
     Raises:
         InputError: `minimum` is no probability.
     """
-    from atypia.evaluation.selective_prediction import (
+    from atypia.evaluation.uncertainty_scores import (
         abstain,  # with scipy, which no other answer needs
     )
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from atypia._version import __version__
 from atypia.core.labels import DISPLAY_NAMES, SUBTYPES
-from atypia.evaluation.label_audit import EVIDENCE
-from atypia.evaluation.label_cells import NEITHER
+from atypia.evaluation.label_audit import EVIDENCE, NEITHER
 from atypia.evaluation.predictions import AGREED
 from atypia.reports.html import Html, document, figure, join, resource, table, tag
 from atypia.reports.plot_panels import data_uris

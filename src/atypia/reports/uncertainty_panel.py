@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from atypia.core.labels import DISPLAY_NAMES, N_ATYPICAL
-from atypia.evaluation.selective_prediction import (
+from atypia.evaluation.uncertainty_scores import (
     binary_confidence,
     selective_curve,
     subtype_confidence,

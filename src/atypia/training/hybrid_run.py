@@ -18,7 +18,7 @@ from atypia.core.errors import InputError
 from atypia.core.files import sha256_file, write_text
 from atypia.core.progress import OnStep, silent
 from atypia.data.cohort import Cohort
-from atypia.evaluation.operating_trade import trade, trade_table
+from atypia.evaluation.comparison import trade, trade_table
 from atypia.evaluation.predictions import predictions_from_table
 from atypia.inference.patch_predictions import prediction_table
 from atypia.reports.run_report import write_report
