@@ -46,17 +46,18 @@ from atypia.models.hardware import keep_freed_memory
 from atypia.models.network import make_network
 from atypia.models.transforms import Augmenter, colour_styles
 from atypia.training.crossval import member_tasks
+from atypia.training.epoch_batches import Views, plan_epoch
 from atypia.training.fit import fit
-from atypia.training.patch_store import open_store, plan_epoch
-from atypia.training.views import Views
+from atypia.training.patch_store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from atypia.core.config import InputSpec, TrainConfig
     from atypia.models.network import Network
+    from atypia.training.distributed import ComputePlace
+    from atypia.training.member_tasks import MemberTask
     from atypia.training.patch_store import PatchStore
-    from atypia.training.task import ComputePlace, MemberTask
 
 PRESET = "released"
 MEMBERS = ["ensemble.members=3"]

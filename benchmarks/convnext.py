@@ -28,11 +28,11 @@ from atypia.core.files import describe_machine
 from atypia.data.images import read_patch
 from atypia.models.hardware import choose_device, choose_precision, peak_memory_bytes
 from atypia.models.network import make_network
-from atypia.training.distributed import World
+from atypia.training.distributed import ComputePlace, World
 from atypia.training.fit import fit
+from atypia.training.member_tasks import MemberTask
 from atypia.training.patch_store import PatchStore
 from atypia.training.targets import Targets
-from atypia.training.task import ComputePlace, MemberTask
 
 
 def main() -> None:

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from atypia.core.config import TrainConfig
-    from atypia.training.task import MemberTask
+    from atypia.training.member_tasks import MemberTask
 
 PRESET = "released"
 MEMBERS = ["ensemble.members=3"]

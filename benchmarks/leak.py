@@ -33,13 +33,12 @@ from atypia.data.splits import make_splits, rows
 from atypia.evaluation import metrics
 from atypia.evaluation.intervals import estimate, measure
 from atypia.models.network import make_network
-from atypia.training.distributed import World
+from atypia.training.distributed import ComputePlace, World
 from atypia.training.features import Features, cohort_features
 from atypia.training.patch_store import open_store
 from atypia.training.probe import Probe, fit_layer
 from atypia.training.run_folder import CHOSEN, with_chosen_label
 from atypia.training.targets import chosen_labels, make_targets
-from atypia.training.task import ComputePlace
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -13,9 +13,8 @@ from atypia.core.labels import N_SUBTYPES
 from atypia.data.splits import make_splits
 from atypia.evaluation.predictions import write_predictions
 from atypia.inference.patch_predictions import prediction_table
-from atypia.training.distributed import World
+from atypia.training.distributed import ComputePlace, World
 from atypia.training.run_folder import CHOSEN, with_chosen_label
-from atypia.training.task import ComputePlace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from atypia.core.config import TrainConfig
     from atypia.data.cohort import Cohort
     from atypia.data.splits import Outer
-    from atypia.training.task import MemberTask
+    from atypia.training.member_tasks import MemberTask
 
 NAMES = {
     "mean_auc": "mean AUC",

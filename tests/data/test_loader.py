@@ -14,7 +14,8 @@ from atypia.core.config import AugmentConfig, InputSpec
 from atypia.core.errors import InputError
 from atypia.data.cohort import Cohort
 from atypia.training import patch_store as loader
-from atypia.training.patch_store import central_window, open_store, plan_epoch, prefetch
+from atypia.training.epoch_batches import plan_epoch, prefetch
+from atypia.training.patch_store import central_window, open_store
 
 if TYPE_CHECKING:
     from pathlib import Path

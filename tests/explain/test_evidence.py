@@ -29,8 +29,8 @@ from atypia.explain import ANY_ATYPICAL, METHODS, attribution, explain, shown
 from atypia.explain.cam import _recorded
 from atypia.explain.target import log_odds, target_probability
 from atypia.models import lite
-from atypia.models.foundation.tokens import ClassTokenAndPatchMean
 from atypia.models.network import Network, assemble, make_network
+from atypia.models.token_pooling import ClassTokenAndPatchMean
 
 if TYPE_CHECKING:
     from atypia.classifiers.ensemble import Ensemble

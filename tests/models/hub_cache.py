@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
-from atypia.models.foundation import catalogue, tokens
+from atypia.models import encoders, token_pooling
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pytest
 
-    from atypia.models.foundation.catalogue import Encoder
+    from atypia.models.encoders import Encoder
 
 SMALL: dict[str, Any] = {"depth": 2, "embed_dim": 96, "num_heads": 2}
 
 
 def small(name: str) -> Encoder:
     """The encoder of that name with two thin blocks; all else is its own."""
-    encoder = catalogue.encoders()[name]
+    encoder = encoders.encoders()[name]
     options = {**encoder.options, **SMALL}
     features = {
         "class_token": SMALL["embed_dim"],
@@ -33,14 +33,14 @@ def small(name: str) -> Encoder:
 
 def use(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the name stand for the small one."""
-    others = catalogue.encoders()
-    monkeypatch.setattr(catalogue, "encoders", lambda: {**others, encoder.name: encoder})
+    others = encoders.encoders()
+    monkeypatch.setattr(encoders, "encoders", lambda: {**others, encoder.name: encoder})
 
 
 def random_encoder(encoder: Encoder) -> torch.nn.Module:
     """With random weights, none of which is 0 or 1 as layers are when they are made."""
     torch.manual_seed(7)
-    module = tokens.build(encoder)
+    module = token_pooling.build_encoder(encoder)
     with torch.no_grad():
         for tensor in module.state_dict().values():
             tensor.normal_(0, 0.3)

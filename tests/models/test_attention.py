@@ -7,7 +7,7 @@ import copy
 import timm
 import torch
 
-from atypia.models.attention import write_out_attention
+from atypia.models.cpu_speed import write_out_attention
 
 
 def test_equals_the_fused_attention() -> None:

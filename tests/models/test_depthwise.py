@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from atypia.core.config import InputConfig, ModelConfig
-from atypia.models.depthwise import SmallMapDepthwise, speed_up_small_maps
+from atypia.models.cpu_speed import SmallMapDepthwise, speed_up_small_maps
 from atypia.models.network import make_network
 
 

@@ -23,8 +23,7 @@ from atypia.core.config import load_config
 from atypia.core.errors import InputError
 from atypia.core.files import read_json
 from atypia.models.backbones import make_backbone
-from atypia.models.foundation import hub
-from atypia.models.foundation.catalogue import encoders, find_encoder
+from atypia.models.encoders import access_problem, encoders, explained, fetch_weights, find_encoder
 from atypia.pipeline import doctor
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -244,8 +243,8 @@ def test_each_way_in_which_the_hub_refuses_says_what_to_do(
     if token is not None:
         monkeypatch.setenv(token, "hf_secret")
     with pytest.raises(InputError) as caught:
-        hub.fetch(encoder)
-    texts = [str(caught.value), hub.probe(encoder)]
+        fetch_weights(encoder)
+    texts = [str(caught.value), access_problem(encoder)]
     assert server.asked >= 2
     for text in texts:
         assert text is not None
@@ -264,14 +263,14 @@ def test_a_hub_that_is_out_of_reach_and_a_full_disk_say_so(
         "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}",  # nobody listens there
     )
     with pytest.raises(InputError) as caught:
-        hub.fetch(encoder)
-    for text in (str(caught.value), hub.probe(encoder) or ""):
+        fetch_weights(encoder)
+    for text in (str(caught.value), access_problem(encoder) or ""):
         assert "does not answer (Connect" in text
         assert "HF_ENDPOINT" in text
     assert not server.asked
     full = OSError(28, "No space left on device")
-    assert "about" in hub.explained(encoder, full)
-    assert "No space left" in hub.explained(encoder, full)
+    assert "about" in explained(encoder, full)
+    assert "No space left" in explained(encoder, full)
 
 
 def test_doctor_tells_whether_an_encoder_can_be_loaded(

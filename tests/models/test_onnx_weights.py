@@ -13,7 +13,7 @@ from torch import nn
 
 from atypia.core.errors import InputError, MissingExtraError
 from atypia.models.backbones import find_packaged_weights, make_backbone
-from atypia.models.onnx_weights import read_dinov2
+from atypia.models.weight_files import read_dinov2
 
 if TYPE_CHECKING:
     from pathlib import Path

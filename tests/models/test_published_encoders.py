@@ -13,9 +13,9 @@ import torch
 from timm.layers.mlp import SwiGLUPacked
 from torch import nn
 
-from atypia.models.foundation.catalogue import encoders
-from atypia.models.foundation.tokens import build
-from atypia.models.foundation.weights import renamed
+from atypia.models.encoders import encoders
+from atypia.models.token_pooling import build_encoder
+from atypia.models.weight_files import renamed
 
 GATED_MLP = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
 
@@ -114,7 +114,7 @@ ATTENTIONAL_POOLERS = {
 
 def on_meta(name: str) -> nn.Module:
     with torch.device("meta"):
-        return build(encoders()[name])
+        return build_encoder(encoders()[name])
 
 
 def shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:

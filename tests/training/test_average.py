@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from atypia import pipeline
 from atypia.core.config import OptimConfig, load_config
 from atypia.training import fit as fit_module
-from atypia.training.average import answering, is_averaged, make_average
+from atypia.training.optimisation import answering, is_averaged, make_average
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,7 +18,7 @@ from atypia.data.cohort import Cohort
 from atypia.data.splits import Outer, Splits
 from atypia.evaluation.predictions import read_predictions
 from atypia.models.network import make_network
-from atypia.training.bags import make_bags
+from atypia.training.member_tasks import make_bags
 from atypia.training.patch_store import open_store
 
 pytestmark = pytest.mark.usefixtures("undrawn")

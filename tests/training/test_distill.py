@@ -13,8 +13,13 @@ from hypothesis import strategies as st
 from atypia.core.config import TargetConfig, load_config
 from atypia.core.errors import InputError, LeakError
 from atypia.core.labels import PROBABILITY_COLUMNS
-from atypia.training.targets import chosen_labels, make_targets
-from atypia.training.teacher import read_teacher, require_unseen_test_part, with_teacher
+from atypia.training.targets import (
+    chosen_labels,
+    make_targets,
+    read_teacher,
+    require_unseen_test_part,
+    with_teacher,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from atypia.data.cohort import Cohort
 from atypia.data.splits import Outer
 from atypia.training import crossval
 from atypia.training.crossval import member_tasks
-from atypia.training.few_labels import hidden_rows, order_patients
+from atypia.training.member_tasks import hidden_rows, order_patients
 
 RNG = np.random.default_rng(0)
 PATIENTS = [f"P{i:03d}" for i in range(130)]

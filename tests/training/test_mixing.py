@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from atypia.core.config import AugmentConfig
-from atypia.training.mixing import cutmix, mixed, mixup
+from atypia.training.epoch_batches import cutmix, mixed, mixup
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,12 +20,12 @@ from atypia.data.cohort import Cohort
 from atypia.evaluation.predictions import read_predictions
 from atypia.models.network import make_network
 from atypia.training import probe
-from atypia.training.distributed import World
+from atypia.training.distributed import ComputePlace, World
 from atypia.training.features import Features, cohort_features
+from atypia.training.member_tasks import MemberTask
 from atypia.training.patch_store import open_store
 from atypia.training.probe import Probe, fit_probe
 from atypia.training.targets import Targets
-from atypia.training.task import ComputePlace, MemberTask
 
 if TYPE_CHECKING:
     from atypia.core.config import TrainConfig

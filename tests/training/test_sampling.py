@@ -9,9 +9,9 @@ import pytest
 
 from atypia.core.config import OptimConfig
 from atypia.training.distributed import World
-from atypia.training.sampling import plan, row_weights
+from atypia.training.epoch_batches import plan, row_weights
+from atypia.training.member_tasks import MemberTask
 from atypia.training.targets import Targets
-from atypia.training.task import MemberTask
 
 # Of the training part two figures are of subtype 5 and six of subtype 6; six of domain 0, two of 1.
 LABELS = np.array([5, 6, 6, 5, 6, 0, 6, 6, 6])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from atypia.training.schedule import one_cycle
+from atypia.training.optimisation import one_cycle
 
 
 def rates(steps: int, rising: float) -> list[float]:

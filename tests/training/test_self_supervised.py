@@ -16,15 +16,15 @@ from atypia.core.files import read_json, sha256_file
 from atypia.core.progress import silent
 from atypia.data.cohort import Cohort
 from atypia.data.splits import make_splits
-from atypia.models.backbones import read_tensors
 from atypia.models.network import make_network
+from atypia.models.weight_files import read_tensors
 from atypia.training import self_supervised
 from atypia.training.crossval import member_tasks
-from atypia.training.distributed import World
+from atypia.training.distributed import ComputePlace, World
+from atypia.training.member_tasks import MemberTask
 from atypia.training.patch_store import PatchStore, open_store
 from atypia.training.run_folder import CHOSEN, with_chosen_label
 from atypia.training.self_supervised import TERMS, vicreg, warm_up
-from atypia.training.task import ComputePlace, MemberTask
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,12 +20,11 @@ from atypia.data.cohort import Cohort
 from atypia.data.splits import Outer, Splits, rows
 from atypia.evaluation.metrics import balanced_accuracy, confusion_matrix, log_loss, one_vs_rest_auc
 from atypia.evaluation.predictions import read_predictions
-from atypia.training.distributed import World
+from atypia.training.distributed import ComputePlace, World
 from atypia.training.measure import Measure, default_measure
 from atypia.training.search_space import Choices, NumberRange, SearchSpace
 from atypia.training.study import ProposedTrial, Pruned
 from atypia.training.targets import chosen_labels
-from atypia.training.task import ComputePlace
 from atypia.training.trial import FoldTrainings, training_part
 
 if TYPE_CHECKING:

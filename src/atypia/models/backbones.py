@@ -1,6 +1,6 @@
 """Backbones by name, the colour scaling each one expects, and where its weights come from.
 
-A name is an encoder's (:mod:`atypia.models.foundation`) or timm's. Initial weights are looked for
+A name is an encoder's (:mod:`atypia.models.encoders`) or timm's. Initial weights are looked for
 in this order: a local file, an installed package that carries them, the hub (its local cache
 first). Files are read without unpickling objects.
 """
@@ -17,50 +17,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import timm
-import torch
-from safetensors.torch import load_file
 from timm.data.config import resolve_data_config
 from timm.layers.pos_embed import resample_abs_pos_embed
-from torch import nn
 
 from atypia.core.errors import InputError
 from atypia.core.files import sha256_file
-from atypia.models.foundation import hub
-from atypia.models.foundation.catalogue import encoders, find_encoder, near_encoders
-from atypia.models.foundation.tokens import build
-from atypia.models.foundation.weights import renamed
-from atypia.models.onnx_weights import read_dinov2
+from atypia.models.encoders import encoders, fetch_weights, find_encoder, near_encoders
+from atypia.models.token_pooling import build_encoder
+from atypia.models.weight_files import read_dinov2, read_tensors, renamed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from atypia.models.foundation.catalogue import Encoder
+    import torch
+    from torch import nn
+
+    from atypia.models.encoders import Encoder
 
 log = logging.getLogger("atypia")
-
-
-def read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    """Read the named tensors of a ``.safetensors`` or ``.pt``/``.pth`` file.
-
-    Raises:
-        InputError: The file holds anything else; what it holds is not run.
-    """
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and safetensors raise many kinds
-        raise InputError(
-            f"{file}: expected a .safetensors file or a .pt file with tensors only, but it cannot "
-            f"be read as such: {type(error).__name__}: {str(error).splitlines()[0]}"
-        ) from None
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    tensors = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
-    if not tensors:
-        raise InputError(f"{file}: expected named tensors but found none.")
-    return tensors
 
 
 @dataclass(frozen=True)
@@ -143,7 +117,7 @@ def make_backbone(
             cannot be had; the message names every way.
     """
     encoder = find_encoder(name)
-    module = _timm_model(name, drop_path) if encoder is None else build(encoder, drop_path)
+    module = _timm_model(name, drop_path) if encoder is None else build_encoder(encoder, drop_path)
     _set_size(module, name, size_px)
     origin = "random"
     if pretrained:
@@ -191,7 +165,7 @@ def _load_encoder(module: nn.Module, encoder: Encoder, file: Path | None) -> str
     """Fill an encoder with its weights and say where they came from, and under which licence."""
     if file is not None and not file.is_file():
         raise InputError(f"model.weights: {file} does not exist.")
-    found = file or hub.fetch(encoder)
+    found = file or fetch_weights(encoder)
     tensors = renamed(encoder, read_tensors(found))
     unknown = sorted(tensors.keys() - module.state_dict().keys())
     if unknown:

@@ -11,7 +11,7 @@ from torch import nn
 
 from atypia.core.config import InputSpec
 from atypia.core.labels import N_SUBTYPES
-from atypia.models.depthwise import speed_up_small_maps
+from atypia.models.cpu_speed import speed_up_small_maps
 from atypia.models.hierarchical import N_STAGES, SideBySide, StagedHead
 from atypia.models.lora import adapt, adapters, merged
 

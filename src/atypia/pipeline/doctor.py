@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from atypia.classifiers.bundle import QualityHeader
-    from atypia.models.foundation.catalogue import Encoder
+    from atypia.models.encoders import Encoder
 
 EXTRAS = {
     "slides": ("openslide", "tifffile", "imagecodecs", "shapely"),
@@ -49,8 +49,7 @@ def examine() -> Iterator[tuple[str, str]]:
     import torch
 
     from atypia.models.backbones import WEIGHTS_PACKAGES, find_packaged_weights
-    from atypia.models.foundation import hub
-    from atypia.models.foundation.catalogue import encoders
+    from atypia.models.encoders import cached_file, encoders
     from atypia.models.hardware import choose_device, choose_precision, cpu_multiplies_bf16
 
     for name, version in versions().items():
@@ -70,7 +69,7 @@ def examine() -> Iterator[tuple[str, str]]:
         state = "installed" if find_packaged_weights(backbone) else "not installed"
         yield f"weights {backbone}", f"{state} ({package.training}; {package.licence})"
     for encoder in encoders().values():
-        state = "in the cache" if hub.cached_file(encoder) else "not in the cache"
+        state = "in the cache" if cached_file(encoder) else "not in the cache"
         yield f"encoder {encoder.name}", f"{state} ({encoder.licence}); --model tells more"
     yield f"model {RELEASED}", _offers(RELEASED)
 
@@ -84,7 +83,7 @@ def examine_model(model: Path | str) -> Iterator[tuple[str, str]]:
     try:
         folder = find_bundle(model)
     except InputError as error:
-        from atypia.models.foundation.catalogue import near_encoders
+        from atypia.models.encoders import near_encoders
 
         near = near_encoders(str(model))
         what = f"{error} Encoders of a similar name: {', '.join(near)}." if near else str(error)
@@ -135,7 +134,7 @@ def examine_weights(name: str) -> tuple[list[tuple[str, str]], str | None] | Non
     """
     if name in (RELEASED, RULES) or Path(name).is_dir():
         return None
-    from atypia.models.foundation.catalogue import find_encoder
+    from atypia.models.encoders import find_encoder
 
     encoder = find_encoder(name)
     if encoder is not None:
@@ -157,10 +156,10 @@ def examine_encoder(encoder: Encoder) -> tuple[list[tuple[str, str]], str | None
     """
     import timm
 
-    from atypia.models.foundation import hub
+    from atypia.models.encoders import access_problem, cache_folder, cached_file, token_source
 
     known = timm.is_model(encoder.architecture)
-    file, token = hub.cached_file(encoder), hub.token_source()
+    file, token = cached_file(encoder), token_source()
     problem = None
     if not known:
         problem = (
@@ -168,7 +167,7 @@ def examine_encoder(encoder: Encoder) -> tuple[list[tuple[str, str]], str | None
             "pip install -U timm"
         )
     elif file is None:
-        problem = hub.probe(encoder)
+        problem = access_problem(encoder)
     trained = ", ".join(f"{mpp:g}" for mpp in encoder.mpp)
     gate = {True: f"yes: accept the terms at {encoder.page}", False: "no", None: "not known"}
     use = {True: "", False: "; no commercial use", None: ""}[encoder.commercial]
@@ -184,7 +183,7 @@ def examine_encoder(encoder: Encoder) -> tuple[list[tuple[str, str]], str | None
         ("trained on", f"{encoder.size_px} px at {trained or 'not recorded'} µm per pixel"),
         ("colours", f"mean {encoder.mean}, standard deviation {encoder.std}"),
         ("timm", f"{timm.__version__}, {'knows' if known else 'does not know'} the architecture"),
-        ("cache", str(hub.cache_folder() if file is None else file)),
+        ("cache", str(cache_folder() if file is None else file)),
         ("in the cache", "no" if file is None else f"yes, {file.stat().st_size / 1e9:.2g} GB"),
         ("token", "none" if token is None else f"from {token}"),
         ("can be loaded here", "no" if problem else "yes" if file else "yes, after a download"),
@@ -210,7 +209,7 @@ def examine_backbone(name: str) -> tuple[list[tuple[str, str]], str | None]:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     from atypia.models.backbones import find_packaged_weights, no_weights, package_of
-    from atypia.models.foundation import hub
+    from atypia.models.encoders import in_cache
 
     architecture, _, tag = name.removeprefix("timm/").partition(".")
     if tag and f"{architecture}.{tag}" not in (known := timm.list_pretrained(f"{architecture}.*")):
@@ -225,7 +224,7 @@ def examine_backbone(name: str) -> tuple[list[tuple[str, str]], str | None]:
     elif settings is not None:
         licence, training = str(settings.license or licence), str(settings.tag or training)
         named = str(settings.hf_hub_filename or named)
-        file = hub.in_cache(repository, named, "pytorch_model.bin") if repository else None
+        file = in_cache(repository, named, "pytorch_model.bin") if repository else None
     problem, loads = None, "yes"
     if not origin:
         problem = (

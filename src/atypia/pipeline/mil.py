@@ -202,11 +202,10 @@ def _figures(cohort: Cohort, config: MilConfig, out: Path, on_step: OnStep) -> B
 
     from atypia.models.hardware import choose_device, choose_precision
     from atypia.models.network import make_network
-    from atypia.training.distributed import World
+    from atypia.training.distributed import ComputePlace, World
     from atypia.training.features import cohort_features
     from atypia.training.mil.bag_features import figures_from_answers, figures_from_features
     from atypia.training.patch_store import open_store
-    from atypia.training.task import ComputePlace
 
     if config.answers is not None:
         return figures_from_answers(cohort.manifest, Path(config.answers))

@@ -269,8 +269,7 @@ def _trainings(folder: StudyFolder, on_step: OnStep) -> FoldTrainings:
     import torch
 
     from atypia.models.hardware import choose_device, choose_precision, make_deterministic
-    from atypia.training.distributed import World
-    from atypia.training.task import ComputePlace
+    from atypia.training.distributed import ComputePlace, World
     from atypia.training.trial import FoldTrainings, training_part
 
     run = folder.run

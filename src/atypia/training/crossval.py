@@ -19,19 +19,17 @@ from atypia.core.progress import OnEpoch, OnStep, silent
 from atypia.data.splits import rows
 from atypia.evaluation.metrics import one_vs_rest_auc
 from atypia.models.network import make_network
-from atypia.training.bags import make_bags, write_bag
 from atypia.training.checkpoint import read_history
-from atypia.training.few_labels import hidden_rows
 from atypia.training.fit import fit
+from atypia.training.member_tasks import MemberTask, hidden_rows, make_bags, write_bag
 from atypia.training.probe import fit_probe, open_probe
 from atypia.training.targets import (
     chosen_labels,
     make_targets,
     require_both_sides,
     require_every_class,
+    require_unseen_test_part,
 )
-from atypia.training.task import MemberTask
-from atypia.training.teacher import require_unseen_test_part
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -40,8 +38,8 @@ if TYPE_CHECKING:
     from atypia.data.cohort import Cohort
     from atypia.data.splits import Outer
     from atypia.models.network import Network
+    from atypia.training.distributed import ComputePlace
     from atypia.training.patch_store import PatchStore
-    from atypia.training.task import ComputePlace
 
 log = logging.getLogger("atypia")
 

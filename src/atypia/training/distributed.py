@@ -59,6 +59,17 @@ class World:
         return device
 
 
+@dataclass(frozen=True)
+class ComputePlace:
+    """Where a training runs."""
+
+    device: torch.device
+    precision: torch.dtype
+    world: World
+    layout: torch.memory_format = torch.channels_last
+    """Of images and kernels in memory; most networks are faster with channels last."""
+
+
 @contextmanager
 def world(device: torch.device) -> Iterator[World]:
     """Join the processes that ``torchrun`` started (NCCL on GPUs, gloo on CPUs)."""

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from atypia.core.config import InputSpec
     from atypia.data.cohort import Cohort
     from atypia.models.network import Network
+    from atypia.training.distributed import ComputePlace
     from atypia.training.patch_store import PatchStore
-    from atypia.training.task import ComputePlace
 
 log = logging.getLogger("atypia")
 

@@ -23,29 +23,26 @@ from atypia.classifiers.ensemble import save_network
 from atypia.core.errors import InputError, TrainingError
 from atypia.core.files import sha256_file, write_json
 from atypia.core.progress import OnEpoch, OnStep, silent
-from atypia.models.attention import write_out_attention
+from atypia.models.cpu_speed import write_out_attention
 from atypia.models.network import make_network
 from atypia.models.transforms import Augmenter, colour_styles
-from atypia.training.average import answering, is_averaged, make_average
 from atypia.training.checkpoint import Progress, load_checkpoint, save_checkpoint, write_history
+from atypia.training.epoch_batches import Views, mixed, row_weights, seed_of
+from atypia.training.epoch_batches import plan as plan_of
 from atypia.training.losses import SubtypeLoss
-from atypia.training.mixing import mixed
-from atypia.training.sampling import plan as plan_of
-from atypia.training.sampling import row_weights
-from atypia.training.schedule import one_cycle
+from atypia.training.optimisation import answering, is_averaged, make_average, one_cycle
 from atypia.training.self_supervised import warm_up
 from atypia.training.unlabelled import Unlabelled
 from atypia.training.validate import validate
-from atypia.training.views import Views, seed_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from atypia.core.config import OptimConfig, TrainConfig
     from atypia.models.network import Network
-    from atypia.training.distributed import World
+    from atypia.training.distributed import ComputePlace, World
+    from atypia.training.member_tasks import MemberTask
     from atypia.training.patch_store import PatchStore
-    from atypia.training.task import ComputePlace, MemberTask
 
 log = logging.getLogger("atypia")
 

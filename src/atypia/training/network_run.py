@@ -36,7 +36,7 @@ from atypia.training.targets import chosen_labels
 
 if TYPE_CHECKING:
     from atypia.training.crossval import Members
-    from atypia.training.task import ComputePlace
+    from atypia.training.distributed import ComputePlace
 
 log = logging.getLogger("atypia")
 
@@ -72,8 +72,7 @@ def train(
     import torch
 
     from atypia.models.hardware import choose_device, choose_precision, make_deterministic
-    from atypia.training.distributed import world
-    from atypia.training.task import ComputePlace
+    from atypia.training.distributed import ComputePlace, world
 
     clock = Clock()
     config = run_config(out, config, resume, TrainConfig)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from atypia.core.errors import AtypiaError, InputError, Problem
 from atypia.data.images import read_patch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -147,67 +146,3 @@ def _extents_um(
     if problems:
         raise InputError(problems)
     return extents
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """Which samples an epoch shows, batch by batch."""
-
-    samples: npt.NDArray[np.int64]
-    """(batches, batch_size), each in 0..n-1."""
-    passes: npt.NDArray[np.int64]
-    """(batches, batch_size): in which pass over the training set each sample is shown. A sample
-    and its pass name one draw of the augmentation."""
-
-
-def plan_epoch(
-    n: int,
-    batch_size: int,
-    batches: int | None,
-    seed: int,
-    epoch: int,
-    weights: npt.NDArray[np.float64] | None = None,
-) -> Epoch:
-    """Choose the samples of one epoch.
-
-    Samples come in random permutations of the whole training set, one after the other without
-    regard to where an epoch ends, so each is seen equally often whatever `batches` is. With
-    `batches` None an epoch is one permutation, less a last part that fills no batch.
-
-    With `weights`, (n,), samples are drawn with replacement in proportion to them instead.
-    """
-    batch_size = min(batch_size, n)
-    if batches is None:
-        batches = n // batch_size
-        start = epoch * n
-    else:
-        start = epoch * batches * batch_size
-    position = start + np.arange(batches * batch_size)
-    if weights is not None:
-        random = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-        drawn = random.choice(n, size=(batches, batch_size), p=weights / weights.sum())
-        # A sample that comes twice is changed in two ways: each place is a pass of its own.
-        return Epoch(drawn, position.reshape(batches, batch_size))
-    passes = position // n
-    order = {i: _permutation(n, seed, i) for i in np.unique(passes)}
-    samples = np.array([order[i][p % n] for i, p in zip(passes, position, strict=True)])
-    return Epoch(samples.reshape(batches, batch_size), passes.reshape(batches, batch_size))
-
-
-def _permutation(n: int, seed: int, number: int) -> npt.NDArray[np.int64]:
-    return np.random.Generator(np.random.Philox(key=[seed, number])).permutation(n)
-
-
-def prefetch(
-    load: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.uint8]],
-    batches: npt.NDArray[np.int64],
-) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield ``load(batch)`` for each batch while the next one is fetched in the background."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting: deque[Future[npt.NDArray[np.uint8]]] = deque()
-        for batch in batches:
-            waiting.append(pool.submit(load, batch))
-            if len(waiting) > 1:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()

@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from atypia.core.config import TrainConfig
     from atypia.data.cohort import Cohort
     from atypia.models.network import Network
+    from atypia.training.distributed import ComputePlace
     from atypia.training.features import Features
+    from atypia.training.member_tasks import MemberTask
     from atypia.training.patch_store import PatchStore
     from atypia.training.targets import Targets
-    from atypia.training.task import ComputePlace, MemberTask
 
     Rows = npt.NDArray[np.int64]
     Block = tuple[float, torch.Tensor, torch.Tensor, torch.Tensor]

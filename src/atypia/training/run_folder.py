@@ -33,7 +33,7 @@ from atypia.core.files import (
 )
 from atypia.core.labels import SUBTYPES
 from atypia.data.splits import Splits, make_splits, missing_classes
-from atypia.models.foundation.catalogue import find_encoder
+from atypia.models.encoders import find_encoder
 from atypia.models.hardware import peak_memory_bytes
 from atypia.training.targets import chosen_labels
 

@@ -24,12 +24,11 @@ from torch.nn import functional
 
 from atypia.core.errors import TrainingError
 from atypia.core.files import atomic_write, sha256_file
-from atypia.models.backbones import read_tensors
 from atypia.models.transforms import Augmenter, colour_styles
+from atypia.models.weight_files import read_tensors
 from atypia.training.checkpoint import Progress, load_checkpoint, save_checkpoint, write_history
-from atypia.training.patch_store import Epoch, plan_epoch
-from atypia.training.schedule import one_cycle
-from atypia.training.views import Views, seed_of
+from atypia.training.epoch_batches import Epoch, Views, plan_epoch, seed_of
+from atypia.training.optimisation import one_cycle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,8 +38,9 @@ if TYPE_CHECKING:
     from atypia.core.config import InputSpec, TrainConfig
     from atypia.core.progress import OnStep
     from atypia.models.network import Network
+    from atypia.training.distributed import ComputePlace
+    from atypia.training.member_tasks import MemberTask
     from atypia.training.patch_store import PatchStore
-    from atypia.training.task import ComputePlace, MemberTask
 
 log = logging.getLogger("atypia")
 

@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from atypia.core.config import TrainConfig
     from atypia.data.cohort import Cohort
     from atypia.training.crossval import Members
+    from atypia.training.distributed import ComputePlace
     from atypia.training.measure import Measure
     from atypia.training.patch_store import PatchStore
     from atypia.training.search_space import SearchSpace
     from atypia.training.study import ProposedTrial
-    from atypia.training.task import ComputePlace
 
 STEPS_PER_FOLD: Final = 10
 """A step is a tenth of a training, so that those with more and with fewer epochs are compared at

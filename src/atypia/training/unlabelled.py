@@ -21,17 +21,16 @@ from torch.nn.parallel import DistributedDataParallel
 from atypia.core.config import AugmentConfig
 from atypia.core.labels import N_ATYPICAL, N_SUBTYPES
 from atypia.models.transforms import Augmenter
-from atypia.training.patch_store import plan_epoch
-from atypia.training.sampling import domain_weights, share_of
-from atypia.training.views import Views, seed_of
+from atypia.training.epoch_batches import Views, domain_weights, plan_epoch, seed_of, share_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from atypia.core.config import TrainConfig, UnlabelledConfig
     from atypia.models.network import Network
+    from atypia.training.distributed import ComputePlace
+    from atypia.training.member_tasks import MemberTask
     from atypia.training.patch_store import PatchStore
-    from atypia.training.task import ComputePlace, MemberTask
 
 _STREAM = 2  # of random numbers, beside those of the training and of the warm-up
 

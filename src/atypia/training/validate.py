@@ -22,9 +22,10 @@ from atypia.training.targets import atypical_calls
 if TYPE_CHECKING:
     from atypia.core.config import InputSpec
     from atypia.models.network import Network
+    from atypia.training.distributed import ComputePlace
     from atypia.training.losses import SubtypeLoss
+    from atypia.training.member_tasks import MemberTask
     from atypia.training.patch_store import PatchStore
-    from atypia.training.task import ComputePlace, MemberTask
 
 
 def validate(

@@ -63,7 +63,7 @@ class ModelConfig(Frozen):
     """The network."""
 
     backbone: str
-    """An encoder, such as ``virchow2`` (see :mod:`atypia.models.foundation`), or any timm model."""
+    """An encoder, such as ``virchow2`` (see :mod:`atypia.models.encoders`), or any timm model."""
     pretrained: bool = True
     weights: str | None = None
     """Local ``.safetensors`` or ``.pt`` file with the initial weights of the backbone."""
@@ -126,7 +126,7 @@ class TargetConfig(Frozen):
     labelled_patients: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the training patients whose labels are learned from, to study what few labels give.
     A smaller share is part of a larger one. Labels are hidden from learning alone: out-of-fold
-    figures and what is fixed by them see all. See :mod:`atypia.training.few_labels`."""
+    figures and what is fixed by them see all. See :mod:`atypia.training.member_tasks`."""
     others: Literal["none", "atypical"] = "none"
     """What is known of the other training patients' figures: nothing, or whether they are
     atypical."""

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from atypia.core.errors import InputError
 from atypia.core.files import atomic_write, read_json, sha256_file, write_json
 from atypia.training.mil.pooling import BagClassifier
-from atypia.training.schedule import one_cycle
+from atypia.training.optimisation import one_cycle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -17,12 +17,12 @@ from torch.nn import functional
 from atypia.core.errors import InputError
 
 if TYPE_CHECKING:
-    from atypia.models.foundation.catalogue import Encoder
+    from atypia.models.encoders import Encoder
 
 _N_HEADS: Final = 8  # of both attentional poolers
 
 
-def build(encoder: Encoder, drop_path: float = 0.0) -> nn.Module:
+def build_encoder(encoder: Encoder, drop_path: float = 0.0) -> nn.Module:
     """Build an encoder with random weights; it maps (B, 3, S, S) to (B, encoder.features).
 
     Raises:

@@ -1,15 +1,32 @@
-"""Averages of a network's weights over its training: EMA, SWA."""
+"""Optimiser, learning rate over a training, and averages of the weights: EMA, SWA."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, cast
 
+from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
     from atypia.core.config import OptimConfig
     from atypia.models.network import Network
+
+
+def one_cycle(optimizer: Optimizer, rate: float, steps: int, rising: float) -> OneCycleLR:
+    """Let the rate rise and fall once, by cosines (Smith and Topin 2019).
+
+    Args:
+        optimizer: Its rates and momenta are changed.
+        rate: The highest one.
+        steps: Of the whole cycle.
+        rising: Share of `steps` before the highest rate.
+    """
+    if rising * steps == 1:  # torch divides by the length of the rise less 1
+        rising *= 1 + 1e-9
+    return OneCycleLR(optimizer, max_lr=rate, total_steps=steps, pct_start=rising)
 
 
 def make_average(network: Network, optim: OptimConfig) -> AveragedModel | None:

@@ -1,22 +1,110 @@
-"""The weights of an encoder on the Hugging Face hub or in its local cache, and why they are not.
+"""Pretrained encoders by name (:file:`encoders.yaml`), and where to get their weights.
 
-huggingface_hub does the work and has the settings: ``HF_HOME`` (the cache), ``HF_TOKEN``,
-``HF_HUB_OFFLINE`` and ``HF_ENDPOINT``. Here its errors become sentences that say what to do.
+huggingface_hub fetches weights and has the settings: ``HF_HOME`` (the cache), ``HF_TOKEN``,
+``HF_HUB_OFFLINE`` and ``HF_ENDPOINT``. Here its errors become sentences with a remedy.
 """
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
+from functools import cache
+from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
 
 from atypia.core.errors import InputError
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
-    from atypia.models.foundation.catalogue import Encoder
+Names = Literal["timm", "dinov2", "conch", "conch_v1_5"]
+Embedding = Literal["class_token", "class_token_and_patch_mean", "attention_pool"]
+Colours = tuple[float, float, float]
+FAR: Final = 1.5
+"""Factor from which on a scale or a size is another one than an encoder was trained at."""
+
+
+class Encoder(BaseModel):
+    """A pretrained vision transformer; the fields are explained in the YAML file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    file: str
+    names: Names
+    architecture: str
+    options: dict[str, Any] = {}
+    swiglu: bool = False
+    embedding: Embedding
+    features: int
+    parameters: int
+    size_px: int
+    mpp: tuple[float, ...] = ()
+    """Empty where it is not known, or where it was trained on photographs."""
+    mean: Colours
+    std: Colours
+    licence: str
+    commercial: bool | None = None
+    gated: bool | None = None
+    citation: str
+
+    @property
+    def page(self) -> str:
+        """Address of its model card, where its terms are accepted."""
+        return f"https://huggingface.co/{self.repository}"
+
+    @property
+    def gigabytes(self) -> float:
+        """Size of its weights in fp32, in GB; what the hub keeps is about as large."""
+        return self.parameters * 4 / 1e9
+
+    def scale_problem(self, field_of_view_um: float, size_px: int) -> str | None:
+        """Say how far an input is from what it was trained on; None if near, or not known."""
+        mpp = field_of_view_um / size_px
+        scale = min((_factor(mpp, trained) for trained in self.mpp), default=1)
+        if max(scale, _factor(size_px, self.size_px)) <= FAR:
+            return None
+        trained = f" at {', '.join(f'{m:g}' for m in self.mpp)} µm per pixel" if self.mpp else ""
+        return (
+            f"{self.name} was trained on {self.size_px} px{trained} but is given {size_px} px at "
+            f"{mpp:.3g} (input.size_px={size_px} input.field_of_view_um={field_of_view_um:g}): "
+            "what it says of them may be worth less"
+        )
+
+    def __str__(self) -> str:
+        """Name, repository, size and licence."""
+        return f"{self.name} ({self.repository}, {self.gigabytes:.2g} GB, {self.licence})"
+
+
+def _factor(a: float, b: float) -> float:
+    return max(a / b, b / a)
+
+
+@cache
+def encoders() -> dict[str, Encoder]:
+    """Every encoder by its name."""
+    text = resources.files(__package__).joinpath("encoders.yaml").read_text("utf-8")
+    return {
+        name: Encoder.model_validate({"name": name, **fields})
+        for name, fields in yaml.safe_load(text).items()
+    }
+
+
+def find_encoder(name: str) -> Encoder | None:
+    """Find the encoder of that name; None where there is none."""
+    return encoders().get(name)
+
+
+def near_encoders(name: str) -> list[str]:
+    """Name the encoders that a person may have meant, the nearest first."""
+    return difflib.get_close_matches(name.lower(), encoders(), n=4)
+
 
 _TOKENS_PAGE: Final = "https://huggingface.co/settings/tokens"
 _OF_THE_DISK: Final = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
@@ -38,7 +126,7 @@ def in_cache(repository: str, *names: str) -> Path | None:
     return None
 
 
-def fetch(encoder: Encoder) -> Path:
+def fetch_weights(encoder: Encoder) -> Path:
     """Find the weights in the local cache, else download them.
 
     What the cache holds is taken without a question to the hub: the same weights each time.
@@ -57,7 +145,7 @@ def fetch(encoder: Encoder) -> Path:
         raise InputError(explained(encoder, error)) from error
 
 
-def probe(encoder: Encoder) -> str | None:
+def access_problem(encoder: Encoder) -> str | None:
     """Ask the hub whether the weights may be downloaded; None if so, else why not, what to do."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 

@@ -1,0 +1,187 @@
+"""What each member of an ensemble learns from: its patients, and which labels are hidden."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from atypia.core.files import write_text
+from atypia.core.labels import N_SUBTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+    import pandas as pd
+
+    from atypia.core.config import TrainConfig
+    from atypia.data.splits import Outer
+    from atypia.training.targets import Targets
+
+
+@dataclass(frozen=True)
+class MemberTask:
+    """One member's share of the data."""
+
+    name: str
+    train_rows: npt.NDArray[np.int64]
+    """Rows of the store to learn from."""
+    valid_rows: npt.NDArray[np.int64]
+    """Rows of other patients, to watch and to stop by."""
+    targets: Targets
+    """For every row of the store: what is learned."""
+    labels: npt.NDArray[np.int64]
+    """(N,) subtype index for every row of the store: what is scored."""
+    seed: int
+    silent_rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """Rows of the training patients that teach nothing; a warm-up without labels sees them, too."""
+    domains: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """(N,) number of the domain of every row of the store."""
+
+    @property
+    def seen_rows(self) -> npt.NDArray[np.int64]:
+        """Every row of the training patients once, whether it has a label or not."""
+        return np.union1d(self.train_rows, self.silent_rows)
+
+    @property
+    def unlabelled_rows(self) -> npt.NDArray[np.int64]:
+        """Rows of the training patients without a subtype to learn, once each."""
+        rows = self.seen_rows
+        return rows[~self.targets.subtypes[rows].any(axis=(1, 2))]
+
+
+_DRAWS: Final = 100
+"""How often a bag is drawn anew at most, where it lacks a subtype."""
+
+
+def make_bags(
+    manifest: pd.DataFrame,
+    labels: npt.NDArray[np.int64],
+    outer: Outer,
+    number: int,
+    config: TrainConfig,
+) -> list[Counter[str]]:
+    """Choose the patients of every member that is trained, and how often each one counts.
+
+    Without ``ensemble.bagging`` a member has all patients outside its inner fold once. With it,
+    patients are drawn from these with replacement, as bagging does with samples (Breiman, Machine
+    Learning 24, 1996); figures of one patient are alike, so that the patient is what is drawn. The
+    fold stays out, so that every patient is out of bag at least once. A bag that lacks a subtype
+    which its patients have is drawn anew.
+
+    Args:
+        manifest: Of the cohort.
+        labels: (N,) subtype index of every row; -1 where there is none.
+        outer: The split.
+        number: Of the outer split; with the seed it decides the draw.
+        config: The training.
+    """
+    patients = manifest["patient_id"].to_numpy(dtype=str)
+    bags = []
+    for i in range(config.ensemble.trained or len(outer.inner)):
+        own, _ = outer.member(i)
+        bag = Counter(own)
+        if config.ensemble.bagging is not None:
+            size = max(1, round(config.ensemble.bagging * len(own)))
+            rng = np.random.default_rng([config.seed, 2, number, i])
+            wanted = _subtypes(labels, patients, own)
+            for _ in range(_DRAWS):
+                bag = Counter(rng.choice(own, size).tolist())
+                if _subtypes(labels, patients, list(bag)) == wanted:
+                    break
+        bags.append(bag)
+    return bags
+
+
+def write_bag(file: Path, bag: Counter[str]) -> None:
+    """Write the patients of a bag and how often each was drawn, as CSV."""
+    lines = [f"{patient},{times}" for patient, times in sorted(bag.items())]
+    write_text(file, "\n".join(["patient_id,times", *lines]) + "\n")
+
+
+def _subtypes(
+    labels: npt.NDArray[np.int64], patients: npt.NDArray[np.str_], chosen: Sequence[str]
+) -> set[int]:
+    """Subtypes of the figures of some patients."""
+    return set(labels[np.isin(patients, chosen) & (labels >= 0)].tolist())
+
+
+_JITTER = 0.5
+"""How far chance, rather than the spread of the subtypes, decides who comes next."""
+
+
+def hidden_rows(
+    manifest: pd.DataFrame,
+    labels: npt.NDArray[np.int64],
+    outer: Outer,
+    number: int,
+    config: TrainConfig,
+) -> npt.NDArray[np.bool_]:
+    """Rows of training patients whose labels are not learned from, (N,).
+
+    Of each inner fold the first patients of an order keep their labels, so that the members of an
+    ensemble share them and none is left with a fold that has none. The order follows from seed and
+    split alone; a smaller share is a part of a larger one. At any place of it the patients up to
+    there hold about as large a part of each subtype as of the patients: a tenth of the labels holds
+    a tenth of the ring shapes, not none or all by chance.
+
+    Args:
+        manifest: Of the cohort.
+        labels: (N,) subtype index by the chosen label; -1 where there is none.
+        outer: The split; patients of its test part are no training patients.
+        number: Of the outer split.
+        config: Its ``target.labelled_patients`` and ``seed``.
+    """
+    patients = manifest["patient_id"].to_numpy(dtype=str)
+    hidden = np.zeros(len(manifest), bool)
+    share = config.target.labelled_patients
+    if share == 1:
+        return hidden
+    for i, fold in enumerate(outer.inner):
+        order = order_patients(patients, labels, fold, [config.seed, 3, number, i])
+        others = order[math.ceil(share * len(order) - 1e-9) :]
+        hidden |= np.isin(patients, others)
+    return hidden
+
+
+def order_patients(
+    patients: npt.NDArray[np.str_],
+    labels: npt.NDArray[np.int64],
+    chosen: tuple[str, ...],
+    seed: list[int],
+) -> list[str]:
+    """Put patients into an order of which every beginning is like the whole.
+
+    Each place goes to the patient after whom the parts that the patients up to there hold of each
+    subtype differ least from their part of the patients, in squares; chance has a say, too.
+
+    Args:
+        patients: (N,) patient of each figure.
+        labels: (N,) subtype index of each figure, -1 where there is none.
+        chosen: The patients to put in order.
+        seed: Decides what chance says.
+    """
+    names = sorted(chosen)
+    random = np.random.default_rng(seed)
+    counts = np.zeros((len(names), N_SUBTYPES))
+    for i, name in enumerate(names):
+        known = labels[(patients == name) & (labels >= 0)]
+        counts[i] = np.bincount(known, minlength=N_SUBTYPES)
+    parts = counts / np.maximum(counts.sum(axis=0), 1)  # (P, 8), columns sum to 1 (or 0)
+    present = counts.any(axis=0)
+    held, left = np.zeros(N_SUBTYPES), list(range(len(names)))
+    order: list[str] = []
+    while left:
+        wanted = (len(order) + 1) / len(names)
+        cost = ((held + parts[left] - wanted)[:, present] ** 2).sum(axis=1)
+        cost = cost * random.uniform(1 - _JITTER, 1 + _JITTER, len(left))
+        best = left[int(np.argmin(cost))]
+        held += parts[best]
+        order.append(names[best])
+        left.remove(best)
+    return order
