@@ -30,7 +30,7 @@ from atypia.classifiers.stack import (
 )
 from atypia.core.errors import InputError
 from atypia.pipeline.doctor import examine_model
-from atypia.server.about import load
+from atypia.server.shared_model import load_described
 from atypia.training.combiner_fit import fit_combiner
 from tests.hybrid.made_up import folds, opinion, reference, truth
 from tests.untrained import untrained_ensemble
@@ -166,7 +166,7 @@ def test_doctor_and_server_tell_what_a_stack_is_made_of(tmp_path: Path) -> None:
     assert ("label", "x") in told
     assert ("model-1: kind", "rules") in told
     assert ("model-1: cohort", "b") in told
-    loaded, about = load(tmp_path / "s", "best", "auto", "cpu")
+    loaded, about = load_described(tmp_path / "s", "best", "auto", "cpu")
     assert isinstance(loaded, StackClassifier)
     assert about.backend == "stack"
     assert set(about.files) == {"model.json", "model-0/model.json", "model-1/model.json"}

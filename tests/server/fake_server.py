@@ -17,10 +17,10 @@ import numpy as np
 from atypia.classifiers.decision import Decision
 from atypia.core.config import InputSpec
 from atypia.data.field_of_view import check_patches, size_problem
-from atypia.server.limits import ServerLimits
+from atypia.server.guard import ServerLimits
+from atypia.server.listener import answer, bound, choose_access
 from atypia.server.schemas import About
 from atypia.server.service import Service
-from atypia.server.start_server import answer, bound, choose_access
 
 
 class FakeModel:

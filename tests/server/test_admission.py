@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atypia.core.errors import InputError
-from atypia.server.admission import Admission
-from atypia.server.limits import ServerLimits
-from atypia.server.refusal import RefusalError
+from atypia.server.guard import Admission, ServerLimits
+from atypia.server.refusals import RefusalError
 
 LIMITS = ServerLimits(
     body_bytes=100, image_pixels=10, patches=10, requests=3, buffer_bytes=200, seconds=1
@@ -21,26 +20,31 @@ LIMITS = ServerLimits(
 def test_how_long_to_stay_away_follows_from_the_queue() -> None:
     admission = Admission(LIMITS, lambda: 0.4)
     with (
-        admission.waiting(10),
-        admission.waiting(9),
+        admission.hold(patches=10),
+        admission.hold(patches=9),
         pytest.raises(RefusalError) as refused,
-        admission.waiting(2),
+        admission.hold(patches=2),
     ):
         pass
     assert refused.value.headers == {"Retry-After": "8"}  # 19 patches of 0.4 s
-    assert admission.patches == 0
+    assert admission.held["patches"] == 0
 
 
 def test_what_is_held_comes_back_whatever_happens() -> None:
     admission = Admission(LIMITS, lambda: 0)
     for _ in range(10):
-        with pytest.raises(ZeroDivisionError), admission.request(100), admission.waiting(20):
+        with (
+            pytest.raises(ZeroDivisionError),
+            admission.hold(requests=1, upload_bytes=100),
+            admission.hold(patches=20),
+        ):
             raise ZeroDivisionError
-    with admission.request(100), admission.request(100):
-        assert admission.requests == 2
-        with pytest.raises(RefusalError, match="uploaded at once"), admission.request(1):
+    one = {"requests": 1, "upload_bytes": 100}
+    with admission.hold(**one), admission.hold(**one):
+        assert admission.held["requests"] == 2
+        with pytest.raises(RefusalError, match="uploaded at once"), admission.hold(**one):
             pass
-        assert admission.requests == 2
+        assert admission.held["requests"] == 2
 
 
 @settings(deadline=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from atypia.core.errors import Problem
-from atypia.server.refusal import RefusalError, busy, sentences
+from atypia.server.refusals import RefusalError, busy, sentences
 
 
 def test_files_are_named_as_the_client_does_or_not_at_all() -> None:
@@ -22,7 +22,7 @@ def test_files_are_named_as_the_client_does_or_not_at_all() -> None:
 
 
 def test_a_refusal_is_json() -> None:
-    assert json.loads(RefusalError(422, "ü \ud800").body) == {"problems": ["ü \ud800"]}
+    assert json.loads(RefusalError(422, "ü \ud800").response().body) == {"problems": ["ü \ud800"]}
     refusal = busy(7, "Full.")
     assert (refusal.status, refusal.headers) == (503, {"Retry-After": "7"})
     assert refusal.problems == ["Full. Try again in 7 s."]

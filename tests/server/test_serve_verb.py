@@ -17,7 +17,7 @@ from atypia import cli
 from atypia._version import __version__
 from atypia.classifiers.bundle import read_header
 from atypia.core.labels import SUBTYPES
-from atypia.server.start_server import bound, choose_access
+from atypia.server.listener import bound, choose_access
 
 if TYPE_CHECKING:
     from pathlib import Path

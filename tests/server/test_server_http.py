@@ -256,13 +256,16 @@ def test_json_with_more_faults_than_could_be_listed_is_refused_whole(server: Ser
     ("parts", "told"),
     [
         ([], "expected multipart/form-data but"),
-        ([("mpp", "0.25")], "images: expected at least one file but got none."),
-        ([("images", "text")], "images: expected a file but got the other."),
-        ([("mpp", ("x", b"0.25"))], "mpp: expected a text but got the other."),
-        ([("path", "/etc/passwd")], "'path': expected one of the fields"),
-        ([("images", ("a", b"")), ("mpp", "x")], "mpp: expected µm per pixel"),
-        ([("images", ("a", b"")), ("mpp", "nan")], "mpp: expected µm per pixel"),
-        ([("images", ("a", b"")), ("skip_bad", "yes")], "skip_bad: expected 'true' or 'false'"),
+        ([("mpp", "0.25")], "images: Field required."),
+        ([("images", "text")], "images.0: Input should be one file."),
+        ([("mpp", ("x", b"0.25"))], "mpp.0: Input should be a valid number"),
+        ([("path", "/etc/passwd")], "path: Extra inputs are not permitted."),
+        ([("images", ("a", b"")), ("mpp", "x")], "mpp.0: Input should be a valid number"),
+        ([("images", ("a", b"")), ("mpp", "nan")], "mpp.0: Input should be less"),
+        (
+            [("images", ("a", b"")), ("skip_bad", "yes")],
+            "skip_bad: Input should be a valid boolean",
+        ),
     ],
 )
 def test_forms_that_cannot_be_meant_are_explained(server: Server, parts: Any, told: str) -> None:

@@ -16,8 +16,7 @@ from slide_files import noise, spoil_tile, write_pyramid
 from atypia.core.errors import InputError
 from atypia.inference.patch_predictions import prediction_records
 from atypia.inference.slide_predictions import classify_slide
-from atypia.server.open_slides import OpenSlides
-from atypia.server.registry import register_slides
+from atypia.server.registered_slides import OpenSlides, register_slides
 from atypia.slides.candidates import read_candidates
 from atypia.slides.slide_pool import SlidePool
 
@@ -181,10 +180,10 @@ def test_forms_about_slides_are_checked(server: Server) -> None:
     file = ("candidates", ("c.csv", b"x,y\n60,70\n"))
     assert server.post_form(PREDICT, [file, ("units", "px")]).status == 200
     for parts, told in (
-        ([file, ("units", "inch")], "units: expected 'px' or 'um'"),
-        ([file, file], "candidates: expected one file but got 2."),
-        ([file, ("units", "px"), ("units", "um")], "units: expected at most 1 but got 2."),
-        ([file, ("mpp", "-1")], "mpp: expected µm per pixel"),
+        ([file, ("units", "inch")], "units: Input should be 'px' or 'um'"),
+        ([file, file], "candidates: Input should be one file."),
+        ([file, ("units", "px"), ("units", "um")], "units: Input should be 'px' or 'um'"),
+        ([file, ("mpp", "-1")], "mpp: Input should be greater than"),
     ):
         reply = server.post_form(PREDICT, parts)  # type: ignore[arg-type]
         assert (reply.status, reply.problems[0][: len(told)]) == (422, told)

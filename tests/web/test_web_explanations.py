@@ -16,7 +16,7 @@ MPP = 0.25
 
 
 def test_the_heat_map_is_of_the_network_that_answers():
-    from atypia.web.embedding import embedder
+    from atypia.web.neighbours import embedder
 
     model = untrained_ensemble()
     heat = find_explanations(model).heat

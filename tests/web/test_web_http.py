@@ -19,7 +19,7 @@ from web_folders import HOSTILE
 
 from atypia.core.labels import SUBTYPES
 from atypia.data.cohort import Cohort
-from atypia.web.assets import read_assets
+from atypia.web.app_routes import read_assets
 from atypia.web.source import open_source
 
 

@@ -22,9 +22,14 @@ from atypia.evaluation.predictions import UNKNOWN
 from atypia.slides import open_slide
 from atypia.slides.candidates import read_candidates
 from atypia.slides.slide_pool import SlidePool
-from atypia.web.downloads import export_cohort, export_geojson, export_places
 from atypia.web.pictures import CohortPictures, SlidePictures, slide_content
-from atypia.web.review import ReviewStore, agreement
+from atypia.web.review import (
+    ReviewStore,
+    agreement,
+    export_cohort,
+    export_geojson,
+    export_places,
+)
 from atypia.web.source import open_source
 
 IDS = [f"c{i}" for i in range(20)]

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from atypia.core.errors import InputError, Problem
-from atypia.web.cache import Cache
+from atypia.server.refusals import RefusalError
 from atypia.web.neighbours import Neighbours
-from atypia.web.pictures import GoneError
+from atypia.web.pictures import Cache, GoneError
 from atypia.web.tiles import LARGE_PX, PER_LARGE, SMALL_PX, Tiles
 
 
@@ -123,9 +123,9 @@ def test_features_of_a_slide_that_is_gone_for_now_are_not_kept(tmp_path):
 def test_there_is_no_sheet_beyond_the_last(tmp_path):
     tiles = Tiles(Flat(65), Cache(tmp_path))
     for number in (-1, 2):
-        with pytest.raises(IndexError):
+        with pytest.raises(RefusalError):
             tiles.large(number)
-    with pytest.raises(IndexError):
+    with pytest.raises(RefusalError):
         tiles.small(1)
 
 

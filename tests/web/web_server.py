@@ -18,9 +18,9 @@ import numpy as np
 from fake_server import ABOUT, FakeModel
 
 from atypia.core.errors import AtypiaError
-from atypia.server.limits import ServerLimits
+from atypia.server.guard import ServerLimits
+from atypia.server.listener import answer, bound, choose_access
 from atypia.server.service import Service
-from atypia.server.start_server import answer, bound, choose_access
 from atypia.web import site as site_module
 from atypia.web.app_routes import mount
 from atypia.web.explanations import Explanations

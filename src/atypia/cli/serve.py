@@ -84,80 +84,42 @@ def serve(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
 ) -> None:
     """Show figures and answers in the browser; answer programs over HTTP (/openapi.json)."""
-    from atypia.classifiers.bundle import RELEASED
-    from atypia.server import ServerLimits
-    from atypia.server import serve as run
-    from atypia.server.registry import register_slides
+    from atypia.pipeline.serve import serve as run
+    from atypia.server.guard import ServerLimits
+    from atypia.web.site import Show
 
-    limits = ServerLimits(
-        body_bytes=max_body_mb * _MIB,
-        image_pixels=round(max_megapixels * 1e6),
-        patches=max_patches,
-        requests=max_requests,
-        buffer_bytes=max_memory_mb * _MIB,
-    )
-    registered = register_slides(slides, _named(register or []))
-    token = _token(token_file)
-    if source is not None:
-        from atypia.web.site import Show
-        from atypia.web.start_app import serve_app
-
-        if token is not None:
-            raise InputError(
-                "A browser cannot send the token that --token-file or ATYPIA_TOKEN gives. Start "
-                "the app without it: it answers this machine alone."
-            )
-        show = Show(
-            source=source,
-            reviews=reviews or Path("atypia-reviews.sqlite"),
-            cohort=cohort,
-            results=results,
-            against=against,
-            mpp=mpp,
-            blind=blind,
-        )
-        serve_app(
-            show,
-            model,
-            quality=quality,
-            backend=backend,
-            device=device,
-            slides=registered,
-            host=host,
-            port=port,
-            allow_hosts=allow_host or (),
-            limits=limits,
-        )
-        return
-    _check_no_app_options(
-        {
-            "--results": results,
-            "--against": against,
-            "--cohort": cohort,
-            "--reviews": reviews,
-            "--blind": blind or None,
-            "--mpp": mpp,
-        }
-    )
+    of_app = {
+        "results": results,
+        "against": against,
+        "cohort": cohort,
+        "reviews": reviews,
+        "blind": blind or None,
+        "mpp": mpp,
+    }
+    given = {name: value for name, value in of_app.items() if value is not None}
+    if source is None and given:
+        what = "belongs to the app. Say what it shows: atypia serve RUN|COHORT|SLIDE"
+        raise InputError([Problem(f"--{name} {what}") for name in given])
     run(
-        model or RELEASED,
+        None if source is None else Show(source, **given),  # type: ignore[arg-type]
+        model,
         quality=quality,
         backend=backend,
         device=device,
-        slides=registered,
+        slides=slides,
+        register=_named(register or []),
         host=host,
         port=port,
         allow_hosts=allow_host or (),
-        token=token,
-        limits=limits,
+        token_file=token_file,
+        limits=ServerLimits(
+            body_bytes=max_body_mb * _MIB,
+            image_pixels=round(max_megapixels * 1e6),
+            patches=max_patches,
+            requests=max_requests,
+            buffer_bytes=max_memory_mb * _MIB,
+        ),
     )
-
-
-def _check_no_app_options(options: dict[str, object]) -> None:
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        what = "belongs to the app. Say what it shows: atypia serve RUN|COHORT|SLIDE"
-        raise InputError([Problem(f"{name} {what}") for name in given])
 
 
 def _named(registered: list[str]) -> list[tuple[str, Path]]:
@@ -167,14 +129,3 @@ def _named(registered: list[str]) -> list[tuple[str, Path]]:
             [Problem(f"--register: expected ID=PATH but got {text!r}.") for text in wrong]
         )
     return [(text.partition("=")[0], Path(text.partition("=")[2])) for text in registered]
-
-
-def _token(file: Path | None) -> str | None:
-    import os
-
-    if file is None:
-        return os.environ.get("ATYPIA_TOKEN")
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--token-file {file}: expected a text file ({error}).") from None

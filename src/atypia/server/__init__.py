@@ -2,11 +2,6 @@
 
 A request passes :mod:`.guard` (who may ask, and whether there is room), its images go to files
 of the server's own (:mod:`.uploads`), a thread runs the pipeline on them (:mod:`.service`), and one
-thread that all requests share holds the model (:mod:`.shared_model`). :mod:`.app` puts it together;
-:mod:`.run` listens.
+thread that all requests share holds the model (:mod:`.shared_model`). :mod:`.api_routes` puts it
+together; :mod:`.listener` listens.
 """
-
-from atypia.server.limits import ServerLimits
-from atypia.server.start_server import serve
-
-__all__ = ["ServerLimits", "serve"]

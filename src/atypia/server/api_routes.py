@@ -1,45 +1,58 @@
-"""The addresses: from HTTP to :class:`atypia.server.service.Service` and back.
+"""The application and its addresses: from HTTP to :class:`atypia.server.service.Service` and back.
 
 Bodies are read here and not by FastAPI's own parameters: those would hold and parse a body of any
 kind on the event loop before a limit or the content type is looked at.
+
+FastAPI's documentation pages are off: they load scripts from another host, and this server makes
+nobody ask another one. ``/openapi.json`` opens in any viewer.
 """
 
 # No `from __future__ import annotations`: FastAPI looks at the annotations of functions that are
 # made where FastAPI is imported, and as strings they could not be found.
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from atypia.server.candidate_requests import read_file, read_list
-from atypia.server.guard import HEALTH
-from atypia.server.refusal import RefusalError
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from atypia._version import __version__
+from atypia.server.guard import HEALTH, Access, Guard
+from atypia.server.refusals import RefusalError, handle_errors
 from atypia.server.schemas import (
     About,
+    CandidatesForm,
     CandidatesRequest,
     Health,
     PatchAnswers,
+    PatchesForm,
     PatchesRequest,
     Refused,
     SlideAnswers,
     Slides,
 )
 from atypia.server.service import Service
-from atypia.server.uploads import copy, parse_mpp, read_as, store_files, store_json
+from atypia.server.uploads import parse, store_candidates, store_images, stored_candidates
 
 if TYPE_CHECKING:
-    from fastapi import APIRouter, Request
-    from starlette.datastructures import FormData
+    from fastapi import APIRouter, FastAPI, Request
 
 T = TypeVar("T")
+J = TypeVar("J", bound=BaseModel)
+F = TypeVar("F", bound=BaseModel)
 
 JSON: Final = "application/json"
 FORM: Final = "multipart/form-data"
-REQUESTS: Final = (PatchesRequest, CandidatesRequest)
-"""Bodies that the OpenAPI document describes although FastAPI does not read them."""
 
+_ABOUT: Final = """\
+Subtypes of mitotic figures in H&E histology. Research use; not a medical device.
+
+Answers are those of `atypia predict` and `atypia slide`. Every error is JSON,
+`{"problems": [...]}`, with one sentence for each thing that is wrong.
+"""
 _WHY: Final = {
     401: "The server wants a token.",
     403: "A page of another site asks.",
@@ -51,147 +64,100 @@ _WHY: Final = {
     422: "Something is wrong with the content; every problem is listed.",
     503: "Too busy; the header Retry-After says when to try again.",
 }
-_MPP: Final = {"type": "number", "minimum": 0.01, "maximum": 10, "description": "µm per pixel"}
-_SKIP_BAD: Final = {
-    "type": "boolean",
-    "default": False,
-    "description": "Answer the good ones and list what is wrong with the others.",
-}
 
 
-def about_router(service: Service) -> "APIRouter":
-    """Make the addresses that tell about the server."""
-    from fastapi import APIRouter
+def make_app(
+    service: Service,
+    access: Access | None = None,
+    extend: "Callable[[FastAPI], None] | None" = None,
+) -> "FastAPI":
+    """Make the application.
 
-    router = APIRouter(tags=["about"])
+    Args:
+        service: Open, and open as long as the application answers.
+        access: Who may ask; None: everybody.
+        extend: Adds further addresses.
+    """
+    from fastapi import FastAPI
 
-    @router.get(HEALTH)
-    async def health() -> Health:
-        """Tell that the server is up, and how busy it is. Needs no token."""
-        admission = service.admission
-        return Health(requests=admission.requests, waiting_patches=admission.patches)
+    app = FastAPI(
+        title="Atypia",
+        version=__version__,
+        description=_ABOUT,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        # Whatever the environment asks for: nothing about requests goes to another host.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
+    app.include_router(_router(service))
+    if extend is not None:
+        extend(app)
+    app.add_middleware(
+        Guard, admission=service.admission, limits=service.limits, access=access or Access()
+    )
+    handle_errors(app)
+    # Bodies, which FastAPI does not read and so does not describe.
+    bodies = (PatchesRequest, PatchesForm, CandidatesRequest, CandidatesForm)
+    _, described = models_json_schema(
+        [(model, "validation") for model in bodies], ref_template="#/components/schemas/{model}"
+    )
+    app.openapi()["components"]["schemas"] |= described["$defs"]
+    return app
 
-    @router.get("/version", responses=_refused(401, 421))
-    async def version() -> About:
-        """Tell which package and which model answer."""
-        return service.about
 
-    return router
-
-
-def patch_router(service: Service) -> "APIRouter":
-    """Make the address that classifies images."""
+def _router(service: Service) -> "APIRouter":
     from fastapi import APIRouter, Request
 
-    router = APIRouter(prefix="/v1", tags=["predictions"])
-    form = {
-        "images": {
-            "type": "array",
-            "items": {"type": "string", "format": "binary"},
-            "minItems": 1,
-            "description": "PNG, JPEG, TIFF, BMP or WebP, 8-bit RGB. File names become patch ids.",
-        },
-        "mpp": {
-            "type": "array",
-            "items": _MPP,
-            "description": "Of all images, or of each in their order; TIFF files may say it.",
-        },
-        "skip_bad": _SKIP_BAD,
-    }
+    router = APIRouter()
+
+    @router.get(HEALTH, tags=["about"])
+    async def health() -> Health:
+        """Whether the server is up, and how busy it is. Needs no token."""
+        held = service.admission.held
+        return Health(requests=held["requests"], waiting_patches=held["patches"])
+
+    @router.get("/version", tags=["about"], responses=_refused(401, 421))
+    async def version() -> About:
+        """Describe the package and the model."""
+        return service.about
 
     @router.post(
-        "/predict",
+        "/v1/predict",
+        tags=["predictions"],
         response_model=PatchAnswers,
         response_model_exclude_unset=True,
         responses=_refused(401, 403, 408, 413, 415, 421, 422, 503),
-        openapi_extra=_body(PatchesRequest.__name__, form, ["images"]),
+        openapi_extra=_body(PatchesRequest, PatchesForm),
     )
     async def predict(request: Request) -> dict[str, Any]:
         """Classify images and multi-page stacks, each patch centred on one mitotic figure."""
         async with service.folder() as folder:
-            if _kind(request) == JSON:
-                body = await request.body()
+            async with _sent(request, service, PatchesRequest, PatchesForm) as sent:
+                uploads = await service.in_thread(partial(store_images, sent, folder))
+            return await _unless_gone(request, service.predict(uploads, skip_bad=sent.skip_bad))
 
-                async def answer() -> dict[str, Any]:
-                    asked = await service.in_thread(
-                        partial(read_as, PatchesRequest, body, service.limits)
-                    )
-                    uploads = await service.in_thread(partial(store_json, asked, folder))
-                    return await service.predict(uploads, skip_bad=asked.skip_bad)
-
-                return await _unless_gone(request, answer())
-            async with _form(request, service, {"images"}, {"mpp", "skip_bad"}) as sent:
-                mpps = [parse_mpp(text) for text in _texts(sent, "mpp")]
-                files = _files(sent, "images")
-                skip_bad = _switch(sent, "skip_bad")
-                uploads = await service.in_thread(partial(store_files, files, mpps, folder))
-            return await _unless_gone(request, service.predict(uploads, skip_bad=skip_bad))
-
-    return router
-
-
-def slide_router(service: Service) -> "APIRouter":
-    """Make the addresses of slides."""
-    from fastapi import APIRouter, Request
-
-    router = APIRouter(prefix="/v1", tags=["slides"])
-    form = {
-        "candidates": {
-            "type": "string",
-            "format": "binary",
-            "description": "GeoJSON of QuPath, MIDOG or COCO JSON, or a CSV of centres.",
-        },
-        "units": {
-            "type": "string",
-            "enum": ["px", "um"],
-            "description": "Of the coordinates, where the file does not say it.",
-        },
-        "mpp": _MPP,
-        "skip_bad": _SKIP_BAD,
-    }
-
-    @router.get("/slides", responses=_refused(401, 421))
+    @router.get("/v1/slides", tags=["slides"], responses=_refused(401, 421))
     async def slides() -> Slides:
         """List the ids of the slides that the server was started with."""
         return Slides(slides=list(service.slides))
 
     @router.post(
-        "/slides/{slide_id}/predict",
+        "/v1/slides/{slide_id}/predict",
+        tags=["slides"],
         response_model=SlideAnswers,
         response_model_exclude_unset=True,
         responses=_refused(401, 403, 404, 408, 413, 415, 421, 422, 503),
-        openapi_extra=_body(CandidatesRequest.__name__, form, ["candidates"]),
+        openapi_extra=_body(CandidatesRequest, CandidatesForm),
     )
     async def predict_slide(slide_id: str, request: Request) -> dict[str, Any]:
         """Classify the mitotic figures that were found on a slide."""
         async with service.folder() as folder:
-            if _kind(request) == JSON:
-                body = await request.body()
-                asked = await service.in_thread(
-                    partial(read_as, CandidatesRequest, body, service.limits)
-                )
-                names = {str(folder / "candidates.json"): "candidates"}
-                work = service.predict_slide(
-                    slide_id, lambda slide: read_list(asked, folder, slide), names, mpp=asked.mpp
-                )
-                return await _unless_gone(request, work)
-            fields = {"units", "mpp", "skip_bad"}
-            async with _form(request, service, {"candidates"}, fields) as sent:
-                files = _files(sent, "candidates")
-                units, mpp = _units(sent), _texts(sent, "mpp", most=1)
-                skip_bad = _switch(sent, "skip_bad")
-                if len(files) > 1:
-                    raise RefusalError(422, f"candidates: expected one file but got {len(files)}.")
-                name, source = files[0]
-                file = await service.in_thread(partial(copy, source, folder / "candidates"))
-            work = service.predict_slide(
-                slide_id,
-                lambda slide: read_file(
-                    file, slide, service.limits, units=units, skip_bad=skip_bad
-                ),
-                {str(file.with_suffix(suffix)): name for suffix in (".json", ".csv", "")},
-                mpp=parse_mpp(mpp[0]) if mpp else None,
-            )
+            async with _sent(request, service, CandidatesRequest, CandidatesForm) as sent:
+                names = await service.in_thread(partial(store_candidates, sent, folder))
+            read = partial(stored_candidates, sent, folder, service.limits)
+            work = service.predict_slide(slide_id, read, names, mpp=sent.mpp)
             return await _unless_gone(request, work)
 
     return router
@@ -207,14 +173,45 @@ def _refused(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return described
 
 
-def _body(schema: str, form: dict[str, Any], required: list[str]) -> dict[str, Any]:
+def _body(json: type[BaseModel], form: type[BaseModel]) -> dict[str, Any]:
     """Describe a body that may be JSON or a form."""
-    described = {"type": "object", "properties": form, "required": required}
     content = {
-        JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}},
-        FORM: {"schema": described},
+        media: {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
+        for media, model in ((JSON, json), (FORM, form))
     }
     return {"requestBody": {"required": True, "content": content}}
+
+
+@asynccontextmanager
+async def _sent(
+    request: "Request", service: Service, json: type[J], form: type[F]
+) -> AsyncIterator[J | F]:
+    """Read a body of either type. Files of a form are gone at the end of the block."""
+    from starlette.requests import ClientDisconnect
+
+    limits = service.limits
+    given = request.headers.get("content-type", "")
+    match given.partition(";")[0].strip().lower():
+        case "application/json":
+            body = await request.body()
+            yield await service.in_thread(partial(parse, json, body, limits))
+        case "multipart/form-data":
+            try:
+                fields = await request.form(max_files=limits.patches, max_fields=limits.patches)
+            except (RefusalError, ClientDisconnect, OSError):
+                raise
+            except Exception as error:  # on damaged bytes the parser raises more than it documents
+                detail = str(getattr(error, "detail", error))
+                status = 413 if detail.startswith("Too many") else 422
+                what = f"expected {FORM} but it cannot be read ({detail})."
+                raise RefusalError(status, what) from None
+            try:
+                yield parse(form, {key: fields.getlist(key) for key in fields}, limits)
+            finally:
+                await fields.close()
+        case _:
+            what = f"expected the content type {JSON} or {FORM} but got {given[:200]!r}."
+            raise RefusalError(415, what)
 
 
 async def _unless_gone(request: "Request", work: Awaitable[T]) -> T:
@@ -236,74 +233,3 @@ async def _unless_gone(request: "Request", work: Awaitable[T]) -> T:
             task.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await task
-
-
-def _kind(request: "Request") -> str:
-    given = request.headers.get("content-type", "")
-    kind = given.partition(";")[0].strip().lower()
-    if kind not in (JSON, FORM):
-        raise RefusalError(
-            415, f"expected the content type {JSON} or {FORM} but got {given[:200]!r}."
-        )
-    return kind
-
-
-@asynccontextmanager
-async def _form(
-    request: "Request", service: Service, files: set[str], fields: set[str]
-) -> AsyncIterator["FormData"]:
-    """Read a form; large files in it go to the disk. They are gone at the end of the block."""
-    from starlette.requests import ClientDisconnect
-
-    try:
-        sent = await request.form(
-            max_files=service.limits.patches, max_fields=service.limits.patches
-        )
-    except (RefusalError, ClientDisconnect, OSError):
-        raise
-    except Exception as error:  # on damaged bytes the parser raises more than it documents
-        detail = str(getattr(error, "detail", error))
-        status = 413 if detail.startswith("Too many") else 422
-        raise RefusalError(status, f"expected {FORM} but it cannot be read ({detail}).") from None
-    try:
-        unknown = [
-            f"{key[:100]}: expected a {'file' if key in files else 'text'} but got the other."
-            if key in files | fields
-            else f"{key[:100]!r}: expected one of the fields {sorted(files | fields)}."
-            for key, value in sent.multi_items()
-            if key not in (fields if isinstance(value, str) else files)
-        ]
-        if unknown:
-            raise RefusalError(422, unknown[:100])
-        yield sent
-    finally:
-        await sent.close()
-
-
-def _files(sent: "FormData", key: str) -> list[tuple[str, IO[bytes]]]:
-    """Name and content of each file of a field; at least one."""
-    files = [upload for upload in sent.getlist(key) if not isinstance(upload, str)]
-    if not files:
-        raise RefusalError(422, f"{key}: expected at least one file but got none.")
-    return [(upload.filename or f"{key}.{i}", upload.file) for i, upload in enumerate(files)]
-
-
-def _texts(sent: "FormData", key: str, most: int | None = None) -> Sequence[str]:
-    texts = [text for text in sent.getlist(key) if isinstance(text, str)]
-    if most is not None and len(texts) > most:
-        raise RefusalError(422, f"{key}: expected at most {most} but got {len(texts)}.")
-    return texts
-
-
-def _switch(sent: "FormData", key: str) -> bool:
-    texts = _texts(sent, key, most=1)
-    if texts and texts[0] not in ("true", "false"):
-        raise RefusalError(422, f"{key}: expected 'true' or 'false' but got {texts[0][:50]!r}.")
-    return texts == ["true"]
-
-
-def _units(sent: "FormData") -> Any:
-    texts = _texts(sent, "units", most=1)
-    if texts and texts[0] not in ("px", "um"):
-        raise RefusalError(422, f"units: expected 'px' or 'um' but got {texts[0][:50]!r}.")
-    return texts[0] if texts else None

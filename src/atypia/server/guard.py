@@ -1,23 +1,37 @@
-"""Who may ask, and how much: checks around every request, before anything reads its body."""
+"""Who may ask, and how much at once: checks around every request, before its body is read.
+
+Starlette's and uvicorn's own checks do not fit: they answer in plain text without ``Retry-After``,
+count connections instead of requests, and bound neither a body's size nor the time it takes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
+import threading
 import time
-from contextlib import nullcontext
+from collections import Counter
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from atypia.server.refusal import RefusalError
+from atypia.core.errors import InputError, Problem
+from atypia.data.images import MAX_PIXELS
+from atypia.server.refusals import RefusalError, busy
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-
-    from atypia.server.admission import Admission
-    from atypia.server.limits import ServerLimits
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Iterator,
+        Mapping,
+        MutableMapping,
+    )
+    from contextlib import AbstractContextManager
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
@@ -26,9 +40,117 @@ if TYPE_CHECKING:
     App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 HEALTH: Final = "/health"
+BYTES_PER_PIXEL: Final = 8
+"""Of a page that is being decoded: four in Pillow's copy, three in the array, and some more."""
+MIB: Final = 2**20
 _HEADERS: Final = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+_LONGEST_WAIT_S: Final = 120
+"""In ``Retry-After``."""
+_FULL: Final = {
+    "requests": "{:,} requests are under way already.",
+    "upload_bytes": "Too much is being uploaded at once.",
+    "patches": "{:,} patches are waiting already.",
+}
 
 log = logging.getLogger("atypia")
+
+
+@dataclass(frozen=True)
+class ServerLimits:
+    """Bounds of one request and of all together; they bound the server's memory.
+
+    Raises:
+        InputError: Lists the bounds that contradict each other.
+    """
+
+    body_bytes: int = 32 * MIB
+    """Of one request."""
+    image_pixels: int = MAX_PIXELS
+    """Of one image, all its pages together. Counted before anything is decoded."""
+    patches: int = 4096
+    """In one request; pages of stacks and candidates on a slide count as patches. Of all requests
+    together twice as many may wait for an answer."""
+    requests: int = 256
+    """At once, from the first byte of a body to the last byte of the answer."""
+    buffer_bytes: int = 512 * MIB
+    """Of uploads that are held at once; and, as much again, of pixels."""
+    seconds: float = 60
+    """For a body to arrive, and for the client to take each part of the answer."""
+
+    def __post_init__(self) -> None:
+        least = {"a body": self.body_bytes, "an image": self.image_pixels * BYTES_PER_PIXEL}
+        problems = [
+            Problem(
+                f"expected room for {what} of the largest size that is allowed "
+                f"({size / MIB:,.0f} MB) in memory but got {self.buffer_bytes / MIB:,.0f} MB. "
+                "Raise --max-memory-mb, or lower the other limit."
+            )
+            for what, size in least.items()
+            if size > self.buffer_bytes
+        ]
+        if problems:
+            raise InputError(problems)
+
+
+class Admission:
+    """Counters of what all requests hold, each with a bound.
+
+    Args:
+        limits: The bounds.
+        seconds_per_patch: Called when a request is refused, for ``Retry-After``.
+
+    Attributes:
+        held: Requests, bytes of uploads, and patches without an answer yet.
+    """
+
+    def __init__(self, limits: ServerLimits, seconds_per_patch: Callable[[], float]) -> None:
+        self.held: Counter[str] = Counter()
+        self._most = {
+            "requests": limits.requests,
+            "upload_bytes": limits.buffer_bytes,
+            "patches": 2 * limits.patches,
+        }
+        self._seconds_per_patch = seconds_per_patch
+        self._lock = threading.Lock()  # patches are counted in threads
+        self._pixel_bytes = 0
+        self._most_pixel_bytes = limits.buffer_bytes
+        self._turn = asyncio.Lock()
+        self._freed = asyncio.Event()
+
+    @contextmanager
+    def hold(self, **wanted: int) -> Iterator[None]:
+        """Count what a request takes, by the names of :attr:`held`, until the block ends.
+
+        Raises:
+            RefusalError: 503; there is no room for one of them.
+        """
+        with self._lock:
+            for what, n in wanted.items():
+                if self.held[what] + n > self._most[what]:
+                    seconds = math.ceil(self.held["patches"] * self._seconds_per_patch())
+                    wait = min(max(seconds, 1), _LONGEST_WAIT_S)
+                    raise busy(wait, _FULL[what].format(self.held[what]))
+            self.held.update(wanted)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.held.subtract(wanted)
+
+    @asynccontextmanager
+    async def pixels(self, n_bytes: int) -> AsyncIterator[None]:
+        """Wait until there is room for decoded pixels; more than all of it counts as all of it."""
+        n_bytes = min(n_bytes, self._most_pixel_bytes)
+        async with self._turn:  # those behind do not overtake a large one
+            while self._pixel_bytes + n_bytes > self._most_pixel_bytes:
+                self._freed.clear()
+                await self._freed.wait()
+            self._pixel_bytes += n_bytes
+        try:
+            yield
+        finally:
+            self._pixel_bytes -= n_bytes
+            self._freed.set()
 
 
 @dataclass(frozen=True)
@@ -46,7 +168,7 @@ class Guard:
     """An ASGI middleware.
 
     Args:
-        app: What answers.
+        app: The application behind it.
         admission: Counts requests with a body.
         limits: Of bodies, in bytes and seconds.
         access: Who may ask.
@@ -62,9 +184,6 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         start, status = time.perf_counter(), 0
 
         async def send_and_note(message: Message) -> None:
@@ -79,14 +198,10 @@ class Guard:
         try:
             headers = {key: value.decode("latin-1") for key, value in scope["headers"]}
             self._check(scope, headers)
-            with (
-                nullcontext()
-                if _is_safe(scope)
-                else self._admission.request(self._body_bytes(headers))
-            ):
+            with self._admitted(scope, headers):
                 await self._app(scope, self._limited(receive), send_and_note)
         except RefusalError as refusal:
-            await _send(refusal, send_and_note)
+            await refusal.response()(scope, receive, send_and_note)
         # The path as it came, where nothing can break a line of the log.
         path = scope.get("raw_path", b"").decode("latin-1")[:200]
         milliseconds = 1000 * (time.perf_counter() - start)
@@ -94,29 +209,36 @@ class Guard:
 
     def _check(self, scope: Scope, headers: Mapping[bytes, str]) -> None:
         host = headers.get(b"host", "")
-        if self._access.hosts is not None and _name(host) not in self._access.hosts:
+        name, _ = _name_and_place(f"//{host}")
+        if self._access.hosts is not None and name not in self._access.hosts:
             expected = ", ".join(sorted(self._access.hosts))
             what = f"expected a host name among {expected} but got {host[:200]!r}."
             raise RefusalError(421, f"{what} Start the server with --allow-host to add one.")
-        # Browsers say where a page that writes comes from; nothing else sends this header.
+        # Browsers name the site of a page that writes; nothing else sends this header.
         origin = headers.get(b"origin")
-        if origin is not None and not _is_safe(scope) and _place(origin) != host.lower():
-            raise RefusalError(403, f"Pages of {origin[:200]!r} may not ask this server.")
+        if origin is not None and not _is_safe(scope):
+            _, place = _name_and_place(origin)
+            if not place or place != host.lower():
+                raise RefusalError(403, f"Pages of {origin[:200]!r} may not ask this server.")
         token = self._access.token
-        if token is not None and scope["path"] != HEALTH and not _holds(headers, token):
-            what = "expected the header 'Authorization: Bearer TOKEN' with the server's token."
-            raise RefusalError(401, what, {"WWW-Authenticate": "Bearer"})
+        if token is not None and scope["path"] != HEALTH:
+            scheme, _, given = headers.get(b"authorization", "").partition(" ")
+            same = secrets.compare_digest(given.strip().encode(), token.encode())
+            if not same or scheme.lower() != "bearer":
+                what = "expected the header 'Authorization: Bearer TOKEN' with the server's token."
+                raise RefusalError(401, what, {"WWW-Authenticate": "Bearer"})
 
-    def _body_bytes(self, headers: Mapping[bytes, str]) -> int:
-        """Bytes that a body may have: as many as are announced, if any are."""
+    def _admitted(self, scope: Scope, headers: Mapping[bytes, str]) -> AbstractContextManager[None]:
+        """Count a request with a body, by the bytes that it announces, if it does."""
+        if _is_safe(scope):
+            return nullcontext()
         if headers.get(b"content-encoding", "identity").strip().lower() != "identity":
             raise RefusalError(415, "expected a body as it is but got a compressed one.")
-        announced = headers.get(b"content-length")
-        if announced is None:
-            return self._limits.body_bytes
-        if int(announced) > self._limits.body_bytes:  # digits, or it would not be HTTP
+        # Digits, or it would not be HTTP.
+        n_bytes = int(headers.get(b"content-length", self._limits.body_bytes))
+        if n_bytes > self._limits.body_bytes:
             raise self._too_large()
-        return int(announced)
+        return self._admission.hold(requests=1, upload_bytes=n_bytes)
 
     def _too_large(self) -> RefusalError:
         what = f"expected a body of at most {self._limits.body_bytes:,} bytes but got more."
@@ -150,30 +272,10 @@ def _is_safe(scope: Scope) -> bool:
     return scope["method"] in ("GET", "HEAD")
 
 
-def _holds(headers: Mapping[bytes, str], token: str) -> bool:
-    scheme, _, given = headers.get(b"authorization", "").partition(" ")
-    same = secrets.compare_digest(given.strip().encode(), token.encode())
-    return scheme.lower() == "bearer" and same
-
-
-def _name(host: str) -> str | None:
-    """Tell the name in ``name:port``, in lower case."""
+def _name_and_place(url: str) -> tuple[str, str]:
+    """Host name, and ``name:port``, of a URL in lower case; both empty where it is none."""
     try:
-        return urlsplit(f"//{host}").hostname
+        parts = urlsplit(url)
+        return parts.hostname or "", parts.netloc.lower()
     except ValueError:
-        return None
-
-
-def _place(origin: str) -> str | None:
-    """Tell ``name:port`` of an origin."""
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return None
-
-
-async def _send(refusal: RefusalError, send: Send) -> None:
-    headers = {"content-type": "application/json", "content-length": str(len(refusal.body))}
-    pairs = [(k.lower().encode(), v.encode()) for k, v in (headers | refusal.headers).items()]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": pairs})
-    await send({"type": "http.response.body", "body": refusal.body})
+        return "", ""

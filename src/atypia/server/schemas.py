@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from atypia.core.labels import SUBTYPES
 
@@ -94,6 +103,65 @@ class CandidatesRequest(_Strict):
         Mpp | None, Field(description="Of the slide, where it does not say it or says it wrongly.")
     ] = None
     skip_bad: SkipBad = False
+
+
+def _is_file(value: Any) -> Any:
+    if not hasattr(value, "filename"):
+        raise PydanticCustomError("file", "Input should be one file")
+    return value
+
+
+File = Annotated[
+    Any, AfterValidator(_is_file), WithJsonSchema({"type": "string", "format": "binary"})
+]
+"""A ``starlette.datastructures.UploadFile``."""
+Switch = Annotated[
+    bool,
+    # Forms hold texts alone.
+    BeforeValidator(lambda text: text == "true" if text in ("true", "false") else text),
+    Field(strict=True, description="Answer the good ones and list what is wrong with the others."),
+]
+
+
+class _Form(_Strict):
+    """Fields of a form, each with the list of its values."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _single(cls, sent: dict[str, list[Any]]) -> dict[str, Any]:
+        """Take the value of a field that holds one out of its list."""
+        several = {k for k, f in cls.model_fields.items() if get_origin(f.annotation) is list}
+        return {k: v[0] if len(v) == 1 and k not in several else v for k, v in sent.items()}
+
+
+class PatchesForm(_Form):
+    """Patches to classify, as files."""
+
+    images: Annotated[
+        list[File],
+        Field(
+            min_length=1,
+            description="PNG, JPEG, TIFF, BMP or WebP, 8-bit RGB. File names become patch ids.",
+        ),
+    ]
+    mpp: Annotated[
+        list[Mpp], Field(description="Of all images, or of each in their order; TIFF files may.")
+    ] = []
+    skip_bad: Switch = False
+
+
+class CandidatesForm(_Form):
+    """Candidates of a slide to classify, as a file."""
+
+    candidates: Annotated[
+        File, Field(description="GeoJSON of QuPath, MIDOG or COCO JSON, or a CSV of centres.")
+    ]
+    units: Annotated[
+        Literal["px", "um"] | None,
+        Field(description="Of the coordinates, where the file does not have them."),
+    ] = None
+    mpp: Mpp | None = None
+    skip_bad: Switch = False
 
 
 class Prediction(BaseModel):

@@ -17,10 +17,9 @@ from atypia.core.errors import AtypiaError, InputError, Problem
 from atypia.data.images import read_pages
 from atypia.inference.patch_predictions import predict_items, prediction_records
 from atypia.inference.slide_predictions import classify_slide
-from atypia.server.admission import Admission
-from atypia.server.limits import ServerLimits
-from atypia.server.open_slides import OpenSlides
-from atypia.server.refusal import RefusalError, sentences
+from atypia.server.guard import Admission, ServerLimits
+from atypia.server.refusals import RefusalError, sentences
+from atypia.server.registered_slides import OpenSlides
 from atypia.server.shared_model import ModelThread, SharedModel
 from atypia.server.uploads import too_many, weigh
 from atypia.slides.reader import unknown_resolution
@@ -130,21 +129,19 @@ class Service:
         """
         model = SharedModel(self._model)
         weighed = await self.in_thread(partial(weigh, uploads, model, self.limits))
-        problems = [*weighed.oversized, *weighed.problems]
+        problems = weighed.problems
         tables: list[pd.DataFrame] = []
-        with self.admission.waiting(weighed.patches):
-            for part in weighed.parts(self.limits.buffer_bytes // 4):
+        with self.admission.hold(patches=weighed.patches):
+            for items, n_bytes in weighed.parts(self.limits.buffer_bytes // 4):
                 # With a problem there will be no answers; what is left is to find all problems.
                 work = _check if problems and not skip_bad else partial(_classify, skip_bad)
-                async with self.admission.pixels(part.n_bytes):
-                    table, faults = await self.in_thread(
-                        partial(work, model, part.items), model.stop
-                    )
+                async with self.admission.pixels(n_bytes):
+                    found, faults = await self.in_thread(partial(work, model, items), model.stop)
                 problems += faults
-                tables += [] if table is None else [table]
-        told = sentences(problems, {str(upload.path): upload.name for upload in uploads})
+                tables += found
+        worded = sentences(problems, {str(upload.path): upload.name for upload in uploads})
         if not tables or (problems and not skip_bad):
-            raise RefusalError(413 if weighed.oversized else 422, told)
+            raise RefusalError(413 if weighed.oversized else 422, worded)
         warnings = []
         if weighed.mirrored:
             warnings.append(
@@ -153,7 +150,7 @@ class Service:
                 "mirrored. Answers on whole patches are better."
             )
         return {
-            **self._answered(told),
+            **self._answered(worded),
             "warnings": warnings,
             "predictions": prediction_records(pd.concat(tables, ignore_index=True)),
         }
@@ -172,7 +169,7 @@ class Service:
             slide_id: One of :attr:`slides`.
             candidates: Called in a thread.
             names: By file, what the client calls it.
-            mpp: µm per pixel of the slide; None is what it says.
+            mpp: µm per pixel of the slide; None is its own.
 
         Returns:
             The content of :class:`atypia.server.schemas.SlideAnswers`.
@@ -214,7 +211,7 @@ class Service:
             found = candidates(pool.info)
             if len(found.candidates) > self.limits.patches:
                 raise too_many(self.limits)
-            with self.admission.waiting(len(found.candidates)):
+            with self.admission.hold(patches=len(found.candidates)):
                 table, unread = classify_slide(model, pool, found.candidates)
         return table, pool.info, [*found.problems, *unread]
 
@@ -224,17 +221,20 @@ class Service:
 
 def _classify(
     skip_bad: bool, model: SharedModel, items: Sequence[PatchFile]
-) -> tuple[pd.DataFrame | None, list[Problem]]:
+) -> tuple[list[pd.DataFrame], list[Problem]]:
     model.go_on()
     try:
-        return predict_items(model, items, skip_bad=skip_bad)
+        table, problems = predict_items(model, items, skip_bad=skip_bad)
     except InputError as error:
         # "Nothing is left", which names no file, may be true of this part alone.
-        return None, [problem for problem in error.problems if problem.file]
+        return [], [problem for problem in error.problems if problem.file]
+    return [table], problems
 
 
-def _check(model: SharedModel, items: Sequence[PatchFile]) -> tuple[None, list[Problem]]:
-    """Tell what :func:`predict_items` would find wrong, without asking the model."""
+def _check(
+    model: SharedModel, items: Sequence[PatchFile]
+) -> tuple[list[pd.DataFrame], list[Problem]]:
+    """Find what :func:`predict_items` would find wrong, without the model."""
     problems = []
     for item in items:
         model.go_on()
@@ -245,4 +245,4 @@ def _check(model: SharedModel, items: Sequence[PatchFile]) -> tuple[None, list[P
             continue
         faults = [model.size_problem(min(page.shape[:2]), item.mpp) for page in pages]
         problems += [Problem(fault, str(item.path)) for fault in faults if fault][:1]
-    return None, problems
+    return [], problems

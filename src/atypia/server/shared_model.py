@@ -12,25 +12,79 @@ import threading
 import time
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
+
+from atypia._version import __version__
+from atypia.classifiers.bundle import NETWORK, RELEASED, read_any_header, read_header, read_kind
+from atypia.classifiers.loading import find_model, load_ensemble
+from atypia.classifiers.onnx_classifier import OnnxEnsemble
+from atypia.classifiers.onnx_files import find_export, read_export
+from atypia.core.files import sha256_file
+from atypia.core.labels import SUBTYPES
+from atypia.server.schemas import About
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from atypia.classifiers.conformal import ConformalSets
-    from atypia.classifiers.decision import Decision
     from atypia.classifiers.protocol import SubtypeModel
-    from atypia.core.config import InputSpec
 
 BATCH: Final = 64
 """Patches that the model sees at once, and most that one request has in the queue: the others
 come in between."""
 
 log = logging.getLogger("atypia")
+
+
+def load_described(
+    model: Path | str, quality: str, backend: str, device: str
+) -> tuple[SubtypeModel, About]:
+    """Load a model and describe it; see :func:`atypia.classifiers.loading.load_ensemble`.
+
+    Raises:
+        InputError: No such model, quality, backend or device, or damaged files.
+    """
+    folder = find_model(model)
+    loaded = load_ensemble(folder, quality, backend=backend, device=device)
+    if isinstance(loaded, OnnxEnsemble):
+        export = find_export(folder)
+        assert export is not None
+        header = read_export(export)
+        graph = header.qualities[quality]
+        chosen = graph.int8 if backend == "onnx-int8" and graph.int8 else graph.fp32
+        files = {chosen.file: chosen.sha256}
+        made, use, conformal = header.created_with, header.intended_use, graph.conformal
+        runs_on = "onnx-int8" if chosen is graph.int8 else "onnx"
+    elif (kind := read_kind(folder)) != NETWORK:
+        joined = read_any_header(folder)
+        kept = sorted(f for f in folder.rglob("*") if f.suffix in {".json", ".safetensors"})
+        files = {str(file.relative_to(folder)): sha256_file(file) for file in kept}
+        made, use, conformal = joined.created_with, joined.intended_use, joined.conformal
+        runs_on = kind
+    else:
+        bundle = read_header(folder)
+        offered = bundle.qualities[quality]
+        files = {member.file: member.sha256 for member in offered.members}
+        made, use, conformal = bundle.created_with, bundle.intended_use, offered.conformal
+        runs_on = "torch"
+    return loaded, About(
+        atypia=__version__,
+        # Where it lies is nobody's business.
+        model=RELEASED if str(model) == RELEASED else Path(model).resolve().name,
+        quality=quality,
+        backend=runs_on,
+        created_with=made,
+        files=files,
+        classes=list(SUBTYPES),
+        thresholds={"atypical": loaded.threshold},
+        conformal=conformal,
+        field_of_view_um=loaded.field_of_view_um,
+        intended_use=use,
+    )
 
 
 class StoppedError(Exception):
@@ -63,7 +117,7 @@ class ModelThread:
         """A moving average."""
         # Holds one job of each request at most.
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        # A daemon, lest a server that is told twice to stop waits for it.
+        # A daemon, lest a server that gets a second signal to stop waits for it.
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
 
     def __enter__(self) -> Self:
@@ -127,39 +181,17 @@ class SharedModel:
     """
 
     def __init__(self, thread: ModelThread) -> None:
+        model = thread.model
+        self.decision = model.decision
+        self.threshold = model.threshold
+        self.conformal = model.conformal
+        self.specs = model.specs
+        self.field_of_view_um = model.field_of_view_um
+        self.size_problem = model.size_problem
         self._thread = thread
         self._lock = threading.Lock()
         self._asked: Future[npt.NDArray[np.float32]] | None = None
         self._stopped = False
-
-    @property
-    def decision(self) -> Decision:
-        """From probabilities to a subtype."""
-        return self._thread.model.decision
-
-    @property
-    def threshold(self) -> float:
-        """A figure is called atypical from this p_atypical on."""
-        return self._thread.model.threshold
-
-    @property
-    def conformal(self) -> ConformalSets | None:
-        """Sets of subtypes that a figure may have; None where the model makes none."""
-        return self._thread.model.conformal
-
-    @property
-    def specs(self) -> Sequence[InputSpec]:
-        """What the members see."""
-        return self._thread.model.specs
-
-    @property
-    def field_of_view_um(self) -> float:
-        """Side of the square that the members see together, in µm."""
-        return self._thread.model.field_of_view_um
-
-    def size_problem(self, side_px: int, mpp: float) -> str | None:
-        """Say why patches of this shorter side cannot be classified; None if they can."""
-        return self._thread.model.size_problem(side_px, mpp)
 
     def predict_proba(
         self,

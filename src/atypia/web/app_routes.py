@@ -7,8 +7,8 @@ They work in threads (plain functions), and are no part of the API that ``/opena
 
 import io
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
@@ -18,19 +18,36 @@ from pydantic import BaseModel, ConfigDict, Field
 from atypia.core.errors import AtypiaError, InputError, Problem
 from atypia.core.labels import N_SUBTYPES
 from atypia.evaluation.predictions import AGREED
-from atypia.server.limits import ServerLimits
-from atypia.server.refusal import RefusalError
-from atypia.web.assets import HEADERS, PAGE, read_assets
-from atypia.web.downloads import export_cohort, export_geojson, export_places
-from atypia.web.review import agreement
+from atypia.server.guard import ServerLimits
+from atypia.server.refusals import RefusalError
+from atypia.web.pictures import no_picture
+from atypia.web.review import agreement, export_cohort, export_geojson, export_places
 from atypia.web.site import Site
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from fastapi import APIRouter, FastAPI, Response
 
-_JSON: Final = "application/json"
+KINDS: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+}
+PAGE: Final = "index.html"
+
+HEADERS: Final = {
+    # No script, style, picture or connection from elsewhere, and none inside the page. Pictures
+    # of files that were dropped, and of tiles, are blobs of the page's own.
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; object-src 'none'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+}
+"""Of everything that the app answers."""
+
 _FOR: Final = (230, 159, 0)
 _AGAINST: Final = (0, 114, 178)
 """Of heat maps, as in those of ``atypia explain``."""
@@ -55,19 +72,33 @@ class Label(_Body):
 
 
 def mount(app: "FastAPI", site: Site, limits: ServerLimits) -> None:
-    """Put the app beside the API, whose limits the drop zone tells before it sends."""
-    app.include_router(page_router(site, limits))
-    makers: list[Callable[[Site], APIRouter]] = [figure_router, review_router]
-    if site.slide is not None and not site.show.blind:
-        makers.append(slide_router)
-    if site.comparison is not None and not site.show.blind:
-        makers.append(comparison_router)
-    for make_router in makers:
-        app.include_router(make_router(site))
+    """Put the app beside the API, whose limits the drop zone checks before it sends."""
+    from fastapi import Request, Response
+
+    for router in (page_router(site, limits), figure_router(site), review_router(site)):
+        app.include_router(router)
+
+    @app.exception_handler(AtypiaError)
+    async def failed(_: Request, error: AtypiaError) -> Response:
+        return RefusalError(500, str(error)).response()
+
+    @app.exception_handler(InputError)
+    async def wrong(_: Request, error: InputError) -> Response:
+        return RefusalError(422, [str(problem) for problem in error.problems]).response()
+
+
+def read_assets() -> dict[str, tuple[bytes, str]]:
+    """Read every file of ``static``: path below it to content and media type."""
+    folder = Path(str(resources.files("atypia.web"))) / "static"
+    return {
+        path.relative_to(folder).as_posix(): (path.read_bytes(), KINDS[path.suffix])
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in KINDS
+    }
 
 
 def page_router(site: Site, limits: ServerLimits) -> "APIRouter":
-    """Make the page, what it loads, and what it asks first."""
+    """Make the addresses of the page, of what it loads, and of what it asks first."""
     from fastapi import APIRouter, Response
 
     router = APIRouter(include_in_schema=False)
@@ -90,22 +121,20 @@ def page_router(site: Site, limits: ServerLimits) -> "APIRouter":
     @router.get("/web/tiles/{size}/{number}.jpg")
     def sheet(size: str, number: int) -> Response:
         make = {"large": site.tiles.large, "small": site.tiles.small}.get(size)
-        with _told():
-            if make is None:
-                raise IndexError
-            return _response(make(number), "image/jpeg")
+        if make is None:
+            raise no_picture()
+        return _response(make(number), "image/jpeg")
 
     @router.get("/web/figures/{number}/image.png")
     def image(number: int) -> Response:
-        with _told():
-            pixels = site.shown.pictures.patch(_known(site, number))
-            return _response(_png(pixels), "image/png")
+        pixels = site.shown.pictures.patch(_known(site, number))
+        return _response(_png(pixels), "image/png")
 
     return router
 
 
 def figure_router(site: Site) -> "APIRouter":
-    """Make the addresses that tell what the model and the raters say."""
+    """Make the addresses of answers and labels, which blind reviewers do not get."""
     from fastapi import APIRouter, Depends, Response
 
     def seeing() -> None:
@@ -147,10 +176,9 @@ def figure_router(site: Site) -> "APIRouter":
     def reading(number: int) -> Response:
         if site.explanations.read is None:
             raise RefusalError(404, "The reading by rules is not available.")
-        with _told():
-            pictures = site.shown.pictures
-            patch = pictures.patch(_known(site, number))
-            return _json(site.explanations.read(patch, pictures.mpp(number)))
+        pictures = site.shown.pictures
+        patch = pictures.patch(_known(site, number))
+        return _json(site.explanations.read(patch, pictures.mpp(number)))
 
     @router.get("/figures/{number}/heat/{method}/{target}.png")
     def heat(number: int, method: str, target: int) -> Response:
@@ -159,11 +187,35 @@ def figure_router(site: Site) -> "APIRouter":
             raise RefusalError(404, "Such heat maps are not available for this model.")
         if not 0 <= target <= N_SUBTYPES:
             raise RefusalError(404, f"There is no subtype {target}.")
-        with _told():
-            pictures = site.shown.pictures
-            patch = pictures.patch(_known(site, number))
-            found = make(patch, pictures.mpp(number), target, method)
-            return _response(_png(_coloured(found)), "image/png")
+        pictures = site.shown.pictures
+        patch = pictures.patch(_known(site, number))
+        found = make(patch, pictures.mpp(number), target, method)
+        return _response(_png(_coloured(found)), "image/png")
+
+    slide, comparison = site.slide, site.comparison
+    if slide is not None and not site.show.blind:
+
+        @router.get("/slide")
+        def about_slide() -> Response:
+            return _json(slide.about())
+
+        @router.get("/slide/density")
+        def density() -> Response:
+            return _json(slide.density())
+
+        @router.get("/slide/tiles/{level}/{column}_{row}.jpg")
+        def tile(level: int, column: int, row: int) -> Response:
+            return _response(slide.tile(level, column, row), "image/jpeg")
+
+    if comparison is not None and not site.show.blind:
+
+        @router.get("/comparison")
+        def second_table() -> Response:
+            return _json(comparison.columns())
+
+        @router.get("/comparison/measures")
+        def measures() -> Response:
+            return _json(comparison.measures())
 
     return router
 
@@ -184,24 +236,22 @@ def review_router(site: Site) -> "APIRouter":
     def join(asked: Joining) -> Response:
         if site.show.blind and not asked.blind:
             raise RefusalError(403, "This server was started blind: review blind.")
-        with _told():
-            if asked.name in reserved and asked.name not in store.labels():
-                raise InputError(
-                    Problem(
-                        f"{asked.name} is the name of a rater, or of what raters agree on. Their "
-                        "labels could not be told from yours: take another name."
-                    )
+        if asked.name in reserved and asked.name not in store.labels():
+            raise InputError(
+                Problem(
+                    f"{asked.name} is the name of a rater, or of what raters agree on. Their "
+                    "labels could not be told from yours: take another name."
                 )
-            store.join(asked.name, blind=asked.blind)
+            )
+        store.join(asked.name, blind=asked.blind)
         return state(asked.name)
 
     @router.get("/{name}")
     def state(name: str) -> Response:
-        with _told():
-            labels = store.labels()
-            if name not in labels:
-                raise RefusalError(404, f"There is no reviewer {name[:60]!r}.")
-            blind = store.is_blind(name)
+        labels = store.labels()
+        if name not in labels:
+            raise RefusalError(404, f"There is no reviewer {name[:60]!r}.")
+        blind = store.is_blind(name)
         answer: dict[str, Any] = {
             "name": name,
             "blind": blind,
@@ -215,34 +265,28 @@ def review_router(site: Site) -> "APIRouter":
 
     @router.post("/{name}/labels")
     def give(name: str, label: Label) -> Response:
-        with _told():
-            store.give(name, _known(site, label.number), label.subtype)
+        store.give(name, _known(site, label.number), label.subtype)
         return _json({"saved": True})
 
     @router.post("/{name}/undo")
     def undo(name: str) -> Response:
-        with _told():
-            number = store.undo(name)
-            subtype = None if number is None else int(store.labels()[name][number])
+        number = store.undo(name)
+        subtype = None if number is None else int(store.labels()[name][number])
         return _json({"number": number, "subtype": subtype})
 
     @router.get("/{name}/others/{number}")
     def others(name: str, number: int) -> Response:
-        with _told():
-            seeing(name)
-            record = figures.record(_known(site, number))
-            reviewers = {
-                other: int(codes[number])
-                for other, codes in store.labels().items()
-                if other != name
-            }
+        seeing(name)
+        record = figures.record(_known(site, number))
+        reviewers = {
+            other: int(codes[number]) for other, codes in store.labels().items() if other != name
+        }
         return _json({**record, "reviewers": reviewers})
 
     @router.get("/{name}/agreement")
     def agreements(name: str) -> Response:
-        with _told():
-            seeing(name)
-            reviewers = store.labels()
+        seeing(name)
+        reviewers = store.labels()
         # A rater of the cohort may be called as a reviewer is.
         raters = {f"{rater} (cohort)": codes for rater, codes in figures.labels.items()}
         if figures.answers is not None:
@@ -257,94 +301,34 @@ def review_router(site: Site) -> "APIRouter":
 
     @router.post("/{name}/cohort")
     def to_cohort(name: str) -> Response:
-        with _told():
-            labels = _labels_of(site, name)
-            if site.shown.cohort is None:
-                raise InputError(Problem("A slide is no cohort. Export GeoJSON instead."))
-            out = _new_folder(site, f"with-{name}")
-            export_cohort(site.shown.cohort, name, labels, out)
+        labels = _labels_of(site, name)
+        if site.shown.cohort is None:
+            raise InputError(Problem("A slide is no cohort. Export GeoJSON instead."))
+        out = _new_folder(site, f"with-{name}")
+        export_cohort(site.shown.cohort, name, labels, out)
         given = int((labels >= 0).sum())
         return _json({"folder": str(out), "column": f"label_{name}", "labels": given})
 
     @router.post("/{name}/qupath")
     def to_qupath(name: str) -> Response:
-        with _told():
-            labels = _labels_of(site, name)
-            if site.shown.cohort is None:
-                raise InputError(Problem("A slide is no cohort. Its GeoJSON is one file."))
-            out = _new_folder(site, f"with-{name}-qupath")
-            files = export_places(site.shown.cohort, name, labels, out)
+        labels = _labels_of(site, name)
+        if site.shown.cohort is None:
+            raise InputError(Problem("A slide is no cohort. Its GeoJSON is one file."))
+        out = _new_folder(site, f"with-{name}-qupath")
+        files = export_places(site.shown.cohort, name, labels, out)
         return _json({"folder": str(out), "slides": len(files)})
 
     @router.get("/{name}/qupath.geojson")
     def to_geojson(name: str) -> Response:
-        with _told():
-            labels = _labels_of(site, name)
-            if site.shown.found is None or site.shown.pool is None:
-                raise InputError(Problem("A cohort may be of many slides: it has a file for each."))
-            text = export_geojson(site.shown.found, site.shown.pool.info, name, labels)
+        labels = _labels_of(site, name)
+        if site.shown.found is None or site.shown.pool is None:
+            raise InputError(Problem("A cohort may be of many slides: it has a file for each."))
+        text = export_geojson(site.shown.found, site.shown.pool.info, name, labels)
         answer = _response(text.encode(), "application/geo+json")
         answer.headers["Content-Disposition"] = f'attachment; filename="{name}.geojson"'
         return answer
 
     return router
-
-
-def slide_router(site: Site) -> "APIRouter":
-    """Make the addresses of the slide."""
-    from fastapi import APIRouter, Response
-
-    router = APIRouter(prefix="/web/slide", include_in_schema=False)
-    slide = site.slide
-    assert slide is not None
-
-    @router.get("")
-    def about() -> Response:
-        return _json(slide.about())
-
-    @router.get("/density")
-    def density() -> Response:
-        return _json(slide.density())
-
-    @router.get("/tiles/{level}/{column}_{row}.jpg")
-    def tile(level: int, column: int, row: int) -> Response:
-        with _told():
-            return _response(slide.tile(level, column, row), "image/jpeg")
-
-    return router
-
-
-def comparison_router(site: Site) -> "APIRouter":
-    """Make the addresses of the comparison."""
-    from fastapi import APIRouter, Response
-
-    router = APIRouter(prefix="/web/comparison", include_in_schema=False)
-    comparison = site.comparison
-    assert comparison is not None
-
-    @router.get("")
-    def table() -> Response:
-        return _json(comparison.columns())
-
-    @router.get("/measures")
-    def measures() -> Response:
-        with _told():
-            return _json(comparison.measures())
-
-    return router
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Turn what goes wrong into sentences."""
-    try:
-        yield
-    except IndexError:
-        raise RefusalError(404, "There is no such picture.") from None
-    except InputError as error:
-        raise RefusalError(422, [str(problem) for problem in error.problems]) from None
-    except AtypiaError as error:
-        raise RefusalError(500, str(error)) from None
 
 
 def _new_folder(site: Site, what: str) -> "Path":
@@ -379,7 +363,7 @@ def _response(content: bytes, kind: str) -> "Response":
 
 def _json(value: object) -> "Response":
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return _response(text.encode(errors="replace"), _JSON)
+    return _response(text.encode(errors="replace"), "application/json")
 
 
 def _png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
@@ -389,7 +373,7 @@ def _png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
 
 
 def _coloured(heat: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Paint a map (H, W) in -1..1 as RGBA: what says nothing is clear."""
+    """Paint a map (H, W) in -1..1 as RGBA; 0 is clear."""
     painted = np.empty((*heat.shape, 4), np.uint8)
     painted[..., :3] = np.where(heat[..., None] > 0, _FOR, _AGAINST)
     painted[..., 3] = np.round(255 * np.clip(np.abs(heat), 0, 1))

@@ -1,4 +1,7 @@
-"""Why a model or the rules say what they say of one figure, where this installation can tell."""
+"""Explanations of one figure, as far as this installation and this model have them.
+
+Heat maps of a network; and of the rules a sentence, outlines, and measurements as lines to draw.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,22 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
+from atypia.classifiers.rules.chromatin import MPP, segment
+from atypia.classifiers.rules.outline import Shape, principal_axes
+from atypia.classifiers.rules.rules_classifier import SPEC, RulesClassifier
+from atypia.classifiers.rules.shape_reading import told_measure
+from atypia.classifiers.rules.stain import haematoxylin
+from atypia.data.field_of_view import sample_field
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
     from atypia.classifiers.ensemble import Ensemble
 
     Patch = NDArray[np.uint8]
+    Points = NDArray[np.float64]
     Read = Callable[[Patch, float], dict[str, Any]]
     """A patch (H, W, 3) and its µm per pixel to a reading by rules."""
     Heat = Callable[[Patch, float, int, str], NDArray[np.float32]]
@@ -29,6 +40,8 @@ METHODS: Final[Mapping[str, str]] = {
     "integrated": "Integrated gradients",
 }
 """Names for people, by those of :data:`atypia.explain.METHODS`."""
+_BODY_UM2: Final = 3.0
+"""A smaller part is a fragment, whose distance means little."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,7 @@ class Explanations:
 
 
 def find_explanations(model: object) -> Explanations:
-    """Tell what this installation and this model can explain.
+    """Find what this installation and this model can explain.
 
     Args:
         model: As :func:`atypia.classifiers.loading.load_ensemble` gives it.
@@ -54,10 +67,6 @@ def find_explanations(model: object) -> Explanations:
 
 
 def _rules() -> Read:
-    from atypia.classifiers.rules.rules_classifier import RulesClassifier
-    from atypia.classifiers.rules.shape_reading import told_measure
-    from atypia.web.measured import measured_lines
-
     rules = RulesClassifier()
 
     def read(patch: Patch, mpp: float) -> dict[str, Any]:
@@ -67,8 +76,8 @@ def _rules() -> Read:
             "measures": [told_measure(name, value) for name, value in reading.measures.items()],
             "contours": [_points(line) for line in reading.outlines],
             "lines": [
-                {"ends": _points(line.ends), "text": f"{line.um:.1f} µm"}
-                for line in measured_lines(patch, mpp)
+                {"ends": _points(ends), "text": f"{um:.1f} µm"}
+                for ends, um in _measured_lines(patch, mpp)
             ],
         }
 
@@ -78,6 +87,35 @@ def _rules() -> Read:
 def _points(line: NDArray[np.floating[Any]]) -> list[list[float]]:
     """Rows and columns of pixels' middles to x and y in the picture."""
     return [[round(float(x) + 0.5, 2), round(float(y) + 0.5, 2)] for y, x in line]
+
+
+def _measured_lines(patch: Patch, mpp: float) -> Iterator[tuple[Points, float]]:
+    """Yield ends (2, 2), rows and columns in px, and µm of the lengths that the rules measure.
+
+    Along the main part (``main_length_um``), across it (``main_width_um``) and, where there is a
+    second body, between the centres of both; nothing where no chromatin is found.
+    """
+    pixels = sample_field(patch[None], mpp, SPEC)[0].transpose(1, 2, 0)
+    found = segment(pixels, haematoxylin(pixels))
+    if found is None:
+        return
+    middle = (np.array(patch.shape[:2]) - 1) / 2
+    main = Shape(found.parts == 1, found.density)
+    _, axes = principal_axes(main.points, main.mass)
+    yield _across(main, axes[:, 1]) / mpp + middle, main.length_um
+    yield _across(main, axes[:, 0]) / mpp + middle, main.width_um
+    if found.parts.max() > 1:
+        second = Shape(found.parts == 2, found.density)
+        if second.area_um2 >= _BODY_UM2:
+            centres = np.stack([main.centre, second.centre])
+            yield centres / mpp + middle, float(np.hypot(*(centres[0] - centres[1])))
+
+
+def _across(shape: Shape, axis: Points) -> Points:
+    """Both ends of a shape along an axis through its centre, µm from the field's middle."""
+    along = (shape.points - shape.centre) @ axis
+    reach = np.array([along.min() - MPP / 2, along.max() + MPP / 2])
+    return np.asarray(shape.centre + reach[:, None] * axis)
 
 
 def _heat(model: Ensemble) -> Heat:

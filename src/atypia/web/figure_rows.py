@@ -1,4 +1,4 @@
-"""The table of figures: what each is called, who labelled it how, and what the model says."""
+"""The table of figures: their names, the raters' labels, and a model's answers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PER_UNIT: Final = 10_000
 
 @dataclass(frozen=True)
 class AlignedPredictions:
-    """What one model says of N figures; rows without an answer are :data:`UNKNOWN` or NaN."""
+    """One model's answers on N figures; rows without one are :data:`UNKNOWN` or NaN."""
 
     probabilities: FloatArray
     """(N, 8)"""
@@ -116,7 +116,7 @@ class AlignedPredictions:
         }
 
     def record(self, number: int) -> dict[str, Any] | None:
-        """Tell what the model says of one figure; None where it says nothing."""
+        """Give the answer on one figure; None where there is none."""
         if self.predicted[number] == UNKNOWN:
             return None
         members = np.flatnonzero(self.sets[number]).tolist()
@@ -169,7 +169,7 @@ class Doubt:
         return doubt
 
     def record(self, number: int) -> dict[str, Any] | None:
-        """Tell what the audit says of one figure; None where it was not audited."""
+        """Give the audit's findings on one figure; None where it was not audited."""
         if not self.rank[number]:
             return None
         return {
@@ -226,7 +226,7 @@ class FigureRows:
         }
 
     def record(self, number: int) -> dict[str, Any]:
-        """Tell everything that is known of one figure."""
+        """Give everything on one figure."""
         return {
             "number": number,
             "patch_id": self.patch_ids[number],

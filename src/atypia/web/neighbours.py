@@ -5,10 +5,11 @@ Features are read once, in a thread that starts when somebody first asks, and ke
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
@@ -17,12 +18,16 @@ from atypia.evaluation.predictions import UNKNOWN
 from atypia.web.pictures import GoneError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
+    from atypia.classifiers.ensemble import Ensemble
     from atypia.evaluation.metrics import IntArray
-    from atypia.web.cache import Cache
-    from atypia.web.embedding import Embed
-    from atypia.web.pictures import Pictures
+    from atypia.web.pictures import Cache, Pictures
+
+    Embed = Callable[[npt.NDArray[np.uint8], float], npt.NDArray[np.float32]]
+    """Patches (N, H, W, 3) and their µm per pixel to features (N, D)."""
 
 log = logging.getLogger("atypia")
 
@@ -30,12 +35,46 @@ MOST: Final = 12
 _BATCH: Final = 16
 
 
+def embedder(model: object) -> tuple[Embed, str] | None:
+    """Make the function that reads features, and a hash of the weights behind it.
+
+    The first member's backbone alone: features of different members lie in different spaces.
+
+    Args:
+        model: As :func:`atypia.classifiers.loading.load_ensemble` gives it.
+
+    Returns:
+        None for a model that gives no features, such as an ONNX graph.
+    """
+    if not hasattr(model, "members"):
+        return None
+    import torch
+
+    from atypia.models.transforms import normalise, sample_field
+
+    ensemble = cast("Ensemble", model)
+    network = ensemble.members[0]
+    spec = (ensemble.specs or [ensemble.spec])[0]
+    digest = hashlib.sha256(repr(spec).encode())
+    for name, tensor in network.backbone.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+
+    @torch.inference_mode()
+    def embed(patches: npt.NDArray[np.uint8], mpp: float) -> npt.NDArray[np.float32]:
+        pixels = torch.from_numpy(np.ascontiguousarray(patches)).to(ensemble.device)
+        images = normalise(sample_field(pixels, mpp, spec), spec)
+        features = network.backbone(images.contiguous(memory_format=torch.channels_last))
+        return np.asarray(features.float().cpu().numpy(), dtype=np.float32)
+
+    return embed, digest.hexdigest()
+
+
 class Neighbours:
     """Features of all figures, and who is near whom.
 
     Args:
         pictures: Of the figures.
-        embed: Reads features; see :func:`atypia.web.embedding.embedder`.
+        embed: Reads features; see :func:`embedder`.
         key: Hash of the weights behind `embed`.
         cache: Keeps features; of these pictures alone.
     """
@@ -103,7 +142,7 @@ class Neighbours:
                 np.save(stream, features)
                 self._cache.put(self._name, stream.getvalue())
             self._features = features
-        except Exception as error:  # the thread's; who asks is told
+        except Exception as error:  # the thread's; the next answer holds it
             log.exception("features of figures could not be read")
             self._failed = f"The model's features could not be read ({type(error).__name__})."
 
@@ -118,7 +157,7 @@ class Neighbours:
         return features if len(features) == len(self._pictures) else None
 
     def _read(self) -> npt.NDArray[np.float32] | None:
-        """Read all features, unit length; None when told to stop. Unreadable pictures are zero."""
+        """Read all features, unit length; None when stopped. Unreadable pictures are zero."""
         rows: list[npt.NDArray[np.float32] | None] = [None] * len(self._pictures)
         for start in range(0, len(rows), _BATCH):
             if self._stop.is_set():

@@ -1,19 +1,23 @@
-"""Pixels of figures: from the files of a cohort, or from their places on a slide."""
+"""Pixels of figures, from a cohort or a slide; and what is made of them once and kept."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
 from atypia.core.errors import AtypiaError, InputError
+from atypia.core.files import atomic_write
 from atypia.data.images import read_patch
+from atypia.server.refusals import RefusalError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -29,9 +33,16 @@ _SAMPLES: Final = 64
 _SAMPLE: Final = 1 << 15
 """Bytes of a sample; two slides that are alike in 2 MB of theirs are one."""
 
+log = logging.getLogger("atypia")
+
 
 class GoneError(AtypiaError):
     """No picture can be read at the moment; nothing is to be concluded of any of them."""
+
+
+def no_picture() -> RefusalError:
+    """Make the refusal of a picture that does not exist."""
+    return RefusalError(404, "There is no such picture.")
 
 
 class Pictures(Protocol):
@@ -43,7 +54,7 @@ class Pictures(Protocol):
 
     @property
     def subject(self) -> str:
-        """Whose labels a review's are: the patches, or the slide, whatever else is said of them."""
+        """Of what a review's labels are: the patches, or the slide, without their labels."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -100,9 +111,9 @@ class SlidePictures:
     def __init__(self, pool: SlidePool, centres_px: FloatArray) -> None:
         self._pool = pool
         self._centres = np.asarray(centres_px, dtype=np.float64)
-        self.key = hashlib.sha256(
-            slide_key(pool.info.path).encode() + self._centres.tobytes()
-        ).hexdigest()
+        state = pool.info.path.stat()  # without reading all of the file
+        key = f"{pool.info.path.resolve()} {state.st_size} {state.st_mtime_ns}"
+        self.key = hashlib.sha256(key.encode() + self._centres.tobytes()).hexdigest()
         self.subject = slide_content(pool.info.path)
         # Not the ids: a detector that runs again gives the same ones to other figures.
         self.names = _distinct([f"{x:.1f}, {y:.1f} px" for x, y in self._centres])
@@ -143,7 +154,7 @@ def slide_content(path: Path) -> str:
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """Tell equal names apart by a number."""
+    """Add a number to equal names."""
     seen: Counter[str] = Counter()
     distinct = []
     for name in names:
@@ -152,7 +163,40 @@ def _distinct(names: list[str]) -> list[str]:
     return distinct
 
 
-def slide_key(path: Path) -> str:
-    """Tell one state of a slide's file from another without reading all of it."""
-    state = path.stat()
-    return f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
+class Cache:
+    """Bytes by name in one folder, kept on this machine between two starts.
+
+    A folder that cannot be written to is a cache of nothing.
+
+    Args:
+        folder: Made when the first entry is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writable = True
+
+    def get(self, name: str) -> bytes | None:
+        """Give the bytes; None where there are none."""
+        try:
+            return (self._folder / name).read_bytes()
+        except OSError:
+            return None
+
+    def put(self, name: str, content: bytes) -> None:
+        """Keep bytes, whole or not at all."""
+        if not self._writable:
+            return
+        try:
+            with atomic_write(self._folder / name, "wb") as stream:
+                stream.write(content)
+        except AtypiaError as error:
+            self._writable = False
+            log.warning("pictures are made anew at each start: %s", error)
+
+
+def cache_of(pictures: Pictures) -> Cache:
+    """Name the cache of these pictures among this user's, by the XDG base directory standard."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    folder = (Path(base) if base else Path.home() / ".cache") / "atypia"
+    return Cache(folder / hashlib.sha256(pictures.key.encode()).hexdigest()[:32])

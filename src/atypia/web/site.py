@@ -1,4 +1,4 @@
-"""Everything that the app shows, open: the source, its thumbnails, features, labels."""
+"""Everything that the app shows, open: a source, its thumbnails, features, labels, a second run."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ import hashlib
 import random
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-from atypia.web.cache import Cache, cache_folder
-from atypia.web.compared_runs import Comparison
-from atypia.web.downloads import has_places
-from atypia.web.embedding import embedder
+from atypia.core.errors import InputError
+from atypia.evaluation.comparison import compare
+from atypia.evaluation.predictions import read_predictions
 from atypia.web.explanations import Explanations, find_explanations
-from atypia.web.neighbours import Neighbours
-from atypia.web.review import ReviewStore
+from atypia.web.neighbours import Neighbours, embedder
+from atypia.web.pictures import cache_of
+from atypia.web.review import ReviewStore, has_places
 from atypia.web.slide_view import SlideView
+from atypia.web.source import answers_of
 from atypia.web.tiles import LARGE_PX, PER_LARGE, PER_SMALL, SMALL_PX, Tiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+    from atypia.web.figure_rows import FigureRows
     from atypia.web.source import Shown
+
+RESAMPLES: Final = 500
+"""Of patients, in a comparison. Fewer than ``atypia compare`` draws: somebody waits."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Show:
 
     source: Path
     """A run, a cohort or a slide."""
-    reviews: Path
+    reviews: Path = Path("atypia-reviews.sqlite")
     """Where labels of reviewers are saved."""
     cohort: Path | None = None
     results: Path | None = None
@@ -39,7 +44,58 @@ class Show:
     """A run or a table to compare with."""
     mpp: float | None = None
     blind: bool = False
-    """Nobody sees what the model or other raters say: the server does not tell."""
+    """The server gives out no answers of the model and no labels of others."""
+
+
+class Comparison:
+    """A second model's answers on the figures.
+
+    Args:
+        figures: With the first model's answers.
+        first: The first model's run or table.
+        second: The second's.
+
+    Raises:
+        InputError: One has no answers, or a problem of a table.
+    """
+
+    def __init__(self, figures: FigureRows, first: Path, second: Path) -> None:
+        if figures.answers is None:
+            raise InputError(
+                f"--against {second}: there are no answers to compare it with. Show a run, or give "
+                "--results."
+            )
+        self.name = second.resolve().stem if second.is_file() else second.resolve().name
+        self._first, self._second = first, second
+        self._label = figures.label
+        self._shown_as = figures.name
+        self._answers = answers_of(second, list(figures.patch_ids))
+        self._measures: dict[str, Any] | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """Give the second model's columns, as the first one's."""
+        return {"name": self.name, "answers": self._answers.columns()}
+
+    def record(self, number: int) -> dict[str, Any] | None:
+        """Give the second model's answer on one figure; None where there is none."""
+        answer = self._answers.record(number)
+        return None if answer is None else {"name": self.name, **answer}
+
+    def measures(self) -> dict[str, Any]:
+        """Compare both on the test part (or the one table that each has), by patients.
+
+        Raises:
+            InputError: The tables have no common figures, or no label.
+        """
+        if self._measures is None:
+            if self._label is None:
+                raise InputError("Nobody labelled the figures: there is nothing to measure by.")
+            tables = {
+                f"A: {self._shown_as}": read_predictions(self._first),
+                f"B: {self.name}": read_predictions(self._second),
+            }
+            self._measures = compare(tables, self._label, RESAMPLES, intersection=True)
+        return self._measures
 
 
 @dataclass(frozen=True)
@@ -56,7 +112,7 @@ class Site:
     comparison: Comparison | None = None
 
     def about(self) -> dict[str, Any]:
-        """Tell the browser what there is."""
+        """Describe to the browser what there is."""
         figures = self.shown.figures
         return {
             "name": figures.name,
@@ -119,8 +175,7 @@ def open_site(show: Show, shown: Shown, model: object) -> Iterator[Site]:
     Raises:
         InputError: A problem of the run or table to compare with.
     """
-    folder = cache_folder() / hashlib.sha256(shown.pictures.key.encode()).hexdigest()[:32]
-    cache = Cache(folder)
+    cache = cache_of(shown.pictures)
     with ExitStack() as stack:
         tiles = Tiles(shown.pictures, cache)
         tiles.start()

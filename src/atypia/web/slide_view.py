@@ -15,6 +15,7 @@ from scipy import ndimage
 from atypia.biomarker import find_hotspot
 from atypia.biomarker.hotspot import AREA_MM2
 from atypia.core.errors import InputError
+from atypia.web.pictures import no_picture
 
 if TYPE_CHECKING:
     from atypia.biomarker import SlideFigures
@@ -26,7 +27,7 @@ _KEPT_TILES: Final = 2048
 _QUALITY: Final = 85
 _GRID: Final = 160
 """Cells of the density map along the longer side."""
-_SPREAD_UM: Final = 150.0
+_BANDWIDTH_UM: Final = 150.0
 """Standard deviation of the kernel of the density map."""
 
 
@@ -91,13 +92,13 @@ class SlideView:
             )
             np.add.at(counts, (places[:, 1], places[:, 0]), 1)
         cell_um = cell * self._mpp
-        smooth = ndimage.gaussian_filter(counts, _SPREAD_UM / cell_um, mode="constant")
+        smooth = ndimage.gaussian_filter(counts, _BANDWIDTH_UM / cell_um, mode="constant")
         per_mm2 = smooth / (cell_um / 1000) ** 2
         return {
             "columns": columns,
             "rows": rows,
             "cell_px": cell,
-            "spread_um": _SPREAD_UM,
+            "spread_um": _BANDWIDTH_UM,
             "most": round(float(per_mm2.max()), 3),
             "per_mm2": per_mm2.round(3).reshape(-1).tolist(),
         }
@@ -106,16 +107,16 @@ class SlideView:
         """JPEG of a tile.
 
         Raises:
-            IndexError: There is no such tile.
+            RefusalError: There is no such tile.
             InputError: The slide is damaged there.
         """
         info = self._pool.info
         if not 0 <= level <= self.most_level:
-            raise IndexError(level)
+            raise no_picture()
         scale = 2 ** (self.most_level - level)  # px of level 0 to one of the tile
         width, height = math.ceil(info.width / scale), math.ceil(info.height / scale)
         if not (0 <= column * TILE_PX < width and 0 <= row * TILE_PX < height):
-            raise IndexError((column, row))
+            raise no_picture()
         key = (level, column, row)
         with self._lock:
             if key in self._tiles:

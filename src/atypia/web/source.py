@@ -81,7 +81,7 @@ def open_source(
         cohort: Of a run, where it no longer lies where it was.
         results: Of a cohort: a table of predictions. Of a slide: what ``atypia slide`` wrote, as
             CSV.
-        mpp: µm per pixel of a slide, where it does not say it.
+        mpp: µm per pixel of a slide whose file does not have it.
 
     Raises:
         InputError: Lists every problem of the source and of the tables.
@@ -103,7 +103,7 @@ def open_source(
 
 
 def run_tables(run: Path) -> dict[str, Predictions]:
-    """Read what models that had not learned from them say of a run's figures, by part.
+    """Read the predictions of a run by models that had not learned from the figures, by part.
 
     Raises:
         InputError: The run has no such table yet, or a problem of one.

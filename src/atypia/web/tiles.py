@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Final
 from PIL import Image
 
 from atypia.core.errors import AtypiaError
-from atypia.web.pictures import GoneError
+from atypia.web.pictures import GoneError, no_picture
 
 if TYPE_CHECKING:
-    from atypia.web.cache import Cache
-    from atypia.web.pictures import Pictures
+    from atypia.web.pictures import Cache, Pictures
 
 LARGE_PX: Final = 80
 SMALL_PX: Final = 32
@@ -81,10 +80,10 @@ class Tiles:
         """JPEG of a large sheet.
 
         Raises:
-            IndexError: There is no such sheet.
+            RefusalError: There is no such sheet.
         """
         if not 0 <= number < self.n_large:
-            raise IndexError(number)
+            raise no_picture()
         name = f"large-{_VERSION}-{number}.jpg"
         with self._making[number]:
             kept = self._cache.get(name)
@@ -97,10 +96,10 @@ class Tiles:
         """JPEG of a small sheet.
 
         Raises:
-            IndexError: There is no such sheet.
+            RefusalError: There is no such sheet.
         """
         if not 0 <= number < self.n_small:
-            raise IndexError(number)
+            raise no_picture()
         name = f"small-{_VERSION}-{number}.jpg"
         kept = self._cache.get(name)
         if kept is None:
@@ -130,7 +129,7 @@ class Tiles:
         return _jpeg(sheet)
 
     def _thumbnail(self, figure: int) -> Image.Image | None:
-        """Cut out the middle; None where the picture cannot be read, which its own page tells."""
+        """Cut out the middle; None where the picture cannot be read."""
         try:
             pixels = self._pictures.patch(figure)
         except GoneError:  # a sheet without it would be kept
@@ -149,19 +148,14 @@ class Tiles:
 
     def _make_all(self) -> None:
         try:
-            self._make_each()
-        except GoneError as error:
-            log.warning("No more thumbnails are made before they are asked for: %s", error)
-
-    def _make_each(self) -> None:
-        for number in range(self.n_small):
-            if self._stop.is_set():
-                return
-            for large in range(number * BLOCKS**2, min((number + 1) * BLOCKS**2, self.n_large)):
+            for large in range(self.n_large):
                 if self._stop.is_set():
                     return
                 self.large(large)
-            self.small(number)
+                if (large + 1) % BLOCKS**2 == 0 or large + 1 == self.n_large:
+                    self.small(large // BLOCKS**2)
+        except GoneError as error:
+            log.warning("No more thumbnails are made before they are asked for: %s", error)
 
 
 def _jpeg(image: Image.Image) -> bytes:

@@ -1,15 +1,19 @@
-"""The slides that clients may ask about: by id, chosen when the server is started."""
+"""The slides that clients may ask about: by id, chosen at the start, and open for a while."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+import threading
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
 
 from atypia.core.errors import InputError, Problem
+from atypia.slides.slide_pool import SlidePool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator
 
 # What OpenSlide, tifffile and wsidicom read.
 _SUFFIXES: Final = frozenset(
@@ -81,3 +85,63 @@ def _is_slide(entry: Path) -> bool:
 def _is_id(text: str) -> bool:
     allowed = text.isprintable() and not set(text) & set("/\\")
     return allowed and 0 < len(text) <= _LONGEST_ID and text not in (".", "..")
+
+
+class OpenSlides:
+    """A few slides that nobody uses at the moment; to open one starts a process, for a second.
+
+    Use it as a context manager.
+
+    Args:
+        most: Slides to keep; the one that was used longest ago goes first.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._idle: dict[tuple[str, float | None, int], SlidePool] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for pool in self._idle.values():
+            pool.close()
+
+    @contextmanager
+    def borrow(self, slide_id: str, path: Path, mpp: float | None = None) -> Iterator[SlidePool]:
+        """Open a slide, or take it as the last request has left it; nobody else uses it meanwhile.
+
+        Args:
+            slide_id: Its name in answers.
+            path: Where it lies.
+            mpp: µm per pixel; None is that of the file.
+
+        Raises:
+            InputError: The slide cannot be opened.
+            AtypiaError: A process that should read it ended.
+        """
+        try:
+            changed = path.stat().st_mtime_ns
+        except OSError:
+            changed = 0  # to open it finds what is wrong
+        key = (slide_id, mpp, changed)
+        with self._lock:
+            pool = self._idle.pop(key, None)
+        if pool is None:
+            pool = SlidePool(path, mpp=mpp)
+            # To clients a slide is its id.
+            pool.info = replace(pool.info, path=Path(slide_id))
+        try:
+            yield pool
+        finally:
+            with self._lock:
+                surplus = [self._idle.pop(key)] if key in self._idle else []  # opened twice at once
+                if pool.lost is None:
+                    self._idle[key] = pool
+                else:  # the next request opens it anew
+                    surplus.append(pool)
+                while len(self._idle) > self._most:
+                    surplus.append(self._idle.pop(next(iter(self._idle))))
+            for other in surplus:
+                other.close()
