@@ -12,7 +12,7 @@ from untrained import untrained_ensemble
 
 from atypia import cli
 from atypia.biomarker import read_slides
-from atypia.cli.app import MOST_TOLD, list_problems
+from atypia.cli.app import MOST_LISTED, list_problems
 from atypia.core.errors import Problem
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def test_of_a_million_problems_a_hundred_are_told(capsys):
     problems = [Problem("fault")] * 1_000_000
     list_problems(problems, "they are elsewhere")
     told = capsys.readouterr().err
-    assert told.count("• fault") == MOST_TOLD == 100
+    assert told.count("• fault") == MOST_LISTED == 100
     assert "… and 999,900 more (they are elsewhere)" in told
 
 

@@ -15,7 +15,8 @@ from atypia._version import __version__
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from atypia.api import Backend, Classifier, Quality, TrainedRun
+    from atypia.api import Classifier, TrainedRun
+    from atypia.core.choices import Backend, Quality
     from atypia.core.progress import OnStep
     from atypia.data.cohort import Cohort
 

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from atypia.classifiers.bundle import BEST, HEADER, RELEASED, read_card
+from atypia.classifiers.bundle import HEADER, read_card
 from atypia.classifiers.loading import find_model, load_ensemble
+from atypia.core.choices import BEST, RELEASED
 from atypia.core.errors import InputError
 from atypia.core.labels import SUBTYPES
 from atypia.core.progress import OnStep, silent

@@ -16,10 +16,7 @@ from safetensors.torch import load_file, save
 from atypia._version import __version__
 from atypia.classifiers.aggregation import Aggregation
 from atypia.classifiers.bundle import (
-    BEST,
-    FAST,
     HEADER,
-    RELEASED,
     BundleHeader,
     MemberFile,
     QualityHeader,
@@ -30,6 +27,7 @@ from atypia.classifiers.bundle import (
 )
 from atypia.classifiers.decision import Decision, decide, p_atypical
 from atypia.classifiers.postprocessing import Postprocessed, Postprocessing
+from atypia.core.choices import BEST, FAST, RELEASED
 from atypia.core.config import InputConfig, InputSpec, ModelConfig
 from atypia.core.errors import AtypiaError, InputError
 from atypia.core.files import atomic_write, sha256_file

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from atypia.classifiers.bundle import (
-    BEST,
     HYBRID,
     NETWORK,
-    RELEASED,
     RULES,
     STACK,
     find_bundle,
@@ -19,6 +17,7 @@ from atypia.classifiers.bundle import (
 )
 from atypia.classifiers.onnx_classifier import OnnxEnsemble
 from atypia.classifiers.onnx_files import HEADER
+from atypia.core.choices import BEST, RELEASED
 from atypia.core.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atypia.classifiers.bundle import BEST
 from atypia.classifiers.onnx_files import (
     EXTRA,
     HEADER,
@@ -19,6 +18,7 @@ from atypia.classifiers.onnx_files import (
     read_export,
 )
 from atypia.classifiers.postprocessing import Postprocessed, Postprocessing
+from atypia.core.choices import BEST
 from atypia.core.errors import InputError, MissingExtraError, Problem
 from atypia.core.files import sha256_file
 from atypia.core.labels import N_SUBTYPES

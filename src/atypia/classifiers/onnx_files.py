@@ -13,9 +13,10 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, Field, field_validator
 
 from atypia.classifiers.aggregation import Aggregation
-from atypia.classifiers.bundle import BEST, FAST, Thresholds
 from atypia.classifiers.bundle import HEADER as BUNDLE_HEADER
+from atypia.classifiers.bundle import Thresholds
 from atypia.classifiers.decision import Decision  # noqa: TC001
+from atypia.core.choices import BEST, FAST
 from atypia.core.config import InputSpec  # noqa: TC001
 from atypia.core.files import read_as
 from atypia.core.labels import SUBTYPES

@@ -7,15 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atypia.classifiers.bundle import (
-    FAST,
-    HEADER,
-    PATIENTS,
-    RELEASED,
-    RULES,
-    find_bundle,
-    read_any_header,
-)
+from atypia.classifiers.bundle import HEADER, PATIENTS, RULES, find_bundle, read_any_header
+from atypia.core.choices import FAST, RELEASED
 from atypia.core.config import LEAK
 from atypia.core.errors import InputError
 from atypia.core.files import read_json

@@ -1,52 +1,35 @@
-"""The command line: one module per verb, each of which calls one pipeline function.
+"""The command line: modules by what a user wants to do; each command calls one pipeline page.
 
-Heavy imports happen inside the verbs, so that ``atypia --help`` answers at once.
+Heavy imports happen inside the commands, so that ``atypia --help`` answers at once.
 """
 
-# In the order in which ``atypia --help`` lists the verbs.
-from atypia.cli import (
-    audit,
-    biomarker,
-    challenge,
-    demo,
-    distill,
-    doctor,
-    download,
-    evaluate,
-    explain,
-    export,
-    merge,
-    mil,
-    predict,
-    prepare,
-    serve,
-    slide,
-    slides,
-    train,
-    tune,
-)
+from atypia.cli import applying, cohorts, judging, models, training
 from atypia.cli.app import app, main
 
-__all__ = [
-    "app",
-    "audit",
-    "biomarker",
-    "challenge",
-    "demo",
-    "distill",
-    "doctor",
-    "download",
-    "evaluate",
-    "explain",
-    "export",
-    "main",
-    "merge",
-    "mil",
-    "predict",
-    "prepare",
-    "serve",
-    "slide",
-    "slides",
-    "train",
-    "tune",
-]
+__all__ = ["app", "main"]
+
+_IN_ORDER_OF_HELP = (
+    cohorts.prepare,
+    cohorts.merge,
+    cohorts.download,
+    training.train,
+    training.distill,
+    training.tune,
+    training.mil,
+    judging.evaluate,
+    judging.report,
+    judging.compare,
+    judging.audit,
+    applying.predict,
+    applying.explain,
+    applying.slide,
+    applying.slides,
+    applying.biomarker,
+    models.export,
+    models.serve,
+    applying.challenge,
+    models.demo,
+    models.doctor,
+)
+for _command in _IN_ORDER_OF_HELP:
+    app.command()(_command)

@@ -1,6 +1,6 @@
-"""The command ``atypia`` itself: consoles, options that verbs share, and where errors end.
+"""The command ``atypia`` itself: consoles, and where errors end.
 
-A person reads a message, and the exit code says whose fault it was (1 the work, 2 the input).
+A person reads a message; the exit code is 1 for a failure of the work, 2 for bad input.
 """
 
 from __future__ import annotations
@@ -35,29 +35,8 @@ app = typer.Typer(
 out_console = Console()
 err_console = Console(stderr=True)
 
-Out = Annotated[Path, typer.Option("--out", help="Where to write.", show_default=False)]
-Label = Annotated[str, typer.Option(help="A rater, 'agreed' or 'majority_atypical'.")]
-Resamples = Annotated[int, typer.Option(min=100, help="Resamples of patients for intervals.")]
-Backend = Annotated[
-    str, typer.Option(help="torch, onnx, onnx-int8, or auto: what the model and the machine have.")
-]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out bad items; list them.")]
-Address = Annotated[
-    str | None,
-    typer.Option(help="Of a Ray cluster: auto or HOST:PORT. Without it, one starts here."),
-]
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="With --engine ray. [default: what there are cores for]")
-]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="Cores of each worker. [default: 1 with Ray, else all]")
-]
-ItemSize = Annotated[
-    int, typer.Option(min=1, help="Most candidates or images that a worker does at a time.")
-]
-
-MOST_TOLD = 100
-"""Problems that are told; a file may hold a million."""
+MOST_LISTED = 100
+"""Problems that are printed; a file may hold a million."""
 
 _NOT_LIGHT = {"torch", "torchvision", "timm", "safetensors", "sklearn"}
 """Of the packages that Atypia needs, those that only training, or torch's own models, need."""
@@ -68,7 +47,7 @@ def main() -> None:
     try:
         app(standalone_mode=False)
     except AtypiaError as error:
-        _tell(error)
+        _print_error(error)
         sys.exit(error.exit_code)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
@@ -97,7 +76,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def _tell(error: AtypiaError) -> None:
+def _print_error(error: AtypiaError) -> None:
     if isinstance(error, InputError) and len(error.problems) > 1:
         err_console.print(f"[red]Error:[/red] {len(error.problems):,} problems")
         list_problems(error.problems)
@@ -106,15 +85,10 @@ def _tell(error: AtypiaError) -> None:
 
 
 def list_problems(problems: Sequence[Problem], rest: str = "") -> None:
-    """List problems, the first hundred of more.
-
-    Args:
-        problems: All of them.
-        rest: Where the others are told.
-    """
-    for problem in problems[:MOST_TOLD]:
+    """List the first hundred problems; `rest` names where all of them are."""
+    for problem in problems[:MOST_LISTED]:
         err_console.print(f"  • {escape(str(problem))}", soft_wrap=True)
-    if (more := len(problems) - MOST_TOLD) > 0:
+    if (more := len(problems) - MOST_LISTED) > 0:
         err_console.print(f"  … and {more:,} more{rest and f' ({rest})'}", soft_wrap=True)
 
 
@@ -147,5 +121,5 @@ def _log_handler() -> logging.Handler:
 
 
 def command_line() -> str:
-    """Tell what the person typed, for the record of a run."""
+    """Return what the person typed, for the record of a run."""
     return shlex.join(["atypia", *sys.argv[1:]])

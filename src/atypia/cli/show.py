@@ -1,7 +1,8 @@
-"""What verbs show to people: progress, tables, measures, what was skipped."""
+"""What commands print: progress, tables, measures, predictions, what was skipped."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -9,17 +10,22 @@ from rich.table import Table
 
 from atypia.cli.app import err_console, list_problems, out_console
 from atypia.core.errors import AtypiaError
+from atypia.core.labels import DISPLAY_NAMES, SUBTYPES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     import pandas as pd
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from atypia.core.errors import Problem
-    from atypia.core.progress import OnStep
+    from atypia.core.progress import OnDone, OnStep
+    from atypia.explain import Sanity
+    from atypia.explain.sanity import MeanInterval
     from atypia.inference.jobs.job import JobResult
 
 MOST_FAILURES = 10
-"""Failures of a job that are told; all are in its folder."""
+"""Failures of a job that are printed; all are in its folder."""
 
 
 def progress(*, transfer: bool = False) -> Progress:
@@ -44,23 +50,30 @@ def progress(*, transfer: bool = False) -> Progress:
     )
 
 
-class member_progress:  # noqa: N801 - used as a function
-    """A progress bar with one line per member that is being trained."""
-
-    def __enter__(self) -> OnStep:
-        self._bar = progress()
-        self._bar.__enter__()
-        tasks: dict[str, Any] = {}
+@contextmanager
+def member_progress() -> Iterator[OnStep]:
+    """Show a progress bar with one line per member that is being trained."""
+    with progress() as bar:
+        tasks: dict[str, TaskID] = {}
 
         def on_step(name: str, done: int, total: int) -> None:
             if name not in tasks:
-                tasks[name] = self._bar.add_task(name, total=total)
-            self._bar.update(tasks[name], completed=done, total=total)
+                tasks[name] = bar.add_task(name, total=total)
+            bar.update(tasks[name], completed=done, total=total)
 
-        return on_step
+        yield on_step
 
-    def __exit__(self, *error: object) -> None:
-        self._bar.__exit__(*error)  # type: ignore[arg-type]
+
+@contextmanager
+def counted(what: str) -> Iterator[tuple[OnDone, OnDone]]:
+    """Show how many of the files, slides or candidates are done.
+
+    Yields:
+        What to call with the number of all, and what to call with how many more are done.
+    """
+    with progress() as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda n: bar.update(task, total=n), lambda n: bar.advance(task, n)
 
 
 def show_frame(frame: pd.DataFrame, title: str) -> None:
@@ -108,11 +121,7 @@ def show_skipped(skipped: list[Problem], rest: str = "") -> None:
 
 
 def show_job(result: JobResult, inputs: str) -> None:
-    """Tell what a job has done.
-
-    Args:
-        result: Of the job.
-        inputs: What it was asked for: candidates, images.
+    """Print what a job on `inputs` (candidates, images) has done.
 
     Raises:
         AtypiaError: Something has no answer; the first few are listed.
@@ -149,3 +158,79 @@ def show_job(result: JobResult, inputs: str) -> None:
             ]
         )
     )
+
+
+def show_predictions(frame: pd.DataFrame) -> None:
+    """Print one row per figure; of a single figure every subtype's probability, too."""
+    table = Table(box=None)
+    for heading in ("figure", "subtype", "probability", "atypical?"):
+        table.add_column(heading, justify="right" if heading == "probability" else "left")
+    if "conformal_set" in frame:
+        table.add_column("may be")
+    rows = frame.to_dict("records")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in _prediction_cells(row)))
+    out_console.print(table)
+    if len(rows) == 1:
+        every = Table(box=None, show_header=False)
+        for subtype in sorted(SUBTYPES, key=lambda s: -rows[0][f"p_{s}"]):
+            p = rows[0][f"p_{subtype}"]
+            every.add_row(DISPLAY_NAMES[subtype], f"{p:.3f}", "█" * round(30 * p))
+        out_console.print(every)
+    out_console.print("Research use; not a medical device.", style="dim")
+
+
+def _prediction_cells(row: Mapping[Any, Any]) -> list[str]:
+    subtype = row["predicted_subtype"]
+    name = DISPLAY_NAMES[subtype]
+    atypical = "atypical" if row["predicted_atypical"] else "normal"
+    cells = [
+        str(row["patch_id"]),
+        f"don't know ({name}?)" if row.get("abstained") else name,
+        f"{row[f'p_{subtype}']:.2f}",
+        f"{atypical} ({row['p_atypical']:.2f})",
+    ]
+    if "conformal_set" in row:
+        names = str(row["conformal_set"]).split("|")
+        inside = [DISPLAY_NAMES[s] for s in SUBTYPES if s in names]
+        cells.append(", ".join(inside) or "no subtype fits")
+    return cells
+
+
+def show_sanity(sanity: Sanity) -> None:
+    """Print what the check found, and what follows from it."""
+    table = Table(title=f"Check on {sanity.n} figures", title_justify="left", box=None)
+    for heading in ("", "this map", "darkest places", "middle", "random places"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for name, area in (
+        ("deletion (low is good)", sanity.deletion),
+        ("insertion (high is good)", sanity.insertion),
+    ):
+        areas = (area.map, area.dark, area.middle, area.random)
+        table.add_row(name, *(f"{e.value:.3f}" for e in areas))
+    out_console.print(table)
+    last = sanity.randomisation[-1]
+    out_console.print(
+        f"Rank correlation with maps of shuffled networks: {_in_words(last.signed)}, of the "
+        f"strength alone {_in_words(last.magnitude)}",
+        soft_wrap=True,
+    )
+    if not sanity.judged:
+        out_console.print("Too few figures for a verdict on the method: give at least 8.")
+        return
+    if not sanity.depends_on_weights:
+        out_console.print(
+            "[yellow]These maps are much the same when all weights are shuffled: they show the "
+            "image, not what the networks learned.[/yellow]"
+        )
+    if not sanity.points_at_what_matters:
+        out_console.print(
+            "[yellow]Hiding or showing the places that these maps point at changes the answers no "
+            "more than random places: do not trust them.[/yellow]"
+        )
+    if sanity.passed:
+        out_console.print("The maps depend on the weights, and point at what matters.")
+
+
+def _in_words(estimate: MeanInterval) -> str:
+    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"

@@ -24,7 +24,8 @@ from atypia.biomarker import (
     read_slides,
     slides_table,
 )
-from atypia.classifiers.bundle import BEST, HEADER, find_bundle
+from atypia.classifiers.bundle import HEADER, find_bundle
+from atypia.core.choices import BEST
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import building_folder, read_json, write_json, write_text
 from atypia.core.progress import OnDone, silent

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atypia.classifiers.bundle import BEST, RELEASED
 from atypia.classifiers.loading import load_ensemble
+from atypia.core.choices import BEST, RELEASED
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import write_json
 from atypia.inference.challenge_stacks import (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from atypia.classifiers.bundle import BEST, FAST
+from atypia.core.choices import BEST, FAST
 from atypia.core.config import config_from_tree, load_config
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import read_json

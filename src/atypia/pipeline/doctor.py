@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from atypia.classifiers.bundle import (
     NETWORK,
-    RELEASED,
     RULES,
     damaged_files,
     find_bundle,
@@ -17,6 +16,7 @@ from atypia.classifiers.bundle import (
     read_header,
     read_kind,
 )
+from atypia.core.choices import RELEASED
 from atypia.core.errors import InputError
 from atypia.core.files import describe_machine, versions
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from atypia._version import __version__
-from atypia.classifiers.bundle import BEST, RELEASED
 from atypia.classifiers.loading import find_model, load_ensemble
+from atypia.core.choices import BEST, RELEASED
 from atypia.core.errors import InputError, Problem, collected
 from atypia.core.files import atomic_write, write_json
 from atypia.core.labels import SUBTYPES, parse_subtype, subtype_index

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from atypia._version import __version__
-from atypia.classifiers.bundle import BEST, Thresholds, find_bundle
 from atypia.classifiers.bundle import HEADER as BUNDLE_HEADER
+from atypia.classifiers.bundle import Thresholds, find_bundle
 from atypia.classifiers.onnx_classifier import OnnxEnsemble, open_session
 from atypia.classifiers.onnx_files import (
     HEADER,
@@ -21,6 +21,7 @@ from atypia.classifiers.onnx_files import (
     QualityExport,
     read_export,
 )
+from atypia.core.choices import BEST
 from atypia.core.errors import AtypiaError, InputError
 from atypia.core.files import sha256_file, write_json
 from atypia.core.labels import PROBABILITY_COLUMNS

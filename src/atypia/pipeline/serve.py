@@ -11,7 +11,8 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from atypia.classifiers.bundle import BEST, HEADER, RELEASED
+from atypia.classifiers.bundle import HEADER
+from atypia.core.choices import BEST, RELEASED
 from atypia.core.errors import InputError
 from atypia.server.guard import ServerLimits
 from atypia.server.listener import answer, bound, check_installed, choose_access, is_private

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from atypia.biomarker import biomarkers, region_of, slide_figures
-from atypia.classifiers.bundle import BEST, RELEASED
 from atypia.classifiers.loading import find_model, load_ensemble
+from atypia.core.choices import BEST, RELEASED
 from atypia.core.errors import InputError, MissingExtraError, Problem
 from atypia.core.files import write_json, write_text
 from atypia.core.progress import OnDone, silent

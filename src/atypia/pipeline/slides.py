@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from atypia.biomarker.figure_table import PLACE_COLUMNS
-from atypia.classifiers.bundle import BEST, RELEASED
 from atypia.classifiers.loading import find_model, load_ensemble
+from atypia.core.choices import BEST, RELEASED
 from atypia.core.errors import InputError, collected
 from atypia.core.files import sha256_file, write_text
 from atypia.core.progress import OnDone, silent

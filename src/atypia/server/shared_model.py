@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Final, Self
 import numpy as np
 
 from atypia._version import __version__
-from atypia.classifiers.bundle import NETWORK, RELEASED, read_any_header, read_header, read_kind
+from atypia.classifiers.bundle import NETWORK, read_any_header, read_header, read_kind
 from atypia.classifiers.loading import find_model, load_ensemble
 from atypia.classifiers.onnx_classifier import OnnxEnsemble
 from atypia.classifiers.onnx_files import find_export, read_export
+from atypia.core.choices import RELEASED
 from atypia.core.files import sha256_file
 from atypia.core.labels import SUBTYPES
 from atypia.server.schemas import About

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from atypia.classifiers.bundle import BEST, RELEASED
 from atypia.classifiers.loading import find_model, load_ensemble
+from atypia.core.choices import BEST, RELEASED
 from atypia.core.errors import InputError, collected
 from atypia.core.progress import OnDone, silent
 from atypia.inference.jobs.image_work import ClassifyImages, cut

@@ -1,4 +1,4 @@
-"""``atypia evaluate``, ``report`` and ``compare``: what prediction tables tell."""
+"""Commands that judge predictions and labels: evaluate, report, compare, audit."""
 
 from __future__ import annotations
 
@@ -8,17 +8,25 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from atypia.cli.app import Label, Out, Resamples, app, out_console
+from atypia.cli.app import out_console
+from atypia.cli.options import (
+    AllowOverlap,
+    DistinctIds,
+    ImagesOf,
+    Label,
+    Out,
+    Resamples,
+    Seed,
+)
 from atypia.cli.show import show_metrics
 
 
-@app.command()
 def evaluate(
     predictions: Annotated[Path, typer.Argument(help="predictions.csv, ours or anyone's.")],
     out: Out,
     label: Label = "expert1",
     resamples: Resamples = 2000,
-    seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
+    seed: Seed = 0,
     trained_on: Annotated[
         str | None,
         typer.Option(
@@ -30,16 +38,8 @@ def evaluate(
     cohort: Annotated[
         Path | None, typer.Option(help="Of the table: compare pictures with --trained-on, too.")
     ] = None,
-    allow_overlap: Annotated[
-        bool, typer.Option("--allow-overlap", help="Judge patients learned from all the same.")
-    ] = False,
-    distinct_ids: Annotated[
-        bool,
-        typer.Option(
-            "--distinct-ids",
-            help="Equal ids are of different people, unless they name a public case.",
-        ),
-    ] = False,
+    allow_overlap: AllowOverlap = False,
+    distinct_ids: DistinctIds = False,
 ) -> None:
     """Measures with patient-level intervals, and figures, from a table of predictions."""
     from atypia import pipeline
@@ -59,10 +59,8 @@ def evaluate(
     out_console.print(f"Report: {escape(str(out / 'report.html'))}")
 
 
-@app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
-    cohort: Annotated[Path | None, typer.Option(help="Its cohort, for the images.")] = None,
+    run: Annotated[Path, typer.Argument(help="Run folder.")], cohort: ImagesOf = None
 ) -> None:
     """Rebuild report.html of a run."""
     from atypia import pipeline
@@ -72,12 +70,11 @@ def report(
     out_console.print(f"Report: {escape(str(path))}")
 
 
-@app.command()
 def compare(
     tables: Annotated[list[Path], typer.Argument(help="Run folders or prediction tables.")],
     label: Label = "expert1",
     resamples: Resamples = 2000,
-    seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
+    seed: Seed = 0,
     intersection: Annotated[
         bool, typer.Option("--intersection", help="Use only the patches that all tables have.")
     ] = False,
@@ -105,3 +102,28 @@ def compare(
     if out is not None:
         write_json(out, result)
     typer.echo(comparison_table(result))
+
+
+def audit(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_PREDICTIONS", help="Run folder, or out-of-fold table.")
+    ],
+    out: Out,
+    cohort: ImagesOf = None,
+    label: Label = "expert1",
+    top: Annotated[int, typer.Option(min=1, help="How many patches the page shows.")] = 200,
+    resamples: Resamples = 2000,
+    seed: Seed = 0,
+) -> None:
+    """List the patches whose label is probably wrong, with their images."""
+    from atypia import pipeline
+    from atypia.data.cohort import Cohort
+
+    opened = Cohort.open(cohort) if cohort else None
+    summary = pipeline.audit(source, out, label, top, opened, resamples, seed).summary
+    kinds = ", ".join(f"{n:,} {kind}" for kind, n in summary["evidence"].items() if n)
+    out_console.print(
+        f"{summary['n_issues']:,} of {summary['n']:,} labels of {escape(label)} are in doubt"
+        + (f": {kinds}" if kinds else "")
+    )
+    out_console.print(f"Audit: {escape(str(out / 'audit.html'))}")

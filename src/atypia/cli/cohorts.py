@@ -1,7 +1,8 @@
-"""``atypia prepare``: a cohort from a release, a folder, a table."""
+"""Commands that make cohorts: prepare, merge, download."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,12 +10,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from atypia.cli.app import Out, SkipBad, app, err_console, out_console
+from atypia.cli.app import err_console, out_console
+from atypia.cli.options import AllowOverlap, DistinctIds, Out, SkipBad
 from atypia.cli.show import progress, show_frame
 from atypia.core.errors import InputError
 
 
-@app.command()
 def prepare(
     source: Annotated[
         Path,
@@ -142,6 +143,59 @@ def prepare(
             f"[yellow]{skipped} skipped[/yellow]; they are listed in {out / 'skipped.csv'}"
         )
     out_console.print(f"Cohort: {escape(str(out))}")
+
+
+def merge(
+    cohorts: Annotated[list[Path], typer.Argument(help="Two or more cohort folders.")],
+    out: Out,
+    name: Annotated[str | None, typer.Option(help="Name of the new cohort.")] = None,
+    allow_overlap: AllowOverlap = False,
+    distinct_ids: DistinctIds = False,
+) -> None:
+    """Make one cohort of several, and refuse patients who are in two of them."""
+    from atypia.data.merged_cohort import merge as merge_cohorts
+
+    with progress() as bar:
+        task = bar.add_task("", total=None)
+        cohort = merge_cohorts(
+            cohorts,
+            out,
+            name,
+            allow_overlap=allow_overlap,
+            distinct_ids=distinct_ids,
+            progress=lambda what, done, total: bar.update(
+                task, description=escape(what), completed=done, total=total
+            ),
+        )
+    show_cohort(cohort)
+    out_console.print(f"Cohort: {escape(str(out))}")
+
+
+def download(
+    release: Annotated[str, typer.Argument(help="ami-br")],
+    out: Out,
+    url: Annotated[str | None, typer.Option(help="A mirror; the content is checked alike.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="Of the archive, checked first.")] = None,
+) -> None:
+    """Fetch a public data set with checked content; goes on where it was interrupted."""
+    from atypia.data.archives import RELEASES
+    from atypia.data.archives import download as fetch
+
+    if release not in RELEASES:
+        raise InputError(f"expected a release out of {sorted(RELEASES)} but got {release!r}.")
+    with progress(transfer=True) as bar:
+        task = bar.add_task(release, total=None)
+        fetch(
+            RELEASES[release],
+            out,
+            url=url,
+            sha256=sha256,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    out_console.print(
+        f"{escape(str(out))} is complete. Next: atypia prepare {escape(shlex.quote(str(out)))} "
+        "--out COHORT"
+    )
 
 
 def _by_rater(option: str, assignments: list[str]) -> dict[str, str]:
