@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from atypia.classifiers.bundle import HEADER, read_card
 from atypia.classifiers.loading import find_model, load_ensemble
-from atypia.core.choices import BEST, RELEASED
+from atypia.core.choices import BEST, RELEASED, Backend, Quality
 from atypia.core.errors import InputError
 from atypia.core.labels import SUBTYPES
 from atypia.core.progress import OnStep, silent
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 PathLike: TypeAlias = str | Path
 Inputs: TypeAlias = "PathLike | Pixels | Sequence[PathLike] | Sequence[Pixels]"
-Quality: TypeAlias = Literal["best", "fast"]
-Backend: TypeAlias = Literal["auto", "torch", "onnx", "onnx-int8"]
 Method: TypeAlias = Literal["gradcam", "occlusion", "integrated"]
 
 _ATYPICAL = "atypical"

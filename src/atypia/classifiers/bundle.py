@@ -17,6 +17,7 @@ from atypia.classifiers.aggregation import Aggregation
 from atypia.classifiers.decision import Decision  # noqa: TC001
 
 # pydantic reads the annotations
+from atypia.core.choices import BEST, FAST, RELEASED
 from atypia.core.config import InputSpec, ModelConfig  # noqa: TC001
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import read_as, read_json, sha256_file, write_json, write_text
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 FORMAT_VERSION: Final = 1
-RELEASED: Final = "released"
-"""Name of the model in the package."""
 NETWORK: Final = "network"
 RULES: Final = "rules"
 """Kind of a model without learning, and the name of the one in the package."""
@@ -35,8 +34,6 @@ HYBRID: Final = "hybrid"
 HYBRID_NETWORK: Final = "network"
 """Folder of a hybrid's bundle that holds the bundle of its network."""
 STACK: Final = "stack"
-BEST: Final = "best"
-FAST: Final = "fast"
 HEADER: Final = "model.json"
 CARD: Final = "model-card.md"
 PATIENTS: Final = "patients"

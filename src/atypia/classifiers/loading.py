@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from atypia.classifiers.bundle import (
     HYBRID,
@@ -17,13 +17,11 @@ from atypia.classifiers.bundle import (
 )
 from atypia.classifiers.onnx_classifier import OnnxEnsemble
 from atypia.classifiers.onnx_files import HEADER
-from atypia.core.choices import BEST, RELEASED
+from atypia.core.choices import BACKENDS, BEST, RELEASED
 from atypia.core.errors import InputError
 
 if TYPE_CHECKING:
     from atypia.classifiers.protocol import SubtypeModel
-
-BACKENDS: Final = ("auto", "torch", "onnx", "onnx-int8")
 
 
 def find_model(model: Path | str = RELEASED) -> Path:

@@ -1,19 +1,78 @@
-"""``atypia serve``: the HTTP API, and the web app beside it."""
+"""Commands around a model: export, serve; and around the installation: demo, doctor."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
-from atypia.cli.app import Backend, app
+from atypia.cli.app import command_line, err_console, out_console
+from atypia.cli.options import Backend, Device, Label, Out, Quality, Seed, TorchModel
+from atypia.cli.show import member_progress, show_frame, show_metrics
 from atypia.core.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 _MIB = 2**20
 
 
-@app.command()
+def export(
+    out: Out,
+    model: TorchModel = "released",
+    quality: Quality = "best",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also in 8-bit integers; needs --calibration-images.")
+    ] = False,
+    calibration_images: Annotated[
+        Path | None,
+        typer.Option(help="A labelled cohort: for the check, the ranges and the loss of --int8."),
+    ] = None,
+    label: Label = "expert1",
+) -> None:
+    """Write a model as an ONNX graph that runs without torch, checked against torch."""
+    from atypia import pipeline
+
+    with err_console.status("loading the model") as status:
+        written = pipeline.export(
+            model,
+            out,
+            quality=quality,
+            int8=int8,
+            cohort=calibration_images,
+            label=label,
+            on_stage=status.update,
+        )
+    worst = max(written.check["largest_difference_by_batch"].values())
+    out_console.print(
+        f"{escape(str(out / written.fp32.file))}: {written.members} members, within {worst:.1g} of "
+        f"torch on {written.check['patches']} patches",
+        soft_wrap=True,
+    )
+    if written.int8 is not None and written.int8_check is not None:
+        out_console.print(
+            f"{escape(str(out / written.int8.file))}: {_loss(written.int8_check)}",
+            soft_wrap=True,
+        )
+
+
+def _loss(check: Mapping[str, Any]) -> str:
+    parts = [f"on {check['n']:,} figures of {check['n_patients']:,} other patients"]
+    for name, heading in (("mean_auc", "mean AUC"), ("binary.auc", "AUC of atypical")):
+        before, change = check["fp32"][name], check["int8_minus_fp32"][name]
+        if before is None or change is None or change["value"] is None:
+            continue
+        interval = ""
+        if change["low"] is not None:
+            interval = f" (95 % {change['low']:+.4f} to {change['high']:+.4f})"
+        parts.append(f"{heading} {before:.4f} changes by {change['value']:+.4f}{interval}")
+    parts.append(f"the same subtype in {check['same_subtype']:.1%}")
+    return ", ".join(parts)
+
+
 def serve(
     source: Annotated[
         Path | None,
@@ -49,7 +108,7 @@ def serve(
             show_default=False,
         ),
     ] = None,
-    quality: Annotated[str, typer.Option(help="best or fast.")] = "best",
+    quality: Quality = "best",
     slides: Annotated[
         Path | None, typer.Option(help="A folder: each slide in it, by the name of its file.")
     ] = None,
@@ -81,7 +140,7 @@ def serve(
         int, typer.Option(min=1, help="For uploads, and as much again for pixels.")
     ] = 512,
     backend: Backend = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Show figures and answers in the browser; answer programs over HTTP (/openapi.json)."""
     from atypia.pipeline.serve import serve as run
@@ -129,3 +188,60 @@ def _named(registered: list[str]) -> list[tuple[str, Path]]:
             [Problem(f"--register: expected ID=PATH but got {text!r}.") for text in wrong]
         )
     return [(text.partition("=")[0], Path(text.partition("=")[2])) for text in registered]
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder to make.")] = Path("demo"),
+    seed: Seed = 0,
+) -> None:
+    """Do the whole job on an invented cohort, offline, in minutes."""
+    from atypia.pipeline.demo import REAL_DATA, run_demo
+
+    out_console.print(REAL_DATA, highlight=False, soft_wrap=True)
+    with member_progress() as on_step:
+        study = run_demo(out, seed=seed, command=command_line(), on_step=on_step)
+    show_metrics(study.metrics)
+    show_frame(study.examples, "A few answers on patches the model has never seen")
+    out_console.print(f"Report: {escape(str(study.report))}", soft_wrap=True)
+
+
+def doctor(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Check a model's files and show its card: 'released', a bundle, or a run folder; "
+            "or tell whether an encoder, such as virchow2, or a backbone of timm can be loaded "
+            "here.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Show versions, devices, optional packages, weights; or what a model is."""
+    from atypia.pipeline import doctor
+
+    if model is None:
+        _show_findings(doctor.examine())
+    elif (examined := doctor.examine_weights(model)) is not None:
+        findings, problem = examined
+        _show_findings(findings)
+        if problem is not None:
+            raise InputError(problem)
+    else:
+        _show_findings(doctor.examine_model(model))
+        _show_card(model)
+
+
+def _show_findings(findings: Iterable[tuple[str, str]]) -> None:
+    table = Table(show_header=False, box=None)
+    for name, finding in findings:
+        table.add_row(f"[bold]{escape(name)}[/bold]", escape(finding))
+    out_console.print(table)
+
+
+def _show_card(model: str) -> None:
+    from rich.markdown import Markdown
+
+    from atypia.classifiers.bundle import find_bundle, read_card
+
+    card = read_card(find_bundle(model))
+    out_console.print(Markdown(card) if card is not None else "This model has no model card.")
