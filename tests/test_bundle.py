@@ -1,4 +1,4 @@
-"""Where bundles are found, their cards, and what is told of damage."""
+"""Where bundles are found, their cards, and what is found of damage."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 
 from atypia.classifiers import bundle
 from atypia.classifiers.decision import Decision
+from atypia.classifiers.installation import examine_model
 from atypia.core.config import InputSpec, ModelConfig
 from atypia.core.errors import InputError
 from atypia.core.files import sha256_file
-from atypia.pipeline import doctor
 
 
 @pytest.fixture
@@ -93,9 +93,9 @@ def test_the_shipped_model_is_sound() -> None:
 
 
 def test_doctor_tells_what_a_model_is(folder: Path) -> None:
-    told = dict(doctor.examine_model(folder))
-    assert told["cohort"] == "ami-br"
-    assert told["quality best"] == (
+    found = dict(examine_model(folder).findings)
+    assert found["cohort"] == "ami-br"
+    assert found["quality best"] == (
         "2 x tf_efficientnet_lite0 on 18 µm (96 px), mean over 8 views, temperature 1.25, "
         "atypical from 0.3 on, sets made to miss 10%"
     )
@@ -105,7 +105,7 @@ def test_doctor_lists_every_damaged_file(folder: Path) -> None:
     (folder / "member-0.safetensors").write_bytes(b"other")
     (folder / "member-1.safetensors").unlink()
     with pytest.raises(InputError) as caught:
-        list(doctor.examine_model(folder))
+        examine_model(folder)
     assert [("differs" in p.what, "missing" in p.what) for p in caught.value.problems] == [
         (True, False),
         (False, True),

@@ -179,7 +179,7 @@ def test_doctor_examines(run) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_a_fault_of_ours_exits_with_1_and_says_so(run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr("atypia.pipeline.doctor.examine", lambda: 1 / 0)
+    monkeypatch.setattr("atypia.pipeline.doctor", lambda _: 1 / 0)
     code, text = run("doctor")
     assert code == 1
     assert "ZeroDivisionError" in text

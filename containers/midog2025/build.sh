@@ -3,7 +3,7 @@
 #
 #   build.sh [MODEL [OUT]]     MODEL: released (default), a bundle, or a run folder
 #
-# DOCKER=podman builds with podman. Needs atypia with torch and the extra onnx, for the export.
+# DOCKER=podman builds with podman. Needs atypia with the extra onnx, for the export.
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)

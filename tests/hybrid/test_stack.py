@@ -17,6 +17,7 @@ from sklearn.preprocessing import FunctionTransformer
 from atypia.classifiers.aggregation import Aggregation
 from atypia.classifiers.calibration import Calibration
 from atypia.classifiers.decision import Decision
+from atypia.classifiers.installation import examine_model
 from atypia.classifiers.loading import load_ensemble
 from atypia.classifiers.postprocessing import Postprocessing
 from atypia.classifiers.rules.rules_classifier import RulesClassifier
@@ -29,7 +30,6 @@ from atypia.classifiers.stack import (
     save_stack,
 )
 from atypia.core.errors import InputError
-from atypia.pipeline.doctor import examine_model
 from atypia.server.shared_model import load_described
 from atypia.training.combiner_fit import fit_combiner
 from tests.hybrid.made_up import folds, opinion, reference, truth
@@ -161,7 +161,7 @@ def test_doctor_and_server_tell_what_a_stack_is_made_of(tmp_path: Path) -> None:
         Postprocessing(),
         {"label": "x"},
     )
-    told = list(examine_model(tmp_path / "s"))
+    told = examine_model(tmp_path / "s").findings
     assert ("kind", "stack") in told
     assert ("label", "x") in told
     assert ("model-1: kind", "rules") in told

