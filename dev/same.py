@@ -57,8 +57,11 @@ def commands(work: Path, table: Path) -> list[tuple[str, ...]]:
         outs = [work / f"slide.{form}" for form in ("csv", "json", "geojson")]
         found += [
             ("slide", str(SLIDE), "--candidates", str(work / "candidates.csv"),
-             *(part for out in outs for part in ("--out", str(out)))),
-            ("biomarker", str(outs[0]), "--out", str(work / "biomarker"), "--mpp", "0.499"),
+             "--backend", "torch", *(part for out in outs for part in ("--out", str(out)))),
+            (
+                "biomarker", str(outs[0]), "--out", str(work / "biomarker"), "--area-mm2", "1.6",
+                "--model", "released",
+            ),
         ]  # fmt: skip
     return found
 
