@@ -51,7 +51,10 @@ def commands(work: Path, table: Path) -> list[tuple[str, ...]]:
         ),
         ("evaluate", str(table), "--out", str(work / "evaluate"), "--resamples", "300"),
         ("audit", run, "--out", str(work / "audit"), "--resamples", "300"),
-        ("compare", run, str(work / "rules"), "--out", str(work / "compare.json"), "--resamples", "300"),
+        (
+            "compare", run, str(work / "rules"), "--out", str(work / "compare.json"),
+            "--resamples", "300",
+        ),
     ]  # fmt: skip
     if SLIDE.is_file():
         outs = [work / f"slide.{form}" for form in ("csv", "json", "geojson")]
@@ -78,7 +81,7 @@ def prepare(work: Path) -> None:
 
 
 def lasting(value: Any) -> Any:
-    """A JSON value without what differs from run to run."""
+    """Drop from a JSON value what differs from run to run."""
     if isinstance(value, dict):
         return {k: lasting(v) for k, v in value.items() if k not in FLEETING}
     return [lasting(v) for v in value] if isinstance(value, list) else value
