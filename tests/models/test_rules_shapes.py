@@ -30,7 +30,7 @@ from atypia.classifiers.rules.shape_reading import (
     ShapeFeatures,
     read_field,
     to_patch,
-    told_measure,
+    worded_measure,
 )
 from atypia.classifiers.rules.stain import beyond_scan, haematoxylin
 from atypia.core.labels import DISPLAY_NAMES, SUBTYPES
@@ -303,7 +303,7 @@ def test_a_textbook_figure_is_what_it_is_called(name: str) -> None:
     assert told.startswith(f"{DISPLAY_NAMES[subtype]}, {rule.name}. For it: ")
     for criterion in rule.criteria:  # whatever is told is told with its value
         if f"{criterion.words} (" in told:
-            value = told_measure(criterion.measure, reading.measures[criterion.measure])
+            value = worded_measure(criterion.measure, reading.measures[criterion.measure])
             assert f"({value})" in told
 
 
@@ -332,12 +332,12 @@ def test_a_reason_tells_where_frequency_decides_against_the_better_shape() -> No
 
 
 def test_measures_are_told_with_their_units() -> None:
-    assert told_measure("halves_apart_um", 6.24) == "halves apart 6.2 µm"
-    assert told_measure("hole_um2", 1.06) == "hole 1.1 µm²"
-    assert told_measure("halves_tilt_deg", 12.6) == "halves tilt 13°"
-    assert told_measure("sharpness_per_um", 0.55) == "sharpness 0.6/µm"
-    assert told_measure("contrast_od", 1.04) == "contrast 1.0 OD"
-    assert told_measure("cleft", 0.9512) == "cleft 0.95"
+    assert worded_measure("halves_apart_um", 6.24) == "halves apart 6.2 µm"
+    assert worded_measure("hole_um2", 1.06) == "hole 1.1 µm²"
+    assert worded_measure("halves_tilt_deg", 12.6) == "halves tilt 13°"
+    assert worded_measure("sharpness_per_um", 0.55) == "sharpness 0.6/µm"
+    assert worded_measure("contrast_od", 1.04) == "contrast 1.0 OD"
+    assert worded_measure("cleft", 0.9512) == "cleft 0.95"
 
 
 @given(st.floats(-10, 10), st.floats(-10, 10), st.floats(-30, 30), st.floats(0, 5))

@@ -145,7 +145,8 @@ class PatchesForm(_Form):
         ),
     ]
     mpp: Annotated[
-        list[Mpp], Field(description="Of all images, or of each in their order; TIFF files may.")
+        list[Mpp],
+        Field(description="Of all images, or of each in their order; TIFF files may have theirs."),
     ] = []
     skip_bad: Switch = False
 
@@ -158,7 +159,7 @@ class CandidatesForm(_Form):
     ]
     units: Annotated[
         Literal["px", "um"] | None,
-        Field(description="Of the coordinates, where the file does not have them."),
+        Field(description="Of the coordinates, where the file does not name them."),
     ] = None
     mpp: Mpp | None = None
     skip_bad: Switch = False

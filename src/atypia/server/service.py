@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import pandas as pd
 
-from atypia.core.errors import AtypiaError, InputError, Problem
+from atypia.core.errors import AtypiaError, InputError, Problem, collected
 from atypia.data.images import read_pages
 from atypia.inference.patch_predictions import predict_items, prediction_records
 from atypia.inference.slide_predictions import classify_slide
@@ -235,14 +235,11 @@ def _check(
     model: SharedModel, items: Sequence[PatchFile]
 ) -> tuple[list[pd.DataFrame], list[Problem]]:
     """Find what :func:`predict_items` would find wrong, without the model."""
-    problems = []
+    problems: list[Problem] = []
     for item in items:
         model.go_on()
-        try:
-            pages = read_pages(item.path)
-        except InputError as error:
-            problems += error.problems
-            continue
-        faults = [model.size_problem(min(page.shape[:2]), item.mpp) for page in pages]
-        problems += [Problem(fault, str(item.path)) for fault in faults if fault][:1]
+        with collected(problems):
+            sides = [min(page.shape[:2]) for page in read_pages(item.path)]
+            faults = [model.size_problem(side, item.mpp) for side in sides]
+            problems += [Problem(fault, str(item.path)) for fault in faults if fault][:1]
     return [], problems

@@ -15,7 +15,7 @@ import numpy as np
 from atypia.classifiers.rules.chromatin import MPP, segment
 from atypia.classifiers.rules.outline import Shape, principal_axes
 from atypia.classifiers.rules.rules_classifier import SPEC, RulesClassifier
-from atypia.classifiers.rules.shape_reading import told_measure
+from atypia.classifiers.rules.shape_reading import worded_measure
 from atypia.classifiers.rules.stain import haematoxylin
 from atypia.data.field_of_view import sample_field
 
@@ -73,7 +73,7 @@ def _rules() -> Read:
         reading = rules.explain(patch, mpp)
         return {
             "text": reading.reason(),
-            "measures": [told_measure(name, value) for name, value in reading.measures.items()],
+            "measures": [worded_measure(name, value) for name, value in reading.measures.items()],
             "contours": [_points(line) for line in reading.outlines],
             "lines": [
                 {"ends": _points(ends), "text": f"{um:.1f} µm"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +15,9 @@ from atypia.evaluation.label_audit import audit as audit_labels
 from atypia.evaluation.predictions import UNKNOWN, Predictions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from atypia.evaluation.metrics import BoolArray, FloatArray, IntArray
 
@@ -43,11 +46,6 @@ class AlignedPredictions:
     part: Sequence[str]
     fold: Sequence[str]
 
-    @property
-    def known(self) -> BoolArray:
-        """(N,) whether there is an answer."""
-        return np.asarray(self.predicted != UNKNOWN)
-
     @classmethod
     def align(
         cls, patch_ids: Sequence[str], tables: Mapping[str, Predictions]
@@ -61,35 +59,10 @@ class AlignedPredictions:
         Raises:
             InputError: Figures that are predicted twice, or that are not among the given ones.
         """
-        n = len(patch_ids)
-        place = {name: i for i, name in enumerate(patch_ids)}
-        answers = cls(
-            np.full((n, N_SUBTYPES), np.nan),
-            np.full(n, np.nan),
-            np.full(n, UNKNOWN),
-            np.full(n, UNKNOWN),
-            np.zeros((n, N_SUBTYPES), np.bool_),
-            np.zeros(n, np.bool_),
-            part := [""] * n,
-            fold := [""] * n,
-        )
-        twice: list[str] = []
-        strangers: list[str] = []
-        for name, table in tables.items():
-            for row, patch_id in enumerate(table.patch_ids.tolist()):
-                i = place.get(patch_id)
-                if i is None:
-                    strangers.append(patch_id)
-                elif part[i]:
-                    twice.append(patch_id)
-                else:
-                    answers.probabilities[i] = table.probabilities[row]
-                    answers.p_atypical[i] = table.p_atypical[row]
-                    answers.predicted[i] = table.predicted[row]
-                    answers.called_atypical[i] = int(table.predicted_atypical[row])
-                    answers.sets[i] = table.sets[row]
-                    answers.has_set[i] = table.has_set[row]
-                    part[i], fold[i] = name, str(table.folds[row])
+        row_of = {patch_id: row for row, patch_id in enumerate(patch_ids)}
+        times = Counter(name for table in tables.values() for name in table.patch_ids.tolist())
+        twice = [name for name, n in times.items() if n > 1 and name in row_of]
+        strangers = [name for name in times if name not in row_of]
         problems = []
         if twice:
             what = f"expected each figure once but {len(twice)} are predicted again: "
@@ -100,7 +73,26 @@ class AlignedPredictions:
             problems.append(Problem(f"{what}{_some(strangers)}. {advice}"))
         if problems:
             raise InputError(problems)
-        return answers
+
+        rows = [row_of[name] for name in times]  # in the order of the tables
+
+        def placed(values: Iterable[NDArray[Any]], missing: object) -> Any:
+            given = np.concatenate([*values])
+            column = np.full((len(patch_ids), *given.shape[1:]), missing, given.dtype)
+            column[rows] = given
+            return column
+
+        every = tables.values()
+        return cls(
+            placed((t.probabilities for t in every), np.nan),
+            placed((t.p_atypical for t in every), np.nan),
+            placed((t.predicted for t in every), UNKNOWN),
+            placed((t.predicted_atypical.astype(int) for t in every), UNKNOWN),
+            placed((t.sets for t in every), missing=False),
+            placed((t.has_set for t in every), missing=False),
+            placed((np.full(len(t), part) for part, t in tables.items()), "").tolist(),
+            placed((t.folds for t in every), "").tolist(),
+        )
 
     def columns(self) -> dict[str, Any]:
         """Make the columns that a browser gets."""
@@ -155,18 +147,17 @@ class Doubt:
         Raises:
             InputError: As the audit.
         """
-        place = {name: i for i, name in enumerate(patch_ids)}
-        n = len(patch_ids)
-        evidence = [NO_ISSUE] * n
-        doubt = cls(label, np.zeros(n, int), np.zeros(n, np.bool_), np.full(n, UNKNOWN), evidence)
         # The intervals are not shown; two resamples are the fewest.
-        for row in audit_labels(table, label, resamples=2).table.to_dict("records"):
-            i = place[row["patch_id"]]
-            doubt.rank[i] = row["rank"]
-            doubt.issue[i] = row["is_issue"]
-            doubt.suggested[i] = SUBTYPES.index(row["suggested_subtype"])
-            evidence[i] = row["evidence"]
-        return doubt
+        audited = audit_labels(table, label, resamples=2).table.set_index("patch_id")
+        suggested = audited["suggested_subtype"].map(SUBTYPES.index)
+        ids = list(patch_ids)
+        return cls(
+            label,
+            audited["rank"].reindex(ids, fill_value=0).to_numpy(),
+            audited["is_issue"].reindex(ids, fill_value=False).to_numpy(),
+            suggested.reindex(ids, fill_value=UNKNOWN).to_numpy(),
+            audited["evidence"].reindex(ids, fill_value=NO_ISSUE).tolist(),
+        )
 
     def record(self, number: int) -> dict[str, Any] | None:
         """Give the audit's findings on one figure; None where it was not audited."""

@@ -108,28 +108,20 @@ class Neighbours:
             ``{"state": "ready", "neighbours": [{"number", "similarity"}]}``; while features are
             being read ``{"state": "reading", "done", "of"}``; or ``{"state": "failed", "why"}``.
         """
-        self._start()
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="features", daemon=True)
+                self._thread.start()
         if self._failed is not None:
             return {"state": "failed", "why": self._failed}
         features = self._features
         if features is None:
             return {"state": "reading", "done": self._done, "of": len(self._pictures)}
         similarity = features @ features[number]
-        similarity[labels == UNKNOWN] = -np.inf
-        similarity[number] = -np.inf
-        order = np.argsort(-similarity, kind="stable")[:MOST]
-        found = [
-            {"number": int(i), "similarity": round(float(similarity[i]), 4)}
-            for i in order
-            if np.isfinite(similarity[i])
-        ]
+        others = np.flatnonzero((labels != UNKNOWN) & (np.arange(len(labels)) != number))
+        nearest = others[np.argsort(-similarity[others], kind="stable")[:MOST]]
+        found = [{"number": int(i), "similarity": round(float(similarity[i]), 4)} for i in nearest]
         return {"state": "ready", "neighbours": found}
-
-    def _start(self) -> None:
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="features", daemon=True)
-                self._thread.start()
 
     def _work(self) -> None:
         try:

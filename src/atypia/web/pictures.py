@@ -17,7 +17,7 @@ from atypia.data.images import read_patch
 from atypia.server.refusals import RefusalError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -182,6 +182,14 @@ class Cache:
             return (self._folder / name).read_bytes()
         except OSError:
             return None
+
+    def kept(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """Give the bytes; where there are none, make and keep them."""
+        content = self.get(name)
+        if content is None:
+            content = make()
+            self.put(name, content)
+        return content
 
     def put(self, name: str, content: bytes) -> None:
         """Keep bytes, whole or not at all."""

@@ -16,6 +16,7 @@ import threading
 import uuid
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
+from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -208,19 +209,15 @@ def agreement(labels: Mapping[str, IntArray]) -> list[dict[str, object]]:
         where chance alone would agree completely. ``agree`` is the share of equal labels.
     """
     pairs: list[dict[str, object]] = []
-    names = list(labels)
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            both = (labels[first] != UNKNOWN) & (labels[second] != UNKNOWN)
-            n = int(both.sum())
-            if not n:
-                continue
+    for first, second in combinations(labels, 2):
+        both = (labels[first] != UNKNOWN) & (labels[second] != UNKNOWN)
+        if both.any():
             a, b = labels[first][both], labels[second][both]
             kappa = float(metrics.agreement_measures(a, b)["kappa"][0])
             pairs.append(
                 {
                     "raters": [first, second],
-                    "n": n,
+                    "n": int(both.sum()),
                     "kappa": None if np.isnan(kappa) else round(kappa, 4),
                     "agree": round(float((a == b).mean()), 4),
                 }

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-import threading
-from collections import OrderedDict
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -44,8 +43,7 @@ class SlideView:
         self._found = found
         assert pool.info.mpp is not None  # see open_source
         self._mpp = pool.info.mpp
-        self._lock = threading.Lock()
-        self._tiles: OrderedDict[tuple[int, int, int], bytes] = OrderedDict()
+        self.tile = lru_cache(_KEPT_TILES)(self._make_tile)
 
     @property
     def most_level(self) -> int:
@@ -103,7 +101,7 @@ class SlideView:
             "per_mm2": per_mm2.round(3).reshape(-1).tolist(),
         }
 
-    def tile(self, level: int, column: int, row: int) -> bytes:
+    def _make_tile(self, level: int, column: int, row: int) -> bytes:
         """JPEG of a tile.
 
         Raises:
@@ -117,25 +115,12 @@ class SlideView:
         width, height = math.ceil(info.width / scale), math.ceil(info.height / scale)
         if not (0 <= column * TILE_PX < width and 0 <= row * TILE_PX < height):
             raise no_picture()
-        key = (level, column, row)
-        with self._lock:
-            if key in self._tiles:
-                self._tiles.move_to_end(key)
-                return self._tiles[key]
-        pixels = self._read(column, row, scale)
+        side = TILE_PX * scale
+        centre = np.array([[(column + 0.5) * side, (row + 0.5) * side]])
+        (pixels,) = self._pool.read(centre, side * self._mpp, scale * self._mpp)
+        if not isinstance(pixels, np.ndarray):
+            raise InputError(pixels)
         size = (min(TILE_PX, width - column * TILE_PX), min(TILE_PX, height - row * TILE_PX))
         stream = io.BytesIO()
         Image.fromarray(pixels[: size[1], : size[0]]).save(stream, "JPEG", quality=_QUALITY)
-        with self._lock:
-            self._tiles[key] = stream.getvalue()
-            while len(self._tiles) > _KEPT_TILES:
-                self._tiles.popitem(last=False)
         return stream.getvalue()
-
-    def _read(self, column: int, row: int, scale: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        side = TILE_PX * scale
-        centre = np.array([[(column + 0.5) * side, (row + 0.5) * side]])
-        (answer,) = self._pool.read(centre, side * self._mpp, scale * self._mpp)
-        if not isinstance(answer, np.ndarray):
-            raise InputError(answer)
-        return answer

@@ -99,7 +99,9 @@ def open_source(
     elif kind == "run":
         yield _run(source, None if cohort is None else Cohort.open(cohort))
     else:
-        yield _cohort(Cohort.open(source), results)
+        tables = {} if results is None else {GIVEN: read_predictions(results)}
+        opened = Cohort.open(source)
+        yield _labelled("cohort", opened.name, opened, tables)
 
 
 def run_tables(run: Path) -> dict[str, Predictions]:
@@ -108,9 +110,8 @@ def run_tables(run: Path) -> dict[str, Predictions]:
     Raises:
         InputError: The run has no such table yet, or a problem of one.
     """
-    several = any(run.glob("outer-*"))  # their test parts together hold every patient
     files = {OUT_OF_FOLD: run / "predictions-oof.csv", TEST: run / "predictions-test.csv"}
-    if several:
+    if any(run.glob("outer-*")):  # their test parts together hold every patient
         files.pop(OUT_OF_FOLD)
     tables = {part: read_predictions(file) for part, file in files.items() if file.is_file()}
     if not tables:
@@ -141,17 +142,20 @@ def _run(folder: Path, cohort: Cohort | None) -> Shown:
     return _labelled("run", folder.resolve().name, cohort, tables, label)
 
 
-def _cohort(cohort: Cohort, results: Path | None) -> Shown:
-    tables = {} if results is None else {GIVEN: read_predictions(results)}
-    return _labelled("cohort", cohort.name, cohort, tables, None)
-
-
 def _labelled(
-    kind: Kind, name: str, cohort: Cohort, tables: Mapping[str, Predictions], label: str | None
+    kind: Kind,
+    name: str,
+    cohort: Cohort,
+    tables: Mapping[str, Predictions],
+    label: str | None = None,
 ) -> Shown:
     manifest = cohort.manifest
     patch_ids = manifest["patch_id"].tolist()
-    labels = {rater: _codes(manifest[f"label_{rater}"].tolist(), _CODES) for rater in cohort.raters}
+
+    def codes(column: str, code_of: Mapping[str, int]) -> IntArray:
+        return np.asarray(manifest[column].map(code_of), dtype=np.int64)
+
+    labels = {rater: codes(f"label_{rater}", _CODES) for rater in cohort.raters}
     chosen = label if label in labels else next(iter(labels), None)
     # Each of these models has not learned from the figures that it answers for.
     # A table that was given may be by one that has, and would repeat wrong labels.
@@ -172,8 +176,8 @@ def _labelled(
         scanners=manifest["scanner"].tolist(),
         labels=labels,
         votes={
-            column.removeprefix("atypical_") if column != MAJORITY_COLUMN else "majority": _codes(
-                manifest[column].tolist(), _VOTES
+            "majority" if column == MAJORITY_COLUMN else column.removeprefix("atypical_"): codes(
+                column, _VOTES
             )
             for column in cohort.vote_columns
         },
@@ -182,10 +186,6 @@ def _labelled(
         doubt=doubt,
     )
     return Shown(kind, figures, CohortPictures(cohort), cohort=cohort)
-
-
-def _codes(cells: list[str], known: Mapping[str, int]) -> IntArray:
-    return np.array([known[cell] for cell in cells], dtype=np.int64)
 
 
 def _slide(pool: SlidePool, results: Path | None) -> Shown:

@@ -86,11 +86,7 @@ class Tiles:
             raise no_picture()
         name = f"large-{_VERSION}-{number}.jpg"
         with self._making[number]:
-            kept = self._cache.get(name)
-            if kept is None:
-                kept = self._make_large(number)
-                self._cache.put(name, kept)
-            return kept
+            return self._cache.kept(name, lambda: self._make_large(number))
 
     def small(self, number: int) -> bytes:
         """JPEG of a small sheet.
@@ -101,11 +97,7 @@ class Tiles:
         if not 0 <= number < self.n_small:
             raise no_picture()
         name = f"small-{_VERSION}-{number}.jpg"
-        kept = self._cache.get(name)
-        if kept is None:
-            kept = self._make_small(number)
-            self._cache.put(name, kept)
-        return kept
+        return self._cache.kept(name, lambda: self._make_small(number))
 
     def _make_large(self, number: int) -> bytes:
         side = COLUMNS * LARGE_PX

@@ -87,10 +87,10 @@ class ShapeFeatures:
 
     def _told(self, criterion: Criterion) -> str:
         words = criterion.words if self._truth(criterion) >= 0.5 else criterion.otherwise
-        return f"{words} ({told_measure(criterion.measure, self.measures[criterion.measure])})"
+        return f"{words} ({worded_measure(criterion.measure, self.measures[criterion.measure])})"
 
 
-def told_measure(name: str, value: float) -> str:
+def worded_measure(name: str, value: float) -> str:
     """Name and value of a measure as people write them: ``halves apart 6.2 µm``."""
     for ending, unit in _UNITS.items():
         if name.endswith(ending):
