@@ -165,7 +165,7 @@ def test_the_command_line_gives_reasons(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.slow
 def test_real_figures_are_found_and_told_apart(ami_br: Path, tmp_path: Path) -> None:
     """On training patients of table1; the threshold is far below what was measured, 0.89."""
-    from atypia.data.cohort_builder import prepare
+    from atypia.pipeline import prepare
 
     split = pd.read_csv(ami_br / "table1_split.csv", dtype=str)
     cohort = Cohort.open(prepare(ami_br, tmp_path / "cohort").path)

@@ -16,7 +16,8 @@ import pytest
 
 from atypia.core.errors import AtypiaError, InputError
 from atypia.core.files import sha256_file
-from atypia.data.archives import AMI_BR, ArchiveLimits, Release, content_digest, download
+from atypia.data.archives import AMI_BR, ArchiveLimits, Release, content_digest
+from atypia.pipeline import download
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,7 +16,7 @@ from atypia.core.files import read_json
 from atypia.core.labels import SUBTYPES
 from atypia.data.cohort import Cohort
 from atypia.data.leak import leaking, with_true_patients
-from atypia.data.sources.cases import veiled_cases
+from atypia.data.sources.patients import veiled_cases
 from atypia.data.splits import Splits, make_splits
 
 pytestmark = pytest.mark.usefixtures("undrawn")

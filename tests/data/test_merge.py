@@ -13,11 +13,11 @@ from PIL import Image
 
 from atypia.core.errors import InputError, LeakError
 from atypia.data.cohort import Cohort
-from atypia.data.copies import find_copies, without_copies
-from atypia.data.merged_cohort import merge
+from atypia.data.merged_cohort import find_copies, without_copies
 from atypia.data.overlap import Shared, find_overlap, shared_cases
 from atypia.data.splits import make_splits
 from atypia.data.synthetic import make_synthetic_cohort
+from atypia.pipeline import merge
 
 
 @pytest.fixture(scope="module")
@@ -386,7 +386,7 @@ def test_what_cannot_be_merged_is_told(source: Cohort, tmp_path: Path) -> None:
 @pytest.mark.realdata
 @pytest.mark.slow
 def test_no_two_patients_of_ami_br_have_a_picture_in_common(ami_br: Path, tmp_path: Path) -> None:
-    from atypia.data.cohort_builder import prepare
+    from atypia.pipeline import prepare
 
     cohort = prepare(ami_br, tmp_path / "whole")
     midog = cohort.manifest["domain"] == "MIDOG21"

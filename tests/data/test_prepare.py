@@ -17,8 +17,10 @@ from pydantic import ValidationError
 from atypia.core.errors import InputError, MissingExtraError
 from atypia.core.labels import SUBTYPES
 from atypia.data.cohort import Cohort
-from atypia.data.cohort_builder import Columns, PrepareOptions, prepare, summary
+from atypia.data.cohort_builder import summary
+from atypia.data.sources import Columns, PrepareOptions
 from atypia.data.sources.ami_br import scanner_of
+from atypia.pipeline import prepare
 from atypia.slides import open_slide
 
 if TYPE_CHECKING:

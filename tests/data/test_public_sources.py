@@ -15,8 +15,9 @@ from PIL import Image
 
 from atypia.core.errors import InputError
 from atypia.data.cohort import Cohort
-from atypia.data.cohort_builder import PrepareOptions, prepare
-from atypia.data.sources.cases import case_of, midog_patient, public_case, veiled, veiled_cases
+from atypia.data.sources import PrepareOptions
+from atypia.data.sources.patients import case_of, midog_patient, public_case, veiled, veiled_cases
+from atypia.pipeline import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

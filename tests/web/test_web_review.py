@@ -17,8 +17,9 @@ from atypia.biomarker import read_slides
 from atypia.core.errors import AtypiaError, InputError
 from atypia.core.labels import SUBTYPES
 from atypia.data.cohort import Cohort
-from atypia.data.cohort_builder import PrepareOptions, prepare
+from atypia.data.sources import PrepareOptions
 from atypia.evaluation.predictions import UNKNOWN
+from atypia.pipeline import prepare
 from atypia.slides import open_slide
 from atypia.slides.candidates import read_candidates
 from atypia.slides.slide_pool import SlidePool

@@ -75,9 +75,9 @@ def prepare(
     """Make a cohort folder: patches, manifest, hashes; prints counts."""
     from pydantic import ValidationError
 
+    from atypia import pipeline
     from atypia.core.errors import Problem
-    from atypia.data.cohort_builder import prepare as prepare_cohort
-    from atypia.data.sources.options import PrepareOptions
+    from atypia.data.sources import PrepareOptions
 
     columns = {
         "file": file_column,
@@ -122,7 +122,7 @@ def prepare(
         ) from None
     with progress() as bar:
         task = bar.add_task("patches", total=None)
-        cohort = prepare_cohort(
+        cohort = pipeline.prepare(
             source,
             out,
             options,
@@ -153,11 +153,11 @@ def merge(
     distinct_ids: DistinctIds = False,
 ) -> None:
     """Make one cohort of several, and refuse patients who are in two of them."""
-    from atypia.data.merged_cohort import merge as merge_cohorts
+    from atypia import pipeline
 
     with progress() as bar:
         task = bar.add_task("", total=None)
-        cohort = merge_cohorts(
+        cohort = pipeline.merge(
             cohorts,
             out,
             name,
@@ -178,14 +178,14 @@ def download(
     sha256: Annotated[str | None, typer.Option(help="Of the archive, checked first.")] = None,
 ) -> None:
     """Fetch a public data set with checked content; goes on where it was interrupted."""
+    from atypia import pipeline
     from atypia.data.archives import RELEASES
-    from atypia.data.archives import download as fetch
 
     if release not in RELEASES:
         raise InputError(f"expected a release out of {sorted(RELEASES)} but got {release!r}.")
     with progress(transfer=True) as bar:
         task = bar.add_task(release, total=None)
-        fetch(
+        pipeline.download(
             RELEASES[release],
             out,
             url=url,

@@ -1,9 +1,9 @@
 """Fetch a pinned release over HTTPS, resume where it broke off, unpack it without surprises.
 
 What is pinned is the *content*: one SHA-256 over the hashes of all files that are kept. The host
-makes the archive on demand and does not promise its bytes (another version of its compressor is
-enough to change them), while the files of a commit never change. Where an archive is known to be
-stable its own hash can be given too; it is checked before anything is unpacked.
+makes the archive on demand, so that its bytes vary with the version of its compressor, while the
+files of a commit never change. Where an archive is known to be stable its own hash can be given
+too; it is checked before anything is unpacked.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ import zlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from atypia._version import __version__
 from atypia.core.errors import AtypiaError, InputError
-from atypia.core.files import building_folder, sha256_file
+from atypia.core.files import sha256_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,51 +92,6 @@ AMI_BR: Final = Release(
 RELEASES: Final = {"ami-br": AMI_BR}
 
 
-def download(
-    release: Release,
-    out: Path,
-    *,
-    url: str | None = None,
-    sha256: str | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
-    limits: ArchiveLimits | None = None,
-) -> Path:
-    """Fetch, check and unpack a release.
-
-    A transfer that breaks off leaves ``<out>.part``; the same call goes on from there. Any other
-    failure leaves nothing.
-
-    Args:
-        release: What to fetch.
-        out: Folder to make; it must not exist yet, or be empty.
-        url: A mirror to use instead of ``release.url``. The content is checked all the same.
-        sha256: Of the archive, checked before it is unpacked.
-        progress: Called with (bytes so far, bytes in all, or None where the server does not say).
-        limits: What the archive may cost.
-
-    Returns:
-        `out`, holding exactly the files that ``release.keep`` names.
-
-    Raises:
-        InputError: `out` exists, or the address is neither HTTPS nor on this machine.
-        AtypiaError: The transfer failed, a hash differs, or the archive is unsafe to unpack.
-    """
-    url, limits = url or release.url, limits or ArchiveLimits()
-    _check_url(url)
-    part = out.with_name(f"{out.name}.part")
-    with building_folder(out) as folder:
-        _fetch(url, part, progress, limits)
-        try:
-            if sha256 is not None:
-                _check_hash(f"the archive from {url}", sha256.lower(), sha256_file(part))
-            _unpack(part, folder, re.compile(release.keep), limits)
-            digest = content_digest(folder)
-            _check_hash(f"the content of {release.name}", release.content_sha256, digest)
-        finally:
-            part.unlink()
-    return out
-
-
 def content_digest(folder: Path) -> str:
     """One SHA-256 over all files below a folder, by content and relative path.
 
@@ -147,7 +102,12 @@ def content_digest(folder: Path) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
-def _check_hash(what: str, expected: str, got: str) -> None:
+def check_hash(what: str, expected: str, got: str) -> None:
+    """Refuse content whose SHA-256 is not the expected one.
+
+    Raises:
+        AtypiaError: It differs.
+    """
     if got != expected:
         raise AtypiaError(
             f"{what}: expected the SHA-256 {expected} but got {got}. The download was removed. "
@@ -155,11 +115,12 @@ def _check_hash(what: str, expected: str, got: str) -> None:
         )
 
 
-# --- Transfer -----------------------------------------------------------------------------------
+def check_url(url: str) -> None:
+    """Let HTTPS pass, and plain HTTP on this very machine.
 
-
-def _check_url(url: str) -> None:
-    """Let HTTPS pass, and plain HTTP on this very machine."""
+    Raises:
+        InputError: It is neither.
+    """
     parts = urlsplit(url)
     host = parts.hostname or ""
     if host and (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))):
@@ -181,27 +142,37 @@ class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any,
         newurl: str,
     ) -> urllib.request.Request | None:  # fmt: skip
-        _check_url(newurl)
+        check_url(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _fetch(
+def fetch(
     url: str, part: Path, progress: Callable[[int, int | None], None] | None, limits: ArchiveLimits
 ) -> None:
-    """Bring `part` to its full length, starting from what is already there."""
+    """Bring `part` to its full length, starting from what is already there.
+
+    Raises:
+        AtypiaError: The transfer failed or is too long; what came stays in `part` for a next try.
+    """
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": f"atypia/{__version__}", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
-    opener = urllib.request.build_opener(_CheckedRedirects)
     try:
         request = urllib.request.Request(url, headers=headers)
+        opener = urllib.request.build_opener(_CheckedRedirects)
         with opener.open(request, timeout=_TIMEOUT_S) as response:
-            start = have if _resumes(response, have) else 0
+            # Many servers send the whole archive again instead.
+            resumes = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+            done = have if response.status == http.HTTPStatus.PARTIAL_CONTENT and resumes else 0
             length = response.headers.get("Content-Length")
-            total = start + int(length) if length is not None else None
-            with part.open("ab" if start else "wb") as stream:
-                done = _receive(response, stream, start, total, progress, limits)
+            total = done + int(length) if length is not None else None
+            with part.open("ab" if done else "wb") as stream:
+                while done <= limits.archive_bytes and (chunk := response.read(_CHUNK)):
+                    stream.write(chunk)
+                    done += len(chunk)
+                    if progress is not None:
+                        progress(done, total)
         if done > limits.archive_bytes:
             part.unlink()
             raise AtypiaError(
@@ -214,7 +185,7 @@ def _fetch(
             if error.headers.get("Content-Range") == f"bytes */{have}":
                 return  # nothing was missing
             part.unlink()
-            _fetch(url, part, progress, limits)
+            fetch(url, part, progress, limits)
             return
         raise AtypiaError(f"{url}: the server answered {error.code} {error.reason}.") from None
     except _NETWORK_ERRORS as error:
@@ -224,108 +195,77 @@ def _fetch(
         ) from error
 
 
-def _resumes(response: Any, have: int) -> bool:
-    """Whether the server goes on at byte `have`; many send the whole archive again instead."""
-    content_range = response.headers.get("Content-Range", "")
-    return response.status == http.HTTPStatus.PARTIAL_CONTENT and bool(
-        re.match(rf"bytes {have}-", content_range)
-    )
-
-
-def _receive(
-    response: Any,
-    stream: IO[bytes],
-    done: int,
-    total: int | None,
-    progress: Callable[[int, int | None], None] | None,
-    limits: ArchiveLimits,
-) -> int:
-    """Write the answer to `stream` until it ends or goes beyond the limit; returns the length."""
-    while done <= limits.archive_bytes and (chunk := response.read(_CHUNK)):
-        stream.write(chunk)
-        done += len(chunk)
-        if progress is not None:
-            progress(done, total)
-    return done
-
-
-# --- Archive ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     """One entry of an archive, whatever its format."""
 
     name: str
     kind: str
     """``"file"``, ``"folder"``, or what else it is."""
     size: int
-    open: Callable[[], IO[bytes]]
+    open: Callable[[], IO[bytes] | None]
 
 
-def _unpack(archive: Path, folder: Path, keep: re.Pattern[str], limits: ArchiveLimits) -> None:
+def unpack(archive: Path, folder: Path, keep: str, limits: ArchiveLimits) -> None:
     """Write the wanted files of an archive below `folder`; refuse the archive if any entry is odd.
+
+    :func:`tarfile.data_filter` would let links inside the folder pass and make absolute paths
+    relative, and there is none for ZIP files: both are refused here.
 
     Raises:
         AtypiaError: Path traversal, links or devices, a bomb, a file twice, or a damaged archive.
     """
-    entries, size = 0, 0
+    size = 0
     written: set[str] = set()
     allowed = min(limits.unpacked_bytes, int(limits.ratio * archive.stat().st_size))
     try:
-        for entry in _entries(archive):
-            entries, size = entries + 1, size + entry.size
-            _refuse_odd(entry)
-            if entries > limits.entries or size > allowed:
+        for n, entry in enumerate(_entries(archive), start=1):
+            size += entry.size
+            if reason := _unsafe(entry):
+                raise AtypiaError(
+                    f"the archive was not unpacked: its entry {entry.name!r} is unsafe, {reason}."
+                )
+            if n > limits.entries or size > allowed:
                 raise AtypiaError(
                     f"the archive was not unpacked: expected at most {limits.entries:,} entries "
                     f"and {allowed:,} bytes, but it holds more."
                 )
-            name = _wanted_name(entry, keep)
-            if name is not None:
-                target = folder / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if name in written:
-                    raise AtypiaError(f"the archive was not unpacked: it holds {name} twice.")
-                written.add(name)
-                with entry.open() as source, target.open("wb") as stream:
-                    shutil.copyfileobj(source, stream, _CHUNK)
+            # One folder around everything is ignored.
+            names = (entry.name, entry.name.partition("/")[2])
+            name = next((name for name in names if re.fullmatch(keep, name)), None)
+            if name is None or entry.kind != "file":
+                continue
+            if name in written:
+                raise AtypiaError(f"the archive was not unpacked: it holds {name} twice.")
+            written.add(name)
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source = entry.open()
+            assert source is not None  # as it is a regular file
+            with source, target.open("wb") as stream:
+                shutil.copyfileobj(source, stream, _CHUNK)
     except _DAMAGED as error:
         raise AtypiaError(f"the archive is damaged and was removed ({error}).") from error
 
 
-def _wanted_name(entry: _Entry, keep: re.Pattern[str]) -> str | None:
-    """Path below the release's folder if the entry is a file to keep."""
-    inner = entry.name.partition("/")[2]
-    names = (name for name in (entry.name, inner) if keep.fullmatch(name))
-    return next(names, None) if entry.kind == "file" else None
-
-
-def _refuse_odd(entry: _Entry) -> None:
-    """Refuse what a data set has no use for and an attacker has."""
+def _unsafe(entry: _Entry) -> str | None:
+    """Reason to refuse what a data set has no use for and an attacker has."""
     if entry.kind not in ("file", "folder"):
-        reason = f"it is a {entry.kind}"
-    elif (
-        PurePosixPath(entry.name).is_absolute()
-        or ".." in PurePosixPath(entry.name).parts
-        or re.search(r"[\\:\x00-\x1f]", entry.name)
-    ):
-        reason = "it leads out of the folder"
-    else:
-        return
-    raise AtypiaError(
-        f"the archive was not unpacked: its entry {entry.name!r} is unsafe, {reason}."
-    )
+        return f"it is a {entry.kind}"
+    path = PurePosixPath(entry.name)
+    if path.is_absolute() or ".." in path.parts or re.search(r"[\\:\x00-\x1f]", entry.name):
+        return "it leads out of the folder"
+    return None
 
 
 def _entries(archive: Path) -> Iterator[_Entry]:
-    if zipfile.is_zipfile(archive):
-        yield from _zip_entries(archive)
-    else:
-        yield from _tar_entries(archive)
-
-
-def _zip_entries(archive: Path) -> Iterator[_Entry]:
+    """Entries one by one, so that a bomb is refused at its header and never run through."""
+    if not zipfile.is_zipfile(archive):
+        with tarfile.open(archive, "r:gz") as tar:
+            for member in tar:
+                kind = "link" if member.issym() or member.islnk() else "special file"
+                kind = "file" if member.isfile() else "folder" if member.isdir() else kind
+                yield _Entry(member.name, kind, member.size, partial(tar.extractfile, member))
+        return
     with zipfile.ZipFile(archive) as content:
         for info in content.infolist():
             mode = info.external_attr >> 16
@@ -339,23 +279,3 @@ def _zip_entries(archive: Path) -> Iterator[_Entry]:
                 kind = "file"
             # zipfile never gives out more than the size that is declared here.
             yield _Entry(info.filename, kind, info.file_size, partial(content.open, info))
-
-
-def _tar_entries(archive: Path) -> Iterator[_Entry]:
-    with tarfile.open(archive, "r:gz") as content:
-        # One by one, so that a bomb is refused at its header and never run through.
-        for info in content:
-            if info.isfile():
-                kind = "file"
-            elif info.isdir():
-                kind = "folder"
-            else:
-                kind = "link" if info.issym() or info.islnk() else "special file"
-
-            yield _Entry(info.name, kind, info.size, partial(_open_member, content, info))
-
-
-def _open_member(content: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
-    stream = content.extractfile(info)
-    assert stream is not None  # only ever called for a regular file
-    return stream

@@ -1,8 +1,4 @@
-"""From what people have (a release, folders, a table, slides) to a cohort.
-
-The story: a reader turns the source into records, every image is decoded and written as PNG, and
-everything that is wrong is told at once, or with ``skip_bad`` left out, counted and listed.
-"""
+"""Patches and manifest of a cohort that is being made, and its counts once it is."""
 
 from __future__ import annotations
 
@@ -18,81 +14,25 @@ from typing import TYPE_CHECKING, Final
 import pandas as pd
 
 from atypia.core.errors import InputError, MissingExtraError, Problem
-from atypia.core.files import building_folder, write_text
 from atypia.core.labels import SUBTYPES
 from atypia.data.cohort import PLACE_COLUMNS, REQUIRED_COLUMNS, Cohort, column_order
 from atypia.data.images import export_png, read_patch, write_png
-from atypia.data.sources import (
-    Columns,
-    ImageRegion,
-    PrepareOptions,
-    Record,
-    SourceRecords,
-    read_source,
-)
-from atypia.data.sources.records import SlidePosition
+from atypia.data.sources.records import ImageRegion, PrepareOptions, Record, SlidePosition
 from atypia.slides import Slide, open_slide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-__all__ = ["CohortSummary", "Columns", "PrepareOptions", "prepare", "summary"]
-
 SKIPPED_FILE: Final = "skipped.csv"
 
 _Size = tuple[int, int]
 
 
-def prepare(
-    source: Path,
-    out: Path,
-    options: PrepareOptions | None = None,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> Cohort:
-    """Make a cohort folder from a source.
-
-    Args:
-        source: A public cohort as its authors publish it, a folder with one folder per class, or a
-            table; see :func:`atypia.data.sources.read_source`.
-        out: The cohort folder to make; it must not exist yet, or be empty.
-        options: What the source does not say by itself.
-        progress: Called with (patches done, patches in all).
-
-    Returns:
-        The cohort, read back from `out`. ``cohort.source["n_skipped"]`` counts what was left out.
-
-    Raises:
-        InputError: Lists every problem of the table and of the images; `out` is not made then.
-        AtypiaError: `out` cannot be written.
-    """
-    options = options or PrepareOptions()
-    found = read_source(source, options)
-    name = options.name or found.name or out.name
-    with building_folder(out) as folder:
-        _write_patches(found.records, folder / "patches", options, progress)
-        good = [record for record in found.records if not record.problems]
-        problems = [problem for record in found.records for problem in record.problems]
-        if problems and not options.skip_bad:
-            raise InputError(problems)
-        if not good:
-            raise InputError([*problems, Problem("nothing is left once the bad are skipped.")])
-        if problems:
-            write_text(folder / SKIPPED_FILE, _listing(problems))
-        n_skipped = len(found.records) - len(good)
-        Cohort.write(folder, name, _manifest(good, name), _about(found, n_skipped))
-    return Cohort.open(out)
-
-
-def _about(found: SourceRecords, n_skipped: int) -> dict[str, object]:
-    return {"kind": found.kind, **found.about, "n_skipped": n_skipped}
-
-
 # --- Patches ------------------------------------------------------------------------------------
 
 
-def _write_patches(
+def write_patches(
     records: list[Record],
     folder: Path,
     options: PrepareOptions,
@@ -231,7 +171,8 @@ def _mark_odd_sizes(sizes: list[tuple[Record, _Size]], folder: Path) -> None:
 # --- Manifest -----------------------------------------------------------------------------------
 
 
-def _manifest(records: list[Record], name: str) -> pd.DataFrame:
+def manifest_of(records: list[Record], name: str) -> pd.DataFrame:
+    """Make the manifest of sound records; `name` is the domain of those without one."""
     answers = {column for record in records for column in record.answers}
     names = _short({record.place.slide for record in records if record.place is not None})
     places = [_place(record.place, names) for record in records]
@@ -274,7 +215,8 @@ def _place(place: SlidePosition | None, names: Mapping[str, str]) -> dict[str, s
     return dict(zip(PLACE_COLUMNS, cells, strict=False))
 
 
-def _listing(problems: list[Problem]) -> str:
+def problem_table(problems: list[Problem]) -> str:
+    """Render problems as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "row", "column", "what"])

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 
 from atypia.core.errors import InputError
-from atypia.core.files import building_folder
-from atypia.data.cohort import REQUIRED_COLUMNS, Cohort, column_order
-from atypia.data.copies import find_copies, without_copies
+from atypia.data.cohort import MAJORITY_COLUMN, REQUIRED_COLUMNS, Cohort, column_order
 from atypia.data.overlap import Shared, find_overlap, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    Figure = tuple[str, str]
+    """Name of its cohort, and patch id in it."""
 
 log = logging.getLogger("atypia")
 
@@ -27,64 +27,7 @@ _UNSAFE: Final = re.compile(r"[^\w.+-]+")
 _Patient = tuple[str, str]  # part and id in it
 
 
-def merge(
-    folders: Sequence[Path],
-    out: Path,
-    name: str | None = None,
-    *,
-    allow_overlap: bool = False,
-    distinct_ids: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> Cohort:
-    """Make one cohort of several.
-
-    Patches get the name of their cohort before their own. Raters keep their names, so that equal
-    ones of two cohorts become one column. A patient who is in several cohorts is one patient of the
-    new one, with the id and the domain of the first; so no split can tear the figures apart. Of a
-    figure that is in several, the first copy is kept (:mod:`atypia.data.copies`).
-
-    Args:
-        folders: Two or more cohorts.
-        out: The cohort folder to make; it must not exist yet, or be empty.
-        name: Of the cohort; the name of the folder by default.
-        allow_overlap: Take cohorts that have patients in common.
-        distinct_ids: Equal ids that name no public case are of different people, unless they have a
-            picture in common: they get the name of their cohort before their own.
-        progress: Called with what is being done, and patches done and in all.
-
-    Returns:
-        The cohort, read back from `out`.
-
-    Raises:
-        LeakError: A patient is in two cohorts; lists all of them.
-        InputError: Fewer than two cohorts, cohorts of one name, or damaged ones.
-    """
-    cohorts = _open(folders)
-    overlap = _overlap(cohorts, allow_overlap, distinct_ids, progress)
-    copies = find_copies(list(cohorts), overlap)
-    manifest = without_copies(
-        _joined(cohorts, _groups(cohorts, overlap)),
-        {_patch(*copy): _patch(*figure) for copy, figure in copies.items()},
-    )
-    dropped = Counter(part for part, _ in copies)
-    for part, n in dropped.items():
-        log.info("%s: %d figures are in an earlier cohort, too; they are taken once", part, n)
-    with building_folder(out) as folder:
-        sources = {
-            _file(part, file): path
-            for part, cohort in cohorts.items()
-            for path, file in zip(cohort.image_paths(), cohort.manifest["file"], strict=True)
-        }
-        for done, file in enumerate(manifest["file"], start=1):
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(sources[file], folder / file)
-            if progress is not None:
-                progress("patches", done, len(manifest))
-        Cohort.write(folder, name or out.name, manifest, _about(cohorts, overlap, dropped))
-    return Cohort.open(out)
-
-
-def _open(folders: Sequence[Path]) -> dict[str, Cohort]:
+def open_cohorts(folders: Sequence[Path]) -> dict[str, Cohort]:
     """Cohorts by name, in the order given."""
     if len(folders) < 2:
         raise InputError(f"expected two or more cohorts but got {len(folders)}.")
@@ -98,7 +41,7 @@ def _open(folders: Sequence[Path]) -> dict[str, Cohort]:
     return dict(zip(names, cohorts, strict=True))
 
 
-def _overlap(
+def overlap_of_each_two(
     cohorts: dict[str, Cohort],
     allowed: bool,
     distinct_ids: bool,
@@ -128,7 +71,7 @@ def _overlap(
     return overlap
 
 
-def _groups(
+def one_of_each_person(
     cohorts: dict[str, Cohort], overlap: dict[tuple[str, str], list[Shared]]
 ) -> dict[_Patient, _Patient]:
     """Find the first of those who are one person, for every patient."""
@@ -152,7 +95,8 @@ def _groups(
     return {patient: root(patient) for patient in patients}
 
 
-def _joined(cohorts: dict[str, Cohort], groups: dict[_Patient, _Patient]) -> pd.DataFrame:
+def joined_manifest(cohorts: dict[str, Cohort], groups: dict[_Patient, _Patient]) -> pd.DataFrame:
+    """Make one manifest of all cohorts', whose patients are each one person."""
     names = _names(set(groups.values()))
     domains: dict[_Patient, str] = {}
     for part, cohort in cohorts.items():
@@ -163,8 +107,8 @@ def _joined(cohorts: dict[str, Cohort], groups: dict[_Patient, _Patient]) -> pd.
     for part, cohort in cohorts.items():
         table = cohort.manifest.copy()
         patients = [(part, patient) for patient in table["patient_id"]]
-        table["patch_id"] = [_patch(part, patch) for patch in table["patch_id"]]
-        table["file"] = [_file(part, file) for file in table["file"]]
+        table["patch_id"] = [patch_name(part, patch) for patch in table["patch_id"]]
+        table["file"] = [patch_file(part, file) for file in table["file"]]
         table["patient_id"] = [names[groups[patient]] for patient in patients]
         if "slide" in table.columns:  # two cohorts may have slides of one name
             table["slide"] = [f"{part}/{slide}" if slide else "" for slide in table["slide"]]
@@ -198,19 +142,22 @@ def _names(people: set[_Patient]) -> dict[_Patient, str]:
     return names
 
 
-def _patch(part: str, patch: str) -> str:
+def patch_name(part: str, patch: str) -> str:
+    """Return the id of a patch in the merged cohort."""
     return f"{part}/{patch}"
 
 
-def _file(part: str, file: str) -> str:
+def patch_file(part: str, file: str) -> str:
+    """Return the path of a patch in the merged cohort."""
     return f"patches/{part}/{file.removeprefix('patches/')}"
 
 
-def _about(
+def about_parts(
     cohorts: dict[str, Cohort],
     overlap: dict[tuple[str, str], list[Shared]],
     dropped: Counter[str],
 ) -> dict[str, object]:
+    """Describe the parts and whom they share, for ``cohort.json``."""
     return {
         "kind": "merged",
         "parts": [
@@ -229,3 +176,73 @@ def _about(
             if shared
         ],
     }
+
+
+# --- Copies -------------------------------------------------------------------------------------
+
+
+def find_copies(
+    order: Sequence[str], overlap: Mapping[tuple[str, str], Sequence[Shared]]
+) -> dict[Figure, Figure]:
+    """Find the figures that an earlier cohort has a picture of, and the one that stands for each.
+
+    Pictures of one cohort are never copies of each other: that it holds both is its own matter.
+
+    Args:
+        order: Names of the cohorts; the first one's pictures are kept.
+        overlap: What every two of them have in common.
+
+    Returns:
+        The figure that stands for each copy, in the order of the cohorts.
+    """
+    same: defaultdict[Figure, list[Figure]] = defaultdict(list)
+    for (one, other), shared in overlap.items():
+        for entry in shared:
+            for a, b in [*entry.same_pixels, *entry.alike]:
+                same[one, a].append((other, b))
+                same[other, b].append((one, a))
+    rank = {name: i for i, name in enumerate(order)}
+
+    def place(figure: Figure) -> tuple[int, str]:
+        return rank[figure[0]], figure[1]
+
+    copies: dict[Figure, Figure] = {}
+    seen: set[Figure] = set()
+    for start in sorted(same, key=place):
+        if start in seen:
+            continue
+        group, front = {start}, [start]
+        while front:  # a copy of a copy is one, too
+            new = set(same[front.pop()]) - group
+            group |= new
+            front += new
+        seen |= group
+        copies |= {figure: start for figure in group if figure[0] != start[0]}
+    return {figure: copies[figure] for figure in sorted(copies, key=place)}
+
+
+def without_copies(manifest: pd.DataFrame, kept: Mapping[str, str]) -> pd.DataFrame:
+    """Drop copies, and give what was said of them to the figure that stands for them.
+
+    A rater's answers are taken over where the figure has none of that rater, and a majority where
+    it has no votes at all: two opinions are never mixed into one.
+
+    Args:
+        manifest: Of all cohorts; an empty cell is ``""``.
+        kept: Patch id of each copy, in the order of the cohorts, to that of the figure that stays.
+    """
+    raters: defaultdict[str, list[str]] = defaultdict(list)
+    for column in manifest.columns:
+        if column.startswith(("label_", "atypical_")):
+            raters[column.partition("_")[2]].append(column)
+    votes = [column for column in manifest.columns if column.startswith("atypical_")]
+    answers = [(columns, columns) for columns in raters.values()]
+    if MAJORITY_COLUMN in manifest.columns:
+        # First, while the votes are still the figure's own.
+        answers.insert(0, ([MAJORITY_COLUMN], [MAJORITY_COLUMN, *votes]))
+    table = manifest.set_index("patch_id", drop=False)
+    for copy, figure in kept.items():
+        for columns, asked in answers:
+            if (table.loc[figure, asked] == "").all():
+                table.loc[figure, columns] = table.loc[copy, columns]
+    return table.drop(index=list(kept)).reset_index(drop=True)

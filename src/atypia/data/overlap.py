@@ -1,8 +1,8 @@
 """Patients who are in two cohorts: by the names of cases, by equal pixels, by pictures alike.
 
 A figure that is trained on and tested on in another cohort is a leak, and so is another figure of
-the same patient. Public cohorts share many: see :mod:`atypia.data.sources.cases`. An equal id alone
-proves nothing: every hospital has a patient 1.
+the same patient. Public cohorts share many: see :mod:`atypia.data.sources.patients`. An equal id
+alone proves nothing: every hospital has a patient 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from atypia.core.errors import InputError, LeakError, Problem
 from atypia.data.images import read_patch
-from atypia.data.sources.cases import public_case, veiled
+from atypia.data.sources.patients import public_case, veiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -144,7 +144,7 @@ def shared_cases(first: Sequence[str], second: Sequence[str]) -> list[Shared]:
     """Patients of two cohorts whose ids name one public case, or are equal.
 
     Args:
-        first: Ids, or what a model tells of them (:func:`atypia.data.sources.cases.veiled`).
+        first: Ids, or what a model tells of them (:func:`atypia.data.sources.patients.veiled`).
         second: Ids.
     """
     named: defaultdict[str, list[str]] = defaultdict(list)

@@ -17,7 +17,7 @@ from atypia.core.files import write_json, write_text
 from atypia.core.progress import OnStep, silent
 from atypia.data.cohort import Cohort
 from atypia.data.overlap import shared_cases
-from atypia.data.sources.cases import veiled_cases
+from atypia.data.sources.patients import veiled_cases
 from atypia.data.splits import Outer, Splits
 from atypia.evaluation.patient_scores import score_patients
 from atypia.training.run_folder import Clock, Run, run_record, session, warn_of_another_scale
@@ -49,7 +49,7 @@ def mil(
     pooling fitted on all patients, for :func:`mil_predict`.
 
     Args:
-        cohort_folder: From :func:`atypia.data.cohort_builder.prepare`.
+        cohort_folder: From :func:`atypia.pipeline.prepare`.
         out: The run folder.
         config: Target, description of the figures, poolings.
         command: The command line, for the record.

@@ -38,7 +38,7 @@ def train(
     :func:`run_stack`.
 
     Args:
-        cohort_folder: From :func:`atypia.data.cohort_builder.prepare`.
+        cohort_folder: From :func:`atypia.pipeline.prepare`.
         out: The run folder.
         config: None only to resume: with the run's own configuration.
         resume: Go on with a run that was stopped.

@@ -62,7 +62,7 @@ def tune(
     """Try configurations on the inner folds of a training part, and write down the best one.
 
     Args:
-        cohort_folder: From :func:`atypia.data.cohort_builder.prepare`.
+        cohort_folder: From :func:`atypia.pipeline.prepare`.
         out: The study's folder. Its name is the study's.
         config: Where the search begins; None only to resume: the study's own.
         search: The space, a YAML file; see :mod:`atypia.training.search_space`.

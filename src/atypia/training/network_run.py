@@ -14,7 +14,7 @@ from atypia.core.files import sha256_file
 from atypia.core.progress import OnStep, silent
 from atypia.data.cohort import Cohort
 from atypia.data.leak import leaking, with_true_patients
-from atypia.data.sources.cases import veiled_cases
+from atypia.data.sources.patients import veiled_cases
 from atypia.data.splits import rows
 from atypia.evaluation.predictions import write_predictions
 from atypia.inference.patch_predictions import find_items, predict_items
@@ -55,7 +55,7 @@ def train(
     Started by ``torchrun`` it uses all processes for each member; only the first one writes.
 
     Args:
-        cohort_folder: From :func:`atypia.data.cohort_builder.prepare`.
+        cohort_folder: From :func:`atypia.pipeline.prepare`.
         out: The run folder.
         config: None only to resume: with the run's own configuration.
         resume: Go on with a run that was stopped; finished members are not trained again.

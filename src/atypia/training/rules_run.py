@@ -52,7 +52,7 @@ def run_rules(
     optimistic; of AMi-Br only the test part of ``table1`` was not looked at.
 
     Args:
-        cohort_folder: From :func:`atypia.data.cohort_builder.prepare`.
+        cohort_folder: From :func:`atypia.pipeline.prepare`.
         out: The run folder. It also gets ``measures.csv``: what was measured of every patch.
         config: None only to resume: with the run's own configuration.
         resume: Do a run that was stopped once more; it takes a minute or two.

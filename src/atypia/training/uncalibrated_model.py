@@ -12,7 +12,7 @@ from atypia.classifiers.bundle import PATIENTS
 from atypia.classifiers.rules.rules_classifier import read_patches
 from atypia.core.files import write_text
 from atypia.data.images import read_patch
-from atypia.data.sources.cases import case_of, veiled_cases
+from atypia.data.sources.patients import case_of, veiled_cases
 from atypia.data.splits import published_roles, rows
 from atypia.evaluation.predictions import write_predictions
 from atypia.inference.patch_predictions import prediction_table, with_reasons

@@ -9,11 +9,17 @@ from atypia.data.sources.ami_br import is_ami_br, read_ami_br
 from atypia.data.sources.atnorm import is_atnorm, read_atnorm
 from atypia.data.sources.folders import read_folders
 from atypia.data.sources.listing import read_listing
-from atypia.data.sources.midog25 import find_midog25, read_midog25
-from atypia.data.sources.midog_json import find_midog_json, read_midog_json
+from atypia.data.sources.midog import find_midog25, find_midog_json, read_midog25, read_midog_json
 from atypia.data.sources.omg_octo import find_omg_octo, read_omg_octo
-from atypia.data.sources.options import Columns, PrepareOptions, field_of
-from atypia.data.sources.records import ImageRegion, Record, SourceRecords, mark_duplicates
+from atypia.data.sources.records import (
+    Columns,
+    ImageRegion,
+    PrepareOptions,
+    Record,
+    SourceRecords,
+    field_of,
+    mark_duplicates,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

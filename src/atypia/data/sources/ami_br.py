@@ -13,13 +13,12 @@ from atypia.core.errors import InputError
 from atypia.core.files import sha256_file
 from atypia.core.tables import Row, read_table
 from atypia.data.cohort import MAJORITY_COLUMN
-from atypia.data.sources.options import field_of
-from atypia.data.sources.records import ImageRegion, Record, SourceRecords
+from atypia.data.sources.records import ImageRegion, Record, SourceRecords, field_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from atypia.data.sources.options import PrepareOptions
+    from atypia.data.sources.records import PrepareOptions
 
 NAME: Final = "AMi-Br"
 TABLE_NAME: Final = "AMI-BR.csv"

@@ -19,9 +19,13 @@ from typing import TYPE_CHECKING, Final
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import sha256_file
 from atypia.data.cohort import MAJORITY_COLUMN
-from atypia.data.sources.cases import midog_patient, tcga_patient
 from atypia.data.sources.crops import column_of_crops, images_in, path_told, tables_in
-from atypia.data.sources.patients import assign_patients, check_patient_options
+from atypia.data.sources.patients import (
+    assign_patients,
+    check_patient_options,
+    midog_patient,
+    tcga_patient,
+)
 from atypia.data.sources.records import Record, SourceRecords
 
 if TYPE_CHECKING:
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from atypia.core.tables import Row, Table
-    from atypia.data.sources.options import PrepareOptions
+    from atypia.data.sources.records import PrepareOptions
 
 _FOLDERS: Final = {"atypical": "True", "normal": "False"}
 _EXPERT = re.compile(

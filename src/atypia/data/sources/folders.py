@@ -13,7 +13,7 @@ from atypia.data.sources.records import Record, SourceRecords
 if TYPE_CHECKING:
     from pathlib import Path, PurePath
 
-    from atypia.data.sources.options import PrepareOptions
+    from atypia.data.sources.records import PrepareOptions
 
 _VOTE_FOLDERS: Final = {"atypical": "True", "amf": "True", "normal": "False", "nmf": "False"}
 

@@ -9,12 +9,11 @@ from atypia.core.errors import InputError, Problem
 from atypia.core.files import sha256_file
 from atypia.core.tables import Row, Table, read_table
 from atypia.data.cohort import MAJORITY_COLUMN
-from atypia.data.sources.options import field_of
 from atypia.data.sources.patients import assign_patients, check_patient_options
-from atypia.data.sources.records import ImageRegion, Record, SourceRecords
+from atypia.data.sources.records import ImageRegion, Record, SourceRecords, field_of
 
 if TYPE_CHECKING:
-    from atypia.data.sources.options import PrepareOptions
+    from atypia.data.sources.records import PrepareOptions
 
 
 def read_listing(source: Path, options: PrepareOptions) -> SourceRecords:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from atypia.core.tables import Table
-    from atypia.data.sources.options import PrepareOptions
+    from atypia.data.sources.records import PrepareOptions
 
 NAME: Final = "OMG-Octo"
 COLUMNS: Final = ("image_file", "label")

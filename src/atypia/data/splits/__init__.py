@@ -7,12 +7,25 @@ read::
      "outer": [{"test": ["P1", ...], "inner": [["P2", ...], ["P3", ...], ["P4", ...]]}]}
 """
 
-from atypia.data.splits.kinds import KINDS, PUBLISHED, SEEDED, WHOLE
-from atypia.data.splits.make import make_splits
-from atypia.data.splits.missing import MissingClass, missing_classes
-from atypia.data.splits.record import FORMAT_VERSION, Outer, Splits, rows
-from atypia.data.splits.roles import ami_br_patients, patient_of_slide, published_roles
-from atypia.data.splits.stratify import stratify
+from atypia.data.splits.split_making import (
+    KINDS,
+    PUBLISHED,
+    SEEDED,
+    WHOLE,
+    ami_br_patients,
+    make_splits,
+    patient_of_slide,
+    published_roles,
+    stratify,
+)
+from atypia.data.splits.split_record import (
+    FORMAT_VERSION,
+    MissingClass,
+    Outer,
+    Splits,
+    missing_classes,
+    rows,
+)
 
 __all__ = [
     "FORMAT_VERSION",

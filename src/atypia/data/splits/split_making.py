@@ -1,11 +1,13 @@
-"""Make the splits of a run."""
+"""Make the splits of a run: published, drawn, by domains, or from a file."""
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
+from importlib.resources import as_file, files
 from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
@@ -13,15 +15,156 @@ import pandas as pd
 from atypia.core.config import LEAK
 from atypia.core.errors import InputError, LeakError, Problem
 from atypia.data.leak import deal_figures, require_figures
-from atypia.data.splits.kinds import KINDS, PUBLISHED, SEEDED
-from atypia.data.splits.record import Outer, Splits, foreign_patients
-from atypia.data.splits.roles import published_roles, read_roles
-from atypia.data.splits.stratify import stratify
+from atypia.data.splits.split_record import Outer, Splits, foreign_patients
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+PUBLISHED: Final = ("table1", "benchmark")
+"""Splits of AMi-Br whose test patients are shipped with the package."""
+SEEDED: Final = ("holdout", "cv", "monte_carlo", LEAK)
+WHOLE: Final = ("all", "domains")
+"""Splits by what the cohort is: no test part at all, or each domain as one."""
+KINDS: Final = (*PUBLISHED, *SEEDED, *WHOLE)
+
+
+def ami_br_patients() -> list[str]:
+    """Sorted patients of AMi-Br, all of whom a published split names."""
+    return sorted(published_roles(PUBLISHED[0]))
+
+
+def published_roles(kind: str) -> dict[str, str]:
+    """``train`` or ``test`` for each patient of AMi-Br in a split of :data:`PUBLISHED`."""
+    with as_file(files("atypia.data") / "resources" / f"{kind}_split.csv") as path:
+        return read_roles(path)
+
+
+def read_roles(path: Path) -> dict[str, str]:
+    """``train`` or ``test`` for each patient of a split CSV; every problem of it at once."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(
+            f"expected a split ({', '.join(KINDS)}) or a file (.csv or .json) "
+            f"but got {str(path)!r}, which does not exist."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected a UTF-8 CSV but got: {error}") from None
+    header = text.partition("\n")[0]
+    # Spreadsheets in half of Europe write semicolons.
+    reader = csv.DictReader(
+        text.splitlines(), delimiter=";" if ";" in header and "," not in header else ","
+    )
+    columns = reader.fieldnames or []
+    by_slide = "patient_id" not in columns
+    expected = ["dataset", "slide", "role"] if by_slide else ["patient_id", "role"]
+    if not set(expected) <= set(columns):
+        raise InputError(
+            Problem(
+                "expected the columns patient_id and role, or dataset, slide and role, "
+                f"but got {list(columns)}.",
+                str(path),
+                row=1,
+            )
+        )
+    problems: list[Problem] = []
+    roles: dict[str, set[str]] = {}
+    for row in reader:
+        cells = {column: (row[column] or "").strip() for column in expected}
+        for column, cell in cells.items():
+            if not cell:
+                what = "expected a value but the cell is empty."
+                problems.append(Problem(what, str(path), reader.line_num, column))
+        role = cells["role"].lower()
+        if role and role not in ("train", "test"):
+            what = f"expected train or test but got {cells['role']!r}."
+            problems.append(Problem(what, str(path), reader.line_num, "role"))
+        patient = (
+            patient_of_slide(cells["dataset"], cells["slide"])
+            if by_slide
+            else (cells["patient_id"])
+        )
+        roles.setdefault(patient, set()).add(role)
+    both = sorted(patient for patient, found in roles.items() if {"train", "test"} <= found)
+    if both:
+        problems.append(
+            Problem(f"expected each patient in one part but got in both: {both}.", str(path))
+        )
+    if not any("test" in found for found in roles.values()):
+        problems.append(Problem("expected at least one patient with the role test.", str(path)))
+    if problems:
+        raise (LeakError if both else InputError)(problems)
+    return {patient: found.pop() for patient, found in roles.items()}
+
+
+def patient_of_slide(dataset: str, slide: str) -> str:
+    """Patient id of an AMi-Br slide: ``("MIDOG21", "002.tiff")`` is ``"MIDOG21_002"``."""
+    return f"{dataset}_{PurePosixPath(slide).stem}"
+
+
+_RESTARTS: Final = 16
+
+
+def stratify(
+    counts: NDArray[np.int64], shares: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Deal patients into folds so that every class is spread by the folds' shares.
+
+    Several times: patients in random order, those that hold the largest part of a class first,
+    each go where they help most; then single patients move as long as a move helps. The best
+    attempt is kept. What is minimised is, over folds and classes, the squared difference between
+    the part of the class that the fold holds and the fold's share. A rare class so weighs as much
+    as a common one, and leaving a fold without a class that could be there costs more than any
+    unevenness. The numbers of figures and of patients count as one more class each.
+
+    Args:
+        counts: (P, C) figures of each class per patient.
+        shares: (F,) positive, sum 1.
+        rng: Decides between equals.
+
+    Returns:
+        (P,) fold of each patient. No fold is empty if P >= F.
+
+    Raises:
+        ValueError: There are fewer patients than folds.
+    """
+    n_patients, n_folds = len(counts), len(shares)
+    if n_patients < n_folds:
+        raise ValueError(f"expected at least {n_folds} patients but got {n_patients}")
+    ones = np.ones((n_patients, 1), dtype=np.int64)
+    counts = np.hstack([counts, counts.sum(1, keepdims=True), ones])  # (P, C + 2)
+    counts = counts[:, counts.any(0)]
+    totals = counts.sum(0)
+    can_be_everywhere = (counts > 0).sum(0) >= n_folds
+
+    def cost(held: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Cost of folds that hold these counts: (..., F, C) -> (..., F)."""
+        uneven = ((held / totals - shares[:, None]) ** 2).sum(-1)
+        lacking = ((held == 0) & can_be_everywhere).sum(-1)
+        return np.asarray(uneven + n_folds * len(totals) * lacking)
+
+    def attempt() -> tuple[float, NDArray[np.int64]]:
+        weight = (counts / totals).max(1) * rng.uniform(0.5, 1.5, n_patients)
+        fold_of = np.zeros(n_patients, dtype=np.int64)
+        held = np.zeros((n_folds, len(totals)), dtype=np.int64)
+        for p in np.argsort(-weight):
+            fold_of[p] = np.argmin(cost(held + counts[p]) - cost(held))
+            held[fold_of[p]] += counts[p]
+        everyone = np.arange(n_patients)
+        while True:
+            leave = cost(held - counts[:, None])[everyone, fold_of] - cost(held)[fold_of]  # (P,)
+            change = leave[:, None] + cost(held + counts[:, None]) - cost(held)  # (P, F)
+            change[everyone, fold_of] = 0
+            p, f = np.unravel_index(np.argmin(change), change.shape)
+            if change[p, f] > -1e-12:
+                return float(cost(held).sum()), fold_of
+            held[fold_of[p]] -= counts[p]
+            held[f] += counts[p]
+            fold_of[p] = f
+
+    return min((attempt() for _ in range(_RESTARTS)), key=lambda result: result[0])[1]
 
 
 def make_splits(

@@ -1,4 +1,15 @@
-"""MIDOG 2021, 2022 and MIDOG++: source images, and a JSON file of boxes around cells.
+"""What the authors of the MIDOG challenges publish.
+
+The training set of MIDOG 2025 for atypical figures: a table, and a folder of crops.
+
+Weiss et al., "A dataset of atypical vs normal mitoses classification for MIDOG - 2025", Zenodo
+2025, https://doi.org/10.5281/zenodo.16044804: ``MIDOG25_Atypical_Classification_Train_Set.csv``
+and ``MIDOG25_Binary_Classification_Train_Set/``. Each row names a crop (``image_id``), its source
+image among those of MIDOG++ (``filename``) with the centre (``coordinateX``, ``coordinateY``),
+``Tumor``, ``Scanner``, ``Origin`` and ``Species``, and has the votes ``AMF`` or ``NMF`` of
+``expert1``, ``expert2``, where these differ of ``expert3``, and the ``majority``.
+
+MIDOG 2021, 2022 and MIDOG++: source images, and a JSON file of boxes around cells.
 
 Aubreville et al., "A comprehensive multi-domain dataset for mitotic figure detection", Scientific
 Data 10, 2023; https://github.com/DeepMicroscopy/MIDOGpp, ``MIDOGpp.json`` or ``MIDOG++.json``. The
@@ -17,14 +28,78 @@ from typing import TYPE_CHECKING, Any, Final
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import read_json, sha256_file
 from atypia.core.tables import read_table
-from atypia.data.sources.cases import midog_patient
-from atypia.data.sources.records import ImageRegion, Record, SourceRecords
+from atypia.data.cohort import MAJORITY_COLUMN
+from atypia.data.sources.crops import folder_of_crops, table_with
+from atypia.data.sources.patients import midog_patient
+from atypia.data.sources.records import ImageRegion, Record, SourceRecords, field_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from atypia.data.sources.options import PrepareOptions
+    from atypia.core.tables import Row, Table
+    from atypia.data.sources.records import PrepareOptions
+
+NAME_2025: Final = "MIDOG25"
+MPP_2025: Final = 0.25
+"""µm per pixel, nominal, as for the same cases in AMi-Br. Hamamatsu's scanners make 0.23."""
+_EXPERTS: Final = ("expert1", "expert2", "expert3")
+_COLUMNS_2025: Final = (
+    *("image_id", "filename", "coordinateX", "coordinateY", "Tumor", "Scanner"),
+    *(*_EXPERTS, "majority"),
+)
+
+
+def find_midog25(source: Path) -> Table | None:
+    """Find the table of the set: the file itself, or in a folder."""
+    return table_with(source, _COLUMNS_2025)
+
+
+def read_midog25(table: Table, options: PrepareOptions) -> SourceRecords:
+    """Read the crops or, given ``options.images``, the source images.
+
+    A domain is a type of tumour; a patient is a case of MIDOG++.
+
+    Raises:
+        InputError: There are no crops. What is wrong with a row is with its record.
+    """
+    crops = None
+    if options.images is None:
+        crops = folder_of_crops(table, (row.cells["image_id"] for row in table.rows))
+    records = [_crop_record(table, row, crops, options) for row in table.rows]
+    about = {"table": table.path.name, "table_sha256": sha256_file(table.path)}
+    return SourceRecords("midog25" if crops else "midog25 from images", records, about, NAME_2025)
+
+
+def _crop_record(table: Table, row: Row, crops: Path | None, options: PrepareOptions) -> Record:
+    cells = row.cells
+    patient = midog_patient(cells["filename"])
+    record = Record(
+        file=str(table.path),
+        row=row.line,
+        path_text=cells["image_id"],
+        patch_id=cells["image_id"].rpartition(".")[0],
+        patient_id=patient or "",
+        domain=cells["Tumor"] or options.domain or "",
+        scanner=cells["Scanner"] or options.scanner,
+        mpp=options.mpp or MPP_2025,
+    )
+    if row.problem:
+        record.problems.append(row.problem)
+    if patient is None:
+        record.fault(f"expected an image like 201.tiff but got {cells['filename']!r}.", "filename")
+    for expert in _EXPERTS:
+        record.read_vote(f"atypical_{expert}", cells[expert], expert)
+    record.read_vote(MAJORITY_COLUMN, cells["majority"], "majority")
+    if crops is not None:
+        record.origin = crops / cells["image_id"]
+    elif options.images is not None:
+        x, y = (record.read_number(cells[f"coordinate{a}"], f"coordinate{a}", "px") for a in "XY")
+        if x is not None and y is not None:
+            image = options.images / cells["filename"]
+            record.origin = ImageRegion(image, x, y, "px", field_of(options))
+    return record
+
 
 FIELD_UM: Final = 32.0
 """Side of the crops, as in AMi-Br, where the user does not say it."""
@@ -59,16 +134,16 @@ def read_midog_json(file: Path, options: PrepareOptions) -> SourceRecords:
             is with its record.
     """
     tree = read_json(file)
-    problems = _problems(tree, str(file))
+    problems = _json_problems(tree, str(file))
     if problems:
         raise InputError(problems)
     names = {c["id"]: str(c["name"]).strip().lower() for c in tree["categories"]}
     images = {image["id"]: image for image in tree["images"]}
-    cases = _cases(file.parent / _CASES)
+    cases = _cases_by_number(file.parent / _CASES)
     of_2022 = "2022" in f"{file.name} {tree.get('info', {}).get('description', '')}"
     counts = Counter(names[a["category_id"]] for a in tree["annotations"])
     records = [
-        _record(file, annotation, images[annotation["image_id"]], cases, of_2022, options)
+        _box_record(file, annotation, images[annotation["image_id"]], cases, of_2022, options)
         for annotation in tree["annotations"]
         if names[annotation["category_id"]] == MITOTIC
     ]
@@ -80,7 +155,7 @@ def read_midog_json(file: Path, options: PrepareOptions) -> SourceRecords:
     return SourceRecords("midog json", records, about, file.stem)
 
 
-def _record(
+def _box_record(
     file: Path,
     annotation: Mapping[str, Any],
     image: Mapping[str, Any],
@@ -116,7 +191,7 @@ def _record(
     return record
 
 
-def _cases(file: Path) -> dict[int, Mapping[str, str]]:
+def _cases_by_number(file: Path) -> dict[int, Mapping[str, str]]:
     """Rows of the authors' table of cases by number; empty without it."""
     if not file.is_file():
         return {}
@@ -129,7 +204,7 @@ def _cases(file: Path) -> dict[int, Mapping[str, str]]:
     }
 
 
-def _problems(tree: Any, place: str) -> list[Problem]:
+def _json_problems(tree: Any, place: str) -> list[Problem]:
     keys = {
         "images": {"id", "file_name"},
         "annotations": {"id", "image_id", "category_id", "bbox"},
