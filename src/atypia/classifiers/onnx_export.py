@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from atypia.classifiers.onnx_files import EXTRA, METADATA, OUTPUT, GraphInput
+from atypia.classifiers.bundle import Thresholds
+from atypia.classifiers.onnx_files import EXTRA, METADATA, OUTPUT, GraphHeader, GraphInput
 from atypia.core.errors import InputError, MissingExtraError
 from atypia.core.files import atomic_write, sha256_file
 from atypia.core.labels import N_SUBTYPES
@@ -33,6 +34,21 @@ def graph_inputs(ensemble: Ensemble) -> list[GraphInput]:
     """Name the inputs of an ensemble's graph: one for each kind of field that a member sees."""
     distinct: list[InputSpec] = list(dict.fromkeys(ensemble.specs))
     return [GraphInput(name=f"field_{i}", spec=spec) for i, spec in enumerate(distinct)]
+
+
+def graph_header(ensemble: Ensemble, source: dict[str, Any]) -> GraphHeader:
+    """Describe an ensemble's graph; `source` names the bundle and the quality."""
+    return GraphHeader(
+        inputs=graph_inputs(ensemble),
+        members=len(ensemble.members),
+        tta=ensemble.tta,
+        join=ensemble.join,
+        calibration=ensemble.postprocessing.calibration.to_json(),
+        conformal=None if ensemble.conformal is None else ensemble.conformal.to_json(),
+        decision=ensemble.decision,
+        thresholds=Thresholds(atypical=ensemble.threshold),
+        source={**source, "provenance": dict(ensemble.provenance)},
+    )
 
 
 class EnsembleGraph(nn.Module):

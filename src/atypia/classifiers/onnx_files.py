@@ -12,12 +12,14 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
+from atypia._version import __version__
 from atypia.classifiers.aggregation import Aggregation
 from atypia.classifiers.bundle import HEADER as BUNDLE_HEADER
 from atypia.classifiers.bundle import Thresholds
 from atypia.classifiers.decision import Decision  # noqa: TC001
 from atypia.core.choices import BEST, FAST
 from atypia.core.config import InputSpec  # noqa: TC001
+from atypia.core.errors import InputError
 from atypia.core.files import read_as
 from atypia.core.labels import SUBTYPES
 
@@ -124,3 +126,25 @@ def read_export(folder: Path) -> ExportHeader:
         InputError: Lists every entry that is missing or wrong.
     """
     return read_as(ExportHeader, folder / HEADER)
+
+
+def open_export(out: Path, bundle: str) -> ExportHeader:
+    """Read the header of an earlier export of the same model, or begin one.
+
+    Args:
+        out: The folder to write to.
+        bundle: SHA-256 of the bundle's ``model.json``.
+
+    Raises:
+        InputError: `out` holds the export of another model, or something else.
+    """
+    if not (out / HEADER).is_file():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(
+                f"{out} already holds something else than an export. Choose another --out."
+            )
+        return ExportHeader(created_with=f"atypia {__version__}")
+    header = read_export(out)
+    if any(e.source.get("sha256") != bundle for e in header.qualities.values()):
+        raise InputError(f"{out} holds the export of another model. Choose another --out.")
+    return header

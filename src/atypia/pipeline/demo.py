@@ -11,7 +11,6 @@ from atypia.core.config import load_config
 from atypia.core.labels import DISPLAY_NAMES
 from atypia.core.progress import OnStep, silent
 from atypia.data.splits import Splits
-from atypia.data.synthetic import make_synthetic_cohort
 from atypia.evaluation.predictions import write_predictions
 from atypia.inference.patch_predictions import find_items, predict_items
 from atypia.training.network_run import train
@@ -68,6 +67,7 @@ def demo(
         command: The command line, for the record.
         on_step: Called with the member's name, batches done and batches in all.
     """
+    from atypia.data.synthetic import make_synthetic_cohort
     from atypia.models.backbones import find_packaged_weights
 
     log.info("1/4  Inventing a cohort: %s", out / "cohort")
