@@ -30,12 +30,11 @@ from atypia.classifiers.bundle import find_bundle, read_header
 from atypia.classifiers.loading import load_ensemble
 from atypia.core.errors import InputError
 from atypia.core.files import describe_machine
-from atypia.inference.jobs.job import ITEM_SIZE, write_answers
-from atypia.inference.jobs.parts import encode_part
-from atypia.inference.jobs.slide_list import SlideRow
-from atypia.inference.jobs.slide_work import ListCandidates, Listing
-from atypia.inference.jobs.work import FinishedPart
+from atypia.inference.job import ITEM_SIZE, write_rows
+from atypia.inference.job_parts import FinishedPart, encode_part
+from atypia.inference.slide_list import SlideRow
 from atypia.inference.slide_predictions import classify_slide, field_to_read, reading_order
+from atypia.inference.slide_work import ListCandidates, Listing
 from atypia.pipeline import biomarker
 from atypia.slides import open_slide
 from atypia.slides.candidates import Candidate
@@ -114,7 +113,7 @@ def measure(options: argparse.Namespace) -> None:
         content = encode_part(FinishedPart(table, len(table)))
         part.write_bytes(content)
         writing = clock() / n
-        write_answers(scratch / "answers.csv", [part], list(table.columns))
+        write_rows(scratch / "answers.csv", [part], list(table.columns))
         clock()
         biomarker([scratch / "answers.csv"], scratch / "biomarker", area=100.0)
         measuring = clock()

@@ -21,10 +21,9 @@ from untrained import untrained_ensemble
 from atypia import pipeline
 from atypia.core.errors import InputError
 from atypia.core.labels import PROBABILITY_COLUMNS
-from atypia.inference.jobs.job import EngineChoice
-from atypia.inference.jobs.local_engine import do_all
-from atypia.inference.jobs.parts import keys_in
-from atypia.inference.jobs.work import FinishedPart, hash_of
+from atypia.inference.job import EngineChoice
+from atypia.inference.job_parts import FinishedPart, hash_of, keys_in
+from atypia.inference.local_engine import do_all
 from atypia.inference.ray_engine import RayEngine
 
 if TYPE_CHECKING:

@@ -181,7 +181,7 @@ def test_json_holds_what_the_table_holds(
     first = table.iloc[0]
     for name in ("predicted_subtype", "predicted_atypical", "label_expert1", "patient_id"):
         assert records[0][name] == first[name], name
-    with pytest.raises(InputError, match=r"\.csv or a \.json"):
+    with pytest.raises(InputError, match=r"\.csv, \.json"):
         pipeline.predict([cohort_folder], tmp_path / "p.xlsx", run_folder)
 
 

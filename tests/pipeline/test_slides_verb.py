@@ -21,9 +21,9 @@ from atypia import cli, pipeline
 from atypia.biomarker import read_slides
 from atypia.core.errors import AtypiaError, InputError
 from atypia.core.labels import PROBABILITY_COLUMNS
-from atypia.inference.jobs import slide_work
-from atypia.inference.jobs.job import EngineChoice
-from atypia.inference.jobs.slide_work import ClassifyCandidates, ListCandidates
+from atypia.inference import slide_work
+from atypia.inference.job import EngineChoice
+from atypia.inference.slide_work import ClassifyCandidates, ListCandidates
 from atypia.slides.slide_pool import SlidePool
 
 if TYPE_CHECKING:

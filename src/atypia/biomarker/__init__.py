@@ -4,12 +4,13 @@ Everything starts from tables of classified figures with their places; see
 :mod:`atypia.biomarker.figure_table`.
 """
 
-from atypia.biomarker.cohort_table import cohort_table, column_meanings, slides_table
-from atypia.biomarker.density import Biomarkers, Counts, biomarkers_of
-from atypia.biomarker.error_model import ErrorModel
+from atypia.biomarker.cohort_table import as_json, cohort_table, column_meanings, slides_table
+from atypia.biomarker.error_model import ErrorModel, ModelErrors, model_errors
 from atypia.biomarker.figure_table import (
     SlideFigures,
-    read_areas,
+    areas_of,
+    images_of,
+    open_image,
     read_patients,
     read_slides,
     slide_figures,
@@ -17,11 +18,15 @@ from atypia.biomarker.figure_table import (
 from atypia.biomarker.hotspot import Hotspot, find_hotspot
 from atypia.biomarker.regions import Region, read_regions, region_of
 from atypia.biomarker.slide_biomarkers import (
+    Biomarkers,
+    Counts,
     HotspotChoice,
     PatientBiomarkers,
     SlideBiomarkers,
     biomarkers,
+    biomarkers_of,
     by_patient,
+    measure_table,
 )
 
 __all__ = [
@@ -30,17 +35,23 @@ __all__ = [
     "ErrorModel",
     "Hotspot",
     "HotspotChoice",
+    "ModelErrors",
     "PatientBiomarkers",
     "Region",
     "SlideBiomarkers",
     "SlideFigures",
+    "areas_of",
+    "as_json",
     "biomarkers",
     "biomarkers_of",
     "by_patient",
     "cohort_table",
     "column_meanings",
     "find_hotspot",
-    "read_areas",
+    "images_of",
+    "measure_table",
+    "model_errors",
+    "open_image",
     "read_patients",
     "read_regions",
     "read_slides",

@@ -5,19 +5,28 @@ An empty cell is a value that is not known or not defined. It is never a zero.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pandas as pd
 
 from atypia.biomarker.slide_biomarkers import SCOPES
 from atypia.core.labels import DISPLAY_NAMES, SUBTYPES
+from atypia.evaluation.intervals import LEVEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from atypia.biomarker.biomarker_intervals import Measure
-    from atypia.biomarker.density import Biomarkers
-    from atypia.biomarker.slide_biomarkers import PatientBiomarkers, Scope, SlideBiomarkers
+    from atypia.biomarker.error_model import ModelErrors
+    from atypia.biomarker.slide_biomarkers import (
+        Biomarkers,
+        HotspotChoice,
+        PatientBiomarkers,
+        Scope,
+        SlideBiomarkers,
+    )
 
 _BOTH: Final = "interval of counting error and the model's errors"
 _COUNTING: Final = "interval of counting error"
@@ -95,6 +104,51 @@ def column_meanings() -> pd.DataFrame:
             meaning = f"predicted {DISPLAY_NAMES[subtype].lower()} in {place}, not corrected"
             rows.append((f"{scope}_{subtype}_n", "count", meaning))
     return pd.DataFrame(rows, columns=["column", "unit", "meaning"])
+
+
+def as_json(
+    slides: Sequence[SlideBiomarkers],
+    patients: Sequence[PatientBiomarkers],
+    choice: HotspotChoice,
+    model: ModelErrors,
+) -> dict[str, Any]:
+    """Everything that was measured, and by which choices, for strict JSON."""
+
+    def measures(found: Mapping[Scope, Biomarkers | None]) -> dict[str, Any]:
+        return {scope: None if m is None else asdict(m) for scope, m in found.items()}
+
+    errors = None
+    if model.errors is not None:
+        errors = {
+            "label": model.errors.label,
+            "n_figures": model.errors.n_figures,
+            "n_patients": model.errors.n_patients,
+            "atypical": model.errors.atypical.sum(axis=0).tolist(),
+        }
+    return {
+        "hotspot": asdict(choice),
+        "interval": {"level": LEVEL},
+        "model": model.facts,
+        "errors": errors,
+        "slides": [
+            {
+                "slide": slide.source.slide,
+                "patient_id": slide.source.patient,
+                "mpp": slide.mpp,
+                "hotspot_centre_um": slide.hotspot.centre_um if slide.hotspot else None,
+                "hotspot_outline_um": np.round(slide.hotspot.outline_um, 2).tolist()
+                if slide.hotspot
+                else None,
+                "hotspot_share_in_region": slide.hotspot_in_region,
+                "measures": measures(slide.measures),
+            }
+            for slide in slides
+        ],
+        "patients": [
+            asdict(replace(patient, measures={})) | {"measures": measures(patient.measures)}
+            for patient in patients
+        ],
+    }
 
 
 def _cells(measures: Mapping[Scope, Biomarkers | None]) -> dict[str, float | int | None]:

@@ -16,16 +16,23 @@ In the same way the labels tell how the true share itself varies from patient to
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from atypia.classifiers.bundle import HEADER, find_bundle
+from atypia.core.choices import BEST
 from atypia.core.errors import InputError, Problem
+from atypia.core.files import read_json
 from atypia.core.labels import N_SUBTYPES, SUBTYPES
-from atypia.evaluation.predictions import MAJORITY, UNKNOWN
+from atypia.evaluation.predictions import MAJORITY, UNKNOWN, read_predictions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from atypia.biomarker.figure_table import SlideFigures
     from atypia.evaluation.metrics import FloatArray, IntArray
     from atypia.evaluation.predictions import Predictions
 
@@ -35,6 +42,8 @@ _MAX_CORRELATION = 0.9
 _MAX_INFLATION = 2  # resamples of few patients may have next to no spread, and reflect to anything
 _MIN_PRIOR_CORRELATION = 0.01  # patients always differ a little, whatever the sample says
 _FORMAT = 1
+_ROUNDING: Final = 1e-6
+"""A table holds p_atypical with fewer digits than a model.json its threshold."""
 
 
 @dataclass(frozen=True)
@@ -139,13 +148,11 @@ class ErrorModel:
             prior = _prior(confusion[:, 0].sum(axis=1), confusion.sum(axis=(1, 2)))
             return Rates(sensitivity, false_positives, hits, alarms, prior)
 
-        subtypes = self.subtypes
-        return ErrorRates(
-            of(self.atypical),
-            ()
-            if subtypes is None
-            else tuple(of(_one_against_all(subtypes, c)) for c in range(N_SUBTYPES)),
-        )
+        atypical = of(self.atypical)
+        if self.subtypes is None:
+            return ErrorRates(atypical, ())
+        each = [of(_one_against_all(self.subtypes, c)) for c in range(N_SUBTYPES)]
+        return ErrorRates(atypical, tuple(each))
 
     def to_json(self) -> dict[str, Any]:
         """Give what strict JSON can hold; patients have numbers, not names."""
@@ -251,3 +258,93 @@ def _correlation(x: FloatArray, m: FloatArray, weights: FloatArray) -> FloatArra
         size = (n - squares / n) / (patients - 1)
         correlation = (between - within) / (between + (size - 1) * within)
     return np.clip(np.nan_to_num(correlation, nan=0, posinf=0, neginf=0), 0, _MAX_CORRELATION)
+
+
+# --- Of a bundle or a run -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ModelErrors:
+    """A model's errors, and facts on the model for a page."""
+
+    errors: ErrorModel | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+    threshold: float | None = None
+    """The model calls a figure atypical from this p_atypical on; None where it is unknown."""
+
+    def rates(self) -> ErrorRates | None:
+        """Draw the rates; None without errors."""
+        return self.errors.rates() if self.errors else None
+
+    def check_calls(self, sources: Sequence[SlideFigures]) -> None:
+        """Check that figures are called as the model calls them.
+
+        A bundle's quality ``fast`` has a threshold and errors of its own.
+
+        Raises:
+            InputError: They are not.
+        """
+        if self.threshold is None:
+            return
+        other = total = 0
+        for source in sources:
+            p, called = source.figures.p_atypical, source.figures.predicted_atypical
+            clear = np.abs(p - self.threshold) > _ROUNDING
+            other += int((clear & (called != (p >= self.threshold))).sum())
+            total += len(p)
+        if other:
+            raise InputError(
+                f"--model: expected figures that are called atypical from p = {self.threshold:.3f} "
+                f"on, as the model does, but {other:,} of {total:,} are not called so. Were they "
+                "classified by another model, or with --quality fast? Give the errors of what "
+                "classified them, or leave out --model for plain counts."
+            )
+
+
+def model_errors(model: str | Path, label: str | None = None, quality: str = BEST) -> ModelErrors:
+    """Find the errors of a model, out of fold.
+
+    Args:
+        model: A bundle with errors; a run folder, whose out-of-fold predictions are counted; such
+            a table; or a JSON of :meth:`ErrorModel.to_json`.
+        label: What the model is compared with; None is what the bundle names, else ``expert1``.
+        quality: ``best``, or ``fast``, whose errors only a bundle may hold.
+
+    Raises:
+        InputError: There is no such file, or it holds no errors.
+    """
+    path = Path(model)
+    if path.suffix == ".csv":
+        return ModelErrors(ErrorModel.fit(read_predictions(path), label or "expert1"))
+    if path.suffix == ".json":
+        return ModelErrors(ErrorModel.from_json(read_json(path), str(path)))
+    bundle = find_bundle(model)
+    header = read_json(bundle / HEADER)
+    provenance = header.get("provenance", {})
+    facts = {"Model": f"{bundle.resolve().parent.name}/{bundle.name}"}
+    facts |= {
+        name: str(provenance[key])
+        for name, key in (("Trained on", "cohort"), ("Learned from", "label"))
+        if provenance.get(key)
+    }
+    of_quality = header if quality == BEST else header.get(quality) or {}
+    threshold = float(of_quality.get("thresholds", header["thresholds"])["atypical"])
+    facts["Called atypical from p"] = f"{threshold:.3f}"
+    facts["Intended use"] = str(header.get("intended_use", ""))
+    if of_quality.get("errors") is not None:
+        errors = ErrorModel.from_json(of_quality["errors"], str(bundle / HEADER))
+        if "teacher_sha256" in provenance:  # of a student
+            facts["Its errors"] = (
+                "counted on patients whose labels its teachers had seen: a little optimistic"
+            )
+        return ModelErrors(errors, facts, threshold)
+    if quality != BEST:
+        return ModelErrors(None, facts, threshold)
+    table = bundle.parent / "predictions-oof.csv"
+    if not table.is_file():
+        raise InputError(
+            f"{bundle} holds no errors and has no out-of-fold predictions beside it. Give the "
+            "run folder, or the table predictions-oof.csv of the run."
+        )
+    compared = label or str(provenance.get("label") or "expert1")
+    return ModelErrors(ErrorModel.fit(read_predictions(table), compared), facts, threshold)

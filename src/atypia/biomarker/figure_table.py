@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -21,9 +22,10 @@ import pandas as pd
 from atypia.core.errors import InputError, Problem
 from atypia.core.labels import N_SUBTYPES, ORIGIN_COLUMNS, PROBABILITY_COLUMNS
 from atypia.evaluation.predictions import REQUIRED_COLUMNS, Predictions, predictions_from_table
+from atypia.slides.slide_pool import SlidePool
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
     from atypia.evaluation.metrics import FloatArray
 
 log = logging.getLogger("atypia")
+
+FIELD_UM: Final = 32.0
+"""Side of the image of a figure."""
+_IMAGE_MPP: Final = 0.25
 
 PLACE_COLUMNS: Final = ("x_px", "y_px", "x_um", "y_um")
 _SHOWN = 5
@@ -147,12 +153,29 @@ def read_patients(path: Path) -> dict[str, str]:
     return dict(zip(table["slide"], table["patient_id"], strict=True))
 
 
-def read_areas(path: Path) -> dict[str, float]:
-    """Read a CSV with the columns ``slide`` and ``area_mm2``; an empty area is not known.
+def areas_of(names: Sequence[str], area: float | Path | None) -> dict[str, float]:
+    """Areas in which figures were searched, mm², by slide; a slide of unknown area is left out.
+
+    Args:
+        names: Of the slides.
+        area: Of every slide, or a CSV with the columns ``slide`` and ``area_mm2``.
 
     Raises:
-        InputError: Lists every problem of the table.
+        InputError: No area, or lists every problem of the table.
     """
+    if area is None:
+        return {}
+    if isinstance(area, (int, float)):
+        if not (np.isfinite(area) and area > 0):
+            raise InputError(f"expected an area of more than 0 mm² but got {area:g}.")
+        return dict.fromkeys(names, area)
+    areas = _read_areas(area)
+    if missing := [name for name in names if name not in areas]:
+        log.warning("%s has no area of %d slides: their densities are empty", area, len(missing))
+    return areas
+
+
+def _read_areas(path: Path) -> dict[str, float]:
     table = _cells(path)
     problems = _missing(table, ("slide", "area_mm2"), path)
     if problems:
@@ -172,6 +195,53 @@ def read_areas(path: Path) -> dict[str, float]:
     if problems:
         raise InputError(problems)
     return areas
+
+
+@contextmanager
+def open_image(folder: Path | None, source: SlideFigures) -> Iterator[SlidePool | None]:
+    """Open the image of a slide in a process of its own, if there is a folder that has it.
+
+    Raises:
+        InputError: There is no such folder, or the image cannot be opened.
+        AtypiaError: The process ended at once.
+    """
+    path = None
+    if folder is not None:
+        if not folder.is_dir():
+            raise InputError(Problem("expected a folder with slides.", str(folder)))
+        exact = folder / source.slide
+        same = [p for p in sorted(folder.iterdir()) if p.is_file() and p.stem == source.slide]
+        path = exact if exact.exists() else same[0] if len(same) == 1 else None
+        if path is None:
+            found = f"{len(same)} files of that name" if same else "no such file"
+            log.warning("Slide %s: %s in %s, its page has no images", source.slide, found, folder)
+    if path is None:
+        yield None
+        return
+    with SlidePool(path, mpp=source.mpp, readers=1) as slide:
+        yield slide
+
+
+def images_of(
+    image: SlidePool, source: SlideFigures
+) -> Callable[[Sequence[str]], list[NDArray[np.uint8]]]:
+    """Make what reads the images of figures, RGB (S, S, 3), by their patch ids.
+
+    One that cannot be read is white, and logged: it costs an image, not the measures of a cohort.
+    """
+    place = dict(zip(map(str, source.figures.patch_ids), source.centres_px, strict=True))
+    side = round(FIELD_UM / _IMAGE_MPP)
+
+    def read(names: Sequence[str]) -> list[NDArray[np.uint8]]:
+        centres = np.array([place[name] for name in names]).reshape(-1, 2)
+        found = image.read(centres, FIELD_UM, _IMAGE_MPP)
+        for number, (name, pixels) in enumerate(zip(names, found, strict=True)):
+            if isinstance(pixels, Problem):
+                log.warning("Slide %s, figure %s has no image: %s", source.slide, name, pixels)
+                found[number] = np.full((side, side, 3), 255, np.uint8)
+        return found  # type: ignore[return-value]  # no problem is left
+
+    return read
 
 
 def _read(path: Path, patients: Mapping[str, str] | None) -> list[SlideFigures]:

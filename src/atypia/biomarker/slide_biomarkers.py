@@ -1,22 +1,37 @@
-"""The biomarkers of a slide, in three areas, and of a patient."""
+"""Counts, densities, fractions and profile of an area, of a slide in three areas, of a patient."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from atypia.biomarker.density import Biomarkers, Counts, biomarkers_of
+import numpy as np
+
+from atypia.biomarker.biomarker_intervals import (
+    Measure,
+    binomial_interval,
+    joint_density,
+    poisson_interval,
+    true_fraction,
+)
+from atypia.biomarker.figure_table import SlideFigures, slide_figures
 from atypia.biomarker.hotspot import AREA_MM2, Hotspot, Shape, find_hotspot
-from atypia.core.labels import N_SUBTYPES
+from atypia.biomarker.regions import Region, region_of
+from atypia.core.errors import MissingExtraError
+from atypia.core.labels import N_SUBTYPES, SUBTYPES
 from atypia.evaluation.intervals import LEVEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import pandas as pd
+
     from atypia.biomarker.error_model import ErrorRates
-    from atypia.biomarker.figure_table import SlideFigures
-    from atypia.biomarker.regions import Region
-    from atypia.evaluation.metrics import BoolArray
+    from atypia.evaluation.metrics import BoolArray, IntArray
+    from atypia.slides import SlideInfo
+
+log = logging.getLogger("atypia")
 
 Scope: TypeAlias = Literal["region", "all", "hotspot"]
 
@@ -25,6 +40,107 @@ SCOPES: Final[dict[Scope, str]] = {
     "all": "all candidates of the slide",
     "hotspot": "the hot-spot",
 }
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was counted within an area; counts of several slides add up."""
+
+    figures: int
+    atypical: int
+    """Called atypical at the model's threshold."""
+    subtypes: tuple[int, ...]
+    """Predicted subtypes, in the order of :data:`atypia.core.labels.SUBTYPES`."""
+    area_mm2: float | None
+    """None where it is not known."""
+
+    @classmethod
+    def of(cls, predicted: IntArray, atypical: BoolArray, area_mm2: float | None) -> Counts:
+        """Count figures.
+
+        Args:
+            predicted: (N,) subtype indices.
+            atypical: (N,) calls.
+            area_mm2: Where they lie.
+        """
+        subtypes = np.bincount(predicted, minlength=N_SUBTYPES)
+        return cls(len(predicted), int(atypical.sum()), tuple(map(int, subtypes)), area_mm2)
+
+    def __add__(self, other: Counts) -> Counts:
+        """Add counts and areas; the area is unknown where either is."""
+        areas = (self.area_mm2, other.area_mm2)
+        return Counts(
+            self.figures + other.figures,
+            self.atypical + other.atypical,
+            tuple(a + b for a, b in zip(self.subtypes, other.subtypes, strict=True)),
+            None if None in areas else sum(a for a in areas if a is not None),
+        )
+
+
+@dataclass(frozen=True)
+class Biomarkers:
+    """The measures of one area.
+
+    A density is None without an area, a corrected value without errors to correct for. A fraction
+    of no figures is undefined.
+    """
+
+    counts: Counts
+    figures_per_mm2: Measure | None
+    """Density of mitotic figures; its interval is that of counting."""
+    atypical_called_per_mm2: Measure | None
+    """Density of the figures called atypical; its interval is that of counting."""
+    atypical_per_mm2: Measure | None
+    """Density of atypical figures, corrected for the model's errors, with both errors."""
+    atypical_called_fraction: Measure
+    """Share of the figures called atypical; its interval is that of counting."""
+    atypical_fraction: Measure | None
+    """Atypical fraction, corrected for the model's errors, with both errors."""
+    called_profile: Mapping[str, Measure]
+    """Subtype to its share of the predictions; intervals of counting."""
+    profile: Mapping[str, Measure]
+    """Subtype to its corrected share, each on its own: they need not add up to 1. Empty without
+    errors of subtypes."""
+
+
+def biomarkers_of(counts: Counts, errors: ErrorRates | None, level: float = LEVEL) -> Biomarkers:
+    """Estimate every measure of one area.
+
+    Args:
+        counts: What was counted.
+        errors: What errors the model makes; None leaves corrected values out.
+        level: Coverage of the intervals.
+    """
+    n, called, area = counts.figures, counts.atypical, counts.area_mm2
+
+    def density(count: int) -> Measure | None:
+        return None if area is None else poisson_interval(count, level).scaled(1 / area)
+
+    fraction = None if errors is None or n == 0 else true_fraction(called, n, errors.atypical)
+    per_mm2 = None
+    if errors is not None and area is not None:
+        per_mm2 = joint_density(n, area, fraction, level)
+    undefined = Measure(None, None, None)
+    share = None if fraction is None else fraction.interval(level)
+    profile = {
+        subtype: true_fraction(count, n, rates).interval(level) if n else undefined
+        for subtype, count, rates in zip(
+            SUBTYPES, counts.subtypes, errors.subtypes if errors is not None else (), strict=False
+        )
+    }
+    return Biomarkers(
+        counts=counts,
+        figures_per_mm2=density(n),
+        atypical_called_per_mm2=density(called),
+        atypical_per_mm2=per_mm2,
+        atypical_called_fraction=binomial_interval(called, n, level),
+        atypical_fraction=undefined if errors is not None and n == 0 else share,
+        called_profile={
+            subtype: binomial_interval(count, n, level)
+            for subtype, count in zip(SUBTYPES, counts.subtypes, strict=True)
+        },
+        profile=profile,
+    )
 
 
 @dataclass(frozen=True)
@@ -52,6 +168,22 @@ class SlideBiomarkers:
     region: Region | None
     mpp: float | None
     """µm per pixel."""
+
+    def hotspot_outline(self, origin: tuple[int, int]) -> dict[str, Any] | None:
+        """GeoJSON of the hot-spot, px from `origin` on as QuPath counts; None without one."""
+        if self.hotspot is None or self.mpp is None:
+            return None
+        ring = self.hotspot.outline_um / self.mpp - np.array(origin)
+        feature = {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [np.round(ring, 2).tolist()]},
+            "properties": {
+                "objectType": "annotation",
+                "name": f"Hot-spot, {self.hotspot.area_mm2:.3g} mm²",
+                "slide": self.source.slide,
+            },
+        }
+        return {"type": "FeatureCollection", "features": [feature]}
 
 
 @dataclass(frozen=True)
@@ -125,6 +257,30 @@ def biomarkers(
             if region is not None and mpp is not None:
                 share = region.share_of(hotspot.outline_um / mpp)
     return SlideBiomarkers(source, measures, hotspot, share, region, mpp)
+
+
+def measure_table(
+    table: pd.DataFrame,
+    regions: Sequence[Mapping[str, Any]],
+    slide: SlideInfo,
+    errors: ErrorRates | None = None,
+) -> SlideBiomarkers:
+    """Measure the figures of a slide that is at hand.
+
+    Args:
+        table: See :func:`atypia.biomarker.slide_figures`.
+        regions: GeoJSON geometries of annotated regions, px on level 0.
+        slide: The slide.
+        errors: See :func:`biomarkers`.
+    """
+    region = None
+    try:
+        region = region_of(regions)
+    except MissingExtraError as error:
+        log.warning("The annotated regions are not measured. %s", error)
+    extent = None if slide.mpp is None else slide.width * slide.height * slide.mpp**2 / 1e6
+    source = slide_figures(table, slide.path.name)
+    return biomarkers(source, region=region, mpp=slide.mpp, errors=errors, extent_mm2=extent)
 
 
 def by_patient(

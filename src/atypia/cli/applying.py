@@ -70,7 +70,7 @@ def predict(
     from atypia import pipeline
 
     if engine is not None:
-        from atypia.inference.jobs.job import EngineChoice
+        from atypia.inference.job import EngineChoice
 
         if out is None or out.suffix.lower() in (".csv", ".json"):
             raise InputError("--out: with --engine, expected a folder for the job. See --csv.")
@@ -258,7 +258,7 @@ def slides(
 ) -> None:
     """Classify the figures found on many slides; the same command goes on where it stopped."""
     from atypia import pipeline
-    from atypia.inference.jobs.job import EngineChoice
+    from atypia.inference.job import EngineChoice
     from atypia.models.hardware import keep_freed_memory
 
     keep_freed_memory()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from atypia.core.progress import OnDone, OnStep
     from atypia.explain import Sanity
     from atypia.explain.sanity import MeanInterval
-    from atypia.inference.jobs.job import JobResult
+    from atypia.inference.job import JobResult
 
 MOST_FAILURES = 10
 """Failures of a job that are printed; all are in its folder."""

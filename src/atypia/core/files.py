@@ -93,6 +93,17 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: expected JSON but got something else ({error}).") from None
 
 
+def wrong_suffix(option: str, path: Path | None, *suffixes: str) -> list[Problem]:
+    """One problem where the name of a file to write ends in none of these; ``""`` is a folder."""
+    if path is None or path.suffix.lower() in suffixes:
+        return []
+    files = [suffix for suffix in suffixes if suffix]
+    wanted = ("one of " if len(files) > 1 else "") + ", ".join(files)
+    folder = ", or a folder," if "" in suffixes else ""
+    what = f"{option}: expected a name that ends in {wanted}{folder} but got {path.name!r}."
+    return [Problem(what)]
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:

@@ -18,10 +18,13 @@ import pandas as pd
 
 from atypia.classifiers.protocol import ExplainingModel
 from atypia.core.errors import InputError, Problem
+from atypia.core.files import write_json, write_text
 from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES, subtype_index
 from atypia.core.progress import OnDone, silent
 from atypia.data.cohort import Cohort
 from atypia.data.images import IMAGE_SUFFIXES, read_pages
+from atypia.evaluation.predictions import in_order, predictions_from_table, write_predictions
+from atypia.slides.reader import mpp_problems
 from atypia.slides.tiff_resolution import tiff_mpp
 
 if TYPE_CHECKING:
@@ -75,7 +78,7 @@ def find_items(inputs: Sequence[Path], mpp: float | None) -> list[PatchFile]:
             resolution, and every patch id that occurs twice.
     """
     items: list[PatchFile] = []
-    problems = _mpp_problems(mpp)
+    problems = mpp_problems(mpp)
     for path in inputs:
         if (path / "cohort.json").is_file():
             items += _cohort_items(Cohort.open(path))
@@ -99,12 +102,6 @@ def find_items(inputs: Sequence[Path], mpp: float | None) -> list[PatchFile]:
     if problems:
         raise InputError(problems)
     return items
-
-
-def _mpp_problems(mpp: float | None) -> list[Problem]:
-    if mpp is None or 0.01 <= mpp <= 10:
-        return []
-    return [Problem(f"--mpp: expected µm per pixel (0.01 to 10) but got {mpp:g}.")]
 
 
 def _file_items(path: Path, mpp: float | None) -> tuple[list[PatchFile], list[Problem]]:
@@ -213,7 +210,7 @@ def predict_arrays(
     Raises:
         InputError: Lists every array that is no patch or too small for the model.
     """
-    problems = _mpp_problems(mpp)
+    problems = mpp_problems(mpp)
     patches = []
     for i, array in enumerate(arrays):
         if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
@@ -380,6 +377,25 @@ def prediction_records(table: pd.DataFrame) -> list[dict[str, Any]]:
         row["probabilities"] = {s: _rounded(v) for s, v in zip(SUBTYPES, p, strict=True)}
         records.append({str(key): value for key, value in row.items()})
     return records
+
+
+def write_table(out: Path, table: pd.DataFrame) -> None:
+    """Write predictions as ``.csv``, or as ``.json`` with what is too much for a cell.
+
+    A table of figures that were looked for and not found has a header and no row.
+
+    Raises:
+        InputError: Lists every problem of the table; nothing is written.
+    """
+    if out.suffix.lower() == ".json":
+        predictions_from_table(table.assign(patient_id="unknown"), str(out))
+        write_json(out, prediction_records(table))
+        return
+    plain = table.drop(columns="measures", errors="ignore")
+    if plain.empty:
+        write_text(out, plain[in_order(plain.columns)].to_csv(index=False, lineterminator="\n"))
+    else:
+        write_predictions(out, plain, patients_known=False)
 
 
 def _rounded(value: float) -> float:

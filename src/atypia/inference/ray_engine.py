@@ -14,15 +14,15 @@ import socket
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from atypia.core.errors import AtypiaError, InputError, MissingExtraError
-from atypia.inference.jobs.local_engine import Outcome, Station
-from atypia.inference.jobs.parts import EXTRA
+from atypia.inference.job_parts import EXTRA
+from atypia.inference.local_engine import Outcome, Station
 from atypia.models.hardware import keep_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from atypia.inference.jobs.work import AnyItem, Worker
+    from atypia.inference.job_parts import AnyItem, Worker
 
 _MOST_AT_ONCE: Final = 10_000
 """Items that Ray holds at a time, so that this process does not grow with the job."""
@@ -33,7 +33,7 @@ _PATIENCE_S: Final = 10
 
 
 class RayEngine:
-    """A Ray cluster, as a context manager; see :class:`atypia.inference.jobs.local_engine.Engine`.
+    """A Ray cluster, as a context manager; see :class:`atypia.inference.local_engine.Engine`.
 
     Args:
         address: ``auto`` or ``HOST:PORT`` of a cluster; None starts one on this machine and ends
@@ -107,7 +107,7 @@ class RayEngine:
     def run(
         self, make: Callable[[], Worker[AnyItem]], items: Sequence[AnyItem], folder: Path
     ) -> Iterator[Outcome]:
-        """See :meth:`atypia.inference.jobs.local_engine.Engine.run`.
+        """See :meth:`atypia.inference.local_engine.Engine.run`.
 
         Raises:
             AtypiaError: Ray gave up: the cluster is gone, or its machines have no Atypia.

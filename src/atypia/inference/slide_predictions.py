@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from atypia.biomarker import SlideBiomarkers
     from atypia.classifiers.protocol import SubtypeModel
     from atypia.core.config import InputSpec
-    from atypia.slides.candidates import Candidate
+    from atypia.slides.candidates import Candidate, CandidateList
     from atypia.slides.reader import SlideInfo
     from atypia.slides.slide_pool import SlidePool
 
@@ -43,6 +45,21 @@ _BAND_PX: Final = 1024
 
 SCAN_40X_MPP: Final = 0.25
 """µm per pixel of a scan with a 40x objective; patches to learn from are of such scans."""
+
+
+@dataclass(frozen=True)
+class SlidePredictions:
+    """What was found on a slide."""
+
+    table: pd.DataFrame
+    """One row per figure; see :func:`classify_slide`."""
+    found: CandidateList
+    """The candidates and annotated regions, and what was skipped."""
+    unread: Sequence[Problem]
+    """One for each candidate whose place on the slide cannot be read."""
+    info: SlideInfo
+    biomarkers: SlideBiomarkers
+    """Densities and atypical fraction of the annotated regions, the hot-spot, and of all."""
 
 
 def classify_slide(

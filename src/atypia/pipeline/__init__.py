@@ -4,7 +4,6 @@ A page shows which steps a command consists of and which files it leaves; the pa
 work. No page imports another.
 """
 
-from atypia.inference.jobs.image_job import predict_job
 from atypia.pipeline.audit import audit
 from atypia.pipeline.biomarker import biomarker
 from atypia.pipeline.challenge import challenge
@@ -18,7 +17,7 @@ from atypia.pipeline.explain import explain
 from atypia.pipeline.export import export
 from atypia.pipeline.merge import merge
 from atypia.pipeline.mil import mil, mil_predict
-from atypia.pipeline.predict import predict
+from atypia.pipeline.predict import predict, predict_job
 from atypia.pipeline.prepare import prepare
 from atypia.pipeline.report import report
 from atypia.pipeline.slide import slide

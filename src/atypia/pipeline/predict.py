@@ -1,21 +1,32 @@
-"""Classify images and write what was found."""
+"""Classify images: in this process, or very many as a job."""
 
 from __future__ import annotations
 
-import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from atypia.classifiers.loading import find_model, load_ensemble
 from atypia.core.choices import BEST, RELEASED
 from atypia.core.errors import InputError, Problem, collected
-from atypia.core.files import write_json
+from atypia.core.files import wrong_suffix
 from atypia.core.progress import OnDone, silent
-from atypia.evaluation.predictions import predictions_from_table, write_predictions
+from atypia.inference.image_work import ClassifyImages, ImageBatch, cut_images
+from atypia.inference.job import (
+    FAILED,
+    ITEM_SIZE,
+    EngineChoice,
+    JobModel,
+    JobResult,
+    open_job,
+    write_failures,
+    write_rows,
+)
+from atypia.inference.job_parts import check_pyarrow, hash_of
 from atypia.inference.patch_predictions import (
     find_items,
     predict_items,
-    prediction_records,
     with_abstained,
+    write_table,
 )
 
 if TYPE_CHECKING:
@@ -23,9 +34,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
-
-
-log = logging.getLogger("atypia")
 
 
 def predict(
@@ -47,28 +55,24 @@ def predict(
     Args:
         inputs: What to classify.
         out: The ``.csv`` or ``.json`` to write; None writes nothing.
-        model: ``released`` or ``rules`` for those in the package, a bundle, a run folder, or an
-            export.
-        quality: ``best``, or ``fast`` where the model has it.
+        model: This, `quality`, `backend` and `device`: see :func:`load_ensemble`.
+        quality: Likewise.
         mpp: µm per pixel of what is not in a cohort; None where each TIFF file carries its own.
         min_confidence: Adds the column ``abstained``: whether the probability of the predicted
             subtype is below this, 0 to 1.
-        backend: ``auto``, ``torch``, ``onnx`` or ``onnx-int8``; see
-            :func:`atypia.classifiers.loading.load_ensemble`.
-        device: ``auto``, ``cpu``, ``cuda``, ``mps``.
+        backend: Likewise.
+        device: Likewise.
         skip_bad: Leave out what cannot be read, and return it.
         on_start: Called with the number of files.
         on_done: Called with the number of files done since the last call.
 
     Returns:
-        A table with one row per patch in the columns of ``predictions.csv``, and what was skipped.
+        One row per patch in the columns of ``predictions.csv``, and what was skipped.
 
     Raises:
-        InputError: Lists every problem of the inputs; nothing is written.
+        InputError: Lists every problem; nothing is written.
     """
-    problems: list[Problem] = []
-    if out is not None and out.suffix.lower() not in (".csv", ".json"):
-        problems.append(Problem(f"--out: expected a .csv or a .json file but got {out}."))
+    problems = wrong_suffix("--out", out, ".csv", ".json")
     with collected(problems):
         folder = find_model(model)
     with collected(problems):
@@ -82,14 +86,64 @@ def predict(
     if min_confidence is not None:
         table = with_abstained(table, min_confidence)
     if out is not None:
-        _write(out, table)
+        write_table(out, table)
     return table, skipped
 
 
-def _write(out: Path, table: pd.DataFrame) -> None:
-    if out.suffix.lower() == ".csv":
-        plain = table.drop(columns="measures", errors="ignore")  # for JSON: too many for a cell
-        write_predictions(out, plain, patients_known=False)
-        return
-    predictions_from_table(table.assign(patient_id="unknown"), str(out))
-    write_json(out, prediction_records(table))
+def predict_job(
+    inputs: Sequence[Path],
+    out: Path,
+    model: Path | str = RELEASED,
+    *,
+    engine: EngineChoice | None = None,
+    csv: Path | None = None,
+    quality: str = BEST,
+    mpp: float | None = None,
+    min_confidence: float | None = None,
+    backend: str = "auto",
+    device: str = "auto",
+    item_size: int = ITEM_SIZE,
+    on_start: OnDone = silent,
+    on_done: OnDone = silent,
+) -> JobResult:
+    """Classify images as :func:`predict` does, or what such a job has not done yet.
+
+    Leaves in `out`: ``parts/`` (Parquet, the rows of ``predictions.csv``), ``failed.csv`` and
+    ``job.json``. An image that cannot be read fails alone. Arguments and errors are those of
+    :func:`predict` and :func:`atypia.pipeline.slides`.
+    """
+    engine = engine or EngineChoice()
+    problems = [*engine.problems(), *wrong_suffix("--csv", csv, ".csv")]
+    with collected(problems):
+        check_pyarrow()
+    with collected(problems):
+        folder = find_model(model).absolute()
+    with collected(problems):
+        images = find_items([path.absolute() for path in inputs], mpp)
+    if problems:
+        raise InputError(problems)
+    job_model = JobModel(folder, quality, backend, device, engine.worker_threads)
+    identity = {
+        "kind": "images",
+        "inputs": hash_of([(image.patch_id, str(image.path), image.mpp) for image in images]),
+        **job_model.identity(),
+        "item_size": item_size,
+    }
+    if min_confidence is not None:
+        identity["min_confidence"] = min_confidence
+    with open_job(out, identity, engine, job_model) as job:
+        on_start(len(images))
+        worker = partial(ClassifyImages, job_model, min_confidence)
+        batches = cut_images(images, job.key, item_size)
+        result = job.run(worker, batches, ImageBatch.inputs, on_done)
+        write_failures(job.path / FAILED, result.failures)
+        if csv is not None:
+            write_rows(csv, result.files.values(), result.columns)
+        job.note(
+            "failed" if result.failures else "done",
+            images=result.inputs,
+            answered=result.answered,
+            failed=len(result.failures),
+            rows=result.rows,
+        )
+    return result

@@ -16,8 +16,7 @@ from atypia.core.labels import ATYPICAL, DISPLAY_NAMES, SUBTYPES
 from atypia.reports.html import Html, join, tag
 
 if TYPE_CHECKING:
-    from atypia.biomarker.density import Counts
-    from atypia.biomarker.slide_biomarkers import SlideBiomarkers
+    from atypia.biomarker.slide_biomarkers import Counts, SlideBiomarkers
     from atypia.evaluation.metrics import FloatArray
 
 WIDTH: Final = 400

@@ -24,9 +24,8 @@ from atypia.reports.words import capital, disclaimer, missing, rater_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from atypia.biomarker.density import Biomarkers
     from atypia.biomarker.error_model import ErrorModel
-    from atypia.biomarker.slide_biomarkers import SlideBiomarkers
+    from atypia.biomarker.slide_biomarkers import Biomarkers, SlideBiomarkers
     from atypia.reports.report_input import Patches
 
 GALLERY: Final = 16

@@ -19,6 +19,7 @@ from atypia.core.labels import SUBTYPES
 from atypia.slides.geojson_writer import MEASUREMENTS, class_name
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -109,10 +110,24 @@ def _meaning(measurement: str) -> str:
     return class_name(subtype) if subtype in SUBTYPES else subtype
 
 
-def is_slide_image(path: Path) -> bool:
-    """Tell whether a file is there and holds pixels of a DICOM slide."""
-    header = _header(path) if path.is_file() else None
-    return header is not None and "TotalPixelMatrixColumns" in header
+def check_dicom_output(outs: Sequence[Path], slide: SlideInfo, n_candidates: int) -> None:
+    """Check what DICOM annotations need before the work, not after it.
+
+    Raises:
+        InputError: The slide is not in DICOM format, a file to write is a part of one, or there is
+            no figure.
+        MissingExtraError: The extra ``dicom`` is not installed.
+    """
+    if not outs:
+        return
+    find_base_image(slide)
+    for out in outs:
+        header = _header(out) if out.is_file() else None
+        if header is not None and "TotalPixelMatrixColumns" in header:
+            raise InputError(f"--out: {out} is a part of a DICOM slide. Choose another name.")
+    if not n_candidates:
+        what = "--out: DICOM annotations hold at least one figure and there is none to classify."
+        raise InputError(f"{what} Leave out {outs[0].name}.")
 
 
 def find_base_image(slide: SlideInfo) -> Any:

@@ -6,6 +6,7 @@ One class for every format. What reads the bytes is chosen by the file: OpenSlid
 
 from __future__ import annotations
 
+import logging
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from atypia.slides.pixels import Colour, Pixels
+
+log = logging.getLogger("atypia")
 
 WHITE: Final = (255, 255, 255)
 _BRIGHT: Final = 200
@@ -46,7 +49,22 @@ class SlideInfo:
     """Where the scanned part begins, px on level 0. QuPath shows that part alone and counts from
     its corner; (0, 0) for most formats."""
     stated_mpp: float | None = None
-    """µm per pixel as the file says, None where it says nothing plausible."""
+    """µm per pixel by the file, None where it holds nothing plausible."""
+
+    def log_oddities(self, given_mpp: float | None) -> None:
+        """Log where coordinates of QuPath differ, and a resolution that differs from the file's."""
+        if self.origin != (0, 0):
+            log.info(
+                "%s: the scanned part begins at %d, %d px; QuPath, and so GeoJSON, counts from "
+                "there, everything else from the corner of level 0",
+                self.path,
+                *self.origin,
+            )
+        stated = self.stated_mpp
+        if given_mpp is not None and stated and abs(stated / given_mpp - 1) > 0.02:
+            log.warning(
+                "%s says %.4g µm per pixel, but --mpp %.4g is taken", self.path, stated, given_mpp
+            )
 
 
 class Slide:
@@ -184,6 +202,13 @@ def _describe(
         origin=pixels.origin,
         stated_mpp=stated,
     )
+
+
+def mpp_problems(mpp: float | None, option: str = "--mpp") -> list[Problem]:
+    """One problem where µm per pixel are given, and are no plausible number."""
+    if mpp is None or 0.01 <= mpp <= 10:
+        return []
+    return [Problem(f"{option}: expected µm per pixel (0.01 to 10) but got {mpp:g}.")]
 
 
 def unknown_resolution(path: Path) -> Problem:

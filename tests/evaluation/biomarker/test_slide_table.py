@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atypia.biomarker import read_areas, read_patients, read_slides, slide_figures
+from atypia.biomarker import areas_of, read_patients, read_slides, slide_figures
 from atypia.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -115,13 +115,13 @@ def test_tables_of_patients_and_areas_are_checked(tmp_path: Path) -> None:
     assert len(raised.value.problems) == 2
     path.write_text("slide,area_mm2\na,1.5\nb,\nc,0\nd,wide\na,2\n")
     with pytest.raises(InputError) as raised:
-        read_areas(path)
+        areas_of(["a"], path)
     assert [p.row for p in raised.value.problems] == [4, 5, 6]
     path.write_text("slide,area_mm2\na,1.5\nb,\n")
-    assert read_areas(path) == {"a": 1.5}
+    assert areas_of(["a"], path) == {"a": 1.5}
     path.write_text("case,area\n")
     with pytest.raises(InputError, match="expected the columns"):
-        read_areas(path)
+        areas_of(["a"], path)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="CSV file in UTF-8"):
         read_patients(path)

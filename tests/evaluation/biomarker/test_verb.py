@@ -12,10 +12,10 @@ import pytest
 from slide_files import noise, spoil_tile, write_pyramid
 
 from atypia import cli
+from atypia.biomarker import model_errors
 from atypia.core.errors import InputError
 from atypia.core.files import write_json
 from atypia.evaluation.predictions import write_predictions
-from atypia.pipeline.biomarker import model_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

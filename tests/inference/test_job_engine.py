@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 
 from atypia.core.errors import AtypiaError, InputError, MissingExtraError, Problem
-from atypia.inference.jobs.local_engine import MOST_ATTEMPTS, LocalEngine, Station, do_all
-from atypia.inference.jobs.parts import keys_in, read_rows
-from atypia.inference.jobs.work import FinishedPart, hash_of, reason_of
+from atypia.inference.job_parts import FinishedPart, hash_of, keys_in, read_rows, reason_of
+from atypia.inference.local_engine import MOST_ATTEMPTS, LocalEngine, Station, do_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable

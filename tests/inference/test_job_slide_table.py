@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atypia.core.errors import InputError
-from atypia.inference.jobs.slide_list import SlideRow, read_slide_table
-from atypia.inference.jobs.slide_work import Listing, cut
+from atypia.inference.slide_list import SlideRow, read_slide_table
+from atypia.inference.slide_work import Listing, cut_slide
 
 
 def test_paths_count_from_the_table_and_what_is_not_said_is_none(tmp_path, caplog):
@@ -63,7 +63,7 @@ def test_missing_columns_are_named_with_what_is_near(tmp_path):
 @given(n=st.integers(0, 10_000), size=st.integers(1, 3_000))
 def test_ranges_hold_every_candidate_once(n, size):
     row = SlideRow("a", None, None, None, None, "")  # type: ignore[arg-type]
-    ranges = cut(Listing("job", row), n, size)
+    ranges = cut_slide(Listing("job", row), n, size)
     assert sum(item.size for item in ranges) == n
     assert all(0 < item.size <= size for item in ranges)
     assert all(item.size == size for item in ranges[:-1])

@@ -1,4 +1,4 @@
-"""Answers on disk: one Parquet file per item, there whole or not at all.
+"""What a job is cut into, and the file of each item: Parquet, there whole or not at all.
 
 The rows are those of ``predictions.csv``. What failed is in the file's metadata, so that an item is
 one file and one rename. The only module that imports pyarrow.
@@ -6,15 +6,15 @@ one file and one rename. The only module that imports pyarrow.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from atypia.core.errors import AtypiaError, MissingExtraError
+from atypia.core.errors import AtypiaError, InputError, MissingExtraError
 from atypia.core.files import atomic_write
 from atypia.core.labels import PROBABILITY_COLUMNS
-from atypia.inference.jobs.work import Failure, FinishedPart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,11 +28,68 @@ _KEY: Final = b"atypia"
 _FLOAT32: Final = {*PROBABILITY_COLUMNS, "p_atypical"}
 _FLOAT64: Final = {"x_px", "y_px", "x_um", "y_um"}
 _BOOL: Final = {"predicted_atypical"}
+_SHOWN: Final = 3
+
+
+class WorkItem(Protocol):
+    """One piece of work, small enough to be done again. It is sent to the worker by pickle."""
+
+    @property
+    def key(self) -> str:
+        """Names the file with its predictions; the same for the same work."""
+
+    @property
+    def size(self) -> int:
+        """Number of inputs: candidates, images, or one slide."""
+
+
+AnyItem = TypeVar("AnyItem", bound=WorkItem)
+_Taken = TypeVar("_Taken", bound=WorkItem, contravariant=True)
+
+
+class Worker(Protocol[_Taken]):
+    """Does items, one after the other, in one process; keeps what is dear to make, as a model."""
+
+    def __call__(self, item: _Taken) -> FinishedPart:
+        """Do an item.
+
+        Raises:
+            InputError: The input is wrong; it is not tried again.
+            Exception: Whatever else goes wrong; the item is tried again.
+        """
+
+    def close(self) -> None:
+        """Let go of what it keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A candidate, an image or a whole slide without a prediction."""
+
+    slide: str
+    """Empty where images are classified."""
+    patch_id: str
+    """Empty for a slide whose candidates could not be listed."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class FinishedPart:
+    """What a worker makes of an item."""
+
+    table: pd.DataFrame
+    """The rows; none where every input failed."""
+    answered: int
+    """Inputs that have a prediction. A stack of images has several rows."""
+    failures: Sequence[Failure] = ()
+    """One for each input that has none."""
+    group_size: int | None = None
+    """Rows that can be read without the others; None is all."""
 
 
 @dataclass(frozen=True)
 class PartSummary:
-    """What a file tells without its rows."""
+    """What a file holds besides its rows."""
 
     rows: int
     columns: tuple[str, ...]
@@ -40,6 +97,41 @@ class PartSummary:
     atypical: int
     """Rows that are called atypical."""
     failures: tuple[Failure, ...]
+
+
+def hash_of(*identity: object) -> str:
+    """32 hexadecimal digits of the SHA-256 of values that JSON can hold."""
+    text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def reason_of(error: BaseException) -> str:
+    """Put an error in one line; of many problems the first few."""
+    if isinstance(error, InputError):
+        lines = [str(problem) for problem in error.problems]
+    elif isinstance(error, AtypiaError):
+        lines = str(error).splitlines()
+    else:
+        lines = [f"{type(error).__name__}: {error}"]
+    rest = len(lines) - _SHOWN
+    shown = [" ".join(line.split()) for line in lines[:_SHOWN]]
+    return "; ".join([*shown, f"and {rest:,} more"] if rest > 0 else shown)
+
+
+def part_path(folder: Path, key: str) -> Path:
+    """File of an item."""
+    return folder / f"{key}{SUFFIX}"
+
+
+def keys_in(folder: Path) -> set[str]:
+    """Keys of the items that are done."""
+    if not folder.is_dir():
+        return set()
+    names = (path.name for path in folder.iterdir())
+    return {n.removesuffix(SUFFIX) for n in names if n.endswith(SUFFIX) and n[0] != "."}
+
+
+# --- Parquet ------------------------------------------------------------------------------------
 
 
 def check_pyarrow() -> None:
@@ -55,7 +147,7 @@ def encode_part(part: FinishedPart) -> bytes:
     """Make a Parquet file.
 
     Columns have the same type in every file, whatever pandas takes them for: strings but for the
-    known numbers.
+    numbers of a table of predictions.
     """
     arrow, parquet = _pyarrow()
     schema = arrow.schema([(name, _type(name, arrow)) for name in part.table.columns])
@@ -88,21 +180,8 @@ def write_part(path: Path, content: bytes) -> None:
         stream.write(content)
 
 
-def part_path(folder: Path, key: str) -> Path:
-    """File of an item."""
-    return folder / f"{key}{SUFFIX}"
-
-
-def keys_in(folder: Path) -> set[str]:
-    """Keys of the items that are done."""
-    if not folder.is_dir():
-        return set()
-    names = (path.name for path in folder.iterdir())
-    return {n.removesuffix(SUFFIX) for n in names if n.endswith(SUFFIX) and n[0] != "."}
-
-
 def read_summary(path: Path) -> PartSummary:
-    """Read what a file tells without its rows.
+    """Read what a file holds besides its rows.
 
     Raises:
         AtypiaError: The file is missing or damaged.
@@ -134,11 +213,7 @@ def read_rows(
     file = _open(path)
     wanted = None if columns is None else list(columns)
     try:
-        table = (
-            file.read(columns=wanted)
-            if group is None
-            else file.read_row_group(group, columns=wanted)
-        )
+        table = file.read(wanted) if group is None else file.read_row_group(group, wanted)
     except (OSError, ValueError) as error:  # pyarrow's own are both
         raise _damaged(path, error) from None
     return table.to_pandas()  # type: ignore[no-any-return]

@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol
 
 from atypia.core.errors import AtypiaError, InputError
 from atypia.core.progress import OnDone, silent
-from atypia.inference.jobs.parts import encode_part, keys_in, part_path, write_part
-from atypia.inference.jobs.work import AnyItem, reason_of
+from atypia.inference.job_parts import (
+    AnyItem,
+    encode_part,
+    keys_in,
+    part_path,
+    reason_of,
+    write_part,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from atypia.inference.jobs.work import Worker
+    from atypia.inference.job_parts import Worker
 
 MOST_ATTEMPTS: Final = 3
 """How often an item is begun before it is given up."""

@@ -1,4 +1,4 @@
-"""Images of patches as work: so many files at a time."""
+"""Images of patches as items of a job: so many files at a time."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from atypia.classifiers.loading import load_ensemble
 from atypia.core.errors import InputError
 from atypia.core.labels import N_SUBTYPES
-from atypia.inference.jobs.work import Failure, FinishedPart, hash_of
-from atypia.inference.patch_predictions import predict_items, prediction_table, with_abstained
+from atypia.inference.job_parts import Failure, FinishedPart, hash_of
+from atypia.inference.patch_predictions import (
+    predict_items,
+    prediction_table,
+    with_abstained,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-    from atypia.inference.patch_predictions import PatchFile as Image
+    from atypia.inference.job import JobModel
+    from atypia.inference.patch_predictions import PatchFile
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Some images."""
+class ImageBatch:
+    """Some images; an item of a job."""
 
     job: str
     number: int
-    images: Sequence[Image]
+    images: Sequence[PatchFile]
 
     @property
     def key(self) -> str:
-        """See :class:`atypia.inference.jobs.work.WorkItem`."""
+        """Hash of the job and the number."""
         return hash_of(self.job, self.number)
 
     @property
@@ -39,33 +42,32 @@ class Batch:
         """Number of files."""
         return len(self.images)
 
+    def inputs(self) -> list[tuple[str, str]]:
+        """No slide, and the name of each image."""
+        return [("", image.patch_id) for image in self.images]
+
+
+def cut_images(images: Sequence[PatchFile], job: str, batch_size: int) -> list[ImageBatch]:
+    """Cut a list of images into batches."""
+    return [
+        ImageBatch(job, number, images[start : start + batch_size])
+        for number, start in enumerate(range(0, len(images), batch_size))
+    ]
+
 
 class ClassifyImages:
     """Worker that classifies images. Keeps the model.
 
     Args:
-        model: See :func:`atypia.classifiers.loading.load_ensemble`.
-        quality: Likewise.
-        backend: Likewise.
-        device: Likewise.
-        threads: Of the network; None: as the machine has it.
-        min_confidence: Adds the column ``abstained``; see
-            :func:`atypia.inference.patch_predictions.with_abstained`.
+        model: Loaded here.
+        min_confidence: See :func:`atypia.inference.patch_predictions.with_abstained`.
     """
 
-    def __init__(
-        self,
-        model: Path | str,
-        quality: str,
-        backend: str,
-        device: str,
-        threads: int | None,
-        min_confidence: float | None = None,
-    ) -> None:
-        self._model = load_ensemble(model, quality, backend=backend, device=device, threads=threads)
+    def __init__(self, model: JobModel, min_confidence: float | None = None) -> None:
+        self._model = model.load()
         self._min_confidence = min_confidence
 
-    def __call__(self, item: Batch) -> FinishedPart:
+    def __call__(self, item: ImageBatch) -> FinishedPart:
         """Classify images; one that cannot be read fails alone."""
         try:
             table, problems = predict_items(self._model, item.images, skip_bad=True)
@@ -86,7 +88,7 @@ class ClassifyImages:
     def close(self) -> None:
         """Nothing is open."""
 
-    def _no_rows(self, image: Image) -> pd.DataFrame:
+    def _no_rows(self, image: PatchFile) -> pd.DataFrame:
         about = pd.DataFrame(columns=["patch_id", *image.about])
         model = self._model
         return prediction_table(
@@ -96,11 +98,3 @@ class ClassifyImages:
             model.threshold,
             conformal=model.conformal,
         )
-
-
-def cut(images: Sequence[Image], job: str, batch_size: int) -> list[Batch]:
-    """Cut a list of images into batches."""
-    return [
-        Batch(job, number, images[start : start + batch_size])
-        for number, start in enumerate(range(0, len(images), batch_size))
-    ]

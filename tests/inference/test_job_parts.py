@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from atypia.core.errors import AtypiaError, MissingExtraError
-from atypia.inference.jobs import parts
-from atypia.inference.jobs.parts import (
+from atypia.inference import job_parts
+from atypia.inference.job_parts import (
+    Failure,
+    FinishedPart,
     check_pyarrow,
     encode_part,
     keys_in,
@@ -19,7 +21,6 @@ from atypia.inference.jobs.parts import (
     read_summary,
     write_part,
 )
-from atypia.inference.jobs.work import Failure, FinishedPart
 
 ROWS = pd.DataFrame(
     {
@@ -84,4 +85,4 @@ def test_without_pyarrow_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'atypia\[cluster\]'"):
         check_pyarrow()
-    assert parts.EXTRA == "cluster"
+    assert job_parts.EXTRA == "cluster"
