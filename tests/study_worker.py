@@ -16,8 +16,8 @@ from atypia.training.study import Objective, ProposedTrial, Study
 
 SPACE = SearchSpace(
     {
-        "optim.learning_rate": NumberRange(1e-4, 1.0, log=True),
-        "optim.epochs": NumberRange(2, 10, step=2),
+        "optim.learning_rate": NumberRange(low=1e-4, high=1.0, log=True),
+        "optim.epochs": NumberRange(low=2, high=10, step=2),
         "augment.flip": Choices((True, False)),
     }
 )

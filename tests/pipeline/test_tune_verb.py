@@ -20,7 +20,7 @@ from atypia.core.errors import AtypiaError, InputError
 from atypia.core.files import read_json
 from atypia.data.cohort import Cohort
 from atypia.data.splits import Splits
-from atypia.training.measure import Measure
+from atypia.training.search_space import Measure
 from atypia.training.study_folder import only_worker
 
 SPACE = """

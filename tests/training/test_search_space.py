@@ -40,12 +40,12 @@ optim.progressive: [[], [[0, 64], [0.5, 96]]]
 
 def test_values_are_read_as_the_settings_read_them(tmp_path: Path) -> None:
     found = space(tmp_path, GOOD).dimensions
-    assert found["optim.learning_rate"] == NumberRange(1e-4, 0.003, log=True)
+    assert found["optim.learning_rate"] == NumberRange(low=1e-4, high=0.003, log=True)
     epochs, decay = found["optim.epochs"], found["optim.weight_decay"]
-    assert epochs == NumberRange(8, 24, step=4)
+    assert epochs == NumberRange(low=8, high=24, step=4)
     assert isinstance(epochs, NumberRange)
     assert isinstance(epochs.low, int)
-    assert decay == NumberRange(0.0, 1.0)
+    assert decay == NumberRange(low=0.0, high=1.0)
     assert isinstance(decay, NumberRange)
     assert isinstance(decay.low, float)  # or only 0 and 1 would be drawn
     assert found["augment.mixup"] == Choices((0.0, 0.1, 0.2))
@@ -105,7 +105,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         "optim: [1, 2]": "is not a setting",
         "label.x: [1, 2]": "is not a setting",
         "augment.mixup: [0, 3]": "less than or equal to 2",
-        "augment.scale: {low: -0.1, high: 0.9}": "low: Input should be greater",
+        "augment.scale: {low: -0.1, high: 0.9}": "high: Input should be less",
         "loss.kind: [hinge, focal]": "hinge",
         "loss.focal_gamma: {low: 1}": "expected high",
         "model.dropout: {low: 0.3, high: 0.1}": "low below high",
@@ -139,7 +139,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
 
 def test_what_only_answers_depend_on_can_be_searched_by_answers(tmp_path: Path) -> None:
     found = space(tmp_path, "ensemble.prior_power: {low: 0, high: 1}", "balanced_accuracy")
-    assert found.dimensions["ensemble.prior_power"] == NumberRange(0.0, 1.0)
+    assert found.dimensions["ensemble.prior_power"] == NumberRange(low=0.0, high=1.0)
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b", "a: [", "3"])

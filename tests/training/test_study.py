@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import study_worker as worker
 
+from atypia.core.config import load_config
 from atypia.core.errors import AtypiaError, InputError, TrainingError
-from atypia.training.study import ProposedTrial, Trial
-from atypia.training.with_optuna import local_storage, shared_storage
+from atypia.training.study import ProposedTrial, Trial, local_storage, shared_storage
 
 
 def drawn(trials: list[Trial]) -> list[tuple[object, ...]]:
@@ -22,6 +22,7 @@ def drawn(trials: list[Trial]) -> list[tuple[object, ...]]:
     return [(t.state, t.value, tuple(t.point.items()), t.steps, t.note) for t in trials]
 
 
+BASE = load_config("quick", ["optim.epochs=6"])
 IN_MEMORY = "sqlite:///:memory:"
 
 
@@ -40,7 +41,7 @@ def test_a_seed_draws_the_same_again_and_another_does_not() -> None:
     # Each is another point, and within the space.
     assert len({tuple(t.point.items()) for t in once}) == 12
     for trial in once:
-        assert all(worker.SPACE.dimensions[k].holds(v) for k, v in trial.point.items())
+        assert worker.SPACE.point_of(worker.SPACE.configure(BASE, trial.point)) == trial.point
     assert {type(t.point["optim.epochs"]) for t in once} == {int}
 
 
@@ -177,7 +178,7 @@ def test_of_two_workers_that_see_room_for_one_trial_one_gets_it(tmp_path: Path) 
     one, other = (worker.open_study(local_storage(tmp_path)) for _ in range(2))
 
     def objective(_: ProposedTrial) -> float:
-        other._take_one(pytest.fail, 1)  # it has counted the trials before this one began
+        other._run_next(pytest.fail, 1)  # it has counted the trials before this one began
         return 0.0
 
     one.work(objective, 1)

@@ -19,7 +19,7 @@ import study_worker as worker
 
 from atypia.core.errors import InputError
 from atypia.core.files import read_json
-from atypia.training.with_optuna import shared_storage
+from atypia.training.study import shared_storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,6 +143,7 @@ def test_a_password_comes_from_the_environment(
         connection.execute("GRANT ALL ON SCHEMA public TO searcher")
         hba.write_text(f"local all searcher scram-sha-256\n{before}")
         connection.execute("SELECT pg_reload_conf()")
+        time.sleep(2)  # the server reads the file a moment later
         own = storage.replace("postgres@", "searcher@")
         try:
             with pytest.raises(Exception, match="password"):

@@ -21,8 +21,7 @@ from atypia.data.splits import Outer, Splits, rows
 from atypia.evaluation.metrics import balanced_accuracy, confusion_matrix, log_loss, one_vs_rest_auc
 from atypia.evaluation.predictions import read_predictions
 from atypia.training.distributed import ComputePlace, World
-from atypia.training.measure import Measure, default_measure
-from atypia.training.search_space import Choices, NumberRange, SearchSpace
+from atypia.training.search_space import Choices, Measure, NumberRange, SearchSpace, default_measure
 from atypia.training.study import ProposedTrial, Pruned
 from atypia.training.targets import chosen_labels
 from atypia.training.trial import FoldTrainings, training_part
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PLACE = ComputePlace(torch.device("cpu"), torch.float32, World())
-SPACE = SearchSpace({"optim.learning_rate": NumberRange(1e-6, 1e30, log=True)})
+SPACE = SearchSpace({"optim.learning_rate": NumberRange(low=1e-6, high=1e30, log=True)})
 
 
 def trainings(

@@ -162,7 +162,7 @@ def _near(name: str) -> str:
 
 
 def _load_encoder(module: nn.Module, encoder: Encoder, file: Path | None) -> str:
-    """Fill an encoder with its weights and say where they came from, and under which licence."""
+    """Fill an encoder with its weights; returns their origin and licence."""
     if file is not None and not file.is_file():
         raise InputError(f"model.weights: {file} does not exist.")
     found = file or fetch_weights(encoder)
@@ -216,7 +216,7 @@ def _stop_at(module: nn.Module, name: str, reduction: int) -> int:
 
 
 def _load_weights(module: nn.Module, name: str, size_px: int, file: Path | None) -> str:
-    """Fill `module` with pretrained weights and say where they came from."""
+    """Fill `module` with pretrained weights; returns their origin."""
     if file is not None:
         if not file.is_file():
             raise InputError(f"model.weights: {file} does not exist.")
@@ -259,7 +259,7 @@ def package_of(name: str) -> WeightsPackage | None:
 
 
 def no_weights(name: str, error: Exception) -> str:
-    """Say that the pretrained weights of a backbone could not be had, and every way to get them."""
+    """Explain that pretrained weights are missing, with every way to get them."""
     package = package_of(name)
     ways = ["give a local file: model.weights=FILE.safetensors (or .pt)"]
     if package is not None:

@@ -65,7 +65,7 @@ class Encoder(BaseModel):
         return self.parameters * 4 / 1e9
 
     def scale_problem(self, field_of_view_um: float, size_px: int) -> str | None:
-        """Say how far an input is from what it was trained on; None if near, or not known."""
+        """Describe how far an input is from that of its training; None if near, or unknown."""
         mpp = field_of_view_um / size_px
         scale = min((_factor(mpp, trained) for trained in self.mpp), default=1)
         if max(scale, _factor(size_px, self.size_px)) <= FAR:
@@ -132,7 +132,7 @@ def fetch_weights(encoder: Encoder) -> Path:
     What the cache holds is taken without a question to the hub: the same weights each time.
 
     Raises:
-        InputError: They cannot be had; says why and what to do.
+        InputError: They cannot be had; with the reason and the remedies.
     """
     from huggingface_hub import hf_hub_download
 
@@ -176,7 +176,7 @@ def token_source() -> str | None:
 
 
 def explained(encoder: Encoder, error: BaseException) -> str:
-    """Say why the weights could not be had, and every way to get them."""
+    """Explain why the weights could not be had, with every way to get them."""
     reason, ways = _reason(encoder, error)
     folder = cache_folder() / f"models--{encoder.repository.replace('/', '--')}"
     ways += [
@@ -192,7 +192,7 @@ def _reason(encoder: Encoder, error: BaseException) -> tuple[str, list[str]]:
     """Why, and what helps besides having the file."""
     from huggingface_hub import constants, errors
 
-    # A download tells of most refusals only that the file is not here, either.
+    # Of most refusals a download reports only that the file is not here, either.
     while isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, errors.HfHubHTTPError):

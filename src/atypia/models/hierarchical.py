@@ -8,9 +8,9 @@ members, distillation, export.
 
 Cross-entropy of the product is the sum of the stages' own: for a target t with the mass t_A on the
 atypical subtypes, ``-sum t log p = CE(t_A, side) + t_A CE(t / t_A, atypical) + t_N CE(t / t_N,
-normal)``. A stage is taught by its own term alone, a figure of one side nothing of the other side's
-subtypes. Soft targets, several raters, class weights and the term of atypical votes, which is
-heard by the side alone, keep it so; the focal loss does not, since it weighs by the product.
+normal)``. A stage learns from its own term alone, and nothing from figures of the other side. Soft
+targets, several raters, class weights and the term of atypical votes, which is heard by the side
+alone, keep it so; the focal loss does not, since it weighs by the product.
 
 A temperature on the eight log-probabilities divides those of all stages by the same number; it is
 not one temperature for each.

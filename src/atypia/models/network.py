@@ -140,7 +140,7 @@ def make_network(
     Returns:
         The network, what it sees, and the origin of its initial weights.
     """
-    # Importing timm takes seconds, and prediction need not know it; see atypia.models.lite.
+    # Importing timm takes seconds, and prediction does without; see atypia.models.lite.
     from atypia.models.backbones import make_backbone
 
     def make() -> Backbone:
@@ -180,7 +180,7 @@ def assemble(
     """Join backbones and a head.
 
     Args:
-        backbones: As many as :func:`n_backbones` says; each maps images to features (B, F).
+        backbones: As many as :func:`n_backbones` gives; each maps images to features (B, F).
         n_features: F.
         model: The network's configuration.
         n_raters: How many raters get scores of their own while the network learns.

@@ -26,7 +26,7 @@ def build_encoder(encoder: Encoder, drop_path: float = 0.0) -> nn.Module:
     """Build an encoder with random weights; it maps (B, 3, S, S) to (B, encoder.features).
 
     Raises:
-        InputError: The installed timm does not know the architecture.
+        InputError: The installed timm lacks the architecture.
     """
     options: dict[str, Any] = {"num_classes": 0, **encoder.options}
     if encoder.swiglu:

@@ -32,7 +32,7 @@ class StudyInput:
     cohort: str
     split: str
     measure: str
-    """One of :data:`atypia.training.measure.Measure`."""
+    """One of :data:`atypia.training.search_space.Measure`."""
     minimised: bool
     folds: int
     trials: pd.DataFrame

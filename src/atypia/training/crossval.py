@@ -1,4 +1,4 @@
-"""The members of one outer split, each on its own patients, and what they say out of fold."""
+"""The members of one outer split, each on its own patients, and their out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -78,21 +78,21 @@ def member_tasks(
         require_unseen_test_part(Path(config.target.teacher), outer.test, number)
     patients = cohort.manifest["patient_id"]
     domains = np.unique(cohort.manifest["domain"].to_numpy(dtype=str), return_inverse=True)[1]
-    taught = np.where(hidden, -1, labels)
+    learned = np.where(hidden, -1, labels)
     tasks = []
-    for i, bag in enumerate(make_bags(cohort.manifest, taught, outer, number, config)):
+    for i, bag in enumerate(make_bags(cohort.manifest, learned, outer, number, config)):
         mine = rows(cohort.manifest, bag)
         # What is hidden from the training is not hidden from those who watch it.
         targets = make_targets(cohort.manifest, labels, config.target, hidden & mine)
-        teach = targets.subtypes.any(axis=(1, 2))  # with heads of their own, by either rater
-        if config.loss.hears_votes:  # a vote alone teaches, too
-            teach |= ~np.isnan(targets.atypical)
-        train, mute = np.flatnonzero(mine & teach), np.flatnonzero(mine & ~teach)
+        learnable = targets.subtypes.any(axis=(1, 2))  # with heads of their own, by either rater
+        if config.loss.hears_votes:  # a vote alone is learned from, too
+            learnable |= ~np.isnan(targets.atypical)
+        train, mute = np.flatnonzero(mine & learnable), np.flatnonzero(mine & ~learnable)
         train = np.repeat(train, [bag[patient] for patient in patients.iloc[train]])
         unseen = rows(cohort.manifest, outer.training) & ~mine
         valid = np.flatnonzero(unseen & (labels >= 0))
         part = f"training part of member {i}, outer split {number}"
-        require_every_class(taught[train], part)
+        require_every_class(learned[train], part)
         if config.loss.of == "sides":
             require_both_sides(targets.sides[train], part)
         if not len(valid):
@@ -101,7 +101,7 @@ def member_tasks(
                 "but found none. Use fewer members (ensemble.members) or another seed."
             )
         seed = int(np.random.SeedSequence([config.seed, number, i]).generate_state(1)[0]) >> 1
-        known = np.where(mine, taught, labels)
+        known = np.where(mine, learned, labels)
         task = MemberTask(f"member {i}", train, valid, targets, known, seed, mute, domains)
         if config.unlabelled.weight and not len(task.unlabelled_rows):
             raise InputError(
@@ -142,8 +142,8 @@ def train_members(
     answers = np.full((len(tasks), len(cohort), N_SUBTYPES), np.nan, np.float32)
     labels = chosen_labels(cohort.manifest, config.label)
     hidden = hidden_rows(cohort.manifest, labels, outer, number, config)
-    taught = np.where(hidden, -1, labels)
-    bags = make_bags(cohort.manifest, taught, outer, number, config)
+    learned = np.where(hidden, -1, labels)
+    bags = make_bags(cohort.manifest, learned, outer, number, config)
     _, spec, _ = make_network(config.model, config.input, initial_weights=False)
     frozen = config.model.frozen
     probe = open_probe(cohort, config, store, place, folder, on_step) if frozen else None
@@ -213,7 +213,7 @@ def train_members(
 def make_join(
     kind: JoinKind, answers: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
 ) -> Aggregation:
-    """Decide how members are joined, from what they say of patients they have not learned from.
+    """Decide how members are aggregated, from their out-of-fold predictions.
 
     The weight of a member is its mean one-vs-rest AUC on these (as AUCMEDI weighs on a part of the
     data that is held out for it). Each has its own such patients; a fold of easy figures makes for

@@ -42,7 +42,7 @@ class World:
         return values
 
     def all_true(self, value: bool) -> bool:
-        """Whether every process says so; all get the same answer, so all stop or none."""
+        """Whether it is true in every process; all get the same result, so all stop or none."""
         return all(self.gather(value)) if self.size > 1 else value
 
     def synchronise_buffers(self, *networks: nn.Module | None) -> None:

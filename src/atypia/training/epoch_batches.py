@@ -128,7 +128,7 @@ def domain_weights(domains: npt.NDArray[np.int64], power: float) -> npt.NDArray[
 
 
 def _sides(task: MemberTask) -> npt.NDArray[np.int64]:
-    """(n,) 1 atypical or 2 normal, by most opinions; by the label in a tie; 0 where none is."""
+    """(n,) 1 atypical or 2 normal, by most votes; by the label in a tie; 0 where none is."""
     sides, labels = task.targets.sides[task.train_rows], task.labels[task.train_rows]
     by_label = np.where(labels < 0, 0, np.where(labels < N_ATYPICAL, 1, 2))
     decided = sides[:, 0] != sides[:, 1]
@@ -218,7 +218,7 @@ def cutmix(
 
     A mitotic figure is in the centre of its patch and fills a small part of it. A rectangle at the
     edge therefore brings in the partner's label with none of its chromosomes, one over the centre
-    the reverse: area says less about the label here than it does in photographs, and the targets
+    the reverse: area carries less about the label here than in photographs, and the targets
     are noisier. That is what this method is, and a reason to compare it with :func:`mixup`.
     """
     share = float(random.beta(alpha, alpha))

@@ -1,4 +1,4 @@
-"""What a backbone says of every patch of a cohort: computed once, hashed, mapped into memory.
+"""A backbone's features of every patch of a cohort: computed once, hashed, mapped into memory.
 
 The file lies in the cohort, in ``features/``, so that every run on it finds it; where the cohort
 cannot be written it lies in the run. Its name is a hash of all that the numbers depend on: pixels,

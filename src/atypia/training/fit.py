@@ -7,6 +7,7 @@ killed repeats the epoch it was in, with the same numbers.
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
@@ -16,13 +17,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import update_bn
 
-from atypia.classifiers.ensemble import save_network
+from atypia.classifiers.calibration import calibrated_log_loss
+from atypia.classifiers.ensemble import decide, p_atypical, predict_network, save_network
 from atypia.core.errors import InputError, TrainingError
 from atypia.core.files import sha256_file, write_json
 from atypia.core.progress import OnEpoch, OnStep, silent
+from atypia.evaluation.metrics import (
+    balanced_accuracy,
+    confusion_matrix,
+    log_loss,
+    one_vs_rest_auc,
+    roc_auc,
+)
 from atypia.models.cpu_speed import write_out_attention
 from atypia.models.network import make_network
 from atypia.models.transforms import Augmenter, colour_styles
@@ -30,15 +39,22 @@ from atypia.training.checkpoint import Progress, load_checkpoint, save_checkpoin
 from atypia.training.epoch_batches import Views, mixed, row_weights, seed_of
 from atypia.training.epoch_batches import plan as plan_of
 from atypia.training.losses import SubtypeLoss
-from atypia.training.optimisation import answering, is_averaged, make_average, one_cycle
+from atypia.training.optimisation import (
+    answering,
+    is_averaged,
+    make_average,
+    make_optimizer,
+)
 from atypia.training.self_supervised import warm_up
+from atypia.training.targets import atypical_calls
 from atypia.training.unlabelled import Unlabelled
-from atypia.training.validate import validate
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from atypia.core.config import OptimConfig, TrainConfig
+    import numpy.typing as npt
+
+    from atypia.core.config import InputSpec, OptimConfig, TrainConfig
     from atypia.models.network import Network
     from atypia.training.distributed import ComputePlace, World
     from atypia.training.member_tasks import MemberTask
@@ -125,7 +141,7 @@ def fit(
                 progress.phase, progress.phase_best_loss = phase, math.inf
             network.freeze_backbone(head_only)
             learner = _across_processes(network, world, device)
-            optimizer, schedule = _optimizer(network, optim, head_only, batches)
+            optimizer, schedule = make_optimizer(network, optim, head_only, batches)
             if saved and saved["phase"] == phase:
                 optimizer.load_state_dict(saved["optimizer"])
                 schedule.load_state_dict(saved["schedule"])
@@ -185,7 +201,7 @@ def fit(
 
         world.synchronise_buffers(network, average)
         kept = answering(network, average)
-        scores = validate(kept, loss_of, task, store, spec, place, config.ensemble.prior_power)
+        scores = _validate(kept, loss_of, task, store, spec, place, config.ensemble.prior_power)
         if not (math.isfinite(scores["valid_loss"]) and _is_finite(network)):
             raise TrainingError(_not_finite(task.name, f"at the end of epoch {epoch + 1}"))
         rate = float(optimizer.param_groups[0]["lr"])
@@ -245,6 +261,72 @@ def fit(
     world.barrier()
 
 
+def measures(
+    probabilities: npt.NDArray[Any],
+    labels: npt.NDArray[np.int64],
+    calls: npt.NDArray[np.float64],
+    prior: npt.NDArray[np.floating[Any]],
+    prior_power: float,
+) -> dict[str, float]:
+    """Compute every :data:`atypia.training.search_space.Measure` of N patches.
+
+    ``log_loss`` can be compared between trainings with different losses, and
+    ``calibrated_log_loss``, after a temperature fitted on the same patches, between those of
+    different confidence as well.
+
+    Args:
+        probabilities: (N, 8) float32.
+        labels: (N,) subtype indices; rows of -1 count for ``binary_auc`` alone.
+        calls: (N,) from :func:`atypia.training.targets.atypical_calls`, for ``binary_auc``.
+        prior: (8,) class distribution; with its power it makes the decisions that
+            ``balanced_accuracy`` is of.
+        prior_power: See :func:`atypia.classifiers.ensemble.decide`.
+    """
+    known = ~np.isnan(calls)
+    p_of_known = p_atypical(probabilities[known]).astype(np.float64)
+    labelled = labels >= 0
+    calls, labels, probabilities = calls[known], labels[labelled], probabilities[labelled]
+    decisions = decide(probabilities, prior, prior_power)
+    return {
+        "log_loss": float(log_loss(labels, probabilities)[0]),
+        "calibrated_log_loss": calibrated_log_loss(probabilities, labels),
+        "mean_auc": float(np.nanmean(one_vs_rest_auc(labels, probabilities))),
+        "balanced_accuracy": float(balanced_accuracy(confusion_matrix(labels, decisions))[0]),
+        "binary_auc": float(roc_auc(calls == 1, p_of_known)[0]),
+    }
+
+
+def _validate(
+    network: Network,
+    loss_of: SubtypeLoss,
+    task: MemberTask,
+    store: PatchStore,
+    spec: InputSpec,
+    place: ComputePlace,
+    prior_power: float,
+) -> dict[str, float]:
+    """Loss and measures on the validation patients, without augmentation."""
+    world = place.world
+    mine = task.valid_rows[world.rank :: world.size]
+    parts = world.gather(
+        predict_network(network, store.pixels, store.mpp, spec, device=place.device, rows=mine)
+    )
+    probabilities = np.empty((len(task.valid_rows), parts[0].shape[1]), np.float32)
+    for rank, part in enumerate(parts):
+        probabilities[rank :: world.size] = part
+    loss_on_cpu = copy.deepcopy(loss_of).cpu()  # alike in all processes, to the last bit
+    subtypes = torch.from_numpy(task.targets.subtypes[task.valid_rows, :1])
+    share = task.targets.atypical[task.valid_rows]
+    log_p = torch.from_numpy(probabilities).clamp_min(1e-12).log()
+    labels = task.labels[task.valid_rows]
+    calls = atypical_calls(labels, share, "sides" if loss_of.on_sides else "subtypes")
+    scores = measures(probabilities, labels, calls, loss_on_cpu.prior.numpy(), prior_power)
+    return {
+        "valid_loss": float(loss_on_cpu(log_p, subtypes, torch.from_numpy(share))),
+        **{f"valid_{name}": value for name, value in scores.items()},
+    }
+
+
 def _size_px(optim: OptimConfig, epoch: int, final: int) -> int:
     """Side of the input in this epoch of the whole network's training."""
     # A step within an epoch is made at its start, so that the last epoch has the final size.
@@ -278,28 +360,6 @@ def _across_processes(
         return network
     ids = [world.local_rank] if device.type == "cuda" else None
     return DistributedDataParallel(network, device_ids=ids)
-
-
-def _optimizer(
-    network: Network, optim: OptimConfig, head_only: bool, batches: int
-) -> tuple[torch.optim.Optimizer, LRScheduler | ReduceLROnPlateau]:
-    rate = optim.head_learning_rate if head_only else optim.learning_rate
-    kind = torch.optim.AdamW if optim.optimizer == "adamw" else torch.optim.Adam
-    optimizer = kind(network.parameter_groups(optim.weight_decay), lr=rate, fused=True)
-    if head_only:
-        return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    if optim.schedule == "one_cycle":
-        return optimizer, one_cycle(optimizer, rate, optim.epochs * batches, optim.warmup)
-    return optimizer, ReduceLROnPlateau(
-        optimizer,
-        factor=optim.plateau_factor,
-        # Keras, which the reference study used, lowers the rate in the epoch in which torch
-        # would still wait, and asks for an improvement of 1e-4.
-        patience=optim.plateau_patience - 1,
-        threshold=1e-4,
-        threshold_mode="abs",
-        min_lr=optim.min_learning_rate,
-    )
 
 
 def _log_epoch(name: str, progress: Progress, n_epochs: int) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SubtypeLoss(nn.Module):
-    """Mean loss of logits against what the raters said.
+    """Mean loss of logits against the raters' labels.
 
     For target t and probability p, both (B, 8)::
 
@@ -22,21 +22,21 @@ class SubtypeLoss(nn.Module):
 
     With gamma 0 it is the cross-entropy; otherwise the categorical focal loss (Lin et al., ICCV
     2017). With several raters it is the mean over those who gave a subtype, each against its own
-    scores. With a share a of atypical opinions and P the sum of the first four p of the first
+    scores. With a share a of atypical votes and P the sum of the first four p of the first
     rater, ``- atypical * (a * log P + (1 - a) * log(1 - P))`` is added.
 
     On the sides alone it is the same formula over two classes: P and 1 - P against the majority of
-    the opinions (a tie counts half for each), w_c being the sides' weights.
+    the votes (a tie counts half for each), w_c being the sides' weights.
 
     ``prior`` is the class distribution as the loss sees it: (8,), frequency times weight, sum 1. On
-    the sides alone the frequencies of the sides are those of the opinions, which is what they are
+    the sides alone the frequencies of the sides are those of the votes, which is what they are
     learned from; within a side they are those of the subtypes.
 
     Args:
         config: Which loss.
         class_mass: (8,) sum of the targets over the training part; all above 0.
         side_mass: (2,) figures of the training part that are atypical, and normal, by the majority
-            of the opinions; both above 0.
+            of the votes; both above 0.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class SubtypeLoss(nn.Module):
 
         Args:
             logits: (B, R * 8), the raters' scores side by side.
-            subtypes: (B, R, 8) targets; each row sums to 1, or to 0 where a rater said nothing.
-            atypical: (B,) share of atypical opinions; NaN where there is none.
+            subtypes: (B, R, 8) targets; each row sums to 1, or to 0 where a rater gave none.
+            atypical: (B,) share of atypical votes; NaN where there is none.
         """
         batch = len(logits)
         log_p = logits.float().view(batch, -1, N_SUBTYPES).log_softmax(dim=2)
@@ -90,12 +90,12 @@ class SubtypeLoss(nn.Module):
         return loss
 
     def _of_sides(self, log_p: torch.Tensor, atypical: torch.Tensor) -> torch.Tensor:
-        """Mean loss of log-probabilities (B, 8) against the majority of the opinions (B,)."""
+        """Mean loss of log-probabilities (B, 8) against the majority of the votes (B,)."""
         sides = torch.stack(
             [log_p[:, :N_ATYPICAL].logsumexp(dim=1), log_p[:, N_ATYPICAL:].logsumexp(dim=1)], dim=1
         )
         majority = ((atypical - 0.5).sign() + 1) / 2
-        # torch gives a NaN the sign 0; a figure without an opinion teaches nothing.
+        # torch gives a NaN the sign 0; a figure without a vote adds nothing to the loss.
         target = torch.stack([majority, 1 - majority], dim=1) * ~atypical.isnan()[:, None]
         terms = target * self.weights[[0, -1]] * sides
         if self.gamma:

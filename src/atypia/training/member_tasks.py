@@ -39,7 +39,7 @@ class MemberTask:
     """(N,) subtype index for every row of the store: what is scored."""
     seed: int
     silent_rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    """Rows of the training patients that teach nothing; a warm-up without labels sees them, too."""
+    """Rows of the training patients without a target; a warm-up without labels sees them, too."""
     domains: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     """(N,) number of the domain of every row of the store."""
 
@@ -112,7 +112,7 @@ def _subtypes(
 
 
 _JITTER = 0.5
-"""How far chance, rather than the spread of the subtypes, decides who comes next."""
+"""How far chance, rather than the balance of the subtypes, decides who comes next."""
 
 
 def hidden_rows(
@@ -158,13 +158,13 @@ def order_patients(
     """Put patients into an order of which every beginning is like the whole.
 
     Each place goes to the patient after whom the parts that the patients up to there hold of each
-    subtype differ least from their part of the patients, in squares; chance has a say, too.
+    subtype differ least from their part of the patients, in squares, times a random factor.
 
     Args:
         patients: (N,) patient of each figure.
         labels: (N,) subtype index of each figure, -1 where there is none.
         chosen: The patients to put in order.
-        seed: Decides what chance says.
+        seed: Of the random factors.
     """
     names = sorted(chosen)
     random = np.random.default_rng(seed)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, cast
 
-from torch.optim.lr_scheduler import OneCycleLR
+import torch
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 if TYPE_CHECKING:
@@ -13,6 +14,29 @@ if TYPE_CHECKING:
 
     from atypia.core.config import OptimConfig
     from atypia.models.network import Network
+
+
+def make_optimizer(
+    network: Network, optim: OptimConfig, head_only: bool, batches: int
+) -> tuple[torch.optim.Optimizer, LRScheduler | ReduceLROnPlateau]:
+    """Make the optimiser of one phase, of `batches` an epoch, and its schedule."""
+    rate = optim.head_learning_rate if head_only else optim.learning_rate
+    kind = torch.optim.AdamW if optim.optimizer == "adamw" else torch.optim.Adam
+    optimizer = kind(network.parameter_groups(optim.weight_decay), lr=rate, fused=True)
+    if head_only:
+        return optimizer, ConstantLR(optimizer, factor=1.0)
+    if optim.schedule == "one_cycle":
+        return optimizer, one_cycle(optimizer, rate, optim.epochs * batches, optim.warmup)
+    return optimizer, ReduceLROnPlateau(
+        optimizer,
+        factor=optim.plateau_factor,
+        # Keras, which the reference study used, lowers the rate in the epoch in which torch
+        # would still wait, and asks for an improvement of 1e-4.
+        patience=optim.plateau_patience - 1,
+        threshold=1e-4,
+        threshold_mode="abs",
+        min_lr=optim.min_learning_rate,
+    )
 
 
 def one_cycle(optimizer: Optimizer, rate: float, steps: int, rising: float) -> OneCycleLR:

@@ -61,7 +61,7 @@ _CHUNK: Final = 8192
 
 @dataclass(frozen=True)
 class Probe:
-    """A backbone, and what it says of every patch of a cohort."""
+    """A backbone, and its features of every patch of a cohort."""
 
     network: Network
     """Its head is that of no member."""
@@ -168,7 +168,7 @@ def fit_layer(
 
 
 def _fitted(task: MemberTask, config: TrainConfig, probe: Probe) -> tuple[Network, dict[str, Any]]:
-    """Fit the layer; gives the network with it, and what the record says of the fit."""
+    """Fit the layer; gives the network with it, and the fit's entry of the record."""
     fitter = _Fitter(config, probe.features, task.targets, task.train_rows)
     parts = _patient_folds(probe.patients[task.train_rows], task.labels[task.train_rows], task.seed)
     losses = _losses(fitter, task.train_rows, parts)
@@ -252,7 +252,7 @@ class _Fitter:
         n = len(rows) * features.n_views
         mean = total / n
         scale = np.sqrt(np.maximum(squares / n - mean**2, 0))
-        scale[scale < 1e-6 * max(1.0, float(scale.max()))] = np.inf  # says nothing
+        scale[scale < 1e-6 * max(1.0, float(scale.max()))] = np.inf  # a constant
         self._mean = torch.from_numpy(mean).float()
         self._scale = torch.from_numpy(scale).float()
 

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import json
 import math
-import types
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from atypia.core.config import TrainConfig, config_from_tree, presets
 from atypia.core.errors import InputError, Problem
@@ -27,11 +26,20 @@ from atypia.core.errors import InputError, Problem
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    import optuna
+
+Measure: TypeAlias = Literal[
+    "log_loss", "calibrated_log_loss", "mean_auc", "balanced_accuracy", "binary_auc"
+]
+"""What trials are compared by."""
+MINIMISED: Final = ("log_loss", "calibrated_log_loss")
+"""Measures of which small values are good."""
+
 Label: TypeAlias = bool | int | float | str | None
 """A value as a study keeps it: plain, so that any data base can hold it."""
 
 _NOT_SEARCHED: Final = {
-    "label": "it says what is right, not how well that is learned",
+    "label": "it decides what is right, not how well that is learned",
     "seed": "a seed that was lucky here is of no use to other patients",
     "split": "it decides which patients are kept apart",
     "resamples": "it changes no measure",
@@ -40,15 +48,20 @@ _NOT_SEARCHED: Final = {
     "ensemble.trained": "all trials are compared on the same folds; --folds says how many",
     "ensemble.bagging": "trials measure members one by one",
     "ensemble.join": "trials measure members one by one",
-    "ensemble.calibration": "it is fixed on the finished answers; trials are measured before it",
-    "ensemble.threshold": "it is fixed on the finished answers and changes none of the measures",
-    "ensemble.threshold_by": "it is fixed on the finished answers and changes none of the measures",
-    "ensemble.conformal_alpha": "it is fixed on the finished answers and changes no measure",
+    "ensemble.calibration": "it is fitted after the training; trials are measured before it",
+    "ensemble.threshold": "it is fitted after the training and changes none of the measures",
+    "ensemble.threshold_by": "it is fitted after the training and changes none of the measures",
+    "ensemble.conformal_alpha": "it is fitted after the training and changes no measure",
     "optim.select": "with best, the fold that is measured has chosen the epoch and looks too good",
     "target.teacher": "a teacher has seen labels of the folds that are measured",
     "target.teacher_mass": "a teacher has seen labels of the folds that are measured",
 }
 """Settings, or groups of them, that must be alike in all trials, and why."""
+
+
+def default_measure(config: TrainConfig) -> Measure:
+    """Log-loss, after a temperature where the configuration calibrates by one."""
+    return "calibrated_log_loss" if config.ensemble.calibration == "temperature" else "log_loss"
 
 
 @dataclass(frozen=True)
@@ -60,43 +73,70 @@ class Choices:
     @property
     def labels(self) -> tuple[Label, ...]:
         """What a study keeps for each value: itself, or its JSON where it is a list."""
-        return tuple(json.dumps(v) if isinstance(v, list | dict) else v for v in self.values)
+        return tuple(json.dumps(v) if isinstance(v, list) else v for v in self.values)
 
-    def holds(self, value: Any) -> bool:
-        """Whether `value` is among them."""
-        return value in self.values
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """Values that limit the dimension: all of them."""
+        return self.values
+
+    def label_of(self, value: Any) -> Label:
+        """Label of a value; ValueError if it is not among them."""
+        return self.labels[self.values.index(value)]
+
+    def value_of(self, label: Label) -> Any:
+        """Value that a label stands for."""
+        return self.values[self.labels.index(label)]
+
+    def suggest(self, trial: optuna.Trial, key: str) -> Label:
+        """Draw a label, or return the one that the trial was given."""
+        return trial.suggest_categorical(key, self.labels)
 
     def to_plain(self) -> list[Any]:
         """As it stands in a YAML file."""
         return list(self.values)
 
 
-@dataclass(frozen=True)
-class NumberRange:
+class NumberRange(BaseModel):
     """Every number from `low` to `high`, both included; whole ones where both are integers."""
 
-    low: float
-    high: float
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: int | float
+    high: int | float
     log: bool = False
     """Equal ratios are equally probable at first, instead of equal differences."""
-    step: float | None = None
+    step: int | float | None = None
 
-    def holds(self, value: Any) -> bool:
-        """Whether `value` can be drawn."""
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        return self.low <= value <= self.high and (
-            self.step is None or _is_whole((value - self.low) / self.step)
-        )
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """Values that limit the dimension."""
+        return self.low, self.high
+
+    def label_of(self, value: Any) -> Label:
+        """Label of a number: itself; ValueError if it is none or cannot be drawn."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not self.low <= value <= self.high:
+            raise ValueError
+        if self.step is not None and not _is_whole((value - self.low) / self.step):
+            raise ValueError
+        label: Label = value
+        return label
+
+    def value_of(self, label: Label) -> Any:
+        """Value that a label stands for: itself."""
+        return label
+
+    def suggest(self, trial: optuna.Trial, key: str) -> Label:
+        """Draw a number, or return the one that the trial was given."""
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            step = int(self.step or 1)
+            return trial.suggest_int(key, self.low, self.high, step=step, log=self.log)
+        return trial.suggest_float(key, self.low, self.high, step=self.step, log=self.log)
 
     def to_plain(self) -> dict[str, Any]:
         """As it stands in a YAML file."""
-        plain: dict[str, Any] = {"low": self.low, "high": self.high}
-        if self.log:
-            plain["log"] = True
-        if self.step is not None:
-            plain["step"] = self.step
-        return plain
+        return self.model_dump(exclude_defaults=True)
 
 
 Dimension: TypeAlias = Choices | NumberRange
@@ -113,47 +153,41 @@ class SearchSpace:
         plain = {key: dimension.to_plain() for key, dimension in self.dimensions.items()}
         return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
-    def configure(self, base: TrainConfig, labels: Mapping[str, Label]) -> TrainConfig:
-        """Put one point of the space into a configuration.
+    def values(self, point: Mapping[str, Label]) -> dict[str, Any]:
+        """Values of the settings at one point of the space."""
+        return {key: d.value_of(point[key]) for key, d in self.dimensions.items()}
 
-        Args:
-            base: Says everything that is not searched.
-            labels: One per dimension.
+    def configure(self, base: TrainConfig, point: Mapping[str, Label]) -> TrainConfig:
+        """Put one point of the space into a configuration.
 
         Raises:
             InputError: These values do not fit each other.
         """
         tree = base.model_dump(mode="json")
-        for key, dimension in self.dimensions.items():
-            value: Any = labels[key]
-            if isinstance(dimension, Choices):
-                value = dimension.values[dimension.labels.index(value)]
+        for key, value in self.values(point).items():
             _put(tree, key, value)
         return config_from_tree(tree, "this point of the space")
 
+    def values_in(self, config: TrainConfig) -> dict[str, Any]:
+        """Values of the searched settings in a configuration."""
+        tree = config.model_dump(mode="json")
+        return {key: _get(tree, key) for key in self.dimensions}
+
     def point_of(self, config: TrainConfig) -> dict[str, Label] | None:
         """Find the point at which a configuration lies; None if it lies outside."""
-        tree, point = config.model_dump(mode="json"), {}
-        for key, dimension in self.dimensions.items():
-            value = _get(tree, key)
-            if not dimension.holds(value):
-                return None
-            if isinstance(dimension, Choices):
-                value = dimension.labels[dimension.values.index(value)]
-            point[key] = value
-        return point
+        values = self.values_in(config)
+        try:
+            return {key: d.label_of(values[key]) for key, d in self.dimensions.items()}
+        except ValueError:
+            return None
 
     def edges(self, base: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
         """Give `base` with each value that limits a dimension, and the dimension's name."""
-        tree = base.model_dump(mode="json")
         for key, dimension in self.dimensions.items():
-            ends = (
-                (dimension.low, dimension.high)
-                if isinstance(dimension, NumberRange)
-                else dimension.values
-            )
-            for value in ends:
-                yield key, config_from_tree(_with(tree, key, value), key)
+            for value in dimension.ends:
+                tree = base.model_dump(mode="json")
+                _put(tree, key, value)
+                yield key, config_from_tree(tree, key)
 
 
 def default_space(preset: str) -> Path:
@@ -199,8 +233,9 @@ def read_space(file: Path, base: TrainConfig, measure: str) -> SearchSpace:
     problems: list[Problem] = []
     dimensions: dict[str, Dimension] = {}
     for key, given in tree.items():
-        dimension, wrong = _dimension(str(key), given, base, measure)
-        problems += [Problem(what, str(file), column=str(key)) for what in wrong]
+        faults: list[str] = []
+        dimension = _dimension(str(key), given, base, measure, faults)
+        problems += [Problem(fault, str(file), column=str(key)) for fault in faults]
         if dimension is not None:
             dimensions[str(key)] = dimension
     if problems:
@@ -209,139 +244,102 @@ def read_space(file: Path, base: TrainConfig, measure: str) -> SearchSpace:
 
 
 def _dimension(
-    key: str, given: Any, base: TrainConfig, measure: str
-) -> tuple[Dimension | None, list[str]]:
-    """Check one entry; None, and everything that is wrong with it, if anything is."""
-    number = _number_type(key)
-    if number is None:
-        return None, ["is not a setting. The config.yaml of a run lists them all."]
-    for fixed, why in _NOT_SEARCHED.items():
-        if key == fixed or key.startswith(f"{fixed}."):
-            return None, [f"cannot be searched: {why}."]
-    if key == "ensemble.prior_power" and measure != "balanced_accuracy":
-        return None, [
-            f"cannot be searched by {measure}: it changes the answers, not their probabilities. "
+    key: str, given: Any, base: TrainConfig, measure: str, faults: list[str]
+) -> Dimension | None:
+    """Read one entry; adds to `faults` everything that is wrong with it."""
+    try:
+        current = _get(base.model_dump(mode="json"), key)
+    except (KeyError, TypeError):
+        current = {}
+    why = next((w for k, w in _NOT_SEARCHED.items() if f"{key}.".startswith(f"{k}.")), None)
+    if isinstance(current, dict):  # nothing, or a group of settings
+        faults.append("is not a setting. The config.yaml of a run lists them all.")
+    elif why is not None:
+        faults.append(f"cannot be searched: {why}.")
+    elif key == "ensemble.prior_power" and measure != "balanced_accuracy":
+        faults.append(
+            f"cannot be searched by {measure}: it changes the decisions, not the probabilities. "
             "Choose --measure balanced_accuracy."
-        ]
-    if isinstance(given, list):
-        return _choices(key, given, base)
-    if isinstance(given, dict):
-        return _range(key, given, base, number)
-    return None, [f"expected a list of values, or {{low: ..., high: ...}}, but got {given!r}."]
+        )
+    elif isinstance(given, list):
+        return _choices(key, given, base, faults)
+    elif isinstance(given, dict):
+        return _range(key, given, base, faults)
+    else:
+        faults.append(f"expected a list of values, or {{low: ..., high: ...}}, but got {given!r}.")
+    return None
 
 
-def _choices(key: str, given: list[Any], base: TrainConfig) -> tuple[Choices | None, list[str]]:
-    tree = base.model_dump(mode="json")
-    wrong, values = [], []
-    for value in given:
-        checked, what = _checked(tree, key, value)
-        wrong += what
-        if not what:
-            values.append(checked)
+def _choices(key: str, given: list[Any], base: TrainConfig, faults: list[str]) -> Choices:
+    values = [_checked(base, key, value, faults) for value in given]
     # 1 and True are equal, but not the same choice.
-    if not wrong and len({json.dumps(value) for value in values}) != len(values):
-        wrong.append(f"expected each value once but got {given}.")
-    if not wrong and len(values) < 2:
-        wrong.append(f"expected at least two values but got {given}. Fix a setting by key=value.")
-    return (None if wrong else Choices(tuple(values))), wrong
+    if not faults and len({json.dumps(value) for value in values}) != len(values):
+        faults.append(f"expected each value once but got {given}.")
+    elif not faults and len(values) < 2:
+        faults.append(f"expected at least two values but got {given}. Fix a setting by key=value.")
+    return Choices(tuple(values))
 
 
 def _range(
-    key: str, given: dict[str, Any], base: TrainConfig, number: type
-) -> tuple[NumberRange | None, list[str]]:
-    if number is object:
-        return None, ["is not a number: expected a list of values instead of a range."]
-    unknown = sorted(map(str, set(given) - {"low", "high", "log", "step"}))
-    wrong = [f"expected low, high, log or step but got {unknown}."] if unknown else []
-    wrong += [f"expected {end} but it is missing." for end in ("low", "high") if end not in given]
-    log = given.get("log", False)
-    if not isinstance(log, bool):
-        wrong.append(f"log: expected true or false but got {log!r}.")
-    tree = base.model_dump(mode="json")
+    key: str, given: dict[str, Any], base: TrainConfig, faults: list[str]
+) -> NumberRange | None:
     ends = {}
-    for end in {"low", "high"} & set(given):
-        ends[end], what = _checked(tree, key, given[end])
-        if isinstance(ends[end], bool) or not isinstance(ends[end], int | float):
-            what = what or [f"expected a number but got {given[end]!r}."]
-        wrong += [f"{end}: {text}" for text in what]
-    step = _number(given.get("step"))
-    if wrong:
-        return None, sorted(wrong)
-    low, high = number(ends["low"]), number(ends["high"])
-    if low >= high:
-        return None, [f"expected low below high but got {low:g} and {high:g}."]
-    if log and low <= 0:
-        wrong.append(f"log: expected a low above 0 but got {low:g}.")
-    if step is not None:
-        if log:
-            wrong.append("expected log or step, not both.")
-        if not isinstance(step, int | float) or step <= 0:
-            return None, [*wrong, f"step: expected a number above 0 but got {step!r}."]
-        if not _is_whole(step) and number is int:
-            wrong.append(f"step: expected an integer, as the setting is, but got {step:g}.")
-        elif not _is_whole((high - low) / step):
-            wrong.append(
-                f"step: expected a whole number of steps from {low:g} to {high:g} but got {step:g}."
-            )
-        step = number(step)
-    return (None if wrong else NumberRange(low, high, log, step)), wrong
-
-
-def _checked(tree: dict[str, Any], key: str, value: Any) -> tuple[Any, list[str]]:
-    """Read `value` as the setting does, so that ``1e-4`` is a number; or say what is wrong."""
+    for name in ("low", "high"):
+        of_end: list[str] = []
+        if name in given:
+            ends[name] = _checked(base, key, given[name], of_end)
+        faults += [f"{name}: {fault}" for fault in of_end]
+    if any(isinstance(end, bool) or not isinstance(end, int | float) for end in ends.values()):
+        faults[:] = faults or ["is not a number: expected a list of values instead of a range."]
+    if faults:
+        return None
     try:
-        config = config_from_tree(_with(tree, key, value), key)
+        found = NumberRange.model_validate({**given, **ends})
+    except ValidationError as error:
+        for item in error.errors():
+            part = item["loc"][0]
+            if item["type"] == "missing":
+                faults.append(f"expected {part} but it is missing.")
+            elif item["type"] == "extra_forbidden":
+                faults.append(f"expected low, high, log or step but got {part!r}.")
+            else:
+                faults.append(f"{part}: {item['msg']}, but got {item['input']!r}.")
+        return None
+    low, high, log, step = found.low, found.high, found.log, found.step
+    whole = isinstance(ends["low"], int)
+    if low >= high:
+        faults.append(f"expected low below high but got {low:g} and {high:g}.")
+    elif log and low <= 0:
+        faults.append(f"log: expected a low above 0 but got {low:g}.")
+    elif log and step is not None:
+        faults.append("expected log or step, not both.")
+    elif step is not None and step <= 0:
+        faults.append(f"step: expected a number above 0 but got {step!r}.")
+    elif step is not None and whole and not _is_whole(step):
+        faults.append(f"step: expected an integer, as the setting is, but got {step:g}.")
+    elif step is not None and not _is_whole((high - low) / step):
+        faults.append(
+            f"step: expected a whole number of steps from {low:g} to {high:g} but got {step:g}."
+        )
+    return found
+
+
+def _checked(base: TrainConfig, key: str, value: Any, faults: list[str]) -> Any:
+    """Read `value` as the setting does, so that ``1e-4`` is a number."""
+    tree = base.model_dump(mode="json")
+    _put(tree, key, value)
+    try:
+        return _get(config_from_tree(tree, key).model_dump(mode="json"), key)
     except InputError as error:
-        return None, [
+        faults += [
             problem.what if problem.column == key else f"with {value!r}: {problem}"
             for problem in error.problems
         ]
-    return _get(config.model_dump(mode="json"), key), []
-
-
-def _number_type(key: str) -> type | None:
-    """Find what a setting holds: ``int``, ``float``, ``object`` for all else; None if unknown."""
-    model: Any = TrainConfig
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        field = model.model_fields.get(parent)
-        model = field.annotation if field is not None else None
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            return None
-    field = model.model_fields.get(leaf)
-    if field is None or issubclass(getattr(field.annotation, "__mro__", (object,))[0], BaseModel):
         return None
-    kinds = set(_plain_types(field.annotation)) - {type(None)}
-    return kinds.pop() if kinds in ({int}, {float}) else object
-
-
-def _plain_types(annotation: Any) -> Iterator[type]:
-    """Types that a value may have; constraints and unions are looked through."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        for part in get_args(annotation):
-            yield from _plain_types(part)
-    elif hasattr(annotation, "__metadata__"):  # Annotated
-        yield from _plain_types(annotation.__origin__)
-    else:
-        yield annotation if isinstance(annotation, type) else object
-
-
-def _number(value: Any) -> Any:
-    """Read a text as a number where it is one: YAML 1.1 takes ``1e-4`` for a text."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
 
 
 def _is_whole(number: float) -> bool:
     return math.isclose(number, round(number), abs_tol=1e-8)
-
-
-def _with(tree: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    copy: dict[str, Any] = json.loads(json.dumps(tree))
-    _put(copy, key, value)
-    return copy
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -59,8 +59,9 @@ def vicreg(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Compute the weighted terms of VICReg, whose sum is the loss.
 
     Invariance draws the two descriptions of a crop together; variance keeps the standard deviation
-    of each dimension over the crops from falling below 1; covariance lets the dimensions tell
-    different things. The authors' code halves the variance, their paper does not; this is the code.
+    of each dimension over the crops from falling below 1; covariance
+    decorrelates the dimensions. The authors' code halves the variance, their paper does not; this
+    is the code.
 
     Args:
         first: (B, D) float32, one view of each crop; B and D of at least 2.
@@ -104,7 +105,7 @@ def warm_up(
     folder: Path,
     on_step: OnStep,
 ) -> dict[str, Any]:
-    """Teach the backbone without labels; leaves ``self-supervised.safetensors`` in `folder`.
+    """Train the backbone without labels; leaves ``self-supervised.safetensors`` in `folder`.
 
     Only crops of the member's training patients are seen, those without a label among them. Where
     the file is there already it is taken; a warm-up that was stopped goes on after its last epoch.
@@ -122,7 +123,7 @@ def warm_up(
         on_step: Called after each batch.
 
     Returns:
-        What the member's record says of it.
+        Its entry of the member's record.
 
     Raises:
         TrainingError: The loss is not finite.
@@ -222,8 +223,8 @@ def _learn(
             },
         )
         write_history(folder / f"{NAME}.csv", progress)
-        told = "  ".join(f"{term} {value:.3f}" for term, value in mean.items())
-        log.info("%s  epoch %d/%d  %s  %.0f s", name, progress.epoch, n_epochs, told, seconds)
+        terms_text = "  ".join(f"{term} {value:.3f}" for term, value in mean.items())
+        log.info("%s  epoch %d/%d  %s  %.0f s", name, progress.epoch, n_epochs, terms_text, seconds)
     write_history(
         folder / f"{NAME}.csv", progress
     )  # a kill after the last checkpoint left it short

@@ -1,12 +1,12 @@
 """A study: the trials of a search, kept in a data base that several workers may share.
 
-The data base and the draws are Optuna's (Akiba et al., KDD 2019). Points are drawn by a
-tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011), and a trial whose best value so
+Data base, heartbeats, retries and draws are Optuna's (Akiba et al., KDD 2019). Points are drawn by
+a tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011), and a trial whose best value so
 far is worse than the median of the others at the same step is stopped (Golovin et al., KDD 2017).
 
-What comes out must not depend on stops: a trial that was killed is repeated with the values that
-were drawn for it, under a new number in the data base, and what is drawn for a trial follows from
-the seed, the number of trials before it and their results.
+The outcome must not depend on stops: a trial that was killed is repeated with the values that were
+drawn for it, under a new number in the data base, and what is drawn for a trial follows from the
+seed, the number of trials before it and their results.
 """
 
 from __future__ import annotations
@@ -14,16 +14,21 @@ from __future__ import annotations
 import logging
 import math
 import time
+import warnings
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from atypia.core.errors import InputError, TrainingError
-from atypia.training.with_optuna import answering, connect, load_optuna, sampler, suggest
+import numpy as np
+
+from atypia.core.errors import AtypiaError, InputError, MissingExtraError, TrainingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
+    from pathlib import Path
+    from types import ModuleType
 
     import optuna
 
@@ -33,15 +38,17 @@ log = logging.getLogger("atypia")
 
 State: TypeAlias = Literal["complete", "pruned", "failed", "running", "waiting"]
 
+RANDOM_TRIALS: Final = 10
+"""Trials that are drawn from the whole space before results steer."""
 UNPRUNED_TRIALS: Final = 5
 """Trials that must be complete before one is stopped for being worse than their median."""
 FIRST_PRUNED_STEP: Final = 3
 HEARTBEAT_SECONDS: Final = 30
-"""How often a worker tells a shared data base that it lives. A trial that was silent four times as
-long is given to another worker."""
+"""Between two signs of life of a worker in a shared data base. A trial that was silent four times
+as long is given to another worker."""
 
-_IDENTITY, _ORIGIN, _NOTE = "atypia", "origin", "note"
-_ATTEMPTS: Final = 5
+_IDENTITY, _NOTE = "atypia", "note"
+_CONNECTIONS: Final = 5
 
 
 class Pruned(Exception):  # noqa: N818 - not an error
@@ -50,10 +57,6 @@ class Pruned(Exception):  # noqa: N818 - not an error
 
 class _SurplusError(Exception):
     """Two workers saw room for one more trial, and this is the second one."""
-
-
-class _TakenError(Exception):
-    """The trial was given to another worker."""
 
 
 @dataclass(frozen=True)
@@ -95,20 +98,16 @@ class Study:
     minimised: bool
     _study: optuna.Study
     _identity: Mapping[str, str]
-    _storage: str
+    _url: str
     _beat: int | None
     """Of a shared study, in seconds."""
-    _mine: int | None = None
-    """The trial that this worker has taken last."""
-    _fault: BaseException | None = None
-    """What the objective raised there."""
     _blank_since: dict[int, float] = field(default_factory=dict)
 
     @classmethod
     def open(
         cls,
         name: str,
-        storage: str,
+        url: str,
         space: SearchSpace,
         *,
         minimised: bool,
@@ -122,9 +121,8 @@ class Study:
 
         Args:
             name: Of the study within its data base.
-            storage: From :func:`atypia.training.with_optuna.local_storage` or
-                :func:`~atypia.training.with_optuna.shared_storage`. A local one belongs to
-                one worker at a time; the caller keeps others away.
+            url: From :func:`local_storage` or :func:`shared_storage`. A local one belongs to one
+                worker at a time; the caller keeps others away.
             space: What is searched.
             minimised: Whether small values are good ones.
             seed: Of all that is drawn.
@@ -140,18 +138,17 @@ class Study:
             AtypiaError: The data base does not answer.
         """
         optuna = load_optuna()
-        beat = heartbeat_seconds if storage.startswith("postgresql") else None
-        with answering(storage):
+        beat = heartbeat_seconds if url.startswith("postgresql") else None
+        with _answering(url):
             options: dict[str, Any] = {
-                "storage": connect(storage, beat, _queue_again),
-                "sampler": sampler(seed),
+                "storage": _connected(url, beat),
+                "sampler": _sampler(seed),
                 "pruner": optuna.pruners.MedianPruner(UNPRUNED_TRIALS, FIRST_PRUNED_STEP),
                 "study_name": name,
             }
             try:
-                study = optuna.create_study(
-                    direction="minimize" if minimised else "maximize", **options
-                )
+                direction = "minimize" if minimised else "maximize"
+                study = optuna.create_study(direction=direction, **options)
                 study.set_user_attr(_IDENTITY, dict(identity))
                 if first is not None:
                     study.enqueue_trial(dict(first))
@@ -162,11 +159,11 @@ class Study:
                         "one. Go on with it, or join it, with --resume; or choose another --out."
                     ) from None
                 study = optuna.load_study(**options)
-            opened = cls(space, minimised, study, identity, storage, beat)
+            opened = cls(space, minimised, study, identity, url, beat)
             opened._require_same_identity()
-            if beat is None:  # whoever was at these trials is gone
+            if beat is None:  # the worker of these trials is gone
                 for trial in opened._trials("RUNNING"):
-                    opened._repeat(trial)
+                    opened._retry(trial.number)
         return opened
 
     def work(
@@ -174,17 +171,17 @@ class Study:
         objective: Objective,
         trials: int,
         deadline: float = math.inf,
-        after_trial: Callable[[], None] = lambda: None,
+        after_trial: Callable[[], object] = lambda: None,
     ) -> None:
         """Run trials until there are as many as wanted, those of other workers included.
 
-        A worker that finds none left to start waits for those of the others, and takes over what
-        a dead one leaves.
+        A worker that finds none left to start waits for those of the others, and takes over those
+        of a dead one.
 
         Args:
-            objective: Tells what a candidate is worth. :class:`InputError` and
-                :class:`TrainingError` mean that this candidate is worth nothing; anything else
-                ends the work, and the trial is repeated when the study goes on.
+            objective: Returns the value of a candidate. :class:`InputError` and
+                :class:`TrainingError` mean that this candidate has none; anything else ends the
+                work, and the trial is repeated when the study goes on.
             trials: Complete, pruned and failed ones together.
             deadline: Of :func:`time.monotonic`; no trial begins later.
             after_trial: Called after each one.
@@ -193,10 +190,10 @@ class Study:
             InputError: The study has been replaced by one of something else.
             AtypiaError: The data base does not answer any more.
         """
-        with answering(self._storage):
+        with _answering(self._url):
             while time.monotonic() < deadline:
                 self._require_same_identity()
-                self._take_over()
+                self._retry_abandoned()
                 states = Counter(trial.state.name for trial in self._trials())
                 if states["COMPLETE"] + states["PRUNED"] >= trials:
                     return
@@ -204,7 +201,7 @@ class Study:
                     pause = (self._beat or 1) / 2
                     time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
                 else:
-                    self._take_one(objective, trials)
+                    self._run_next(objective, trials)
                     after_trial()
 
     def trials(self) -> list[Trial]:
@@ -231,92 +228,80 @@ class Study:
             return {}
         return {key: float(value) for key, value in found.items() if math.isfinite(value)}
 
-    def _take_one(self, objective: Objective, trials: int) -> None:
+    def _run_next(self, objective: Objective, trials: int) -> None:
         """Take the next trial and run it."""
-        self._mine = self._fault = None
-        try:
-            self._study.optimize(
-                lambda trial: self._run(trial, objective, trials),
-                n_trials=1,
-                catch=(_SurplusError,),
-            )
-        except BaseException as error:
-            stopped = [t for t in self._trials("RUNNING", "FAIL") if t.number == self._mine]
-            failed = [t for t in stopped if t.state.is_finished()]
-            if isinstance(error, Exception) and self._fault is None and failed:
-                # Nothing is wrong with it: another worker took it for dead and repeats it.
-                log.warning("trial %d was silent too long and went to another worker", self._mine)
-                return
-            for trial in stopped:
-                self._repeat(trial)
-            raise
+        taken: list[int] = []
 
-    def _run(self, trial: optuna.Trial, objective: Objective, trials: int) -> float:
+        def run(trial: optuna.Trial) -> float:
+            if sum(other.number < trial.number for other in self._trials()) >= trials:
+                raise _SurplusError
+            taken.append(trial.number)
+            return self._value(trial, objective)
+
+        try:
+            self._study.optimize(run, n_trials=1, catch=(_SurplusError,))
+        except BaseException as error:
+            again = [number for number in taken if not self._retry(number)]
+            if not (again and isinstance(error, Exception)):
+                raise
+            log.warning("trial %d was silent too long and went to another worker", again[0])
+
+    def _value(self, trial: optuna.Trial, objective: Objective) -> float:
         """Run a trial that this worker has taken."""
         optuna = load_optuna()
-        before = sum(other.number < trial.number for other in self._trials())
-        if before >= trials:
-            raise _SurplusError
-        self._mine = trial.number
-        point = {key: suggest(trial, key, d) for key, d in self.space.dimensions.items()}
-        origin = int(trial.user_attrs.get(_ORIGIN, trial.number))
-        log.info("trial %d: %s", origin, ", ".join(f"{key}={v}" for key, v in point.items()))
+        point = {key: d.suggest(trial, key) for key, d in self.space.dimensions.items()}
+        number = _first_number(self._study.get_trials(deepcopy=False)[trial.number])
+        log.info("trial %d: %s", number, ", ".join(f"{key}={v}" for key, v in point.items()))
 
         def report(step: int, value: float) -> None:
-            try:
-                trial.report(value, step)
-            except optuna.exceptions.UpdateFinishedTrialError:
-                raise _TakenError from None
+            trial.report(value, step)
             if trial.should_prune():
                 raise Pruned
 
         try:
-            value = objective(ProposedTrial(origin, point, report))
+            value = objective(ProposedTrial(number, point, report))
         except Pruned:
-            log.info("trial %d: stopped, worse than most", origin)
+            log.info("trial %d: stopped, worse than most", number)
         except (InputError, TrainingError) as error:
             trial.set_user_attr(_NOTE, str(error))
-            log.warning("trial %d failed: %s", origin, error)
-        except BaseException as error:
-            self._fault = None if isinstance(error, _TakenError) else error
-            raise
+            log.warning("trial %d failed: %s", number, error)
         else:
-            log.info("trial %d: %.5f", origin, value)
+            log.info("trial %d: %.5f", number, value)
             return value
         raise optuna.TrialPruned  # the sampler learns from failures, too: it keeps away from there
 
-    def _take_over(self) -> None:
-        """Queue again what workers that are gone have left behind."""
+    def _retry_abandoned(self) -> None:
+        """Queue again the trials of dead workers."""
         if self._beat is None:
             return
-        optuna = load_optuna()
-        optuna.storages.fail_stale_trials(self._study)  # and _queue_again
+        load_optuna().storages.fail_stale_trials(self._study)
         # A worker that died between taking a trial and its first beat has left no time.
-        blank = {trial.number: trial for trial in self._trials("RUNNING") if not trial.params}
         now = time.monotonic()
+        blank = [trial.number for trial in self._trials("RUNNING") if not trial.params]
         self._blank_since = {n: self._blank_since.get(n, now) for n in blank}
         for number, since in self._blank_since.items():
             if now - since > 4 * self._beat:
-                self._repeat(blank[number])
+                self._retry(number)
 
-    def _repeat(self, trial: optuna.trial.FrozenTrial) -> None:
-        """Mark a trial as failed and queue it again."""
+    def _retry(self, number: int) -> bool:
+        """Queue a stopped trial again, with what was drawn for it; False if another worker has."""
         optuna = load_optuna()
-        if not trial.state.is_finished():
-            try:
-                self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-            except ValueError:  # another worker has just done so
-                return
-        _queue_again(self._study, trial)
+        again = optuna.storages.RetryHeartbeatStaleTrialCallback()
+        trials = self._study.get_trials()
+        if any(number in again.retry_history(trial) for trial in trials):
+            return False
+        try:
+            if not trials[number].state.is_finished():
+                self._study.tell(number, state=optuna.trial.TrialState.FAIL)
+        except ValueError:  # another worker has just done so
+            return False
+        again(self._study, trials[number])
+        return True
 
     def _require_same_identity(self) -> None:
         """Refuse to add to the results of something else."""
-        for _ in range(_ATTEMPTS):  # who makes a study writes a moment later what it is of
-            known: Mapping[str, str] = self._study.user_attrs.get(_IDENTITY, {})
-            if known:
-                break
-            time.sleep(1)
-        else:
+        known: Mapping[str, str] = self._study.user_attrs.get(_IDENTITY, {})
+        if not known:  # made a moment ago by another worker, which writes the same or stops here
             self._study.set_user_attr(_IDENTITY, known := dict(self._identity))
         others = [k for k in self._identity if known.get(k) != self._identity[k]]
         if others:
@@ -330,35 +315,125 @@ class Study:
         """Trials in these states; without any, all but those that have failed and are repeated."""
         kinds = load_optuna().trial.TrialState
         wanted = tuple(kinds[s] for s in states or ("COMPLETE", "PRUNED", "RUNNING", "WAITING"))
-        with answering(self._storage):
+        with _answering(self._url):
             return self._study.get_trials(deepcopy=False, states=wanted)
 
 
-def _queue_again(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-    """Let a trial that was stopped be run once more, with what was drawn for it."""
-    optuna = load_optuna()
-    study.add_trial(
-        optuna.trial.create_trial(
-            state=optuna.trial.TrialState.WAITING,
-            params=trial.params,
-            distributions=trial.distributions,
-            user_attrs={_ORIGIN: trial.number, **trial.user_attrs},
-            system_attrs=trial.system_attrs,
+def load_optuna() -> ModuleType:
+    """Import Optuna, which is optional, and let it log errors alone."""
+    try:
+        import optuna
+        import psycopg  # noqa: F401 - SQLAlchemy's driver; belongs to the same extra
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), "tune", "A search") from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeat and retries
+    return optuna
+
+
+def local_storage(folder: Path) -> str:
+    """URL of the SQLite data base in a study's folder."""
+    return f"sqlite:///{folder / 'study.db'}"
+
+
+def shared_storage(url: str) -> str:
+    """Check the URL of a PostgreSQL data base, and name the driver in it.
+
+    Raises:
+        InputError: It is none, or holds a password.
+        MissingExtraError: The extra ``tune`` is not installed.
+    """
+    load_optuna()
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = None
+    if parsed is None or parsed.get_backend_name() != "postgresql" or not parsed.database:
+        raise InputError(
+            "--storage: expected postgresql://USER@HOST/DATABASE but got something else. Without "
+            "--storage the study is kept in its folder, for one worker."
         )
-    )
+    if parsed.password or "password" in parsed.query:
+        raise InputError(
+            "--storage: expected no password in the URL, where other users of the machine and the "
+            "shell's history see it. Put it into ~/.pgpass or the variable PGPASSWORD."
+        )
+    return str(parsed.set(drivername="postgresql+psycopg"))
+
+
+@contextmanager
+def _answering(url: str) -> Iterator[None]:
+    """Raise AtypiaError where the data base does not answer; the URL holds no password."""
+    optuna = load_optuna()
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        cause = error.__cause__ or error
+        first = str(getattr(cause, "orig", None) or cause).strip().partition("\n")[0]
+        raise AtypiaError(
+            f"{url}: the data base of the study does not answer: {first}. Trials that are done "
+            "are in it; go on with --resume."
+        ) from error
+
+
+def _connected(url: str, beat: int | None) -> optuna.storages.RDBStorage:
+    """Open a data base, with its tables; workers give a sign of life every `beat` seconds."""
+    optuna = load_optuna()
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+    for attempt in range(1, _CONNECTIONS + 1):
+        try:
+            return optuna.storages.RDBStorage(  # type: ignore[no-any-return]
+                url,
+                # A connection may have been cut while a trial ran for hours.
+                engine_kwargs={"pool_pre_ping": True},
+                heartbeat_interval=beat,
+                grace_period=None if beat is None else 4 * beat,
+                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(),
+            )
+        except (IntegrityError, ProgrammingError):  # two workers make the tables at once
+            if attempt == _CONNECTIONS:
+                raise
+            time.sleep(1)
+    raise AssertionError
+
+
+def _sampler(seed: int) -> optuna.samplers.TPESampler:
+    """Make a sampler that draws by the order of a trial, not by what its process drew before."""
+    optuna = load_optuna()
+
+    class Sampler(optuna.samplers.TPESampler):  # type: ignore[misc, name-defined]
+        def before_trial(self, study: Any, trial: Any) -> None:
+            others = study.get_trials(deepcopy=False)
+            lasting = [t for t in others if t.state != optuna.trial.TrialState.FAIL]
+            before = sum(t.number < trial.number for t in lasting)
+            drawn = int(np.random.SeedSequence([seed, before]).generate_state(1)[0])
+            super().__init__(n_startup_trials=RANDOM_TRIALS, seed=drawn)
+
+    return Sampler(seed=seed)
+
+
+def _first_number(trial: optuna.trial.FrozenTrial) -> int:
+    """Give the number of a trial, or of the one that it repeats."""
+    retried = load_optuna().storages.RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
+    return trial.number if retried is None else int(retried)
 
 
 def _plain(trial: optuna.trial.FrozenTrial) -> Trial:
     note = str(trial.user_attrs.get(_NOTE, ""))
     state: Any = trial.state.name.lower()
-    seconds = None if trial.duration is None else trial.duration.total_seconds()
     return Trial(
-        number=int(trial.user_attrs.get(_ORIGIN, trial.number)),
+        number=_first_number(trial),
         state="failed" if note and state == "pruned" else state,
         value=None if note else trial.value,
         point=dict(trial.params),
         steps=trial.last_step or 0,
         started=trial.datetime_start,
-        seconds=seconds,
+        seconds=None if trial.duration is None else trial.duration.total_seconds(),
         note=note,
     )

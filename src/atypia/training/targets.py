@@ -59,7 +59,7 @@ class Targets:
     subtypes: npt.NDArray[np.float32]
     """(N, raters, 8) distributions; zero where a rater gave no subtype."""
     atypical: npt.NDArray[np.float32]
-    """(N,) share of the opinions that call the figure atypical; NaN where there is none."""
+    """(N,) share of the votes that call the figure atypical; NaN where there is none."""
 
     @property
     def n_raters(self) -> int:
@@ -68,7 +68,7 @@ class Targets:
 
     @property
     def sides(self) -> npt.NDArray[np.float64]:
-        """(N, 2) atypical and normal by most opinions; a tie is half of each, none is zero."""
+        """(N, 2) atypical and normal by most votes; a tie is half of each, none is zero."""
         atypical = _majority(self.atypical.astype(np.float64))
         return np.nan_to_num(np.stack([atypical, 1 - atypical], axis=1))
 
@@ -93,12 +93,12 @@ def make_targets(
     config: TargetConfig,
     hidden: npt.NDArray[np.bool_] | None = None,
 ) -> Targets:
-    """Gather what the raters said of each patch.
+    """Gather the raters' labels of each patch.
 
     Where both raters named a subtype, the second one's takes its share of the mass; where one did,
     that is learned. With `per_rater` the second stands beside the first. A cohort without that
     rater is learned from the chosen label alone. A teacher takes its share of what the first
-    rater's scores learn, and all of it where there is no label. The share of atypical opinions is
+    rater's scores learn, and all of it where there is no label. The share of atypical votes is
     that of the votes, where there are any, else that of the chosen label.
 
     Args:
@@ -163,7 +163,7 @@ def atypical_calls(
 
 
 def _majority(share: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
-    """Give 1 where most opinions are atypical, 0 where few are, 0.5 in a tie; NaN stays."""
+    """Give 1 where most votes are atypical, 0 where few are, 0.5 in a tie; NaN stays."""
     return np.asarray((np.sign(share - 0.5) + 1) / 2, dtype=np.float64)
 
 
@@ -193,7 +193,7 @@ def _share_of_votes(manifest: pd.DataFrame) -> npt.NDArray[np.float64]:
 
 
 def require_both_sides(sides: npt.NDArray[np.floating[Any]], part: str) -> None:
-    """Refuse a part of the data that most opinions call all atypical, or all normal.
+    """Refuse a part of the data that most votes call all atypical, or all normal.
 
     Raises:
         InputError: Names the missing side.
@@ -254,15 +254,15 @@ def read_teacher(file: Path, patch_ids: Sequence[str]) -> npt.NDArray[np.float64
 def with_teacher(
     own: npt.NDArray[np.floating[Any]], teacher: npt.NDArray[np.floating[Any]], mass: float
 ) -> npt.NDArray[np.float64]:
-    """Mix the teacher's opinion into target distributions.
+    """Mix the teacher's probabilities into target distributions.
 
     Args:
-        own: (N, 8) zero where there is no label; those rows get the teacher's opinion alone.
-        teacher: (N, 8) zero where there is no opinion; those rows stay as they are.
+        own: (N, 8) zero where there is no label; those rows get the teacher's alone.
+        teacher: (N, 8) zero where there is none; those rows stay as they are.
         mass: The teacher's share where there are both, 0 to 1.
 
     Returns:
-        (N, 8) rows summing to 1, or to 0 where neither says anything.
+        (N, 8) rows summing to 1, or to 0 where there is neither.
     """
     labelled, answered = own.any(axis=1, keepdims=True), teacher.any(axis=1, keepdims=True)
     share = np.where(labelled & answered, mass, answered)

@@ -6,31 +6,28 @@ their patches not opened.
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import numpy as np
 import torch
 
-from atypia.classifiers.calibration import calibrated_log_loss
-from atypia.classifiers.ensemble import decide, p_atypical
-from atypia.core.errors import InputError, TrainingError
+from atypia.core.errors import InputError, Problem, TrainingError
 from atypia.core.labels import N_SUBTYPES
 from atypia.core.progress import OnStep, silent
 from atypia.data.splits import Outer, rows
-from atypia.evaluation.metrics import (
-    balanced_accuracy,
-    confusion_matrix,
-    log_loss,
-    one_vs_rest_auc,
-    roc_auc,
-)
+from atypia.models.hardware import choose_device, choose_precision, make_deterministic
 from atypia.models.network import make_network
-from atypia.training.crossval import train_members
+from atypia.training.crossval import member_tasks, train_members
+from atypia.training.distributed import ComputePlace, World
+from atypia.training.fit import measures
 from atypia.training.patch_store import open_store
+from atypia.training.run_folder import warn_of_another_scale, warn_of_missing_classes
 from atypia.training.study import Pruned
+from atypia.training.study_folder import STEPS_PER_FOLD, StudyFolder
 from atypia.training.targets import atypical_calls, atypical_share, chosen_labels
 
 if TYPE_CHECKING:
@@ -40,15 +37,51 @@ if TYPE_CHECKING:
     from atypia.core.config import TrainConfig
     from atypia.data.cohort import Cohort
     from atypia.training.crossval import Members
-    from atypia.training.distributed import ComputePlace
-    from atypia.training.measure import Measure
     from atypia.training.patch_store import PatchStore
-    from atypia.training.search_space import SearchSpace
+    from atypia.training.search_space import Measure, SearchSpace
     from atypia.training.study import ProposedTrial
 
-STEPS_PER_FOLD: Final = 10
-"""A step is a tenth of a training, so that those with more and with fewer epochs are compared at
-the same point of their schedules."""
+log = logging.getLogger("atypia")
+
+
+def check_before_trials(folder: StudyFolder) -> None:
+    """Find what is wrong with the data or with a network before the first trial.
+
+    Raises:
+        InputError: Lists every network of the space that cannot be made.
+    """
+    run = folder.run
+    tried = [("", run.config), *folder.space.edges(run.config)]
+    member_tasks(run.cohort, run.splits.outer[0], 0, run.config)
+    _warn_of_measure(folder.measure, [config for _, config in tried])
+    warn_of_missing_classes(run)
+    warn_of_another_scale(run.config)
+    problems = []
+    for key, config in tried:
+        if not key or key.startswith(("model.", "input.")):
+            try:
+                make_network(config.model, config.input, initial_weights=False)
+            except InputError as error:
+                problems += [Problem(str(p), column=key or p.column) for p in error.problems]
+    if problems:
+        raise InputError(problems)
+
+
+def _warn_of_measure(measure: Measure, tried: Sequence[TrainConfig]) -> None:
+    """Warn where the values of the trials do not mean what they seem to."""
+    steering = sorted({setting for config in tried for setting in config.steered_by})
+    if steering:
+        log.warning(
+            "%s: the inner folds that measure a trial also steer its training, and flatter it. "
+            "optim.select=last optim.early_stopping=null optim.schedule=one_cycle leave them out.",
+            ", ".join(steering),
+        )
+    if tried[0].loss.of == "sides" and measure != "binary_auc":
+        log.warning(
+            "--measure %s is of the eight subtypes, which loss.of=sides does not learn; "
+            "binary_auc is of what it learns.",
+            measure,
+        )
 
 
 def training_part(cohort: Cohort, outer: Outer) -> tuple[Cohort, Outer]:
@@ -61,10 +94,10 @@ def training_part(cohort: Cohort, outer: Outer) -> tuple[Cohort, Outer]:
 class FoldTrainings:
     """Trains candidates on the first inner folds of a split, always the same ones.
 
-    All candidates start from the same seed, so that folds, and as far as they can initial weights
-    and the order of the figures, tell nothing apart. The value of a candidate is the mean over
-    the folds of the measure of its out-of-fold answers, as the networks give them;
-    ``calibrated_log_loss`` is that after a temperature fitted on the answers to the same fold.
+    All candidates start from the same seed, so that they differ neither by folds nor, as far as
+    possible, by initial weights and the order of the patches. The value of a candidate is the mean
+    over the folds of the measure of its out-of-fold probabilities, as the networks give them;
+    ``calibrated_log_loss`` is that after a temperature fitted on the same fold.
     """
 
     cohort: Cohort
@@ -81,7 +114,30 @@ class FoldTrainings:
     on_step: OnStep = silent
     _store: tuple[tuple[float, ...], PatchStore] | None = field(default=None, repr=False)
     _own: str = field(default_factory=lambda: uuid4().hex[:8])
-    """Tells this worker from others in the same folder."""
+    """Sets this worker apart from others in the same folder."""
+
+    @classmethod
+    def of(cls, folder: StudyFolder, on_step: OnStep) -> FoldTrainings:
+        """Prepare the trainings of a study on this machine."""
+        run, runtime = folder.run, folder.run.config.runtime
+        device = choose_device(runtime.device)
+        make_deterministic(device)
+        if runtime.threads:
+            torch.set_num_threads(runtime.threads)
+        layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
+        place = ComputePlace(device, choose_precision(runtime.precision, device), World(), layout)
+        cohort, outer = training_part(run.cohort, run.splits.outer[0])
+        return cls(
+            cohort,
+            outer,
+            run.config,
+            folder.space,
+            folder.measure,
+            folder.folds,
+            place,
+            run.folder / "trials",
+            on_step,
+        )
 
     def __call__(self, candidate: ProposedTrial) -> float:
         """Train the candidate, or go on where its training was stopped.
@@ -121,25 +177,12 @@ class FoldTrainings:
         share = atypical_share(self.cohort.manifest, labels)[members.oof_rows]
         labels = labels[members.oof_rows]
         calls = atypical_calls(labels, share, config.loss.of)
-        known = ~np.isnan(calls) if self.measure == "binary_auc" else labels >= 0
+        prior, power = counts / counts.sum(), config.ensemble.prior_power
         values = []
         for fold in range(self.folds):
-            mine = (members.oof_folds == fold) & known
-            truth, probabilities = labels[mine], members.oof_probabilities[mine]
-            if self.measure == "log_loss":
-                value = log_loss(truth, probabilities)[0]
-            elif self.measure == "calibrated_log_loss":
-                value = calibrated_log_loss(probabilities, truth)
-            elif self.measure == "mean_auc":
-                value = np.nanmean(one_vs_rest_auc(truth, probabilities))
-            elif self.measure == "binary_auc":
-                scores = p_atypical(probabilities).astype(np.float64)
-                value = roc_auc(calls[mine] == 1, scores)[0]
-            else:
-                power = config.ensemble.prior_power
-                answers = decide(probabilities, counts / counts.sum(), power)
-                value = balanced_accuracy(confusion_matrix(truth, answers))[0]
-            values.append(float(value))
+            own = members.oof_folds == fold
+            scored = measures(members.oof_probabilities[own], labels[own], calls[own], prior, power)
+            values.append(scored[self.measure])
         return float(np.mean(values))
 
     def _store_for(self, config: TrainConfig) -> PatchStore:
@@ -165,7 +208,7 @@ class FoldTrainings:
 
 @dataclass
 class _Reports:
-    """Tells a study after each tenth of each fold how good a trial is so far.
+    """Reports to a study after each tenth of each fold how good a trial is so far.
 
     That is the mean over the folds, of which the last one is still learning.
     """
@@ -174,7 +217,7 @@ class _Reports:
     measure: Measure
     config: TrainConfig
     _of_member: dict[str, float] = field(default_factory=dict)
-    _told: int = 0
+    _reported: int = 0
 
     def __call__(self, name: str, history: Sequence[Mapping[str, float | int | str]]) -> None:
         """Report what is new in the history of a member."""
@@ -186,8 +229,8 @@ class _Reports:
         for row in history:
             self._of_member[name] = float(row[f"valid_{self.measure}"])
             step = first + STEPS_PER_FOLD * int(row["epoch"]) // n_epochs
-            if step > self._told:
-                self._told = step
+            if step > self._reported:
+                self._reported = step
                 self.candidate.report(step, float(np.mean(list(self._of_member.values()))))
 
 

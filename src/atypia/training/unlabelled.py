@@ -1,4 +1,4 @@
-"""What figures without a subtype teach: the answer should not depend on stain, focus or noise.
+"""Learning from figures without a subtype: predictions that ignore stain, focus and noise.
 
 Each step shows a second batch, of figures without a subtype, twice. A teacher answers a plain view,
 turned and flipped at most; the network learns this answer on a view changed as in all of training.
@@ -65,7 +65,7 @@ class Unlabelled:
         self.total = 0.0
         """Of the term, over the steps of the epoch so far."""
         self.confident = 0.0
-        """Share of figures that were sure enough to teach, likewise."""
+        """Share of figures with a confident pseudo-label, likewise."""
         self.steps = 0
 
     def epoch(
@@ -133,7 +133,7 @@ class Unlabelled:
         self.steps += 1
 
     def record(self) -> dict[str, float]:
-        """Tell the history of the epoch."""
+        """Entries of the epoch for the history."""
         return {
             "unlabelled_loss": self.total / self.steps,
             "unlabelled_confident": round(self.confident / self.steps, 5),
