@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from kept_results import rounded
 from leaderboard import differences, page, runs
 
 from atypia.core.files import read_json, write_json, write_text
@@ -49,7 +50,7 @@ def main() -> None:
         lines += page.section(title, split, entries, speeds)
         figures[split] = {e.name: differences.record(e) for e in entries if e.folder is not None}
     write_text(options.out, "\n".join(lines) + "\n")
-    write_json(options.out.with_suffix(".json"), figures)
+    write_json(options.out.with_suffix(".json"), rounded(figures))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from kept_results import interval, path, read_metrics
 
 from atypia.classifiers.bundle import write_card
 from atypia.core.files import read_json, write_text
@@ -156,13 +157,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     domains = {
-        folder.name.removeprefix("tested-on-"): read_json(folder / "metrics.json")
+        folder.name.removeprefix("tested-on-"): read_metrics(folder)
         for folder in sorted(options.domains.glob("tested-on-*"))
     }
     text = card(
-        read_json(options.all / "metrics.json"),
-        read_json(options.held_out / "metrics.json"),
-        read_json(options.held_out_fast / "metrics.json"),
+        read_metrics(options.all),
+        read_metrics(options.held_out),
+        read_metrics(options.held_out_fast),
         domains,
         read_predictions(options.held_out),
         read_json(options.bundle / "model.json"),
@@ -182,18 +183,18 @@ def card(
     """Fill the card."""
     all_of, held = (next(iter(m["raters"].values())) for m in (out_of_fold, best))
     overall = [
-        f"| {words} | {figure(path(out_of_fold, name))} | {figure(path(all_of, of_rater))} "
-        f"| {figure(path(best, name))} | {figure(path(fast, name))} "
-        f"| {figure(path(held, of_rater))} |"
+        f"| {words} | {interval(path(out_of_fold, name))} | {interval(path(all_of, of_rater))} "
+        f"| {interval(path(best, name))} | {interval(path(fast, name))} "
+        f"| {interval(path(held, of_rater))} |"
         for words, (name, of_rater) in MEASURES.items()
     ]
     cells = (f"{threshold(out_of_fold):.3f}", "–", *(f"{threshold(m):.3f}" for m in (best, fast)))
     overall.append(f"| threshold on p_atypical | {' | '.join(cells)} | – |")
     per_class = [
         f"| {DISPLAY_NAMES[s]} | "
-        + " | ".join(figure(row[name]) for name in ("auc", "sensitivity", "ppv"))
+        + " | ".join(interval(row[name]) for name in ("auc", "sensitivity", "ppv"))
         + " | "
-        + " | ".join(figure(best["per_class"][s][name]) for name in ("auc", "sensitivity"))
+        + " | ".join(interval(best["per_class"][s][name]) for name in ("auc", "sensitivity"))
         + " |"
         for s, row in out_of_fold["per_class"].items()
     ]
@@ -223,13 +224,13 @@ def card(
         n=out_of_fold["n"],
         n_held=best["n"],
         patients=out_of_fold["n_patients"],
-        kappa2=figure(all_of["overall"]["kappa"]),
+        kappa2=interval(all_of["overall"]["kappa"]),
         counts="\n".join(counts) + "\n",
         overall="\n".join(overall),
         per_class="\n".join(per_class),
         selective="\n".join(when_sure(best, table)),
-        set_size=figure(conformal["mean_size"]),
-        set_coverage=figure(conformal["coverage"]),
+        set_size=interval(conformal["mean_size"]),
+        set_coverage=interval(conformal["coverage"]),
         sets="\n".join(sets(conformal)),
         contradictions=other_side.mean(),
         outside=f"In {(~named).sum()} of {len(named):,} figures the named subtype is not in the "
@@ -253,7 +254,7 @@ def by_scanner(metrics: dict[str, Any]) -> list[str]:
             part["overall"]["ece"],
         ]  # fmt: skip
         lines.append(
-            f"| {name} | {part['n']:,}, {part['n_patients']} | {' | '.join(map(figure, cells))} |"
+            f"| {name} | {part['n']:,}, {part['n_patients']} | {' | '.join(map(interval, cells))} |"
         )
     return lines
 
@@ -263,8 +264,8 @@ def when_sure(metrics: dict[str, Any], table: Predictions) -> list[str]:
     told = np.sort(table.probabilities[np.arange(len(table)), table.predicted])[::-1]
     subtypes, binary = (metrics["selective"][k]["at_coverage"] for k in ("subtypes", "binary"))
     return [
-        f"| {row['coverage']:.0%} | {told[row['n'] - 1]:.2f} | {figure(row['accuracy'])} "
-        f"| {figure(call['accuracy'])} |"
+        f"| {row['coverage']:.0%} | {told[row['n'] - 1]:.2f} | {interval(row['accuracy'])} "
+        f"| {interval(call['accuracy'])} |"
         for row, call in zip(subtypes, binary, strict=True)
     ]
 
@@ -272,8 +273,8 @@ def when_sure(metrics: dict[str, Any], table: Predictions) -> list[str]:
 def sets(conformal: dict[str, Any]) -> list[str]:
     """Give one row per subtype."""
     return [
-        f"| {DISPLAY_NAMES[s]} | {row['n']:,}, {row['n_patients']} | {figure(row['coverage'])} "
-        f"| {figure(row['mean_size'])} |"
+        f"| {DISPLAY_NAMES[s]} | {row['n']:,}, {row['n_patients']} | {interval(row['coverage'])} "
+        f"| {interval(row['mean_size'])} |"
         for s, row in conformal["per_class"].items()
     ]
 
@@ -311,7 +312,7 @@ def domain_words(domains: dict[str, dict[str, Any]]) -> str:
         "|---|" + "---|" * len(domains),
     ]
     for words, (name, _) in MEASURES.items():
-        cells = " | ".join(figure(path(metrics, name)) for metrics in domains.values())
+        cells = " | ".join(interval(path(metrics, name)) for metrics in domains.values())
         lines.append(f"| {words} | {cells} |")
     cells = " | ".join(f"{threshold(metrics):.3f}" for metrics in domains.values())
     lines.append(f"| threshold on p_atypical | {cells} |")
@@ -339,25 +340,6 @@ MEASURES = {
         "",
     ),
 }
-
-
-def path(metrics: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """Find ``overall.kappa`` and the like; None where a table has no such measure."""
-    node: Any = metrics
-    for part in name.split("."):
-        if not isinstance(node, dict) or part not in node:
-            return None
-        node = node[part]
-    return node if isinstance(node, dict) else None
-
-
-def figure(measure: dict[str, Any] | None) -> str:
-    """Give a measure with its interval."""
-    if measure is None or measure.get("value") is None:
-        return "–"
-    if measure.get("low") is None:
-        return f"{measure['value']:.3f}"
-    return f"{measure['value']:.3f} ({measure['low']:.3f}–{measure['high']:.3f})"
 
 
 def failures(metrics: dict[str, Any]) -> list[str]:

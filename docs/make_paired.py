@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from kept_results import difference, rounded
 
 from atypia.core.files import write_json, write_text
 from atypia.core.labels import N_ATYPICAL, N_SUBTYPES
@@ -69,7 +70,7 @@ def main() -> None:
             lines += ["", f"## {figure['question']}", "", *head()]
         lines.append(row(figure))
     write_text(options.out, "\n".join(lines) + "\n")
-    write_json(options.out.with_suffix(".json"), figures)
+    write_json(options.out.with_suffix(".json"), rounded(figures))
 
 
 def differences(results: Path, resamples: int) -> Iterator[dict[str, Any]]:
@@ -115,11 +116,8 @@ def row(figure: dict[str, Any]) -> str:
     cells = []
     for name in MEASURES:
         d = figure["differences"].get(name)
-        told = "–"
-        if d is not None:
-            told = f"{d['value']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f})"
-            told = f"**{told}**" if d["low"] > 0 or d["high"] < 0 else told
-        cells.append(told)
+        beyond = d is not None and (d["low"] > 0 or d["high"] < 0)
+        cells.append(difference(d, bold=beyond))
     about = f"`{figure['first']}` minus `{figure['second']}`"
     return f"| {about} | {figure['n']:,}, {figure['n_patients']} | {' | '.join(cells)} |"
 

@@ -1,25 +1,97 @@
-"""Copy what is small of a run into docs/results, with one page of figures and a table.
+"""Keep what is small of a run in docs/results, and write its measures as a table.
 
     python docs/make_results.py runs/quick docs/results/quick-table1
 
-No weights and no patches: the page of figures is the run's report without its images.
+=============================  =====================================================================
+``predictions-*.csv.gz``       of the test part, or out of fold where there is none; probabilities
+                               with five decimals, which keep every measure to the digits shown;
+                               reasons and what follows from other columns are left out
+``metrics.json.gz``            the measures of that table; bins and curves are left out
+``metrics-oof.json.gz``        likewise out of fold, without groups and raters, where the table is
+                               another one
+``history.csv.gz``             every epoch of every member
+``splits.json``                their kind, and the file in ``docs/results/splits`` with the patients
+``tables.md``                  the measures to be read
+``config.yaml``, ``run.json``  as in the run
+=============================  =====================================================================
+
+Nothing that a command makes of these is kept: ``atypia evaluate FOLDER`` writes the page of plots.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from kept_results import interval, read_metrics, rounded
 
 from atypia.core.files import read_json, write_json, write_text
-from atypia.core.labels import DISPLAY_NAMES
-from atypia.pipeline import write_report
+from atypia.core.labels import DISPLAY_NAMES, PROBABILITY_COLUMNS
 from atypia.reports import published_results as reference
 
-SMALL = ("config.yaml", "splits.json", "metrics.json")
+DECIMALS = 5
+"""Of a probability."""
+DERIVED = ("reason", "p_atypical", "atypical_expert1", "atypical_expert2", "atypical_expert3")
+LEFT_OUT = {"definitions", "subtypes", "calibration", "class_size_vs_sensitivity"}
+LEFT_OUT_OUT_OF_FOLD = LEFT_OUT | {"groups", "raters", "selective", "conformal"}
+
+
+def write_compressed(path: Path, text: str) -> None:
+    """Write text as gzip, the same bytes whenever it is written."""
+    path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+
+
+def keep_predictions(table: Path, out: Path) -> None:
+    """Write a table of predictions with the digits that matter."""
+    cells = pd.read_csv(table, dtype=str, keep_default_na=False)
+    cells = cells.drop(columns=list(DERIVED), errors="ignore")
+    for column in PROBABILITY_COLUMNS:
+        p = cells[column].astype(float)
+        cells[column] = [f"{x:.{DECIMALS}f}".rstrip("0").rstrip(".") for x in p]
+    write_compressed(out / f"{table.name}.gz", cells.to_csv(index=False, lineterminator="\n"))
+
+
+def keep_metrics(folder: Path, out: Path) -> None:
+    """Write the measures of a run, or of one of its outer splits."""
+    metrics = read_metrics(folder)
+    kept = {"metrics": (metrics, LEFT_OUT)}
+    out_of_fold = folder / "metrics-oof.json"
+    if out_of_fold.is_file() and metrics.get("part") != "out of fold":
+        kept["metrics-oof"] = (read_json(out_of_fold), LEFT_OUT_OUT_OF_FOLD)
+    for name, (tree, left_out) in kept.items():
+        parts = rounded({k: v for k, v in tree.items() if k not in left_out})
+        text = json.dumps(parts, separators=(",", ":"), ensure_ascii=False)
+        write_compressed(out / f"{name}.json.gz", text)
+
+
+def keep_history(histories: list[Path], out: Path) -> None:
+    """Write the epochs of all members, (fold-<n>/history.csv), as one table."""
+    if not histories:
+        return
+    parts = [pd.read_csv(file).assign(member=file.parent.name) for file in histories]
+    text = pd.concat(parts).to_csv(index=False, float_format="%.5g", lineterminator="\n")
+    write_compressed(out / "history.csv.gz", text)
+
+
+def keep_splits(splits: Path, out: Path) -> None:
+    """Refer to the one file of these splits, which is written where there is none yet."""
+    shared = out.parent / "splits"
+    shared.mkdir(exist_ok=True)
+    content = read_json(splits)
+    same = [file for file in shared.glob("*.json") if read_json(file) == content]
+    folds = len(content["outer"][0]["inner"])
+    name = f"{content['kind']}-{folds}-folds-seed-{content['seed']}.json"
+    file = same[0] if same else shared / name
+    if not same:
+        if file.exists():
+            raise SystemExit(f"{file} has other splits than {splits}.")
+        write_text(file, json.dumps(content, separators=(",", ":")) + "\n")
+    write_json(out / "splits.json", {"kind": content["kind"], "file": f"../splits/{file.name}"})
 
 
 def percent(measure: dict[str, Any] | None, *, interval: bool = True) -> str:
@@ -30,13 +102,6 @@ def percent(measure: dict[str, Any] | None, *, interval: bool = True) -> str:
     if interval and measure.get("low") is not None:
         text += f" ({100 * measure['low']:.1f}–{100 * measure['high']:.1f})"
     return text
-
-
-def figure(measure: dict[str, Any] | None) -> str:
-    """Give a measure with its interval."""
-    if measure is None or measure["value"] is None:
-        return "–"
-    return f"{measure['value']:.3f} ({measure['low']:.3f}–{measure['high']:.3f})"
 
 
 def tables(metrics: dict[str, Any]) -> str:
@@ -51,7 +116,7 @@ def tables(metrics: dict[str, Any]) -> str:
     for name, measure in metrics["overall"].items():
         other = expert["overall"].get(name)
         lines.append(
-            f"| {name} | {figure(measure)} | {figure(other)} | {published.get(name, '–')} |"
+            f"| {name} | {interval(measure)} | {interval(other)} | {published.get(name, '–')} |"
         )
     lines += [
         "",
@@ -79,9 +144,9 @@ def tables(metrics: dict[str, Any]) -> str:
             fixed = scores["threshold"]
             threshold = "each part's own" if fixed is None else f"{fixed:.3g}"
             lines.append(
-                f"| {against} | {part['n']} | {figure(part['auc'])} | {threshold} | "
-                f"{figure(scores['balanced_accuracy'])} | {figure(scores['sensitivity'])} | "
-                f"{figure(scores['specificity'])} |"
+                f"| {against} | {part['n']} | {interval(part['auc'])} | {threshold} | "
+                f"{interval(scores['balanced_accuracy'])} | {interval(scores['sensitivity'])} | "
+                f"{interval(scores['specificity'])} |"
             )
     return "\n".join(lines) + "\n"
 
@@ -92,36 +157,26 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name in SMALL:
-        shutil.copy(options.run / name, options.out / name)
-    if (options.run / "metrics-oof.json").is_file():  # a run of several outer splits has one each
-        shutil.copy(options.run / "metrics-oof.json", options.out)
-    if (options.run / "trade.md").is_file():  # of a hybrid
-        shutil.copy(options.run / "trade.md", options.out)
-    test = options.run / "predictions-test.csv"  # a run of the split "all" has none
-    predictions = test if test.is_file() else options.run / "predictions-oof.csv"
-    if test.is_file():
-        shutil.copy(test, options.out / test.name)
-    else:  # of all figures: without the rules' reasons, which are half of the table
-        text = pd.read_csv(predictions, dtype=str, keep_default_na=False)
-        kept = text.drop(columns="reason", errors="ignore")
-        write_text(options.out / predictions.name, kept.to_csv(index=False))
-    for history in sorted(options.run.glob("fold-*/history.csv")):
-        shutil.copy(history, options.out / f"history-{history.parent.name}.csv")
-    for part in sorted(options.run.glob("outer-*/predictions-test.csv")):
+    run, out = options.run, options.out
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copy(run / "config.yaml", out)
+    if (run / "trade.md").is_file():  # of a hybrid
+        shutil.copy(run / "trade.md", out)
+    test = run / "predictions-test.csv"  # a run of the split "all" has none
+    keep_predictions(test if test.is_file() else run / "predictions-oof.csv", out)
+    keep_metrics(run, out)
+    keep_history(sorted(run.glob("fold-*/history.csv")), out)
+    keep_splits(run / "splits.json", out)
+    for part in sorted(run.glob("outer-*/predictions-test.csv")):
         tested = pd.read_csv(part, usecols=["domain"])["domain"].unique()
         if len(tested) == 1:  # of the split "domains": by itself, at its own threshold
-            own = options.out / f"tested-on-{tested[0]}"
+            own = out / f"tested-on-{tested[0]}"
             own.mkdir(exist_ok=True)
-            for name in ("metrics.json", "metrics-oof.json"):
-                shutil.copy(part.parent / name, own / name)
-    run = read_json(options.run / "run.json")
-    run["cohort"].pop("path", None)
-    write_json(options.out / "run.json", run)
-    write_report(options.run, images=False, out=options.out / "report.html")
-    metrics = read_json(options.run / "metrics.json")
-    write_text(options.out / "tables.md", tables(metrics))
+            keep_metrics(part.parent, own)
+    record = read_json(run / "run.json")
+    record["cohort"].pop("path", None)
+    write_json(out / "run.json", record)
+    write_text(out / "tables.md", tables(read_metrics(out)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Photograph the running app for the documentation.
 
-python docs/make_screenshots.py --run docs/results/released-all --cohort cohorts/ami-br \
-    --against docs/results/quick-table1 [--slide SLIDE --results ANSWERS.csv]
+python docs/make_screenshots.py --run runs/all --cohort cohorts/ami-br \
+    --against runs/quick [--slide SLIDE --results ANSWERS.csv]
 
 Needs Chromium (``apt install chromium``, or its path in ATYPIA_CHROMIUM) and Playwright (extra
 ``dev``). Most of a picture is tissue, hence JPEG.
@@ -33,7 +33,7 @@ VIEW = {"width": 1180, "height": 760}
 FIGURE = "TUPAC16_1324"
 """A segregation abnormality by both experts, of which the model is not sure."""
 PATIENCE_MS = 300_000
-QUALITY = 86
+QUALITY = 75
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def save(page: Any, name: str, height: int = VIEW["height"]) -> None:
     page.wait_for_timeout(1500)
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     file = IMAGES / f"app-{name}.jpg"
-    image.save(file, quality=QUALITY, subsampling=0, optimize=True, progressive=True)
+    image.save(file, quality=QUALITY, optimize=True, progressive=True)
     print(f"{file.name}: {file.stat().st_size / 1024:.0f} KB", flush=True)
 
 

@@ -38,5 +38,5 @@ def sheet(seed: int = 0) -> Image.Image:
 if __name__ == "__main__":
     path = Path(__file__).parent / "images" / "synthetic-cohort.png"
     path.parent.mkdir(exist_ok=True)
-    sheet().quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+    sheet().quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")

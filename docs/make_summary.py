@@ -15,9 +15,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from make_model_card import figure, path, threshold
+from kept_results import interval, path, read_metrics
+from make_model_card import threshold
 
-from atypia.core.files import read_json, write_text
+from atypia.core.files import write_text
 from atypia.core.labels import DISPLAY_NAMES
 
 _EXPERT = "binary.against.expert1"
@@ -49,12 +50,12 @@ def main() -> None:
     parser.add_argument("--domains", type=Path, help="one of a run over the split domains")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    columns = {folder.name: read_json(folder / "metrics.json") for folder in options.runs}
+    columns = {folder.name: read_metrics(folder) for folder in options.runs}
     text = ["# One recipe, its seeds and splits", "", *table(columns), *spread(columns)]
     text += ["", "## AUC of each subtype", "", *per_class(columns)]
     if options.domains is not None:
         parts = {
-            folder.name: read_json(folder / "metrics.json")
+            folder.name: read_metrics(folder)
             for folder in sorted(options.domains.glob("tested-on-*"))
         }
         text += ["", "## Each domain left out of the training and tested on", "", *table(parts)]
@@ -70,7 +71,7 @@ def table(columns: dict[str, dict[str, Any]]) -> list[str]:
         + " |"
     )
     for words, name in ROWS.items():
-        cells = " | ".join(figure(path(metrics, name)) for metrics in columns.values())
+        cells = " | ".join(interval(path(metrics, name)) for metrics in columns.values())
         lines.append(f"| {words} | {cells} |")
     cells = " | ".join(f"{threshold(metrics):.3f}" for metrics in columns.values())
     return [*lines, f"| threshold | {cells} |"]
@@ -100,7 +101,7 @@ def per_class(columns: dict[str, dict[str, Any]]) -> list[str]:
     """Write one row per subtype."""
     lines = ["| subtype | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
     for subtype in next(iter(columns.values()))["per_class"]:
-        cells = " | ".join(figure(m["per_class"][subtype]["auc"]) for m in columns.values())
+        cells = " | ".join(interval(m["per_class"][subtype]["auc"]) for m in columns.values())
         lines.append(f"| {DISPLAY_NAMES[subtype]} | {cells} |")
     return lines
 

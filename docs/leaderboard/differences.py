@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from kept_results import has_metrics, path, read_metrics
 
 from atypia.classifiers.decision import decide
 from atypia.core.errors import InputError
-from atypia.core.files import read_json
 from atypia.core.labels import SUBTYPES as NAMES
 from atypia.evaluation import metrics
 from atypia.evaluation.comparison import compare
 from atypia.evaluation.intervals import estimate, measure
 from atypia.evaluation.predictions import read_predictions
-from leaderboard.runs import costs, path
+from leaderboard.runs import costs
 
 if TYPE_CHECKING:
     from atypia.evaluation.metrics import FloatArray, IntArray, Measures
@@ -82,8 +82,8 @@ def compare_all(entries: list[Entry], references: list[Entry], resamples: int) -
             continue
         entry.other_folds = entry.kind == "all" and entry.folds != reference.folds
         tables = {
-            reference.name: read_predictions(reference.predictions),
-            entry.name: read_predictions(entry.predictions),
+            reference.name: read_predictions(reference.folder),
+            entry.name: read_predictions(entry.folder),
         }
         try:
             found = compare(tables, resamples=resamples, seed=0)
@@ -127,7 +127,7 @@ def decide_alike(entries: list[Entry], references: list[Entry], resamples: int) 
         reference = next((r for r in references if r.kind == entry.kind), None)
         if entry.folder is None or entry.of_sides or entry.problem or reference is None:
             continue
-        own, other = (read_predictions(e.predictions) for e in (entry, reference))
+        own, other = (read_predictions(e.folder) for e in (entry, reference))
         own, other = (t.take(np.argsort(t.patch_ids)) for t in (own, other))
         truth = own.subtypes_of("expert1")
         frequencies = frequencies_of(reference)
@@ -160,10 +160,15 @@ def frequencies_of(entry: Entry) -> FloatArray:
     A run of several outer splits has a file for each; a figure then counts once for each.
     """
     assert entry.folder is not None
-    whole = entry.folder / "metrics-oof.json"
-    files = [whole] if whole.is_file() else sorted(entry.folder.glob("*/metrics-oof.json"))
-    told = [read_json(file)["per_class"] for file in files]
-    counts = np.array([sum(one[name]["n"] for one in told) for name in NAMES], dtype=np.float64)
+    parts = [entry.folder, *sorted(entry.folder.glob("*/"))]
+    told = [read_metrics(f, "metrics-oof") for f in parts if has_metrics(f, "metrics-oof")]
+    if has_metrics(entry.folder, "metrics-oof"):
+        told = told[:1]
+    elif not told:  # of the split "all" the judged table is that out of fold
+        told = [entry.metrics]
+    counts = np.array(
+        [sum(one["per_class"][name]["n"] for one in told) for name in NAMES], dtype=np.float64
+    )
     return np.asarray(counts / counts.sum())
 
 

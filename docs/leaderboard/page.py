@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from kept_results import difference, interval, path
 
 from atypia.evaluation.predictions import read_predictions
 from leaderboard.differences import (
@@ -18,7 +19,7 @@ from leaderboard.differences import (
     spread,
     told_of,
 )
-from leaderboard.runs import costs, path
+from leaderboard.runs import costs
 
 if TYPE_CHECKING:
     from leaderboard.runs import Entry
@@ -146,7 +147,7 @@ def speed_of(entry: Entry, speeds: dict[str, Any]) -> str:
 
 def patients_of(entry: Entry) -> str:
     """Say how many figures and patients there are, and how unequal the patients' shares are."""
-    sizes = np.unique(read_predictions(entry.predictions).patients, return_counts=True)[1]
+    sizes = np.unique(read_predictions(entry.folder).patients, return_counts=True)[1]
     alike = sizes.sum() ** 2 / (sizes**2).sum()
     return (
         f"{sizes.sum():,} figures of {len(sizes)} patients. They are unequal: the largest has "
@@ -225,7 +226,7 @@ def table(
     """Write two lines per approach: its measures, and how far they are from the reference's."""
     lines = [f"| approach | {' | '.join(measures)} |", "|---" * (1 + len(measures)) + "|"]
     for entry in entries:
-        cells = [estimate(path(entry.metrics, name)) for name, _ in measures.values()]
+        cells = [interval(path(entry.metrics, name)) for name, _ in measures.values()]
         lines.append(f"| **{entry.title}** | {' | '.join(cells)} |")
         names = [f"{group}/{name}" for _, name in measures.values()]
         lines += difference_line(entry, names, noise)
@@ -237,7 +238,10 @@ def difference_line(entry: Entry, names: list[str], noise: dict[str, float]) -> 
     told = told_of(entry)
     if not any(name in told for name in names):
         return []
-    cells = [difference(told.get(name), noise.get(name, 0.0)) for name in names]
+    cells = [
+        difference(d := told.get(name), bold=bool(sign_of(d, noise.get(name, 0.0))))
+        for name in names
+    ]
     return [f"| difference | {' | '.join(cells)} |"]
 
 
@@ -249,7 +253,7 @@ def alike_table(entries: list[Entry], noise: dict[str, float]) -> list[str]:
     ]
     for entry in entries:
         if entry.alike:
-            cells = [estimate(entry.alike[f"{power:g}"]) for power in POWERS]
+            cells = [interval(entry.alike[f"{power:g}"]) for power in POWERS]
             lines.append(f"| **{entry.title}** | {' | '.join(cells)} |")
             names = [f"alike/{power:g}, difference" for power in POWERS]
             lines += difference_line(entry, names, noise)
@@ -277,18 +281,3 @@ def cost(entries: list[Entry], speeds: dict[str, Any]) -> list[str]:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
-
-
-def estimate(measure: dict[str, Any] | None) -> str:
-    """Write a measure with its interval."""
-    if measure is None or measure["value"] is None:
-        return "–"
-    return f"{measure['value']:.3f} ({measure['low']:.3f}–{measure['high']:.3f})"
-
-
-def difference(measure: dict[str, Any] | None, noise: float) -> str:
-    """Write a difference with its interval, in bold where that is off zero beyond `noise`."""
-    if measure is None or measure["value"] is None or measure["low"] is None:
-        return "–"
-    told = f"{measure['value']:+.3f} ({measure['low']:+.3f} to {measure['high']:+.3f})"
-    return f"**{told}**" if sign_of(measure, noise) else told

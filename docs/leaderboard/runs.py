@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from kept_results import has_metrics, read_metrics, read_splits
 
 from atypia.core.files import read_json
 
@@ -61,20 +62,12 @@ class Entry:
 
     @property
     def _splits(self) -> dict[str, Any]:
-        file = self.folder / "splits.json" if self.folder else None
-        return read_json(file) if file and file.is_file() else {}
+        return {} if self.folder is None else read_splits(self.folder)
 
     @property
     def of_sides(self) -> bool:
         """Whether it knows nothing of subtypes."""
         return bool(self.config.get("loss", {}).get("of") == "sides")
-
-    @property
-    def predictions(self) -> Path:
-        """The table that is judged: of the test parts, or out of fold where there is none."""
-        assert self.folder is not None
-        test = self.folder / "predictions-test.csv"
-        return test if test.is_file() else self.folder / "predictions-oof.csv"
 
 
 def found(approach: dict[str, Any], split: str, folders: list[Path]) -> Entry:
@@ -87,7 +80,7 @@ def all_found(approach: dict[str, Any], split: str, folders: list[Path]) -> Iter
     for name in approach["runs"].get(split, []):
         for folder in folders:
             run = folder / name
-            if not (run / "metrics.json").is_file():
+            if not has_metrics(run):
                 continue
             about = read_json(run / "run.json")
             if about["status"] == "finished":
@@ -95,7 +88,7 @@ def all_found(approach: dict[str, Any], split: str, folders: list[Path]) -> Iter
                 yield Entry(
                     approach,
                     run,
-                    read_json(run / "metrics.json"),
+                    read_metrics(run),
                     about,
                     config,
                     study=study_of(approach, folders),
@@ -158,11 +151,3 @@ def total(told: list[dict[str, Any]], name: str) -> float | None:
     """Add up; None where one of them is not known."""
     values = [one[name] for one in told]
     return None if None in values else sum(values)
-
-
-def path(tree: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """Give what a dotted name leads to; None where it leads nowhere."""
-    node: Any = tree
-    for part in name.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    return node if isinstance(node, dict) else None
