@@ -28,8 +28,7 @@ from atypia.core.config import LEAK, AugmentConfig, load_config
 from atypia.core.files import write_json
 from atypia.core.labels import N_ATYPICAL
 from atypia.data.cohort import Cohort
-from atypia.data.leak import leaking, with_true_patients
-from atypia.data.splits import make_splits, rows
+from atypia.data.splits import leaking, make_splits, rows, with_true_patients
 from atypia.evaluation import metrics
 from atypia.evaluation.intervals import estimate, measure
 from atypia.models.network import make_network

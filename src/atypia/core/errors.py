@@ -1,4 +1,4 @@
-"""What can go wrong, told to a person: what was expected, what came, what to do.
+"""What can go wrong, in words for a person: what was expected, what came, what to do.
 
 Each exception carries the exit code that the command line ends with: 1 when the work failed,
 2 when the input or the options are wrong. All problems of an input are collected and raised
@@ -37,7 +37,7 @@ class Problem:
 
 
 class AtypiaError(Exception):
-    """The work failed; the message says on what."""
+    """The work failed; the message names what failed."""
 
     exit_code = 1
 

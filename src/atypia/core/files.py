@@ -147,7 +147,7 @@ def only_process(folder: Path, otherwise: str) -> Iterator[None]:
 
     Args:
         folder: Made if it is missing; gets a file ``.lock``.
-        otherwise: What to tell when another process is there.
+        otherwise: Message for when another process is there.
 
     Raises:
         InputError: Another process is there.
@@ -187,7 +187,7 @@ def versions() -> dict[str, str]:
 def source_commit() -> str | None:
     """Commit of the checkout that this package runs from; None where it is installed.
 
-    A ``+`` at the end says that files of the checkout differ from the commit.
+    A ``+`` at the end means that files of the checkout differ from the commit.
     """
 
     def git(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""How the stages tell what they are doing, without knowing who listens."""
+"""Callbacks by which long work reports its progress."""
 
 from __future__ import annotations
 
@@ -30,4 +30,4 @@ class OnDone(Protocol):
 
 
 def silent(*_: object, **__: object) -> None:
-    """Tell nobody."""
+    """Report to nobody."""

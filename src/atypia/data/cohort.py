@@ -214,9 +214,9 @@ def manifest_problems(table: pd.DataFrame, file: str) -> list[Problem]:
     each("file", outside.astype(bool), "expected a path below the cohort folder but got {value!r}.")
     for column in PLACE_COLUMNS[1:]:
         if column in table.columns:
-            told = table[column] != ""
+            given = table[column] != ""
             number = pd.to_numeric(table[column], errors="coerce")
-            wrong = told & ~np.isfinite(number.to_numpy(dtype=float))
+            wrong = given & ~np.isfinite(number.to_numpy(dtype=float))
             each(column, wrong, "expected px on level 0, or nothing, but got {value!r}.")
     mpp = pd.to_numeric(table["mpp"], errors="coerce")
     each("mpp", ~mpp.between(0.01, 10), "expected µm per pixel (0.01 to 10) but got {value!r}.")

@@ -82,7 +82,7 @@ def _target(folder: Path, record: Record) -> Path:
 
 
 def _export(record: Record, path: Path, folder: Path) -> _Size | None:
-    """Copy one image; decode it even if its record is bad, to tell all problems at once."""
+    """Copy one image; decode it even if its record is bad, to report all problems at once."""
     try:
         if record.problems:
             read_patch(path)
@@ -94,7 +94,7 @@ def _export(record: Record, path: Path, folder: Path) -> _Size | None:
 
 
 def _at(record: Record, problem: Problem) -> Problem:
-    """Tell the same problem with the row of the table that leads to the file."""
+    """Return the same problem with the row of the table that leads to the file."""
     if record.row is None or problem.file is None:
         return problem
     return Problem(f"{problem.file}: {problem.what}", record.file, record.row)
@@ -195,7 +195,7 @@ def manifest_of(records: list[Record], name: str) -> pd.DataFrame:
 
 
 def _short(paths: set[str]) -> dict[str, str]:
-    """Shortest ends of paths that tell them apart: the name alone, or folders before it."""
+    """Shortest ends of paths that distinguish them: the name alone, or folders before it."""
     parts = {path: PurePosixPath(path).parts for path in paths}
     names: dict[str, str] = {}
     for depth in range(1, 1 + max(map(len, parts.values()), default=0)):

@@ -44,7 +44,7 @@ def check_patches(patches: npt.NDArray[np.uint8], mpp: float, specs: Iterable[In
 
 
 def size_problem(side_px: int, mpp: float, specs: Iterable[InputSpec]) -> str | None:
-    """Say why patches of this shorter side are too small for `specs`; None if they are not."""
+    """Explain why patches of this shorter side are too small for `specs`; None if they are not."""
     field_um = max(spec.field_of_view_um for spec in specs)
     needed = MIRRORED_DOWN_TO * field_um
     if side_px * mpp >= needed * 0.999:
@@ -109,7 +109,7 @@ def sampling_matrix(side: int, mpp: float, spec: InputSpec) -> npt.NDArray[np.fl
 
 
 def _seen(weights: npt.NDArray[np.float32]) -> slice:
-    """Tell which pixels of a line any sample looks at."""
+    """Find which pixels of a line any sample looks at."""
     pixels = np.flatnonzero(weights.any(axis=0))
     return slice(pixels[0], pixels[-1] + 1)
 

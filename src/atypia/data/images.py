@@ -1,7 +1,7 @@
 """Patches on disk: read strictly, so that a training never sees a pixel that nobody meant.
 
 A patch is an 8-bit RGB image. What can be turned into one without a guess is (palettes, an alpha
-channel that is opaque everywhere, EXIF rotation); everything else is refused and the message says
+channel that is opaque everywhere, EXIF rotation); everything else is refused and the message names
 why: transparency, 16 bits, CMYK, grayscale, damaged, truncated or oversized files.
 """
 
@@ -29,7 +29,7 @@ MAX_PIXELS: Final = 4096 * 4096
 MAX_STACK_PIXELS: Final = 2**28
 """Most pixels that one multi-page stack may hold (0.8 GB decoded)."""
 MIN_SIDE: Final = 16
-"""Shortest side of a patch, px: no figure can be told on less."""
+"""Shortest side of a patch, px: no figure can be classified on less."""
 
 IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 
@@ -58,7 +58,7 @@ def read_patch(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]
         RGB, ``uint8``, shape (H, W, 3), upright.
 
     Raises:
-        InputError: Names the file and says what was expected and what came.
+        InputError: Names the file, what was expected and what came.
     """
     return _read(path, max_pixels)[0]
 
@@ -206,7 +206,7 @@ def _oversized(path: Path, got: str, max_pixels: int) -> Problem:
 
 
 def _fault(image: Image.Image) -> str | None:
-    """Say what makes an image, not decoded yet, unfit for a patch; None if nothing does."""
+    """Describe what makes an image, not decoded yet, unfit for a patch; None if nothing does."""
     if min(image.size) < MIN_SIDE:
         return f"expected at least {MIN_SIDE} px a side but got {image.width} × {image.height} px."
     if _is_16_bit(image):
@@ -230,7 +230,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image | None:
-    """Decode, turn as EXIF says, convert to RGB; None if any pixel is transparent."""
+    """Decode, rotate by the EXIF orientation, convert to RGB; None if any pixel is transparent."""
     image.load()
     upright = ImageOps.exif_transpose(image)
     if upright.has_transparency_data:

@@ -222,10 +222,10 @@ def find_copies(
 
 
 def without_copies(manifest: pd.DataFrame, kept: Mapping[str, str]) -> pd.DataFrame:
-    """Drop copies, and give what was said of them to the figure that stands for them.
+    """Drop copies, and give their labels to the figure that stands for them.
 
     A rater's answers are taken over where the figure has none of that rater, and a majority where
-    it has no votes at all: two opinions are never mixed into one.
+    it has no votes at all: labels of two are never mixed.
 
     Args:
         manifest: Of all cohorts; an empty cell is ``""``.

@@ -48,8 +48,8 @@ ALIKE: Final = 0.92
 AMi-Br's 3,720 figures the most alike reach 0.904; 600 of them saved as JPEG of quality 30 and
 shifted by 2.5 px keep 0.934 or more."""
 ALIKE_SMALLEST: Final = 0.97
-"""The same for the smallest patches; in between it is interpolated. There is less to tell figures
-apart by: of a million pairs of AMi-Br's the most alike reach 0.882 at 64 px, 0.920 at 56, 0.935 at
+"""The same for the smallest patches; in between it is interpolated. Less distinguishes the
+figures: of a million pairs of AMi-Br's the most alike reach 0.882 at 64 px, 0.920 at 56, 0.935 at
 48 and 0.959 at 32, and 600 copies of JPEG quality 80, shifted by 2 px, keep 0.980 at 32."""
 _GREY: Final = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _CHUNK: Final = 1024
@@ -74,7 +74,7 @@ class Shared:
 
     @property
     def by_id_alone(self) -> bool:
-        """Whether nothing but an equal id says that it is one person."""
+        """Whether an equal id is the only evidence of one person."""
         return self.same_id and not (self.same_pixels or self.alike)
 
     def __str__(self) -> str:
@@ -102,7 +102,7 @@ def find_overlap(
 ) -> list[Shared]:
     """Find the patients who are in both cohorts, in the order of their ids.
 
-    Names of one public case count as one patient, and so do equal ids, which are told apart.
+    Names of one public case count as one patient, and so do equal ids, which are distinguished.
     Pictures are compared on the grid of their pixels: a copy that was scaled or turned is not
     found.
 
@@ -144,7 +144,7 @@ def shared_cases(first: Sequence[str], second: Sequence[str]) -> list[Shared]:
     """Patients of two cohorts whose ids name one public case, or are equal.
 
     Args:
-        first: Ids, or what a model tells of them (:func:`atypia.data.sources.patients.veiled`).
+        first: Ids, or a model's names for them (:func:`atypia.data.sources.patients.veiled`).
         second: Ids.
     """
     named: defaultdict[str, list[str]] = defaultdict(list)
@@ -152,7 +152,7 @@ def shared_cases(first: Sequence[str], second: Sequence[str]) -> list[Shared]:
         named[veiled(patient)].append(patient)
     return [
         Shared(
-            b if public_case(a) is None and veiled(a) == a else a,  # a hash tells nobody anything
+            b if public_case(a) is None and veiled(a) == a else a,  # a hash is of no use
             b,
             same_case=public_case(b) is not None,
             same_id=public_case(b) is None,

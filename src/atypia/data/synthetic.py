@@ -4,7 +4,7 @@ It needs no download and holds no patient: ``atypia demo`` and the tests run on 
 is dedicated to the public domain (CC0 1.0).
 
 A patch is drawn as a histologist would explain it. Chromatin is a union of discs (in µm) laid out
-as the definitions of Donovan et al. (Veterinary Pathology 58(2), 2021) say. It lies in a cell among
+by the definitions of Donovan et al. (Veterinary Pathology 58(2), 2021). It lies in a cell among
 neighbours, whose nuclei distract. Amounts of haematoxylin and eosin become light by Beer-Lambert's
 law with stain vectors around those of Ruifrok & Johnston (Anal Quant Cytol Histol 23, 2001), and a
 scanner adds its blur, sharpening, colour response, noise and JPEG compression. Patients differ in
@@ -348,7 +348,7 @@ def _neighbours(cell: Array, patient: Patient, rng: Generator, size_px: int, mpp
     radius = patient.nucleus * size
     depths = radius - np.sqrt(u**2 + v**2)
     # Along the line between two centres both depths add up to radii less distance: the largest
-    # sum tells how far apart the nucleus and the mitotic cell are.
+    # sum is how far apart the nucleus and the mitotic cell are.
     apart = (depths + cell).max((1, 2)) < radius[:, 0, 0] - 0.5
     return np.asarray(depths[apart & (rng.random(n) < 0.85)])
 

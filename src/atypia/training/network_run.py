@@ -13,9 +13,8 @@ from atypia.core.config import LEAK, TrainConfig
 from atypia.core.files import sha256_file
 from atypia.core.progress import OnStep, silent
 from atypia.data.cohort import Cohort
-from atypia.data.leak import leaking, with_true_patients
 from atypia.data.sources.patients import veiled_cases
-from atypia.data.splits import rows
+from atypia.data.splits import leaking, rows, with_true_patients
 from atypia.evaluation.predictions import write_predictions
 from atypia.inference.patch_predictions import find_items, predict_items
 from atypia.reports.run_report import write_report

@@ -1,4 +1,4 @@
-"""From presets, files and ``key=value`` to a configuration, with every fault told at once."""
+"""From presets, files and ``key=value`` to a configuration, with every fault reported at once."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def _validated(tree: Mapping[str, Any], origin: str) -> tuple[AnyConfig | None, 
 
 
 def _problems(error: ValidationError, origin: str) -> list[Problem]:
-    """Say of each fault which key it is of, what was expected and what came."""
+    """Report of each fault its key, what was expected and what came."""
     problems = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or "(whole)"
@@ -177,7 +177,7 @@ def _problems(error: ValidationError, origin: str) -> list[Problem]:
             what = "is not a setting. The config.yaml of a run lists them all."
         elif item["type"] == "missing":
             what = "is required but missing."
-        elif not item["loc"]:  # of the whole; the message says what came
+        elif not item["loc"]:  # of the whole; the message has what came
             what = f"{item['msg']}."
         else:
             what = f"{item['msg']}, but got {item['input']!r}."

@@ -79,7 +79,7 @@ class TrainConfig(RunConfig):
     def steered_by(self) -> list[str]:
         """Settings by which a member's validation fold steers its training: figures on it flatter.
 
-        A layer that is fitted in one step, on a frozen backbone, knows none of them.
+        A layer that is fitted in one step, on a frozen backbone, has none of them.
         """
         optim = self.optim
         if self.model.frozen:
@@ -163,11 +163,11 @@ class StackConfig(RunConfig):
     """Folders of two or more finished runs of one cohort with one test part; the first one's inner
     folds are taken."""
     join: StackKind = "logistic"
-    """``logistic``: a meta-learner on what the models say out of fold (stacking: Wolpert, Neural
-    Networks 5, 1992). ``weighted`` goes by each model's mean AUC out of fold; see
+    """``logistic``: a meta-learner on the models' out-of-fold predictions (stacking: Wolpert,
+    Neural Networks 5, 1992). ``weighted`` goes by each model's mean AUC out of fold; see
     :class:`atypia.classifiers.aggregation.Aggregation` for this, ``mean``, ``median`` and
-    ``majority``. With ``majority`` a figure is atypical where most of the votes say so, and in a
-    tie by the models' mean."""
+    ``majority``. With ``majority`` a figure is atypical where most of the votes are for it, and in
+    a tie by the models' mean."""
     answer: AnswerConfig = AnswerConfig()
 
     @property

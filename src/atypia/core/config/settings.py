@@ -18,7 +18,7 @@ LEAK: Final = "leak_by_figure"
 
 
 class Frozen(BaseModel):
-    """Cannot be changed, and knows no other settings than its own."""
+    """Cannot be changed, and has no settings but its own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,7 +43,7 @@ class SplitConfig(Frozen):
     """``table1``, ``benchmark``, ``holdout``, ``cv``, ``monte_carlo`` (``repeats`` holdouts, each
     drawn anew), ``all`` (no test part), ``domains`` (each tests once), or the path of a split file.
     ``leak_by_figure`` is ``monte_carlo`` over figures: patients stand on both sides, and the
-    measures that come out are WRONG; see :mod:`atypia.data.leak`."""
+    measures that come out are WRONG; see :func:`atypia.data.splits.leaking`."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the figures in the test part of ``holdout`` and of each of ``monte_carlo``."""
     folds: Annotated[int, Field(ge=2, le=50)] = 5
@@ -73,14 +73,14 @@ class ModelConfig(Frozen):
     """Stochastic depth (Huang et al. 2016), where the backbone has residual blocks."""
     reduction: Literal[8, 16, 32] | None = None
     """Stop where feature maps have 1/reduction of the input's side. A field of 64 px leaves the
-    last stages of a network for 224 px two pixels to look at: they cost more than they tell. None
+    last stages of a network for 224 px two pixels to look at: they cost more than they add. None
     keeps the whole backbone."""
     stages: Stages = "one"
     """``one``: eight scores side by side. Two stages, p(side) and p(subtype | side), are
     ``shared``: on one backbone, or ``separate``: a network for the side and one for the subtypes
     of each side, thrice the work. See :mod:`atypia.models.hierarchical`."""
     frozen: bool = False
-    """A linear probe: the backbone stays as it is, what it says of each patch is computed once and
+    """A linear probe: the backbone stays as it is, what it makes of each patch is computed once and
     kept, and the classification layer is fitted to it; see :mod:`atypia.training.probe`. ``optim``
     and dropout are not used, ``augment`` only for ``flip`` with ``rotate``: the eight views."""
     lora_rank: Annotated[int, Field(ge=0, le=256)] = 0
@@ -111,7 +111,7 @@ class TargetConfig(Frozen):
     """A rater whose subtypes are learned, too: mixed in where both raters named one, alone where
     `label` has none."""
     second_rater_mass: Fraction = 0.0
-    """Share of the label mass that goes to that opinion."""
+    """Share of the label mass that goes to that label."""
     smoothing: Fraction = 0.0
     """Label smoothing (Szegedy et al. 2016)."""
     per_rater: bool = False
@@ -148,7 +148,7 @@ class LossConfig(Frozen):
     of: Literal["subtypes", "sides"] = "subtypes"
     """What is learned: the subtypes, or, as a binary classifier does, only whether most experts
     call the figure atypical. P(atypical) is then the sum of the four subtypes below it; what is
-    said within a side means nothing. With ``model.stages=shared`` it stays how common each is."""
+    predicted within a side means nothing. With ``model.stages=shared`` it stays their frequency."""
     kind: Literal["cross_entropy", "focal"] = "cross_entropy"
     focal_gamma: Annotated[float, Field(ge=0, le=10)] = 2.0
     """Focusing parameter of the focal loss (Lin et al. 2017)."""
@@ -157,12 +157,12 @@ class LossConfig(Frozen):
     what is learned: eight, or two."""
     atypical: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Weight of a second term: the cross-entropy of P(atypical), the sum of the four subtypes
-    below it, against the share of experts who voted so. It also lets figures teach that carry an
+    below it, against the share of experts who voted so. It also trains on figures that carry an
     atypical vote but no subtype."""
 
     @property
     def hears_votes(self) -> bool:
-        """Whether figures teach that carry an atypical vote but no subtype."""
+        """Whether to train on figures that carry an atypical vote but no subtype."""
         return self.atypical > 0 or self.of == "sides"
 
     @model_validator(mode="after")
@@ -173,13 +173,13 @@ class LossConfig(Frozen):
 
 
 class UnlabelledConfig(Frozen):
-    """What training figures without a subtype teach; see :mod:`atypia.training.unlabelled`."""
+    """How training figures without a subtype are used; see :mod:`atypia.training.unlabelled`."""
 
     weight: Annotated[float, Field(ge=0, le=100)] = 0.0
     """Of the term that asks for the same answer on a changed view of a figure as on a plain one. 0
     leaves such figures out."""
     threshold: Fraction = 0.0
-    """Figures teach whose plain view is answered with at least this probability. 0: all, with all
+    """Figures are used whose plain view has at least this probability. 0: all, with all
     probabilities (mean teacher: Tarvainen and Valpola, NeurIPS 2017). Above 0: the most probable
     subtype counts as the label (FixMatch: Sohn et al., NeurIPS 2020)."""
     ramp: Fraction = 0.25
@@ -237,8 +237,8 @@ class OptimConfig(Frozen):
     one equally often, 1 each subtype. The probabilities are then those of a cohort with the
     frequencies that were drawn."""
     sampling_of: Literal["subtype", "side"] = "subtype"
-    """Whose frequency `sampling` goes by: of the subtype, or of atypical and normal by most
-    opinions."""
+    """Whose frequency `sampling` goes by: of the subtype, or of atypical and normal by the
+    majority of the votes."""
     domain_balance: Fraction = 0.0
     """Figures are drawn in proportion to 1 / frequency**domain_balance of their domain: 0 shows
     each figure equally often, 1 each domain. With `sampling`, that is done within each domain."""
@@ -316,8 +316,8 @@ class AnswerConfig(Frozen):
     """What counts alike when the binary threshold is fixed out of fold: every figure, or every
     domain, so that the threshold is not that of the largest one."""
     conformal_alpha: Annotated[float, Field(gt=0, lt=0.5)] | None = None
-    """Rate of prediction sets that may miss the subtype, promised within every subtype; None makes
-    no sets."""
+    """Rate of prediction sets that may miss the subtype, guaranteed within every subtype; None
+    makes no sets."""
 
     def require_none_for_votes(self, group: str) -> None:
         """Refuse what cannot be fixed on shares of votes; `group` is what the settings are in."""
@@ -352,8 +352,8 @@ class EnsembleConfig(AnswerConfig):
     """What becomes of the members' probabilities, see
     :class:`atypia.classifiers.aggregation.Aggregation`. ``weighted`` goes by each member's mean AUC
     on patients that it has not learned from; folds differ, so weights do by chance, too. With
-    ``majority`` a figure is atypical where most of the votes say so, and in a tie by the members'
-    mean."""
+    ``majority`` a figure is atypical where most of the votes are for it, and in a tie by the
+    members' mean."""
 
     @model_validator(mode="after")
     def _no_more_than_there_are(self) -> EnsembleConfig:

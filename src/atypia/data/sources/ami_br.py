@@ -112,7 +112,7 @@ def _record(source: Path, row: Row, options: PrepareOptions) -> Record:
 
 
 def scanner_of(dataset: str, stem: str) -> str:
-    """Scanner of a case, ``""`` where the release does not tell it (all of TUPAC16)."""
+    """Scanner of a case, ``""`` where the release does not give it (all of TUPAC16)."""
     number = re.fullmatch(r"\d+", stem)
     if dataset == "MIDOG21" and number:
         for cases, scanner in _MIDOG21_SCANNERS:

@@ -8,7 +8,7 @@ AtNorM-MD from MIDOG++.
 The folders are those that the authors' programs read. The table could not be reached when this was
 written: its columns are found by what they hold. That of the crops is the one that names the most
 files; experts are columns such as ``expert1``, ``Expert 2`` or ``rater_3``; the majority is
-``majority``, ``majority_vote``, ``consensus`` or the like, and must be what the folder says.
+``majority``, ``majority_vote``, ``consensus`` or the like, and must agree with the folder.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import sha256_file
 from atypia.data.cohort import MAJORITY_COLUMN
-from atypia.data.sources.crops import column_of_crops, images_in, path_told, tables_in
+from atypia.data.sources.crops import column_of_crops, images_in, path_in_cell, tables_in
 from atypia.data.sources.patients import (
     assign_patients,
     check_patient_options,
@@ -54,11 +54,11 @@ def read_atnorm(source: Path, options: PrepareOptions) -> SourceRecords:
     """Read the crops with the votes of the table.
 
     A patient is what the table names as case, slide or patient, or a TCGA barcode in the name of a
-    crop; else the user must say it.
+    crop; else the user must give it.
 
     Raises:
         InputError: Several tables with votes, a table without a column of crops, no resolution, or
-            nothing that tells the patients. What is wrong with a crop is with its record.
+            no patients. What is wrong with a crop is with its record.
     """
     folders = _class_folders(source)
     crops = {path: vote for vote, folder in folders.items() for path in images_in(folder)}
@@ -79,8 +79,8 @@ def read_atnorm(source: Path, options: PrepareOptions) -> SourceRecords:
 
     case = next((c for c in table.columns if c != column and _CASE.fullmatch(c)), None)
     given = options.patients or options.patient_regex or options.patient_per_patch
-    told = case or ("the names of the crops" if any(tcga_patient(p.name) for p in crops) else None)
-    problems = check_patient_options(options, column=None if given else told)
+    found = case or ("the names of the crops" if any(tcga_patient(p.name) for p in crops) else None)
+    problems = check_patient_options(options, column=None if given else found)
     if problems:
         raise InputError(problems)
     naming, without = _rows_of_crops(table, column, crops)
@@ -107,7 +107,7 @@ def _rows_of_crops(
 ) -> tuple[dict[Path, list[tuple[Row, list[Path]]]], list[Row]]:
     """Find the rows that name each crop, each with all crops that it names; and those of none.
 
-    A row names a file, with its extension or without, and its folder where it says that, too.
+    A row names a file, with its extension or without, and its folder where that is given, too.
     """
     by_name: dict[str, list[Path]] = {}
     for path in crops:
@@ -116,9 +116,9 @@ def _rows_of_crops(
     naming: dict[Path, list[tuple[Row, list[Path]]]] = {path: [] for path in crops}
     without = []
     for row in table.rows:
-        told = path_told(row.cells[column])
-        vote = _FOLDERS.get(told.parent.name.lower())
-        paths = [p for p in by_name.get(told.name, []) if vote in (None, crops[p])]
+        found = path_in_cell(row.cells[column])
+        vote = _FOLDERS.get(found.parent.name.lower())
+        paths = [p for p in by_name.get(found.name, []) if vote in (None, crops[p])]
         for path in paths:
             naming[path].append((row, paths))
         if not paths:
@@ -127,15 +127,15 @@ def _rows_of_crops(
 
 
 def _problem_of(path: Path, rows: list[tuple[Row, list[Path]]], table: str) -> str:
-    """Say why it is not one row that names a crop, and no other crop; empty where it is."""
+    """Explain why it is not one row that names a crop, and no other crop; empty where it is."""
     if not rows:
         return f"expected a row for this crop in {table} but there is none."
     lines = ", ".join(str(row.line) for row, _ in rows)
     others = {p for _, paths in rows for p in paths} - {path}
     if others:
-        told = " and ".join(sorted(f"{p.parent.name}/{p.name}" for p in others))
+        found = " and ".join(sorted(f"{p.parent.name}/{p.name}" for p in others))
         return (
-            f"expected a row of this crop alone in {table} but row {lines} could be of {told}, "
+            f"expected a row of this crop alone in {table} but row {lines} could be of {found}, "
             "too. Write folder and extension there."
         )
     return f"expected one row for this crop in {table} but got {lines}." if len(rows) > 1 else ""

@@ -60,7 +60,7 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def path_told(cell: str) -> PurePosixPath:
+def path_in_cell(cell: str) -> PurePosixPath:
     """Read the path in a cell, whichever way its slashes lean."""
     return PurePosixPath(cell.replace("\\", "/"))
 
@@ -69,7 +69,7 @@ def column_of_crops(table: Table, images: Iterable[Path]) -> str | None:
     """Find the column that names the most of these images, with or without extension."""
     known = {name for image in images for name in (image.name, image.stem)}
     named = {
-        column: sum(path_told(row.cells[column]).name in known for row in table.rows)
+        column: sum(path_in_cell(row.cells[column]).name in known for row in table.rows)
         for column in table.columns
     }
     best = max(named, key=lambda column: named[column])

@@ -22,12 +22,12 @@ def read_folders(source: Path, options: PrepareOptions) -> SourceRecords:
     """Read images from folders named after classes, at any depth.
 
     The innermost folder that names a subtype is the label of ``options.rater``; where none does,
-    the innermost one that says atypical or normal is that rater's vote; where none does either,
-    ``options.unlabelled`` must say that this is meant. The id of a patch is its
+    the innermost one named atypical or normal is that rater's vote; where none does either,
+    ``options.unlabelled`` must allow it. The id of a patch is its
     path below `source` without the extension.
 
     Raises:
-        InputError: No image, no resolution, or nothing that tells the patients.
+        InputError: No image, no resolution, or no patients.
     """
     files = sorted(
         path for path in source.rglob("*") if path.is_file() and not _hidden(path, source)

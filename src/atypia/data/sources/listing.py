@@ -20,7 +20,7 @@ def read_listing(source: Path, options: PrepareOptions) -> SourceRecords:
     """Read a table of image paths or, given ``options.field_um``, of centres.
 
     Raises:
-        InputError: The table cannot be read, lacks columns, or nothing tells the patients or the
+        InputError: The table cannot be read, lacks columns, or there are no patients or no
             resolution. What is wrong with a row is with its record.
     """
     table = read_table(source)

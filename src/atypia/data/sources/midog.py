@@ -14,9 +14,9 @@ MIDOG 2021, 2022 and MIDOG++: source images, and a JSON file of boxes around cel
 Aubreville et al., "A comprehensive multi-domain dataset for mitotic figure detection", Scientific
 Data 10, 2023; https://github.com/DeepMicroscopy/MIDOGpp, ``MIDOGpp.json`` or ``MIDOG++.json``. The
 file looks like COCO's, but a box is two corners (x1, y1, x2, y2), as in those of the earlier years.
-``datasets_xvalidation.csv`` of the same authors tells tumour and scanner, where it lies beside.
+``datasets_xvalidation.csv`` of the same authors has tumour and scanner, where it lies beside.
 
-The labels say what is a mitotic figure. Of which kind is not known: the figures become patches
+The labels are for mitotic figures, not their subtypes: the figures become patches
 without a label. Cells that are none (hard negatives) are left out and counted.
 """
 
@@ -102,7 +102,7 @@ def _crop_record(table: Table, row: Row, crops: Path | None, options: PrepareOpt
 
 
 FIELD_UM: Final = 32.0
-"""Side of the crops, as in AMi-Br, where the user does not say it."""
+"""Side of the crops, as in AMi-Br, where the user gives none."""
 MITOTIC: Final = "mitotic figure"
 _PARTS: Final = ("images", "annotations", "categories")
 _CASES: Final = "datasets_xvalidation.csv"
@@ -127,7 +127,7 @@ def read_midog_json(file: Path, options: PrepareOptions) -> SourceRecords:
     """Read the mitotic figures, to be cropped from the source images.
 
     These lie beside the file, or in ``options.images``. A domain is a type of tumour, where it is
-    told; a patient is a case.
+    given; a patient is a case.
 
     Raises:
         InputError: The file is not of this kind; all problems at once. What is wrong with a figure

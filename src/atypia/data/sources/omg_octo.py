@@ -7,7 +7,7 @@ the tile), and ``label``.
 
 The record could not be reached when this was written; columns and names are those that programs of
 other authors read. Of the labels ``AMF`` and ``MF`` (a figure that is not atypical) are known from
-there. ``NMF`` is read as a normal figure where no row says ``MF``, as challenge participants write
+there. ``NMF`` is read as a normal figure where no row has ``MF``, as challenge participants write
 it; anything else is taken for no mitotic figure, left out and counted.
 """
 
@@ -43,7 +43,7 @@ def find_omg_octo(source: Path) -> Table | None:
 
 
 def read_omg_octo(table: Table, options: PrepareOptions) -> SourceRecords:
-    """Read the crops. A patient is a slide, unless the user knows better.
+    """Read the crops. A patient is a slide, unless the user gives another.
 
     Raises:
         InputError: There are no crops, or no resolution. What is wrong with a row is with its

@@ -32,7 +32,7 @@ def check_patient_options(options: PrepareOptions, *, column: str | None) -> lis
     """Problems of the choice itself: none or several ways, or a pattern that does not compile.
 
     Args:
-        options: What the user said.
+        options: What the user gave.
         column: Name of the patient column where the source has one; it is a way, too.
     """
     given = [
@@ -63,7 +63,7 @@ def check_patient_options(options: PrepareOptions, *, column: str | None) -> lis
 
 
 def assign_patients(records: Iterable[Record], options: PrepareOptions) -> None:
-    """Fill ``patient_id`` as the options say; a record for which they say nothing gets a problem.
+    """Fill ``patient_id`` by the options; a record that they do not cover gets a problem.
 
     Raises:
         InputError: The patients file cannot be read, or lacks a column.
@@ -162,7 +162,7 @@ def case_of(patient_id: str) -> str:
 
 
 def veiled(patient_id: str) -> str:
-    """Name under which a model may tell of a patient: a public case's, or a hash of the id.
+    """Name under which a model may list a patient: a public case's, or a hash of the id.
 
     A model that is given away must not carry the ids of a hospital. Who has an id can still ask
     whether it is among them; an id of few digits can be found by trying all of them.

@@ -58,7 +58,7 @@ class PrepareOptions(BaseModel):
     name: str | None = None
     """Name of the cohort; the name of the output folder by default."""
     mpp: float | None = Field(None, ge=0.01, le=10)
-    """µm per pixel, where the source does not say it or says it wrongly."""
+    """µm per pixel, where the source lacks it or has it wrong."""
     domain: str | None = None
     """Domain of patches for which the source names none; the cohort's name by default."""
     scanner: str = ""
@@ -138,7 +138,7 @@ class Record:
     """The file a problem is reported for: the table, or the image itself."""
     row: int | None = None
     origin: Path | ImageRegion | None = None
-    """The image, or the place to crop it from; None where the source does not say it."""
+    """The image, or the place to crop it from; None where the source lacks it."""
     path_text: str = ""
     """The image's path as the source writes it, with forward slashes."""
     patch_id: str = ""
@@ -146,7 +146,7 @@ class Record:
     domain: str = ""
     scanner: str = ""
     mpp: float | None = None
-    """µm per pixel; None where only the source image knows it."""
+    """µm per pixel; None where only the source image has it."""
     place: SlidePosition | None = None
     """Known where Atypia cut the patch itself."""
     answers: dict[str, str] = field(default_factory=dict)
@@ -222,7 +222,7 @@ def mark_duplicates(records: Iterable[Record]) -> None:
     """Note a problem at every record whose id is not its own.
 
     Ids that differ only in case count as the same: on many disks they are one file. All of them
-    are marked, for nothing says which one is right.
+    are marked, for none is evidently right.
     """
     records = [record for record in records if record.patch_id]
     count = Counter(record.patch_id.casefold() for record in records)

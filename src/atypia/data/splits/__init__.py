@@ -13,10 +13,12 @@ from atypia.data.splits.split_making import (
     SEEDED,
     WHOLE,
     ami_br_patients,
+    leaking,
     make_splits,
     patient_of_slide,
     published_roles,
     stratify,
+    with_true_patients,
 )
 from atypia.data.splits.split_record import (
     FORMAT_VERSION,
@@ -37,10 +39,12 @@ __all__ = [
     "Outer",
     "Splits",
     "ami_br_patients",
+    "leaking",
     "make_splits",
     "missing_classes",
     "patient_of_slide",
     "published_roles",
     "rows",
     "stratify",
+    "with_true_patients",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import csv
+import logging
 from collections import Counter
+from dataclasses import replace
 from importlib.resources import as_file, files
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -14,7 +15,7 @@ import pandas as pd
 
 from atypia.core.config import LEAK
 from atypia.core.errors import InputError, LeakError, Problem
-from atypia.data.leak import deal_figures, require_figures
+from atypia.core.tables import read_table
 from atypia.data.splits.split_record import Outer, Splits, foreign_patients
 
 if TYPE_CHECKING:
@@ -22,12 +23,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from atypia.data.cohort import Cohort
+
 PUBLISHED: Final = ("table1", "benchmark")
 """Splits of AMi-Br whose test patients are shipped with the package."""
 SEEDED: Final = ("holdout", "cv", "monte_carlo", LEAK)
 WHOLE: Final = ("all", "domains")
 """Splits by what the cohort is: no test part at all, or each domain as one."""
 KINDS: Final = (*PUBLISHED, *SEEDED, *WHOLE)
+
+_RESTARTS: Final = 16
+_OWNER: Final = "figure_of_patient"
+
+log = logging.getLogger("atypia")
 
 
 def ami_br_patients() -> list[str]:
@@ -43,55 +51,38 @@ def published_roles(kind: str) -> dict[str, str]:
 
 def read_roles(path: Path) -> dict[str, str]:
     """``train`` or ``test`` for each patient of a split CSV; every problem of it at once."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (FileNotFoundError, IsADirectoryError):
+    if not path.is_file():
         raise InputError(
             f"expected a split ({', '.join(KINDS)}) or a file (.csv or .json) "
             f"but got {str(path)!r}, which does not exist."
-        ) from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected a UTF-8 CSV but got: {error}") from None
-    header = text.partition("\n")[0]
-    # Spreadsheets in half of Europe write semicolons.
-    reader = csv.DictReader(
-        text.splitlines(), delimiter=";" if ";" in header and "," not in header else ","
-    )
-    columns = reader.fieldnames or []
-    by_slide = "patient_id" not in columns
-    expected = ["dataset", "slide", "role"] if by_slide else ["patient_id", "role"]
-    if not set(expected) <= set(columns):
-        raise InputError(
-            Problem(
-                "expected the columns patient_id and role, or dataset, slide and role, "
-                f"but got {list(columns)}.",
-                str(path),
-                row=1,
-            )
         )
+    table = read_table(path, may_be_empty=True)
+    by_slide = "patient_id" not in table.columns
+    expected = ["dataset", "slide", "role"] if by_slide else ["patient_id", "role"]
+    if not set(expected) <= set(table.columns):
+        what = (
+            "expected the columns patient_id and role, or dataset, slide and role, "
+            f"but got {list(table.columns)}."
+        )
+        raise InputError(Problem(what, str(path), row=1))
     problems: list[Problem] = []
     roles: dict[str, set[str]] = {}
-    for row in reader:
-        cells = {column: (row[column] or "").strip() for column in expected}
-        for column, cell in cells.items():
-            if not cell:
+    for row in table.rows:
+        cells = row.cells
+        for column in expected:
+            if not cells[column]:
                 what = "expected a value but the cell is empty."
-                problems.append(Problem(what, str(path), reader.line_num, column))
+                problems.append(Problem(what, str(path), row.line, column))
         role = cells["role"].lower()
         if role and role not in ("train", "test"):
             what = f"expected train or test but got {cells['role']!r}."
-            problems.append(Problem(what, str(path), reader.line_num, "role"))
-        patient = (
-            patient_of_slide(cells["dataset"], cells["slide"])
-            if by_slide
-            else (cells["patient_id"])
-        )
-        roles.setdefault(patient, set()).add(role)
+            problems.append(Problem(what, str(path), row.line, "role"))
+        slide = patient_of_slide(cells["dataset"], cells["slide"]) if by_slide else None
+        roles.setdefault(slide or cells["patient_id"], set()).add(role)
     both = sorted(patient for patient, found in roles.items() if {"train", "test"} <= found)
     if both:
-        problems.append(
-            Problem(f"expected each patient in one part but got in both: {both}.", str(path))
-        )
+        what = f"expected each patient in one part but got in both: {both}."
+        problems.append(Problem(what, str(path)))
     if not any("test" in found for found in roles.values()):
         problems.append(Problem("expected at least one patient with the role test.", str(path)))
     if problems:
@@ -102,9 +93,6 @@ def read_roles(path: Path) -> dict[str, str]:
 def patient_of_slide(dataset: str, slide: str) -> str:
     """Patient id of an AMi-Br slide: ``("MIDOG21", "002.tiff")`` is ``"MIDOG21_002"``."""
     return f"{dataset}_{PurePosixPath(slide).stem}"
-
-
-_RESTARTS: Final = 16
 
 
 def stratify(
@@ -188,7 +176,7 @@ def make_splits(
             ``benchmark`` (56 test slides of Banerjee et al., arXiv 2506.21444), ``holdout`` (one
             seeded test part), ``cv`` (each patient tests once per repeat), ``monte_carlo`` (as many
             holdouts as there are repeats, each drawn anew), ``leak_by_figure`` (the same over
-            figures; see :mod:`atypia.data.leak`), ``all`` (no test part:
+            figures; see :func:`leaking`), ``all`` (no test part:
             for a model that is given away; out-of-fold predictions judge it), ``domains`` (each
             domain tests once and trains nothing then), or a file:
             a ``splits.json``, which is taken as it is, or a CSV with the columns ``patient_id``
@@ -210,9 +198,12 @@ def make_splits(
     if str(kind) not in KINDS and Path(kind).suffix == ".json":
         return Splits.read(Path(kind), manifest, cohort_sha256)
 
-    if kind == LEAK:
-        require_figures(manifest)
-    deal = deal_figures if kind == LEAK else stratify
+    if kind == LEAK and _OWNER not in manifest.columns:
+        raise LeakError(
+            f"split {LEAK!r}: expected the training of a network, the only one for which this leak "
+            "is made, to show what it does. Use monte_carlo, whose patients never cross a boundary."
+        )
+    deal = _deal_figures if kind == LEAK else stratify
     patients, counts = _count_figures(manifest, label)
     if kind == "domains":
         tests = _domains(manifest)
@@ -326,3 +317,43 @@ def _domains(manifest: pd.DataFrame) -> list[tuple[str, ...]]:
     if len(domains) < 2:
         raise InputError(f"split 'domains': expected at least two domains but got {list(domains)}.")
     return list(domains.values())
+
+
+# --- A leak made on purpose ---------------------------------------------------------------------
+
+
+def leaking(cohort: Cohort) -> Cohort:
+    """Make each figure a patient of its own, for a split of kind ``leak_by_figure`` and that alone.
+
+    Published measures of the field rest on such splits, in which figures of one patient, alike in
+    stain, scanner and tumour, are trained and tested on. ``benchmarks/leak.py`` and runs beside
+    ``monte_carlo`` measure how much that is worth.
+    """
+    log.warning(
+        "split %s: figures of one patient will stand on both sides. The measures of this run are "
+        "WRONG; they show what the leak does, nothing else.",
+        LEAK,
+    )
+    owners = cohort.manifest["patient_id"]
+    figures = cohort.manifest["patch_id"]
+    return replace(cohort, manifest=cohort.manifest.assign(patient_id=figures, **{_OWNER: owners}))
+
+
+def with_true_patients(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Give the figures of a leaking cohort back to their patients; others stay as they are."""
+    if _OWNER not in manifest.columns:
+        return manifest
+    return manifest.assign(patient_id=manifest[_OWNER]).drop(columns=_OWNER)
+
+
+def _deal_figures(
+    counts: NDArray[np.int64], shares: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Deal figures into folds at random, each class by the folds' shares; see :func:`stratify`."""
+    fold_of = np.zeros(len(counts), dtype=np.int64)
+    classes = np.where(counts.any(axis=1), counts.argmax(axis=1), -1)
+    for c in np.unique(classes):
+        mine = rng.permutation(np.flatnonzero(classes == c))
+        ends = np.round(np.cumsum(shares) * len(mine)).astype(np.int64)
+        fold_of[mine] = np.searchsorted(ends, np.arange(len(mine)), side="right")
+    return fold_of
