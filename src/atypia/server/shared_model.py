@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Self
 import numpy as np
 
 from atypia._version import __version__
-from atypia.classifiers.bundle import NETWORK, read_any_header, read_header, read_kind
+from atypia.classifiers.bundle import BundleHeader, read_any_header, read_kind
 from atypia.classifiers.loading import find_model, load_ensemble
 from atypia.classifiers.onnx_classifier import OnnxEnsemble
 from atypia.classifiers.onnx_files import find_export, read_export
@@ -54,24 +54,24 @@ def load_described(
     if isinstance(loaded, OnnxEnsemble):
         export = find_export(folder)
         assert export is not None
-        header = read_export(export)
-        graph = header.qualities[quality]
-        chosen = graph.int8 if backend == "onnx-int8" and graph.int8 else graph.fp32
-        files = {chosen.file: chosen.sha256}
-        made, use, conformal = header.created_with, header.intended_use, graph.conformal
-        runs_on = "onnx-int8" if chosen is graph.int8 else "onnx"
-    elif (kind := read_kind(folder)) != NETWORK:
-        joined = read_any_header(folder)
-        kept = sorted(f for f in folder.rglob("*") if f.suffix in {".json", ".safetensors"})
-        files = {str(file.relative_to(folder)): sha256_file(file) for file in kept}
-        made, use, conformal = joined.created_with, joined.intended_use, joined.conformal
-        runs_on = kind
+        exported = read_export(export)
+        made, use = exported.created_with, exported.intended_use
+        offered = exported.qualities[quality]
+        int8 = offered.int8 if backend == "onnx-int8" else None
+        graph = int8 or offered.fp32
+        files, conformal = {graph.file: graph.sha256}, offered.conformal
+        runs_on = "onnx-int8" if int8 else "onnx"
     else:
-        bundle = read_header(folder)
-        offered = bundle.qualities[quality]
-        files = {member.file: member.sha256 for member in offered.members}
-        made, use, conformal = bundle.created_with, bundle.intended_use, offered.conformal
-        runs_on = "torch"
+        header = read_any_header(folder)
+        made, use = header.created_with, header.intended_use
+        if isinstance(header, BundleHeader):
+            bundled = header.qualities[quality]
+            files = {member.file: member.sha256 for member in bundled.members}
+            conformal, runs_on = bundled.conformal, "torch"
+        else:
+            kept = sorted(f for f in folder.rglob("*") if f.suffix in {".json", ".safetensors"})
+            files = {str(file.relative_to(folder)): sha256_file(file) for file in kept}
+            conformal, runs_on = header.conformal, read_kind(folder)
     return loaded, About(
         atypia=__version__,
         # Where it lies is nobody's business.

@@ -248,15 +248,13 @@ def review_router(site: Site) -> "APIRouter":
 
     @router.get("/{name}")
     def state(name: str) -> Response:
-        labels = store.labels()
-        if name not in labels:
-            raise RefusalError(404, f"There is no reviewer {name[:60]!r}.")
+        labels = _labels_of(site, name)
         blind = store.is_blind(name)
         answer: dict[str, Any] = {
             "name": name,
             "blind": blind,
             "order": site.order(name),
-            "labels": labels[name].tolist(),
+            "labels": labels.tolist(),
         }
         if not blind and not site.show.blind and figures.doubt is not None:
             rank = np.where(figures.doubt.rank > 0, figures.doubt.rank, len(figures) + 1)
