@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from scipy.special import logsumexp, softmax
 
 from atypia.core.errors import InputError, Problem
 from atypia.core.labels import N_SUBTYPES
@@ -120,7 +119,9 @@ def fit_temperature(
     Raises:
         InputError: Lists all that is wrong with the arrays.
     """
-    from scipy.optimize import minimize_scalar  # a model that is only applied need not wait for it
+    # Slow to import, and not needed by a graph, which applies its own temperature.
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
 
     check_labelled(probabilities, labels)
     if weights is None:
@@ -192,6 +193,8 @@ def apply_temperature(
         raise InputError(problems)
     if temperature == 1:
         return np.asarray(probabilities, dtype=np.float32)
+    from scipy.special import softmax
+
     return np.asarray(softmax(_log(probabilities) / temperature, axis=1), dtype=np.float32)
 
 
