@@ -129,8 +129,8 @@ def tables(metrics: dict[str, Any]) -> str:
         lines.append(f"| {DISPLAY_NAMES[subtype]} | {row['n']} | {cells} |")
         paper = reference.TABLE_1[subtype]
         lines.append(
-            f"| *paper* | {paper.n} | {paper.auc} | {paper.sensitivity} | {paper.specificity} "
-            f"| {paper.ppv} | {paper.npv} | – |"
+            f"| *paper* | {paper['n']} | {paper['auc']} | {paper['sensitivity']} "
+            f"| {paper['specificity']} | {paper['ppv']} | {paper['npv']} | – |"
         )
     lines += [
         "",

@@ -201,7 +201,7 @@ def slide(
 ) -> None:
     """Classify the mitotic figures that were found on a slide; QuPath opens the answers."""
     from atypia import pipeline
-    from atypia.reports.biomarker_words import measures_in_words
+    from atypia.reports.words import measures_in_words
 
     with counted("candidates") as (on_start, on_done):
         answers = pipeline.slide(

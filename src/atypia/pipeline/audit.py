@@ -9,7 +9,7 @@ from atypia.core.files import read_json, sha256_file, write_json, write_text
 from atypia.evaluation.label_audit import audit as audit_labels
 from atypia.evaluation.predictions import read_predictions
 from atypia.reports.audit_page import TOP, render_audit
-from atypia.reports.run_report import cohort_of, patch_reader
+from atypia.reports.report_input import cohort_of, patch_reader
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,5 +1,37 @@
-"""Rebuild the report of a run."""
+"""Rebuild the report of a run from the files in it."""
 
-from atypia.reports.run_report import write_report as report
+from __future__ import annotations
 
-__all__ = ["report"]
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from atypia.reports.report_input import cohort_of, patch_reader, read_run
+from atypia.reports.run_report import build_report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from atypia.data.cohort import Cohort
+
+
+def report(
+    folder: Path, cohort: Cohort | None = None, *, images: bool = True, out: Path | None = None
+) -> Path:
+    """Rebuild ``report.html`` of a run folder; give its path.
+
+    Args:
+        folder: The run.
+        cohort: For the images of patches; None looks for it where it was when the run began.
+        images: False leaves the patches out.
+        out: The file; ``report.html`` in `folder` by default.
+
+    Raises:
+        InputError: The folder holds no finished run.
+    """
+    page = read_run(folder)
+    if images:
+        cohort = cohort or cohort_of(folder, page.run or {})
+        page = replace(page, patches=None if cohort is None else patch_reader(cohort))
+    out = out or folder / "report.html"
+    build_report(page, out)
+    return out

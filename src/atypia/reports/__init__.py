@@ -1,10 +1,10 @@
-"""``report.html``: one file that tells what was measured, on what, and how far to trust it.
+"""Pages from numbers: Jinja2 templates, plots and one module of words.
 
-It needs neither network nor script, reads on a phone and in print, and says "Not available" where
-an input is missing, so that a reader never wonders whether a section was dropped.
+A page is one file that needs no network, reads on a phone and in print, and writes "Not available"
+where an input is missing, so that no section seems to be dropped.
 """
 
 from atypia.reports.report_input import ReportInput
-from atypia.reports.run_page import build_report, render_report
+from atypia.reports.run_report import build_report, render_report
 
 __all__ = ["ReportInput", "build_report", "render_report"]

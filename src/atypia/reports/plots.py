@@ -1,8 +1,8 @@
-"""Figures of a report, each a function from numbers to one SVG string.
+"""Plots of the pages, each a function from numbers to one SVG string; their palette.
 
 The SVG is made to stand inside an HTML page: text stays text, lines and letters that should be
 read on any background are ``currentColor``, the background is transparent, and equal numbers give
-equal bytes. Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart;
+equal bytes. Colours are those of Okabe and Ito (2008), which colour-blind readers can distinguish;
 curves differ in their dashes as well.
 """
 
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import numpy as np
 from PIL import Image
 
-from atypia.core.labels import DISPLAY_NAMES, N_ATYPICAL, SUBTYPES
+from atypia.core.labels import N_ATYPICAL, SUBTYPES
+from atypia.reports.words import SHORT_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,9 @@ BLUE: Final = "#0072B2"
 VERMILION: Final = "#D55E00"
 GREEN: Final = "#009E73"
 PURPLE: Final = "#CC79A7"
+INK: Final = "#1c2430"
+SOFT: Final = "#5a6675"
+"""Those of text in ``report.css``, where a plot cannot take the colour around it."""
 COLOURS: Final = (BLUE, VERMILION, GREEN, PURPLE)
 DASHES: Final = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 
@@ -67,17 +71,10 @@ _STYLE: Final[Any] = {
     "path.simplify_threshold": 0.3,
 }
 
-SHORT_NAMES: Final = DISPLAY_NAMES | {
-    "amf_bipolar": "Bipolar",
-    "amf_segregation": "Segregation",
-    "amf_other": "Other",
-    "nmf_ring": "Ring",
-}
-
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of an ROC or precision-recall figure."""
+    """One line of a plot with both axes from 0 to 1."""
 
     label: str
     x: NDArray[np.float64]
@@ -85,14 +82,14 @@ class Curve:
     y: NDArray[np.float64]
     """Shape ``(K,)``, in [0, 1]."""
     marker: tuple[float, float] | None = None
-    """Where a second rater stands, if one is known."""
+    """Where a second rater stands, if there is one."""
     hints: Sequence[Hint] = ()
     """What a pointer finds on the line."""
 
 
 @dataclass(frozen=True)
 class Hint:
-    """A place in a figure that tells more to a pointer that rests on it."""
+    """A place in a plot with a text for a pointer that rests on it."""
 
     x: float
     y: float
@@ -101,11 +98,11 @@ class Hint:
 
 @dataclass(frozen=True)
 class Link:
-    """Where a part of a figure leads to."""
+    """Where a part of a plot leads to."""
 
     href: str
     label: str
-    """What it leads to, for those who do not see the figure."""
+    """What it leads to, for readers who do not see the plot."""
 
 
 def confusion_matrix(
@@ -137,8 +134,8 @@ def confusion_matrix(
 
     from matplotlib.patches import Rectangle
 
-    with _new_figure(5.2, 4.9) as figure:
-        axes = figure.add_subplot()
+    with _new_plot(5.2, 4.9) as canvas:
+        axes = canvas.add_subplot()
         for row, column in np.ndindex(counts.shape):
             share = shares[row, column]
             link = links.get((row, column))
@@ -184,11 +181,11 @@ def confusion_matrix(
         axes.set_aspect("equal")
         axes.set_xlabel(column_title)
         axes.set_ylabel(row_title)
-        svg = _svg(figure)
+        svg = _svg(canvas)
     for link in links.values():
         href = f'<a href="{link.href}"'
-        told = f'{href} aria-label="{html.escape(link.label)}"'
-        svg = svg.replace(f'{href} target="_blank"', told).replace(f"{href}>", f"{told}>")
+        labelled = f'{href} aria-label="{html.escape(link.label)}"'
+        svg = svg.replace(f'{href} target="_blank"', labelled).replace(f"{href}>", f"{labelled}>")
     return svg
 
 
@@ -220,8 +217,8 @@ def _unit_curves(
     diagonal: bool = False,
     steps: bool = False,
 ) -> str:
-    with _new_figure(4.8, 4.6) as figure:
-        axes = figure.add_subplot()
+    with _new_plot(4.8, 4.6) as canvas:
+        axes = canvas.add_subplot()
         if diagonal:
             axes.plot([0, 1], [0, 1], color=_FAINT, alpha=0.5, linewidth=0.8)
         for i, curve in enumerate(curves):
@@ -238,7 +235,7 @@ def _unit_curves(
         _unit_square(axes, x_title, y_title)
         if curves:
             axes.legend(loc=legend, handlelength=2.6)
-        svg = _svg(figure)
+        svg = _svg(canvas)
         colours = [COLOURS[i % len(COLOURS)] for i, curve in enumerate(curves) for _ in curve.hints]
         return _with_hints(svg, axes, [hint for c in curves for hint in c.hints], colours)
 
@@ -253,8 +250,8 @@ def reliability_diagram(curve: Reliability, x_title: str, y_title: str) -> str:
     ]
     from matplotlib.ticker import MaxNLocator
 
-    with _new_figure(4.8, 5.2) as figure:
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    with _new_plot(4.8, 5.2) as canvas:
+        upper, lower = canvas.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         upper.plot([0, 1], [0, 1], color=_FAINT, alpha=0.5, linewidth=0.8)
         upper.vlines(confidence, confidence, accuracy, color=VERMILION, linewidth=2)
         upper.plot(confidence, accuracy, "o-", color=BLUE, linewidth=1.8)
@@ -264,7 +261,7 @@ def reliability_diagram(curve: Reliability, x_title: str, y_title: str) -> str:
         lower.set_xlabel(x_title)
         lower.set_ylabel("Figures")
         lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-        return _with_hints(_svg(figure), upper, hints, [BLUE] * len(hints))
+        return _with_hints(_svg(canvas), upper, hints, [BLUE] * len(hints))
 
 
 def size_against_sensitivity(
@@ -273,8 +270,8 @@ def size_against_sensitivity(
     """Draw each class's sensitivity (value, low, high) against its number of figures."""
     from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
-    with _new_figure(5.4, 3.8) as figure:
-        axes = figure.add_subplot()
+    with _new_plot(5.4, 3.8) as canvas:
+        axes = canvas.add_subplot()
         for subtype, (value, low, high) in sensitivity.items():
             atypical = SUBTYPES.index(subtype) < N_ATYPICAL
             colour = VERMILION if atypical else BLUE
@@ -293,7 +290,7 @@ def size_against_sensitivity(
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.set_xlabel("Figures of the class in this table (log scale)")
         axes.set_ylabel("Sensitivity")
-        return _svg(figure)
+        return _svg(canvas)
 
 
 def training_curves(
@@ -309,8 +306,8 @@ def training_curves(
     """
     from matplotlib.ticker import MaxNLocator
 
-    with _new_figure(4.8, 3.9) as figure:
-        axes = figure.add_subplot()
+    with _new_plot(4.8, 3.9) as canvas:
+        axes = canvas.add_subplot()
         for i, history in enumerate(histories):
             colour, epoch = COLOURS[i % len(COLOURS)], history["epoch"]
             for k, (column, name) in enumerate(columns.items()):
@@ -327,7 +324,7 @@ def training_curves(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if axes.lines and len(histories) <= len(COLOURS):
             axes.legend(fontsize=8)
-        return _svg(figure)
+        return _svg(canvas)
 
 
 def search_history(trials: pd.DataFrame, name: str, *, minimised: bool) -> str:
@@ -341,8 +338,8 @@ def search_history(trials: pd.DataFrame, name: str, *, minimised: bool) -> str:
     """
     from matplotlib.ticker import MaxNLocator
 
-    with _new_figure(6.4, 3.6) as figure:
-        axes = figure.add_subplot()
+    with _new_plot(6.4, 3.6) as canvas:
+        axes = canvas.add_subplot()
         complete, pruned = (trials[trials["state"] == s] for s in ("complete", "pruned"))
         value = complete["value"]
         best = value.cummin() if minimised else value.cummax()
@@ -357,21 +354,21 @@ def search_history(trials: pd.DataFrame, name: str, *, minimised: bool) -> str:
         axes.set_ylabel(name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(fontsize=8)
-        return _svg(figure)
+        return _svg(canvas)
 
 
 def shares(parts: Mapping[str, float], x_title: str) -> str:
     """Draw the share of each part as a bar, the first one on top."""
     from matplotlib.ticker import PercentFormatter
 
-    with _new_figure(6.4, 1.0 + 0.28 * len(parts)) as figure:
-        axes = figure.add_subplot()
+    with _new_plot(6.4, 1.0 + 0.28 * len(parts)) as canvas:
+        axes = canvas.add_subplot()
         axes.barh(list(parts), list(parts.values()), color=BLUE, alpha=0.75)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.set_xlabel(x_title)
-        return _svg(figure)
+        return _svg(canvas)
 
 
 def patch_jpeg(patch: NDArray[np.uint8], *, longest_side: int = 128, quality: int = 88) -> bytes:
@@ -393,10 +390,10 @@ def _unit_square(axes: Axes, x_title: str, y_title: str) -> None:
 
 
 @contextmanager
-def _new_figure(width: float, height: float) -> Iterator[Figure]:
-    """Open a figure of a size in inches, in our style.
+def _new_plot(width: float, height: float) -> Iterator[Figure]:
+    """Open a canvas of a size in inches, in our style.
 
-    matplotlib is imported here, and by those who need more of it, so that verbs which draw nothing
+    matplotlib is imported here, and where more of it is needed, so that commands which draw nothing
     need not wait for it.
     """
     import matplotlib
@@ -406,50 +403,40 @@ def _new_figure(width: float, height: float) -> Iterator[Figure]:
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-_TAG = re.compile(r"<[^>]+>")
-_BETWEEN_TAGS = re.compile(r">\s+<")
-_LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
-# matplotlib names what it refers to (clip paths, markers) by a letter and ten hexadecimal digits.
-_ANY_ID = re.compile(r' id="(?![a-z][0-9a-f]{10}")[^"]*"')
+# matplotlib names what it refers to (clip paths, markers) by a letter and ten hexadecimal digits;
+# all other ids number the elements of each plot anew.
 _REFERRED_ID = re.compile(r'(?<= id=")[a-z][0-9a-f]{10}(?=")|(?<=#)[a-z][0-9a-f]{10}(?=[")])')
+_OTHER_ID = re.compile(r' id="(?![a-z][0-9a-f]{10}")[^"]*"')
 
 
-def _svg(figure: Figure) -> str:
-    """Render without anything that a page does not need, and with ids that are its own."""
+def _svg(canvas: Figure) -> str:
+    """Render for a page: colours and font of the text around it, ids that no other plot has."""
     stream = io.StringIO()
     nothing: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
+    canvas.savefig(stream, format="svg", transparent=True, metadata=nothing)
     svg = stream.getvalue()
     own = hashlib.sha256(svg.encode()).hexdigest()[:6]
-
-    width, height = (72 * inches for inches in figure.get_size_inches())
     body = svg[svg.index("</defs>") + len("</defs>") :].replace("xlink:href", "href")
     body = body.replace(_INK, "currentColor").replace(_FAINT, "currentColor")
     body = body.replace("font-family: 'DejaVu Sans'", "font-family: inherit")
-    body = _REFERRED_ID.sub(lambda match: f"{match[0]}-{own}", _ANY_ID.sub("", body))
-    body = _TAG.sub(lambda tag: _LONG_NUMBER.sub(_two_decimals, " ".join(tag[0].split())), body)
-    body = _BETWEEN_TAGS.sub("><", body).strip()
+    body = _REFERRED_ID.sub(lambda match: f"{match[0]}-{own}", _OTHER_ID.sub("", body))
+    width, height = (72 * inches for inches in canvas.get_size_inches())
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="100%" '
-        f'style="max-width: {width:g}pt; stroke-linejoin: round" fill="currentColor">'
-        f"{body}\n"
+        f'style="max-width: {width:g}pt; stroke-linejoin: round" fill="currentColor">{body}'
     )
 
 
 def _with_hints(svg: str, axes: Axes, hints: Sequence[Hint], colours: Sequence[str]) -> str:
-    """Put dots above a drawn figure that show, and tell, where a pointer rests on them."""
+    """Put dots above a plot that appear, with their text, where a pointer rests on them."""
     if not hints:
         return svg
-    figure: Any = axes.figure
-    places = axes.transData.transform([(hint.x, hint.y) for hint in hints]) * 72 / figure.dpi
-    height = 72 * figure.get_size_inches()[1]
+    canvas: Any = axes.figure
+    places = axes.transData.transform([(hint.x, hint.y) for hint in hints]) * 72 / canvas.dpi
+    height = 72 * canvas.get_size_inches()[1]
     dots = "".join(
         f'<circle cx="{x:.1f}" cy="{height - y:.1f}" r="7" style="color: {colour}">'
         f"<title>{html.escape(hint.text)}</title></circle>"
         for (x, y), hint, colour in zip(places, hints, colours, strict=True)
     )
     return svg.replace("</svg>", f'<g class="hints">{dots}</g></svg>')
-
-
-def _two_decimals(number: re.Match[str]) -> str:
-    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")

@@ -1,20 +1,30 @@
-"""What a report is made from."""
+"""What a report of a run is made from, and how it is read from a run folder."""
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import pandas as pd
+import yaml
 from numpy.typing import NDArray
 
-from atypia.evaluation.predictions import MAJORITY, UNKNOWN
+from atypia.core.errors import InputError
+from atypia.core.files import read_json
+from atypia.data.cohort import Cohort
+from atypia.data.images import read_patch
+from atypia.evaluation.predictions import MAJORITY, UNKNOWN, read_predictions
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from atypia.evaluation.predictions import Predictions
+
+log = logging.getLogger("atypia")
 
 Patches: TypeAlias = Callable[[Sequence[str]], Sequence[NDArray[np.uint8]]]
 """Patch ids to RGB images, each ``(H, W, 3)``."""
@@ -22,7 +32,7 @@ Patches: TypeAlias = Callable[[Sequence[str]], Sequence[NDArray[np.uint8]]]
 
 @dataclass(frozen=True)
 class ReportInput:
-    """All that a report may tell of. Only the title and the measures are needed."""
+    """All that a report may show. Only the title and the measures are needed."""
 
     title: str
     metrics: Mapping[str, Any]
@@ -48,7 +58,13 @@ class ReportInput:
         """Every table of predictions that is there."""
         return tuple(t for t in (self.predictions, self.out_of_fold) if t is not None)
 
-    @property
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """The configuration; empty where there is none."""
+        parsed = yaml.safe_load(self.config_yaml) if self.config_yaml else None
+        return parsed if isinstance(parsed, dict) else {}
+
+    @cached_property
     def scored(self) -> tuple[Predictions, NDArray[np.int64]] | None:
         """Predictions of rows with a subtype label, and these labels (N,); None without any."""
         predictions, label = self.predictions, self.metrics["label"]
@@ -73,3 +89,52 @@ class ReportInput:
     def split_kind(self) -> str | None:
         """Name of the split, where there was one."""
         return None if self.splits is None else str(self.splits.get("kind"))
+
+
+def read_run(folder: Path) -> ReportInput:
+    """Read what a run folder holds, without images.
+
+    Raises:
+        InputError: The folder holds no finished run, or one that predicts patients.
+    """
+    metrics = read_json(folder / "metrics.json")
+    if "target" in metrics:
+        raise InputError(
+            f"{folder} answers for patients (atypia mil), not for figures, and has no such page: "
+            "see metrics.json, predictions-patients.csv and attention.csv in it."
+        )
+    run = read_json(folder / "run.json")
+    outer = sorted(folder.glob("outer-*")) or [folder]
+    oof = folder / "predictions-oof.csv"
+    return ReportInput(
+        title=folder.resolve().name,
+        metrics=metrics,
+        cohort=run["cohort"]["name"],
+        date=run["sessions"][-1]["started"][:10] if run["sessions"] else None,
+        predictions=read_predictions(folder),
+        out_of_fold=read_predictions(oof) if oof.is_file() else None,
+        histories=[pd.read_csv(h) for o in outer for h in sorted(o.glob("fold-*/history.csv"))],
+        splits=read_json(folder / "splits.json"),
+        config_yaml=(folder / "config.yaml").read_text("utf-8"),
+        run=run,
+    )
+
+
+def cohort_of(folder: Path, run: Mapping[str, Any]) -> Cohort | None:
+    """Open the cohort of a run where it was; None, with a warning, if it is not there now."""
+    path = Path(os.path.normpath(folder / run["cohort"].get("path", "")))
+    try:
+        cohort = Cohort.open(path)
+    except InputError:
+        log.warning("No cohort at %s: the report has no images. Give --cohort.", path)
+        return None
+    if cohort.sha256 != run["cohort"]["sha256"]:
+        log.warning("%s is not the cohort of this run: the report has no images.", path)
+        return None
+    return cohort
+
+
+def patch_reader(cohort: Cohort) -> Patches:
+    """Make a function from patch ids to their pixels, for pages that show patches."""
+    paths = dict(zip(cohort.manifest["patch_id"], cohort.image_paths(), strict=True))
+    return lambda patch_ids: [read_patch(paths[patch_id]) for patch_id in patch_ids]

@@ -1,39 +1,33 @@
-"""How a report puts figures and names into words and into cells."""
+"""How pages write measures, counts, shares and names."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
+from atypia.biomarker.slide_biomarkers import SCOPES
+from atypia.core.labels import DISPLAY_NAMES
 from atypia.evaluation.predictions import AGREED, MAJORITY
-from atypia.reports.html import Html, join, tag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    Measure: TypeAlias = Mapping[str, float | None]
-    """`value`, `low` and `high`; None where it is not defined."""
+    from atypia.biomarker.biomarker_intervals import Measure
+    from atypia.biomarker.slide_biomarkers import Biomarkers, SlideBiomarkers
 
-
-def disclaimer() -> Html:
-    """Say what a page is not for."""
-    return tag("p", "For research use. Not a medical device.", class_="disclaimer")
-
-
-def missing(why: str) -> Html:
-    """Say that a part of the report is not there, and why."""
-    return tag("p", f"Not available: {why}.", class_="missing")
-
-
-def no_subtypes(metrics: Mapping[str, Any]) -> Html:
-    """Say that the label is atypical or normal only."""
-    return missing(f"{rater_name(metrics['label'])} tells atypical from normal, not subtypes")
+SHORT_NAMES: Final = DISPLAY_NAMES | {
+    "amf_bipolar": "Bipolar",
+    "amf_segregation": "Segregation",
+    "amf_other": "Other",
+    "nmf_ring": "Ring",
+}
+_PERCENT: Final = "\N{NO-BREAK SPACE}%"
 
 
 def rater_name(name: str) -> str:
-    """Name a rater as one says it: ``expert1`` is "expert 1"."""
-    spoken = {MAJORITY: "the majority vote", AGREED: "all experts where they agree"}
-    return spoken.get(name) or re.sub(r"^expert_?(\d+)$", r"expert \1", name)
+    """Name a rater in a sentence: ``expert1`` is "expert 1"."""
+    named = {MAJORITY: "the majority vote", AGREED: "all experts where they agree"}
+    return named.get(name) or re.sub(r"^expert_?(\d+)$", r"expert \1", name)
 
 
 def capital(text: str) -> str:
@@ -41,8 +35,11 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+# --- measures of metrics.json: mappings with value, low and high --------------------------------
+
+
 def level(metrics: Mapping[str, Any]) -> str:
-    """Tell the level of the intervals: "95 %"."""
+    """Write the level of the intervals: "95 %"."""
     return f"{100 * metrics['interval']['level']:.0f} %"
 
 
@@ -54,8 +51,8 @@ def number(value: float | None, *, percent: bool = False) -> str:
     return text.replace("-", "−")
 
 
-def interval(measure: Measure, *, percent: bool = False) -> str:
-    """Tell the interval of a measure in brackets."""
+def interval(measure: Mapping[str, Any], *, percent: bool = False) -> str:
+    """Write the interval of a measure in brackets."""
     low, high = measure["low"], measure["high"]
     if low is None or high is None:
         return "(no interval)"
@@ -63,24 +60,68 @@ def interval(measure: Measure, *, percent: bool = False) -> str:
     return f"({number(low, percent=percent)}{to}{number(high, percent=percent)})"
 
 
-def estimate(measure: Measure) -> str:
-    """Tell a value and its interval within a sentence."""
+def estimate(measure: Mapping[str, Any]) -> str:
+    """Write a value and its interval within a sentence."""
     if measure["value"] is None:
         return "an undefined value"
     return f"{number(measure['value'])} {interval(measure)}"
 
 
-def estimate_cell(measure: Measure | None, *, percent: bool = False) -> Html:
-    """Show a value and, smaller, its interval; a dash where it is not defined."""
-    if measure is None or measure["value"] is None:
-        return join("–")
-    return join(
-        number(measure["value"], percent=percent),
-        " ",
-        tag("span", interval(measure, percent=percent), class_="interval"),
-    )
+# --- biomarkers: densities per mm² and shares ---------------------------------------------------
 
 
-def published_cell(text: str = "–") -> Html:
-    """Show a figure of another paper, set apart from ours."""
-    return tag("span", text, class_="published")
+def per_mm2(value: float) -> str:
+    """Write a density: one decimal, two below 1."""
+    return f"{value:.2f}" if 0 < value < 1 else f"{value:.1f}"
+
+
+def share(value: float) -> str:
+    """Write a share: a whole number of percent, one decimal below 10 %."""
+    hundredths = 100 * value
+    text = f"{hundredths:.1f}" if 0 < hundredths < 9.95 else f"{hundredths:.0f}"
+    return text + _PERCENT
+
+
+def biomarker_parts(measure: Measure | None, *, percent: bool = False) -> tuple[str, str] | None:
+    """Write a value and its interval in brackets; None where there is no value."""
+    if measure is None or measure.value is None:
+        return None
+    write = share if percent else per_mm2
+    if measure.low is None or measure.high is None:
+        return write(measure.value), "(no interval)"
+    low, high = write(measure.low).removesuffix(_PERCENT), write(measure.high)
+    return write(measure.value), f"({low}–{high})"
+
+
+def biomarker_estimate(measure: Measure | None, *, percent: bool = False) -> str:
+    """Write a value with its interval within a sentence."""
+    return " ".join(biomarker_parts(measure, percent=percent) or ("not known",))
+
+
+def atypical_measures(found: Biomarkers) -> tuple[Measure | None, Measure, bool]:
+    """Density and fraction of atypical figures, and whether they are corrected for errors."""
+    if found.atypical_fraction is None:
+        return found.atypical_called_per_mm2, found.atypical_called_fraction, False
+    return found.atypical_per_mm2, found.atypical_fraction, True
+
+
+def measures_in_words(slide: SlideBiomarkers) -> list[str]:
+    """Write the measures of each area of a slide, a line each."""
+    lines = []
+    for scope, name in SCOPES.items():
+        found = slide.measures[scope]
+        if found is None or not found.counts.figures:
+            continue
+        counts = found.counts
+        density, fraction, corrected = atypical_measures(found)
+        area = "" if counts.area_mm2 is None else f", {counts.area_mm2:.3g} mm²"
+        parts = [f"{counts.figures:,} figures"]
+        if counts.area_mm2 is not None:
+            parts += [
+                f"{biomarker_estimate(found.figures_per_mm2)} per mm²",
+                f"atypical {biomarker_estimate(density)} per mm²",
+            ]
+        parts.append(f"atypical fraction {biomarker_estimate(fraction, percent=True)}")
+        kind = "corrected for the model's errors" if corrected else "as called"
+        lines.append(f"{capital(name.removeprefix('the '))}{area}: {', '.join(parts)} ({kind})")
+    return lines

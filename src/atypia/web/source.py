@@ -14,7 +14,7 @@ from atypia.core.files import read_json
 from atypia.core.labels import SUBTYPES
 from atypia.data.cohort import MAJORITY_COLUMN, Cohort
 from atypia.evaluation.predictions import UNKNOWN, Predictions, read_predictions
-from atypia.reports.run_report import cohort_of
+from atypia.reports.report_input import cohort_of
 from atypia.slides.reader import unknown_resolution
 from atypia.slides.slide_pool import SlidePool
 from atypia.web.figure_rows import GIVEN, OUT_OF_FOLD, TEST, AlignedPredictions, Doubt, FigureRows

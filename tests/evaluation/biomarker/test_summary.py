@@ -10,7 +10,7 @@ import pytest
 
 from atypia.biomarker import biomarkers
 from atypia.reports.biomarker_page import GALLERY, BiomarkerPage, render_summary
-from atypia.reports.biomarker_words import per_mm2, percent
+from atypia.reports.words import per_mm2, share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if "style" not in self.open:
-            self.text += data
+            self.text += data.replace("\n", " ")
 
 
 def grey(names: Sequence[str]) -> list[np.ndarray]:
@@ -69,7 +69,7 @@ def test_the_page_tells_numbers_in_words(source: SlideFigures, error_model: Erro
         parsed.text
     )
     assert hotspot.atypical_fraction is not None
-    assert f"atypical share is {percent(hotspot.atypical_fraction.value or 0)} (" in parsed.text
+    assert f"atypical share is {share(hotspot.atypical_fraction.value or 0)} (" in parsed.text
     assert "<case> & 1" in parsed.text
     assert "Not a medical device" in parsed.text
     assert f"on {error_model.n_figures:,} figures of 60 patients" in parsed.text
@@ -124,7 +124,7 @@ def test_40_000_figures_make_a_page_of_reasonable_size(source: SlideFigures) -> 
 
 
 @pytest.mark.parametrize(
-    ("value", "density", "share"),
+    ("value", "density", "percent"),
     [
         (0.0, "0.0", "0 %"),
         (0.034, "0.03", "3.4 %"),
@@ -132,5 +132,5 @@ def test_40_000_figures_make_a_page_of_reasonable_size(source: SlideFigures) -> 
         (0.0996, "0.10", "10 %"),
     ],
 )
-def test_numbers_are_as_exact_as_they_deserve(value: float, density: str, share: str) -> None:
-    assert (per_mm2(value), percent(value)) == (density, share.replace(" ", "\N{NO-BREAK SPACE}"))
+def test_numbers_are_as_exact_as_they_deserve(value: float, density: str, percent: str) -> None:
+    assert (per_mm2(value), share(value)) == (density, percent.replace(" ", "\N{NO-BREAK SPACE}"))

@@ -74,15 +74,15 @@
   document.querySelectorAll("svg .hints").forEach((group) => {
     const dots = [...group.children];
     const svg = group.ownerSVGElement;
-    const told = make("output", { className: "hint", textContent: "Point at a curve to read it." });
-    svg.after(told);
+    const output = make("output", { className: "hint", textContent: "Point at a curve to read it." });
+    svg.after(output);
     let shown = null;
     const show = (dot) => {
       if (dot === shown) return;
       if (shown) shown.classList.remove("near");
       if (dot) dot.classList.add("near");
       shown = dot;
-      told.textContent = dot ? dot.querySelector("title").textContent : "";
+      output.textContent = dot ? dot.querySelector("title").textContent : "";
     };
     svg.addEventListener("pointermove", (event) => {
       let best = null;
