@@ -18,6 +18,7 @@ from atypia.data.sources.records import ImageRegion, Record, SourceRecords, fiel
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from atypia.core.tables import Table
     from atypia.data.sources.records import PrepareOptions
 
 NAME: Final = "AMi-Br"
@@ -61,7 +62,7 @@ def read_ami_br(source: Path, options: PrepareOptions) -> SourceRecords:
     problems = table.missing(_COLUMNS)
     if problems:
         raise InputError(problems)
-    records = [_record(source, row, options) for row in table.rows]
+    records = [_record(source, table, row, options) for row in table.rows]
     about: dict[str, object] = {"table_sha256": sha256_file(table.path)}
     if options.images is not None:
         return SourceRecords("ami-br from images", records, about, NAME)
@@ -72,20 +73,18 @@ def read_ami_br(source: Path, options: PrepareOptions) -> SourceRecords:
     return SourceRecords("ami-br", records, about, NAME)
 
 
-def _record(source: Path, row: Row, options: PrepareOptions) -> Record:
+def _record(source: Path, table: Table, row: Row, options: PrepareOptions) -> Record:
     cells = row.cells
     dataset, slide = cells["dataset"], cells["slide"]
     stem = slide.rsplit(".", 1)[0]
-    record = Record(
-        file=str(source / TABLE_NAME),
-        row=row.line,
+    record = Record.of_row(
+        table,
+        row,
         patch_id=f"{dataset}_{cells['uid']}",
         patient_id=f"{dataset}_{stem}",
         domain=dataset,
         mpp=options.mpp or MPP,
     )
-    if row.problem:
-        record.problems.append(row.problem)
     for column in ("slide", "uid"):
         if not cells[column]:
             record.fault("expected a value but the cell is empty.", column)

@@ -17,7 +17,6 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from atypia.core.errors import InputError, Problem
-from atypia.core.files import sha256_file
 from atypia.data.cohort import MAJORITY_COLUMN
 from atypia.data.sources.crops import column_of_crops, images_in, path_in_cell, tables_in
 from atypia.data.sources.patients import (
@@ -26,7 +25,7 @@ from atypia.data.sources.patients import (
     midog_patient,
     tcga_patient,
 )
-from atypia.data.sources.records import Record, SourceRecords
+from atypia.data.sources.records import Record, SourceRecords, table_facts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +77,7 @@ def read_atnorm(source: Path, options: PrepareOptions) -> SourceRecords:
         raise InputError(problems)
 
     case = next((c for c in table.columns if c != column and _CASE.fullmatch(c)), None)
-    given = options.patients or options.patient_regex or options.patient_per_patch
+    given = options.gives_patients
     found = case or ("the names of the crops" if any(tcga_patient(p.name) for p in crops) else None)
     problems = check_patient_options(options, column=None if given else found)
     if problems:
@@ -98,7 +97,7 @@ def read_atnorm(source: Path, options: PrepareOptions) -> SourceRecords:
         if record.row is not None and not record.patient_id and not given:
             record.fault("expected to find the patient but did not.", case or column)
     records += [_without_crop(table, row, column) for row in without]
-    about = {"table": table.path.name, "table_sha256": sha256_file(table.path)}
+    about = table_facts(table)
     return SourceRecords("atnorm", records, about, source.name)
 
 

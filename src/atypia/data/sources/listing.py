@@ -6,11 +6,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from atypia.core.errors import InputError, Problem
-from atypia.core.files import sha256_file
 from atypia.core.tables import Row, Table, read_table
 from atypia.data.cohort import MAJORITY_COLUMN
 from atypia.data.sources.patients import assign_patients, check_patient_options
-from atypia.data.sources.records import ImageRegion, Record, SourceRecords, field_of
+from atypia.data.sources.records import ImageRegion, Record, SourceRecords, field_of, table_facts
 
 if TYPE_CHECKING:
     from atypia.data.sources.records import PrepareOptions
@@ -41,7 +40,7 @@ def read_listing(source: Path, options: PrepareOptions) -> SourceRecords:
 
     records = []
     for row in table.rows:
-        record = _record(source, row, options, centres=centres)
+        record = _record(table, row, options, centres=centres)
         for target, column in labels.items():
             record.read_label(target, row.cells[column], column)
         for target, column in votes.items():
@@ -54,7 +53,7 @@ def read_listing(source: Path, options: PrepareOptions) -> SourceRecords:
         records.append(record)
     if patient is None:
         assign_patients(records, options)
-    about = {"table": source.name, "table_sha256": sha256_file(source)}
+    about = table_facts(table)
     return SourceRecords("centres" if centres else "table", records, about)
 
 
@@ -74,7 +73,7 @@ def _answer_columns(table: Table, options: PrepareOptions) -> tuple[dict[str, st
 
 def _patient_column(table: Table, options: PrepareOptions) -> str | None:
     """Name the patient column, if it is there and the user asks for no other way."""
-    other = options.patients or options.patient_regex or options.patient_per_patch
+    other = options.gives_patients
     explicit = "patient" in options.columns.model_fields_set
     present = options.columns.patient in table.columns
     return options.columns.patient if explicit or (present and not other) else None
@@ -99,18 +98,16 @@ def _column_problems(table: Table, options: PrepareOptions, *, centres: bool) ->
     return problems
 
 
-def _record(source: Path, row: Row, options: PrepareOptions, *, centres: bool) -> Record:
+def _record(table: Table, row: Row, options: PrepareOptions, *, centres: bool) -> Record:
     columns, cells = options.columns, row.cells
-    record = Record(
-        file=str(source),
-        row=row.line,
+    record = Record.of_row(
+        table,
+        row,
         domain=cells.get(columns.domain, "") or options.domain or "",
         scanner=cells.get(columns.scanner, "") or options.scanner,
         mpp=options.mpp,
         unlabelled=options.unlabelled,
     )
-    if row.problem:
-        record.problems.append(row.problem)
     stated = cells.get(columns.mpp, "")
     if stated or ("mpp" in columns.model_fields_set and options.mpp is None):
         mpp = record.read_number(stated, columns.mpp, "µm per pixel")
@@ -129,10 +126,10 @@ def _record(source: Path, row: Row, options: PrepareOptions, *, centres: bool) -
         x = record.read_number(cells[columns.x], columns.x, options.centre_unit)
         y = record.read_number(cells[columns.y], columns.y, options.centre_unit)
         if x is not None and y is not None:
-            image = (options.images or source.parent) / text
+            image = (options.images or table.path.parent) / text
             record.origin = ImageRegion(image, x, y, options.centre_unit, field_of(options))
     else:
-        record.origin = source.parent / text
+        record.origin = table.path.parent / text
     record.patch_id = _patch_id(row, options, text, centres=centres)
     return record
 

@@ -31,7 +31,7 @@ from atypia.core.tables import read_table
 from atypia.data.cohort import MAJORITY_COLUMN
 from atypia.data.sources.crops import folder_of_crops, table_with
 from atypia.data.sources.patients import midog_patient
-from atypia.data.sources.records import ImageRegion, Record, SourceRecords, field_of
+from atypia.data.sources.records import ImageRegion, Record, SourceRecords, field_of, table_facts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,16 +67,16 @@ def read_midog25(table: Table, options: PrepareOptions) -> SourceRecords:
     if options.images is None:
         crops = folder_of_crops(table, (row.cells["image_id"] for row in table.rows))
     records = [_crop_record(table, row, crops, options) for row in table.rows]
-    about = {"table": table.path.name, "table_sha256": sha256_file(table.path)}
+    about = table_facts(table)
     return SourceRecords("midog25" if crops else "midog25 from images", records, about, NAME_2025)
 
 
 def _crop_record(table: Table, row: Row, crops: Path | None, options: PrepareOptions) -> Record:
     cells = row.cells
     patient = midog_patient(cells["filename"])
-    record = Record(
-        file=str(table.path),
-        row=row.line,
+    record = Record.of_row(
+        table,
+        row,
         path_text=cells["image_id"],
         patch_id=cells["image_id"].rpartition(".")[0],
         patient_id=patient or "",
@@ -84,8 +84,6 @@ def _crop_record(table: Table, row: Row, crops: Path | None, options: PrepareOpt
         scanner=cells["Scanner"] or options.scanner,
         mpp=options.mpp or MPP_2025,
     )
-    if row.problem:
-        record.problems.append(row.problem)
     if patient is None:
         record.fault(f"expected an image like 201.tiff but got {cells['filename']!r}.", "filename")
     for expert in _EXPERTS:

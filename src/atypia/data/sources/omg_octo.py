@@ -17,11 +17,10 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from atypia.core.errors import InputError, Problem
-from atypia.core.files import sha256_file
 from atypia.data.cohort import MAJORITY_COLUMN
 from atypia.data.sources.crops import folder_of_crops, table_with
 from atypia.data.sources.patients import assign_patients, check_patient_options
-from atypia.data.sources.records import Record, SourceRecords
+from atypia.data.sources.records import Record, SourceRecords, table_facts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +48,7 @@ def read_omg_octo(table: Table, options: PrepareOptions) -> SourceRecords:
         InputError: There are no crops, or no resolution. What is wrong with a row is with its
             record.
     """
-    given = options.patients or options.patient_regex or options.patient_per_patch
+    given = options.gives_patients
     problems = check_patient_options(options, column=None if given else "image_file")
     if options.mpp is None:
         problems.append(
@@ -67,9 +66,9 @@ def read_omg_octo(table: Table, options: PrepareOptions) -> SourceRecords:
             n_others += 1
             continue
         crop = _CROP.fullmatch(name)
-        record = Record(
-            file=str(table.path),
-            row=row.line,
+        record = Record.of_row(
+            table,
+            row,
             origin=crops / name,
             path_text=name,
             patch_id=name.rpartition(".")[0],
@@ -79,8 +78,6 @@ def read_omg_octo(table: Table, options: PrepareOptions) -> SourceRecords:
             mpp=options.mpp,
             answers={MAJORITY_COLUMN: votes.get(label, "")},
         )
-        if row.problem:
-            record.problems.append(row.problem)
         if crop is None:
             what = "expected a name like SLIDE_x1_y2_3_4_5_6.png"
             record.fault(f"{what} but got {name!r}.", "image_file")
@@ -88,8 +85,7 @@ def read_omg_octo(table: Table, options: PrepareOptions) -> SourceRecords:
     if given:
         assign_patients(records, options)
     about = {
-        "table": table.path.name,
-        "table_sha256": sha256_file(table.path),
+        **table_facts(table),
         "n_not_mitotic": n_others,
     }
     return SourceRecords("omg-octo", records, about, NAME)

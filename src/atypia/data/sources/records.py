@@ -16,9 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from atypia.core import labels
 from atypia.core.errors import InputError, Problem
+from atypia.core.files import sha256_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from atypia.core.tables import Row, Table
 
 RaterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
 
@@ -86,6 +89,11 @@ class PrepareOptions(BaseModel):
     """Accept patches without any label and vote, to learn from or to predict."""
     skip_bad: bool = False
     """Leave out what is wrong, count it and list it in ``skipped.csv``, instead of refusing."""
+
+    @property
+    def gives_patients(self) -> bool:
+        """Whether one of the options that name the patients is given."""
+        return bool(self.patients or self.patient_regex or self.patient_per_patch)
 
 
 def field_of(options: PrepareOptions) -> float:
@@ -155,6 +163,12 @@ class Record:
     """Whether it may come without any label and vote."""
     problems: list[Problem] = field(default_factory=list)
 
+    @classmethod
+    def of_row(cls, table: Table, row: Row, **fields: Any) -> Record:
+        """Begin the record of a table's row; a wrong number of cells is its first problem."""
+        problems = [row.problem] if row.problem else []
+        return cls(file=str(table.path), row=row.line, problems=problems, **fields)
+
     def fault(self, what: str, column: str | None = None) -> None:
         """Note that something is wrong with this record."""
         self.problems.append(Problem(what, self.file, self.row, column))
@@ -216,6 +230,11 @@ class SourceRecords:
     """What else to keep in ``cohort.json``: hashes, files that were ignored."""
     name: str | None = None
     """Of the cohort, where it is a public one."""
+
+
+def table_facts(table: Table) -> dict[str, Any]:
+    """Name and hash of a source's table, for ``cohort.json``."""
+    return {"table": table.path.name, "table_sha256": sha256_file(table.path)}
 
 
 def mark_duplicates(records: Iterable[Record]) -> None:
