@@ -14,24 +14,20 @@ if TYPE_CHECKING:
     from atypia.data.cohort import Cohort
 
 
-def report(
-    folder: Path, cohort: Cohort | None = None, *, images: bool = True, out: Path | None = None
-) -> Path:
+def report(folder: Path, cohort: Cohort | None = None) -> Path:
     """Rebuild ``report.html`` of a run folder; give its path.
 
     Args:
         folder: The run.
         cohort: For the images of patches; None looks for it where it was when the run began.
-        images: False leaves the patches out.
-        out: The file; ``report.html`` in `folder` by default.
 
     Raises:
         InputError: The folder holds no finished run.
     """
     page = read_run(folder)
-    if images:
-        cohort = cohort or cohort_of(folder, page.run or {})
-        page = replace(page, patches=None if cohort is None else patch_reader(cohort))
-    out = out or folder / "report.html"
+    cohort = cohort or cohort_of(folder, page.run or {})
+    if cohort is not None:
+        page = replace(page, patches=patch_reader(cohort))
+    out = folder / "report.html"
     build_report(page, out)
     return out

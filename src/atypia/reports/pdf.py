@@ -68,7 +68,7 @@ def write_pdf(path: Path, page: str) -> None:
 
 def _weasyprint() -> Any:
     try:
-        # Of what is missing it tells on the standard output, where answers go.
+        # It names what is missing on the standard output, where results go.
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import weasyprint
