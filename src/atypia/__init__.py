@@ -1,7 +1,7 @@
 """Atypia: subtype mitotic figures in H&E histology.
 
 :func:`load_model` gives a model that classifies patches, :class:`Cohort` labelled figures with
-their patients, :func:`train` a model of one's own. The story of the package is told in
+their patients, :func:`train` a model of one's own. The commands are in
 :mod:`atypia.pipeline`; the eight subtypes and their order are in :mod:`atypia.core.labels`.
 Importing this package loads neither torch nor pandas.
 """

@@ -75,7 +75,7 @@ class Classifier:
             batch_size: Patches per step; the answers do not depend on it.
 
         Returns:
-            One row per patch: ``patch_id`` (of an array its position), what a cohort knows of it,
+            One row per patch: ``patch_id`` (of an array its position), what a cohort records of it,
             ``p_<subtype>`` (calibrated, summing to 1), ``p_atypical``, ``predicted_subtype``,
             ``predicted_atypical`` and, if the model has conformal sets, ``conformal_set``
             (subtypes joined by ``|``).
@@ -112,7 +112,7 @@ class Classifier:
         Returns:
             ``maps`` (N, H, W) float32, above 0 where a place speaks for the target; and more, see
             :class:`atypia.explain.Evidence`. Whether such a map can be believed is what
-            :func:`atypia.explain.check` tells.
+            :func:`atypia.explain.check` measures.
 
         Raises:
             InputError: A model without torch networks, patches of several sizes, no such target.
@@ -132,8 +132,8 @@ class Classifier:
             )
         patches = _stacked(_as_sequence(inputs))
         if target is None:
-            told = predict_arrays(self.ensemble, list(patches), mpp)["predicted_subtype"]
-            targets = np.array([SUBTYPES.index(subtype) for subtype in told])
+            predicted = predict_arrays(self.ensemble, list(patches), mpp)["predicted_subtype"]
+            targets = np.array([SUBTYPES.index(subtype) for subtype in predicted])
         else:
             index = ANY_ATYPICAL if target == _ATYPICAL else SUBTYPES.index(target)
             targets = np.full(len(patches), index)

@@ -18,6 +18,7 @@ from atypia.cli import app
 from atypia.core.errors import InputError
 from atypia.core.labels import SUBTYPES
 from atypia.data.images import write_png
+from atypia.explain.explained_patches import _file_stem
 from atypia.explain.picture import figure_png
 
 # The package's name for it is the function.
@@ -155,10 +156,10 @@ def test_the_command_tells_what_the_check_found(folder: Path, tmp_path: Path) ->
 
 
 def test_hostile_names_are_safe_in_files_and_pictures() -> None:
-    assert module._file_stem(HOSTILE).isascii()
-    assert len(module._file_stem(HOSTILE)) <= 80
-    assert module._file_stem("../../etc") == "etc"
-    assert module._file_stem("…") == "figure"
+    assert _file_stem(HOSTILE).isascii()
+    assert len(_file_stem(HOSTILE)) <= 80
+    assert _file_stem("../../etc") == "etc"
+    assert _file_stem("…") == "figure"
     png = figure_png(
         np.zeros((20, 30, 3), np.uint8),
         np.zeros((20, 30)),

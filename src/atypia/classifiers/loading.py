@@ -115,7 +115,7 @@ def load_ensemble(
 
 
 def _kind(model: Path | str) -> str:
-    """Kind of a bundle; that of networks where there is none, whose loader says so."""
+    """Kind of a bundle; that of networks where there is none, whose loader raises the error."""
     try:
         return read_kind(find_bundle(model))
     except InputError:

@@ -11,13 +11,41 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from atypia.core.labels import DISPLAY_NAMES, N_ATYPICAL, N_SUBTYPES, SUBTYPES
+from atypia.core.errors import InputError
+from atypia.core.labels import (
+    DISPLAY_NAMES,
+    N_ATYPICAL,
+    N_SUBTYPES,
+    SUBTYPES,
+    parse_subtype,
+    subtype_index,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+PREDICTED: Final = "predicted"
+ATYPICAL: Final = "atypical"
 ANY_ATYPICAL: Final = N_SUBTYPES
 """The target "any of the four atypical subtypes"; the others are subtype indices."""
+
+
+def parse_target(subtype: str) -> str:
+    """Canonical name of what is to be explained."""
+    name = subtype if subtype in (PREDICTED, ATYPICAL) else parse_subtype(subtype)
+    if name is None:
+        raise InputError(
+            f"--subtype: expected {PREDICTED}, {ATYPICAL} or one of {', '.join(SUBTYPES)} but got "
+            f"{subtype!r}."
+        )
+    return name
+
+
+def target_indices(subtype: str, predicted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Targets (N,) of figures whose predicted subtypes are `predicted`, (N,)."""
+    if subtype == PREDICTED:
+        return predicted
+    return np.full(len(predicted), ANY_ATYPICAL if subtype == ATYPICAL else subtype_index(subtype))
 
 
 def target_name(target: int) -> str:
