@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atypia.classifiers.combiner import FEATURES, GROUPS, Combiner, feature_table
+from atypia.classifiers.combined import FEATURES, GROUPS, Combiner, feature_table
 from atypia.classifiers.rules.shape_reading import ShapeFeatures, read_field
 from atypia.core.errors import InputError
 from atypia.core.labels import N_SUBTYPES

@@ -16,22 +16,21 @@ from sklearn.preprocessing import FunctionTransformer
 
 from atypia.classifiers.aggregation import Aggregation
 from atypia.classifiers.calibration import Calibration
+from atypia.classifiers.combined import (
+    StackClassifier,
+    aggregate,
+    groups_of,
+    save_stack,
+)
 from atypia.classifiers.decision import Decision
 from atypia.classifiers.installation import examine_model
 from atypia.classifiers.loading import load_ensemble
 from atypia.classifiers.postprocessing import Postprocessing
 from atypia.classifiers.rules.rules_classifier import RulesClassifier
-from atypia.classifiers.stack import (
-    StackClassifier,
-    cross_joined,
-    fit_meta,
-    groups_of,
-    joined,
-    save_stack,
-)
 from atypia.core.errors import InputError
 from atypia.server.shared_model import load_described
 from atypia.training.combiner_fit import fit_combiner
+from atypia.training.stack_fitter import cross_validated, fit_meta
 from tests.hybrid.made_up import folds, opinion, reference, truth
 from tests.untrained import untrained_ensemble
 
@@ -70,25 +69,26 @@ def test_it_is_scikit_learns_stacking() -> None:
         theirs = StackingClassifier(models, final, cv="prefit").fit(x, y).predict_proba(x)
         groups = groups_of(3)
         meta = fit_combiner(np.log(np.maximum(x, 1e-6)), y, tuple(groups), strength, groups)
-        np.testing.assert_allclose(joined(meta, said), theirs, atol=1e-6)
+        np.testing.assert_allclose(aggregate(meta, said), theirs, atol=1e-6)
 
 
 def test_means_weights_and_medians_are_numpys() -> None:
     y, said, f = truth(), opinions(), folds()
-    np.testing.assert_allclose(joined(fit_meta("mean", said, y, f)[0], said), said.mean(axis=0))
+    np.testing.assert_allclose(aggregate(fit_meta("mean", said, y, f)[0], said), said.mean(axis=0))
     median = np.median(said, axis=0)
     np.testing.assert_allclose(
-        joined(fit_meta("median", said, y, f)[0], said), median / median.sum(axis=1, keepdims=True)
+        aggregate(fit_meta("median", said, y, f)[0], said),
+        median / median.sum(axis=1, keepdims=True),
     )
     votes = np.eye(8)[said.argmax(axis=2)].sum(axis=0)
-    majority = joined(fit_meta("majority", said, y, f)[0], said)
+    majority = aggregate(fit_meta("majority", said, y, f)[0], said)
     np.testing.assert_allclose(majority, (votes + said.mean(axis=0)) / 4)
     weighted, _ = fit_meta("weighted", said, y, f)
     assert isinstance(weighted, Aggregation)
     weights = [roc_auc_score(y, p, multi_class="ovr", average="macro") for p in said]
     np.testing.assert_allclose(weighted.weights, weights)
     np.testing.assert_allclose(
-        joined(weighted, said), np.average(said, axis=0, weights=weights), atol=1e-12
+        aggregate(weighted, said), np.average(said, axis=0, weights=weights), atol=1e-12
     )
 
 
@@ -100,7 +100,7 @@ def test_a_meta_learner_mends_what_a_mean_cannot() -> None:
     def loss(p: np.ndarray) -> float:
         return float(-np.log(np.maximum(p[np.arange(len(y)), y], 1e-12)).mean())
 
-    losses = {kind: loss(cross_joined(kind, said, y, f)) for kind in KINDS}  # type: ignore[arg-type]
+    losses = {kind: loss(cross_validated(kind, said, y, f)) for kind in KINDS}  # type: ignore[arg-type]
     assert losses["logistic"] < min(loss(p) for p in said) - 0.1
     assert losses["logistic"] < losses["mean"] - 0.1
     _, choices = fit_meta("logistic", said, y, f)
@@ -114,7 +114,7 @@ def test_a_folds_answers_do_not_depend_on_its_labels(kind: str, fold: int, seed:
     mine = f == fold
     other = y.copy()
     other[mine] = np.random.default_rng(seed).permutation(other[mine])
-    one, two = (cross_joined(kind, said, labels, f) for labels in (y, other))  # type: ignore[arg-type]
+    one, two = (cross_validated(kind, said, labels, f) for labels in (y, other))  # type: ignore[arg-type]
     np.testing.assert_array_equal(one[mine], two[mine])
     np.testing.assert_allclose(one.sum(axis=1), 1)
 
@@ -123,7 +123,7 @@ def test_rows_without_a_label_are_answered() -> None:
     y, said, f = truth(240), opinions(240), folds(240)
     y = np.where(np.arange(240) % 5 == 0, -1, y)
     for kind in KINDS:
-        p = cross_joined(kind, said, y, f)  # type: ignore[arg-type]
+        p = cross_validated(kind, said, y, f)  # type: ignore[arg-type]
         np.testing.assert_allclose(p.sum(axis=1), 1)
 
 
@@ -143,7 +143,9 @@ def test_a_bundle_of_models_of_any_kind_answers_the_same(kind: str, tmp_path: Pa
     np.testing.assert_allclose(loaded.predict_proba(patches, 0.25), expected, atol=1e-6)
     np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-6)
     said = np.stack([m.predict_proba(patches, 0.25) for m in (network, rules)]).astype(float)
-    np.testing.assert_allclose(expected, answers.calibration.apply(joined(meta, said)), atol=1e-6)
+    np.testing.assert_allclose(
+        expected, answers.calibration.apply(aggregate(meta, said)), atol=1e-6
+    )
     assert loaded.postprocessing == answers
     assert loaded.provenance == {"cohort": "made up"}
     assert loaded.field_of_view_um == 24

@@ -21,9 +21,13 @@ from atypia.data.cohort import Cohort
 from atypia.data.synthetic import make_synthetic_cohort
 from atypia.training.mil.bag_features import BagFeatures, figures_from_answers
 from atypia.training.mil.mil_crossval import cross_validate
-from atypia.training.mil.mil_network import PatientModel, Projection, fit_patients
+from atypia.training.mil.mil_network import (
+    BagClassifier,
+    PatientModel,
+    Projection,
+    fit_patients,
+)
 from atypia.training.mil.patient_target import Target, find_target
-from atypia.training.mil.pooling import BagClassifier
 from atypia.training.targets import chosen_labels
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from atypia.core.config import load_config
-from atypia.training.postprocessing_fit import fix_threshold
+from atypia.training.outer_split import fit_threshold
 
 
 def fixed(by: str, **columns: list[str]) -> float:
@@ -19,7 +19,7 @@ def fixed(by: str, **columns: list[str]) -> float:
         | {name: values * 20 for name, values in columns.items()}
     )
     config = load_config("quick", [f"ensemble.threshold_by={by}"])
-    return fix_threshold(config, manifest, p, labels)
+    return fit_threshold(config, manifest, p, labels)
 
 
 MAJORITY = ["normal", "normal", "atypical", "atypical", "atypical"]
@@ -44,4 +44,4 @@ def test_figures_without_a_label_count_by_their_votes() -> None:
     )
     p = np.array([0.1, 0.4, 0.2, 0.8])
     unlabelled = np.full(4, -1)
-    assert 0.2 < fix_threshold(config, manifest, p, unlabelled) < 0.4
+    assert 0.2 < fit_threshold(config, manifest, p, unlabelled) < 0.4

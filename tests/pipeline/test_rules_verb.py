@@ -20,7 +20,7 @@ from atypia.data.images import read_patch
 from atypia.data.sources.patients import veiled_cases
 from atypia.data.splits import published_roles
 from atypia.evaluation.predictions import read_predictions
-from atypia.training.uncalibrated_model import shaped_on
+from atypia.training.rules_fitter import shaped_on
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

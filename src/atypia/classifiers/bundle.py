@@ -127,7 +127,7 @@ class HybridHeader(AnswerHeader, ModelHeader):
 
     kind: Literal["hybrid"] = HYBRID
     combiner: dict[str, Any]
-    """See :class:`atypia.classifiers.combiner.Combiner`."""
+    """See :class:`atypia.classifiers.combined.Combiner`."""
     network_sha256: str
     """Of ``model.json`` in the folder :data:`HYBRID_NETWORK`, which is a bundle of its own."""
 
@@ -148,7 +148,7 @@ class StackHeader(AnswerHeader, ModelHeader):
     join: Aggregation = Aggregation()
     """What makes one answer of theirs, where there is no `combiner`."""
     combiner: dict[str, Any] | None = None
-    """A logistic meta-learner; see :class:`atypia.classifiers.combiner.Combiner`."""
+    """A logistic meta-learner; see :class:`atypia.classifiers.combined.Combiner`."""
 
 
 AnyHeader: TypeAlias = BundleHeader | RulesHeader | HybridHeader | StackHeader

@@ -57,8 +57,8 @@ def load_ensemble(
     Returns:
         An :class:`atypia.classifiers.ensemble.Ensemble`, an :class:`OnnxEnsemble`, an
         :class:`atypia.classifiers.rules.rules_classifier.RulesClassifier`, an
-        :class:`atypia.classifiers.hybrid.HybridClassifier` or an
-        :class:`atypia.classifiers.stack.StackClassifier`.
+        :class:`atypia.classifiers.combined.HybridClassifier` or an
+        :class:`atypia.classifiers.combined.StackClassifier`.
 
     Raises:
         InputError: No such model, quality, backend or device; or damaged files.
@@ -73,7 +73,7 @@ def load_ensemble(
     if kind in (HYBRID, STACK) and quality != BEST:
         raise InputError(f"--quality: expected best, which {model} offers, but got {quality!r}.")
     if kind == STACK:
-        from atypia.classifiers.stack import StackClassifier
+        from atypia.classifiers.combined import StackClassifier
 
         models = [
             load_ensemble(
@@ -86,7 +86,7 @@ def load_ensemble(
         ]
         return StackClassifier.load(model, models)
     if kind == HYBRID:
-        from atypia.classifiers.hybrid import HybridClassifier
+        from atypia.classifiers.combined import HybridClassifier
 
         (inner,) = parts_of(find_bundle(model))
         network = load_ensemble(inner, backend=backend, device=device, threads=threads)

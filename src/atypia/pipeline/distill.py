@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from atypia.classifiers.bundle import find_bundle, read_header
 from atypia.core.choices import BEST, FAST
 from atypia.core.config import config_from_tree, load_config
 from atypia.core.errors import InputError, Problem
-from atypia.core.files import read_json
 from atypia.core.progress import OnStep, silent
-from atypia.training.network_run import train
+from atypia.reports.run_report import write_report
+from atypia.training.base_predictions import cohort_of_teacher
+from atypia.training.network_fitter import NetworkFitter
+from atypia.training.outer_split import finish_outer
+from atypia.training.run_folder import network_config, score_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from atypia.core.config import TrainConfig
 
@@ -37,20 +40,21 @@ def distill(
     command: str = "",
     on_step: OnStep = silent,
 ) -> dict[str, Any] | None:
-    """Train students on the cohort, the split and the out-of-fold answers of a finished run.
+    """Train students on the cohort, the split and the out-of-fold predictions of a finished run.
 
     At quality ``fast`` it is one network, which learns from all training patients but those of
-    inner fold 0. At quality ``best`` there is one for each inner fold, and their answers are
+    inner fold 0. At quality ``best`` there is one for each inner fold, and their predictions are
     averaged over rotations and flips: networks that learn from an ensemble of their own kind
     surpass it (born-again networks: Furlanello et al., ICML 2018).
 
-    On the folds left out, temperature, threshold and prediction sets are fixed; the test part of
+    On the folds left out, temperature, threshold and prediction sets are fitted; the test part of
     the run is predicted once. A student has seen labels of its fold only through the teacher's
-    answers to other patients, which makes figures on that fold optimistic; the test part is clean.
+    predictions for other patients, which makes measures on that fold optimistic; the test part is
+    clean.
 
     Args:
         teacher: Folder of a finished run with one outer split.
-        out: The student's run folder.
+        out: The student's run folder, as of :func:`atypia.pipeline.train`.
         settings: ``key=value`` over the preset ``fast``.
         quality: ``fast`` or ``best``.
         into: A bundle, or the folder of a run, that gets the student as its quality ``fast``.
@@ -66,18 +70,25 @@ def distill(
             or the settings are wrong; or `into` with students of quality ``best``.
         TrainingError: The training cannot go on.
     """
-    from atypia.classifiers.bundle import find_bundle, read_header
     from atypia.classifiers.ensemble import Ensemble, add_quality
 
     if into is not None and quality != FAST:
         raise InputError("--into: takes a student of quality fast. Leave it out, or --quality.")
     bundle = None if into is None else find_bundle(into)
     if bundle is not None:
-        read_header(bundle)  # a fault is told before the work
-    cohort = _cohort_folder(teacher)
-    config = None if resume and not settings else student_config(teacher, settings, quality)
-    metrics = train(cohort, out, config, resume=resume, command=command, on_step=on_step)
-    if bundle is not None and metrics is not None:
+        read_header(bundle)  # a fault is reported before the work
+    cohort_folder = cohort_of_teacher(teacher)
+    given = None if resume and not settings else student_config(teacher, settings, quality)
+    fitter = NetworkFitter(network_config(out, given, resume=resume))
+    with fitter.start(cohort_folder, out, command, on_step) as (run, note):
+        student = fitter.fit(0)
+        if not run.writes:
+            return None
+        models = [finish_outer(run, 0, student)]
+        metrics = score_run(run, models, fitter.optimistic())
+        note(models=models)
+        write_report(out, run.cohort)
+    if bundle is not None:
         add_quality(bundle, Ensemble.load(out))
     return metrics
 
@@ -93,7 +104,7 @@ def student_config(teacher: Path, settings: Sequence[str] = (), quality: str = F
         raise InputError(f"--quality: expected best or fast but got {quality!r}.")
     file = teacher / "config.yaml"
     own = config_from_tree(yaml.safe_load(file.read_text("utf-8")), str(file))
-    taught = {
+    from_teacher = {
         "label": own.label,
         "split.kind": str((teacher / "splits.json").resolve()),
         "ensemble.members": own.ensemble.members,
@@ -101,9 +112,9 @@ def student_config(teacher: Path, settings: Sequence[str] = (), quality: str = F
         "target.teacher_mass": TEACHER_MASS,
     }
     if quality == BEST:
-        taught |= {"ensemble.trained": None, "ensemble.tta": True}
+        from_teacher |= {"ensemble.trained": None, "ensemble.tta": True}
     hidden = _hiding(own) if own.target.labelled_patients < 1 else {}
-    fixed = [f"{key}={json.dumps(value)}" for key, value in (taught | hidden).items()]
+    fixed = [f"{key}={json.dumps(value)}" for key, value in (from_teacher | hidden).items()]
     config = load_config(PRESET, [*fixed, *settings])
     given = _hiding(config)
     wrong = [
@@ -124,32 +135,3 @@ def _hiding(config: TrainConfig) -> dict[str, Any]:
         "target.others": config.target.others,
         "seed": config.seed,
     }
-
-
-def _cohort_folder(teacher: Path) -> Path:
-    """Cohort of a run that can teach."""
-    needed = ["run.json", "config.yaml", "splits.json"]
-    missing = [name for name in needed if not (teacher / name).is_file()]
-    if missing:
-        raise InputError(f"{teacher}: expected a run but it has no {', '.join(missing)}.")
-    problems = []
-    run = read_json(teacher / "run.json")
-    if run["status"] != "finished":
-        problems.append(
-            f"expected a finished run but its status is {run['status']!r}. Finish it with: "
-            f"atypia train COHORT --out {teacher} --resume"
-        )
-    n_outer = len(read_json(teacher / "splits.json")["outer"])
-    if n_outer != 1:
-        problems.append(
-            f"expected a run with one outer split but it has {n_outer}. A student is one network "
-            "for one split."
-        )
-    elif not problems and not (teacher / "predictions-oof.csv").is_file():
-        problems.append("expected predictions-oof.csv but it is missing.")
-    cohort = Path(os.path.normpath(teacher / run["cohort"]["path"]))
-    if not cohort.is_dir():
-        problems.append(f"expected its cohort at {cohort}, where it was, but there is none.")
-    if problems:
-        raise InputError([Problem(what, str(teacher)) for what in problems])
-    return cohort

@@ -1,26 +1,29 @@
-"""Start a run of any kind: of networks, of the rules, of a hybrid, of a stack."""
+"""Train: from a cohort and a configuration to a model, its predictions, its measures, a report."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-import yaml
-
-from atypia.core.config import (
-    AnyConfig,
-    HybridConfig,
-    RulesConfig,
-    StackConfig,
-    any_config_from_tree,
-)
+from atypia.core.config import AnyConfig, HybridConfig, RulesConfig, StackConfig, TrainConfig
 from atypia.core.progress import OnStep, silent
-from atypia.training.hybrid_run import run_hybrid
-from atypia.training.network_run import train as train_networks
-from atypia.training.rules_run import run_rules
-from atypia.training.stack_run import run_stack
+from atypia.reports.run_report import write_report
+from atypia.training.hybrid_fitter import HybridFitter
+from atypia.training.network_fitter import NetworkFitter
+from atypia.training.outer_split import finish_outer
+from atypia.training.rules_fitter import RulesFitter
+from atypia.training.run_folder import run_config, score_run
+from atypia.training.stack_fitter import StackFitter
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+FITTERS: Final[dict[type[AnyConfig], Any]] = {
+    TrainConfig: NetworkFitter,
+    RulesConfig: RulesFitter,
+    HybridConfig: HybridFitter,
+    StackConfig: StackFitter,
+}
+"""By the kind of configuration: what fits the models of such a run."""
 
 
 def train(
@@ -32,34 +35,49 @@ def train(
     command: str = "",
     on_step: OnStep = silent,
 ) -> dict[str, Any] | None:
-    """Do what the configuration asks for.
+    """Fit the models that the configuration asks for, one for each outer split, and judge them.
 
-    See :func:`atypia.training.network_run.train`, :func:`run_rules`, :func:`run_hybrid` and
-    :func:`run_stack`.
+    A run folder holds the record (``run.json``, ``config.yaml``, ``splits.json``, ``train.log``),
+    the bundle in ``model``, its predictions out of fold and for the test part, the measures of
+    both, and ``report.html``. With several outer splits, each has its own folder ``outer-<i>``.
+
+    Started by ``torchrun``, all processes train each member of a network; only the first one
+    writes.
 
     Args:
         cohort_folder: From :func:`atypia.pipeline.prepare`.
         out: The run folder.
-        config: None only to resume: with the run's own configuration.
-        resume: Go on with a run that was stopped.
+        config: Of networks, the rules, a hybrid or a stack; None only to resume: the run's own.
+        resume: Go on with a run that was stopped. Members that are finished are not trained again;
+            the rest is done once more.
         command: The command line, for the record.
-        on_step: Called with what is being done, steps done and steps in all.
+        on_step: Called with what is being done (such as the member's name), steps done and steps
+            in all.
 
     Returns:
         The content of ``metrics.json``; None in processes that do not write.
 
     Raises:
-        InputError: Options, cohort, splits or run folder do not fit each other.
-        AtypiaError: The work cannot go on.
+        InputError: Options, cohort, splits, base runs or run folder do not fit each other.
+        LeakError: Patients stand on both sides of a split.
+        MissingExtraError: What this kind of run needs is not installed.
+        TrainingError: The training cannot go on.
     """
-    file = out / "config.yaml"
-    if config is None and file.is_file():
-        config = any_config_from_tree(yaml.safe_load(file.read_text("utf-8")), str(file))
-    options: dict[str, Any] = {"resume": resume, "command": command, "on_step": on_step}
-    if isinstance(config, RulesConfig):
-        return run_rules(cohort_folder, out, config, **options)
-    if isinstance(config, HybridConfig):
-        return run_hybrid(cohort_folder, out, config, **options)
-    if isinstance(config, StackConfig):
-        return run_stack(cohort_folder, out, config, **options)
-    return train_networks(cohort_folder, out, config, **options)
+    config = run_config(out, config, resume=resume)
+    fitter = FITTERS[type(config)](config)
+    # Open the cohort, split it by patient (or take the splits of the run), open the run folder.
+    with fitter.start(cohort_folder, out, command, on_step) as (run, note):
+        models = []
+        for number in range(len(run.splits.outer)):
+            # Train the members and aggregate their predictions: out of fold, and of the test part.
+            model = fitter.fit(number)
+            if run.writes:
+                # Calibrate, fix threshold and prediction sets out of fold; save bundle and tables.
+                models.append(finish_outer(run, number, model))
+        if not run.writes:
+            return None
+        metrics = score_run(run, models, fitter.optimistic())
+        fitter.write_more()
+        note(models=models)  # the report has this session, too
+        write_report(out, run.cohort)
+    return metrics

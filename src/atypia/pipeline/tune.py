@@ -15,7 +15,7 @@ from atypia.core.errors import AtypiaError, InputError
 from atypia.core.files import describe_machine, read_json, versions, write_json
 from atypia.core.progress import OnStep, silent
 from atypia.data.cohort import Cohort
-from atypia.training.run_folder import Clock, Run, run_config, run_splits
+from atypia.training.run_folder import Clock, Run, network_config, run_splits
 from atypia.training.search_space import Measure, read_space
 from atypia.training.study import (
     HEARTBEAT_SECONDS,
@@ -86,7 +86,7 @@ def tune(
             "--storage instead of torchrun."
         )
     url = local_storage(out) if storage is None else shared_storage(storage)
-    config = run_config(out, config, resume, TrainConfig)
+    config = network_config(out, config, resume=resume)
     cohort = Cohort.open(cohort_folder, verify=True)
     splits = one_outer(run_splits(out, cohort, config), outer)
     recorded = read_json(out / "tune.json") if resume and (out / "tune.json").is_file() else {}

@@ -1,8 +1,10 @@
-"""What the model of a finished run says of the patches of a cohort, split by split."""
+"""Predictions of a finished run's model, which a hybrid or a stack is fitted on, split by split."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,26 +12,22 @@ import numpy as np
 from atypia.classifiers.bundle import find_bundle
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import read_json
-from atypia.data.splits import Splits
+from atypia.data.splits import Outer, Splits
 from atypia.evaluation.predictions import Predictions, read_predictions
-from atypia.training.uncalibrated_model import OuterRows, part_of
+from atypia.training.outer_split import OuterRows
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy.typing as npt
 
-    from atypia.core.config import HybridConfig, StackConfig
     from atypia.data.cohort import Cohort
-    from atypia.training.run_folder import Run
 
 LEAST_FOLDS = 3
-"""What to make of a model's answers is chosen by folds within folds."""
+"""A combination of models is chosen by folds within folds."""
 
 
 @dataclass(frozen=True)
 class BasePredictions:
-    """What a model said of the patches of one outer split."""
+    """A model's predictions for the patches of one outer split."""
 
     folder: Path
     """Of the split in the model's run."""
@@ -43,16 +41,25 @@ class BasePredictions:
     """Whether the out-of-fold predictions are."""
 
     @classmethod
-    def of(cls, run: Run[HybridConfig | StackConfig], number: int, source: Path) -> BasePredictions:
-        """Read it.
+    def of_run(cls, source: Path, cohort: Cohort, splits: Splits) -> list[BasePredictions]:
+        """Read those of every outer split of a run.
 
         Raises:
             InputError: A file is missing or of other patches, or there are too few folds.
         """
-        folder = source if len(run.splits.outer) == 1 else source / f"outer-{number}"
+        folders = [source / f"outer-{number}" for number in range(len(splits.outer))]
+        return [
+            cls._of_outer(folder, cohort, outer)
+            for folder, outer in zip(
+                folders if len(folders) > 1 else [source], splits.outer, strict=True
+            )
+        ]
+
+    @classmethod
+    def _of_outer(cls, folder: Path, cohort: Cohort, outer: Outer) -> BasePredictions:
         bundle = find_bundle(folder)
-        whole = part_of(run, number)
-        row_of = {name: row for row, name in enumerate(run.cohort.manifest["patch_id"])}
+        whole = OuterRows.of(cohort.manifest, outer)
+        row_of = {name: row for row, name in enumerate(cohort.manifest["patch_id"])}
         out_of_fold = read_predictions(folder / "predictions-oof.csv")
         training = _rows(out_of_fold, row_of, whole.training, folder)
         folds = np.array([int(fold) for fold in out_of_fold.folds])
@@ -109,3 +116,36 @@ def splits_of(key: str, source: Path, cohort: Cohort) -> Splits:
             f"{key}: expected a finished run but the status of {source} is {status!r}."
         )
     return Splits.read(source / "splits.json", cohort.manifest, cohort.sha256)
+
+
+def cohort_of_teacher(teacher: Path) -> Path:
+    """Check that a run is finished and has one outer split; find its cohort.
+
+    Raises:
+        InputError: Lists all that is wrong.
+    """
+    needed = ["run.json", "config.yaml", "splits.json"]
+    missing = [name for name in needed if not (teacher / name).is_file()]
+    if missing:
+        raise InputError(f"{teacher}: expected a run but it has no {', '.join(missing)}.")
+    problems = []
+    run = read_json(teacher / "run.json")
+    if run["status"] != "finished":
+        problems.append(
+            f"expected a finished run but its status is {run['status']!r}. Finish it with: "
+            f"atypia train COHORT --out {teacher} --resume"
+        )
+    n_outer = len(read_json(teacher / "splits.json")["outer"])
+    if n_outer != 1:
+        problems.append(
+            f"expected a run with one outer split but it has {n_outer}. A student is one network "
+            "for one split."
+        )
+    elif not problems and not (teacher / "predictions-oof.csv").is_file():
+        problems.append("expected predictions-oof.csv but it is missing.")
+    cohort = Path(os.path.normpath(teacher / run["cohort"]["path"]))
+    if not cohort.is_dir():
+        problems.append(f"expected its cohort at {cohort}, where it was, but there is none.")
+    if problems:
+        raise InputError([Problem(what, str(teacher)) for what in problems])
+    return cohort

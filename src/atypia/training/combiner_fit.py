@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from atypia.classifiers.combiner import GROUPS, Combiner, standardised
+from atypia.classifiers.combined import GROUPS, Combiner, columns_of, standardised
 from atypia.core.labels import N_SUBTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
-    from atypia.classifiers.combiner import Array
+    from atypia.classifiers.combined import Array, Groups
 
     Indices = npt.NDArray[np.int64]
     Uses = tuple[str, ...]
-    Groups = Mapping[str, tuple[str, ...]]
 
 USES: Final = (("network",), ("network", "truths"), ("network", "truths", "measures"))
 """Groups of features to choose from. The network alone is among them: where that is best, the
@@ -48,7 +47,7 @@ def fit_combiner(
     """Fit multinomial logistic regression (scikit-learn) with an L2 penalty.
 
     Args:
-        table: (N, features), such as from :func:`atypia.classifiers.combiner.feature_table`.
+        table: (N, features), such as from :func:`atypia.classifiers.combined.feature_table`.
         labels: (N,) subtype indices.
         uses: Groups of features.
         strength: Inverse strength of the penalty.
@@ -73,11 +72,6 @@ def fit_combiner(
         coefficients[model.classes_] = model.coef_
         intercept[model.classes_] = model.intercept_
     return Combiner(names, mean, scale, coefficients, intercept)
-
-
-def columns_of(groups: Groups) -> tuple[str, ...]:
-    """Columns of all groups, one group after the other."""
-    return tuple(name for names in groups.values() for name in names)
 
 
 def choose(

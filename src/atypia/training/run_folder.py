@@ -1,4 +1,4 @@
-"""A run folder: its configuration, its splits, and what is written at its start."""
+"""A run folder: configuration, splits, the record of its sessions, and its measures."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
+import pandas as pd
 import yaml
 
 from atypia.core.config import (
     AnyConfig,
-    HybridConfig,
     MilConfig,
     RulesConfig,
-    StackConfig,
     TrainConfig,
     any_config_from_tree,
 )
@@ -32,16 +31,16 @@ from atypia.core.files import (
     write_text,
 )
 from atypia.core.labels import SUBTYPES
-from atypia.data.splits import Splits, make_splits, missing_classes
+from atypia.data.splits import Splits, make_splits, missing_classes, rows
+from atypia.evaluation.predictions import read_predictions, write_predictions
+from atypia.evaluation.scores import evaluate
 from atypia.models.encoders import find_encoder
 from atypia.models.hardware import peak_memory_bytes
 from atypia.training.targets import chosen_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
-
-    import pandas as pd
 
     from atypia.data.cohort import Cohort
     from atypia.training.distributed import World
@@ -50,7 +49,7 @@ log = logging.getLogger("atypia")
 
 CHOSEN = "chosen_label"
 
-Config = TypeVar("Config", TrainConfig, RulesConfig, HybridConfig, StackConfig)
+Config = TypeVar("Config", bound=AnyConfig)
 Config_co = TypeVar("Config_co", bound=AnyConfig | MilConfig, covariant=True)
 
 
@@ -62,6 +61,9 @@ class Run(Generic[Config_co]):
     cohort: Cohort
     config: Config_co
     splits: Splits
+
+    writes: bool = True
+    """False in processes of ``torchrun`` that only help to train."""
 
     def outer_folder(self, number: int) -> Path:
         """Folder of one outer split: the run itself where there is only one."""
@@ -86,7 +88,7 @@ class Clock:
         }
 
 
-def run_config(out: Path, config: Config | None, resume: bool, kind: type[Config]) -> Config:
+def run_config(out: Path, config: AnyConfig | None, *, resume: bool) -> AnyConfig:
     """Decide on the configuration: given for a new run, the folder's own for a resumed one."""
     file = out / "config.yaml"
     if not resume:
@@ -103,12 +105,24 @@ def run_config(out: Path, config: Config | None, resume: bool, kind: type[Config
             raise InputError(f"{out} is not a run that could be resumed: it has no config.yaml.")
         return config  # killed before the first file was written
     own = any_config_from_tree(yaml.safe_load(file.read_text("utf-8")), str(file))
-    if not isinstance(own, kind) or (config is not None and config != own):
-        raise InputError(
-            f"--resume: {out} was started with another configuration. Give no preset and no "
-            "key=value to go on with its own, or choose another --out."
-        )
+    if config is not None and config != own:
+        raise _started_otherwise(out)
     return own
+
+
+def network_config(out: Path, config: TrainConfig | None, *, resume: bool) -> TrainConfig:
+    """Decide as :func:`run_config`; a run of another kind is refused."""
+    own = run_config(out, config, resume=resume)
+    if not isinstance(own, TrainConfig):
+        raise _started_otherwise(out)
+    return own
+
+
+def _started_otherwise(out: Path) -> InputError:
+    return InputError(
+        f"--resume: {out} was started with another configuration. Give no preset and no "
+        "key=value to go on with its own, or choose another --out."
+    )
 
 
 def run_splits(out: Path, cohort: Cohort, config: TrainConfig | RulesConfig) -> Splits:
@@ -141,19 +155,10 @@ def with_chosen_label(cohort: Cohort, label: str) -> pd.DataFrame:
     return cohort.manifest.assign(**{CHOSEN: np.where(labels >= 0, np.array(SUBTYPES)[labels], "")})
 
 
-def require_shared_folder(out: Path, processes: World) -> None:
-    """Make sure that all processes write to and read from one folder."""
-    if not processes.all_true((out / "splits.json").is_file()):
-        raise InputError(
-            f"--out: expected {out} on a file system that all hosts share, but some process does "
-            "not see it."
-        )
-
-
 def run_record(
     run: Run[AnyConfig | MilConfig], cohort_folder: Path, command: str
 ) -> dict[str, Any]:
-    """Say what ``run.json`` tells of a run from its start."""
+    """Entries of ``run.json`` from the start of a run."""
     commit = source_commit()
     return {
         "status": "running",
@@ -173,39 +178,70 @@ def run_record(
 
 @contextmanager
 def session(
-    run: Run[AnyConfig | MilConfig], record: dict[str, Any], clock: Clock
+    run: Run[AnyConfig | MilConfig],
+    record: dict[str, Any],
+    clock: Clock,
+    processes: World | None = None,
 ) -> Iterator[Callable[..., None]]:
-    """Write what is fixed from the start, and how the work ends if it fails.
+    """Write what is fixed from the start, and in ``run.json`` how the work ended.
 
     Args:
         run: The run.
         record: From :func:`run_record`.
         clock: When this session began.
+        processes: Of ``torchrun``; only the first one writes.
 
     Yields:
-        A function that notes a status, and entries by name, in ``run.json``.
+        A function that adds entries, by name, to ``run.json``.
     """
-    handler = open_run(run, record)
+    if processes is not None:
+        processes.barrier()  # all have looked at the folder before anything is written to it
+    if not run.writes:
+        log.setLevel(logging.WARNING)  # the first process logs for all
+        _wait_for_folder(run.folder, processes)
+        yield lambda **_: None
+        return
+    handler = _open(run, record)
     sessions = read_json(run.folder / "run.json")["sessions"]
 
-    def note(status: str, **more: Any) -> None:
-        told = {"status": status, "sessions": [*sessions, clock.session()], **more}
-        write_json(run.folder / "run.json", record | told)
+    def write(status: str, **more: Any) -> None:
+        now = {"status": status, "sessions": [*sessions, clock.session()]}
+        write_json(run.folder / "run.json", record | now | more)
+
+    entries: dict[str, Any] = {}
+
+    def note(**more: Any) -> None:
+        entries.update(more)
+        write("running", **entries)
 
     try:
+        _wait_for_folder(run.folder, processes)
         yield note
     except BaseException as error:
         try:
-            note("failed", error=f"{type(error).__name__}: {error}")
-        except AtypiaError as second:  # a full disk; the first error is the one to tell
+            write("failed", error=f"{type(error).__name__}: {error}")
+        except AtypiaError as second:  # a full disk; the first error is the one to report
             log.warning("%s", second)
         raise
     finally:
         log.removeHandler(handler)
         handler.close()
+    write("finished", **entries)
 
 
-def open_run(run: Run[AnyConfig | MilConfig], record: dict[str, Any]) -> logging.Handler:
+def _wait_for_folder(out: Path, processes: World | None) -> None:
+    """Wait until the first process has made the run folder, which all must see."""
+    if processes is None:
+        return
+    processes.barrier()
+    if not processes.all_true((out / "splits.json").is_file()):
+        raise InputError(
+            f"--out: expected {out} on a file system that all hosts share, but some process does "
+            "not see it."
+        )
+
+
+def _open(run: Run[AnyConfig | MilConfig], record: dict[str, Any]) -> logging.Handler:
     """Write what is fixed from the start; open ``train.log``."""
     file = run.folder / "run.json"
     earlier = read_json(file)["sessions"] if file.is_file() else []
@@ -222,15 +258,65 @@ def open_run(run: Run[AnyConfig | MilConfig], record: dict[str, Any]) -> logging
 
 
 def warn_of_missing_classes(run: Run[AnyConfig]) -> None:
-    """Tell which validation and test parts lack a subtype: their mean AUC is over the others."""
+    """Warn of validation and test parts without a subtype: their mean AUC is over the others."""
     manifest = with_chosen_label(run.cohort, run.config.label)
     for missing in missing_classes(run.splits, manifest, CHOSEN, SUBTYPES):
         log.warning("%s; its measures are over the other subtypes", missing)
 
 
 def warn_of_another_scale(config: TrainConfig | MilConfig) -> None:
-    """Tell where an encoder is given images far from those that it was trained on."""
+    """Warn where an encoder is given images far from those that it was trained on."""
     encoder = find_encoder(config.model.backbone)
     problem = None if encoder is None else encoder.scale_problem(**config.input.model_dump())
     if problem is not None:
         log.warning("%s", problem)
+
+
+def score_run(
+    run: Run[AnyConfig], models: Sequence[dict[str, Any]], optimistic: tuple[bool, bool]
+) -> dict[str, Any]:
+    """Score the predictions of every outer split and write ``metrics.json``.
+
+    Args:
+        run: With the predictions in it.
+        models: What ``run.json`` has on the model of each outer split.
+        optimistic: Whether the measures out of fold, and those of the test part, flatter the model.
+
+    Returns:
+        The content of ``metrics.json``.
+    """
+    n_outer, thresholds = len(run.splits.outer), [m["threshold_atypical"] for m in models]
+    if n_outer > 1:
+        parts = [
+            pd.read_csv(
+                run.outer_folder(i) / "predictions-test.csv", dtype=str, keep_default_na=False
+            )
+            for i in range(n_outer)
+        ]
+        write_predictions(run.folder / "predictions-test.csv", pd.concat(parts))
+    options: dict[str, Any] = {
+        "label": run.config.label,
+        "resamples": run.config.resamples,
+        "seed": run.config.seed,
+        "alpha": run.config.answer.conformal_alpha,
+    }
+    labels = chosen_labels(run.cohort.manifest, run.config.label)
+    for number, threshold in enumerate(thresholds):
+        folder = run.outer_folder(number)
+        out_of_fold = read_predictions(folder / "predictions-oof.csv")
+        scores = evaluate(out_of_fold, threshold=threshold, **options)
+        scores["optimistic"] = optimistic[0]
+        write_json(folder / "metrics-oof.json", scores)
+        in_test = rows(run.cohort.manifest, run.splits.outer[number].test)
+        if n_outer > 1 and (labels[in_test] >= 0).any():  # a whole domain may lack this label
+            tested = read_predictions(folder / "predictions-test.csv")
+            write_json(folder / "metrics.json", evaluate(tested, threshold=threshold, **options))
+    if run.splits.kind == "all":  # the out-of-fold predictions are all there is
+        metrics = scores | {"part": "out of fold"}
+    else:
+        one = thresholds[0] if n_outer == 1 else None
+        metrics = evaluate(read_predictions(run.folder), threshold=one, **options)
+        if optimistic[1]:
+            metrics["optimistic"] = True
+    write_json(run.folder / "metrics.json", metrics)
+    return metrics

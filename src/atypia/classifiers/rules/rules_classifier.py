@@ -80,17 +80,12 @@ class RulesClassifier(Postprocessed):
         self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
     ) -> tuple[npt.NDArray[np.float32], list[Explanation]]:
         """As :meth:`predict_proba`, with the reason of each answer."""
-        return self.settled(read_patches(patches, mpp, batch_size))
-
-    def settled(
-        self, readings: Sequence[ShapeFeatures]
-    ) -> tuple[npt.NDArray[np.float32], list[Explanation]]:
-        """Answers (N, 8) of readings, each with its reason."""
-        probabilities = self.postprocessing.calibration.apply(raw_probabilities(readings))
+        features = read_patches(patches, mpp, batch_size)
+        probabilities = self.postprocessing.calibration.apply(raw_probabilities(features))
         subtypes = self.decision.subtypes(probabilities)
         explanations = [
-            Explanation(reading.reason(SUBTYPES[subtype]), reading.measures)
-            for reading, subtype in zip(readings, subtypes, strict=True)
+            Explanation(shape.reason(SUBTYPES[subtype]), shape.measures)
+            for shape, subtype in zip(features, subtypes, strict=True)
         ]
         return probabilities, explanations
 

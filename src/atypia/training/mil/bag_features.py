@@ -1,22 +1,29 @@
-"""What describes the figures of patients: features of a backbone, or the answers of a model."""
+"""What describes the figures of patients: features of a backbone, or a model's predictions."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
+from atypia.core.config import AugmentConfig
 from atypia.core.errors import InputError
+from atypia.core.files import write_text
 from atypia.evaluation.predictions import read_predictions
+from atypia.training.run_folder import warn_of_another_scale
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping
 
     import numpy.typing as npt
-    import pandas as pd
+
+    from atypia.core.config import MilConfig
+    from atypia.core.progress import OnStep
+    from atypia.data.cohort import Cohort
 
 log = logging.getLogger("atypia")
 
@@ -85,3 +92,85 @@ def figures_from_answers(manifest: pd.DataFrame, table: Path) -> BagFeatures:
     rows = [row_of[patch] for patch in kept["patch_id"]]
     values = np.log(np.maximum(probabilities[rows], _LEAST)).astype(np.float32)
     return figures_from_features(kept, values[:, None], f"answers of {table.name}")
+
+
+def describe_figures(cohort: Cohort, config: MilConfig, out: Path, on_step: OnStep) -> BagFeatures:
+    """Describe the figures of a cohort by a table of predictions, or by features of a backbone."""
+    import torch
+
+    from atypia.models.hardware import choose_device, choose_precision
+    from atypia.models.network import make_network
+    from atypia.training.distributed import ComputePlace, World
+    from atypia.training.features import cohort_features
+    from atypia.training.patch_store import open_store
+
+    if config.answers is not None:
+        return figures_from_answers(cohort.manifest, Path(config.answers))
+    warn_of_another_scale(config)
+    if config.runtime.threads:
+        torch.set_num_threads(config.runtime.threads)
+    device = choose_device(config.runtime.device)
+    place = ComputePlace(device, choose_precision("fp32", device), World())
+    torch.manual_seed(config.seed)
+    network, spec, origin = make_network(config.model, config.input)
+    cache = out / ".pixels.npy"
+    try:
+        # The window that a linear probe decodes, so that both find the same features.
+        store = open_store(cohort, spec, AugmentConfig(), cache)
+        features = cohort_features(cohort, store, network, spec, place, out, on_step=on_step)
+    finally:
+        cache.unlink(missing_ok=True)
+    return figures_from_features(
+        cohort.manifest, features.values, f"features of {config.model.backbone}, {origin}"
+    )
+
+
+def describe_alike(
+    config: MilConfig,
+    origin: str,
+    cohort: Cohort,
+    answers: str | None,
+    out: Path,
+    on_step: OnStep,
+) -> BagFeatures:
+    """Describe the figures of another cohort as those of a run, by its `config` and `origin`.
+
+    Raises:
+        InputError: `answers` are missing or not wanted, or the backbone has other weights.
+    """
+    if (config.answers is None) != (answers is None):
+        raise InputError(
+            f"--answers: expected {'a table' if config.answers else 'none'}, since the run's "
+            f"figures are described by {origin}."
+        )
+    figures = describe_figures(cohort, config.model_copy(update={"answers": answers}), out, on_step)
+    if answers is None and figures.origin != origin:
+        raise InputError(
+            f"expected figures described as the run's were, by {origin}, but the backbone here "
+            f"gives {figures.origin}. Give it the same weights."
+        )
+    return figures
+
+
+def write_attention(
+    file: Path, figures: BagFeatures, weights: Mapping[str, npt.NDArray[np.float64]]
+) -> None:
+    """Write the weight of each figure, and how many times the mean's it is; heaviest first.
+
+    Args:
+        file: The table, ``attention.csv``.
+        figures: N of them.
+        weights: (N,) by pooling, NaN where there is none; without ``attention`` nothing is written.
+    """
+    attention = weights.get("attention")
+    if attention is None:
+        return
+    table = pd.DataFrame(
+        {"patient_id": figures.patients, "patch_id": figures.patch_ids, "attention": attention}
+    ).dropna()
+    n = table.groupby("patient_id")["patch_id"].transform("size")
+    table["times_mean"] = table["attention"] * n
+    table = table.sort_values(
+        ["patient_id", "attention", "patch_id"], ascending=[True, False, True], kind="stable"
+    )
+    write_text(file, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))

@@ -1,4 +1,4 @@
-"""Patient-level cross-validation: every patient is answered by models that have not seen them."""
+"""Patient-level cross-validation: predictions by models that have not seen the patient."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from atypia.core.errors import InputError
 from atypia.core.progress import OnStep, silent
-from atypia.data.splits import stratify
+from atypia.data.splits import Outer, Splits, stratify
 from atypia.training.mil.mil_network import fit_patients
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from atypia.training.mil.patient_target import Target
 
 COUNT: Final = "n_figures"
-"""Name of the model that knows nothing of a patient but how many figures there are."""
+"""Name of the model that is given nothing of a patient but how many figures there are."""
 
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Answers to P patients with N figures."""
+    """Predictions for P patients with N figures."""
 
     probabilities: dict[str, npt.NDArray[np.float64]]
     """Model to (P, C), averaged over the repeats: each pooling, and :data:`COUNT`."""
@@ -34,15 +34,26 @@ class OutOfFold:
     folds: npt.NDArray[np.int64]
     """(repeats, P) which fold each patient was in."""
 
+    def splits(self, target: Target, config: MilConfig, cohort_sha256: str) -> Splits:
+        """Folds in the format of ``splits.json``; patients without a target are in no part."""
+        outer = []
+        for fold_of in self.folds:
+            parts = [tuple(target.patients[fold_of == f].tolist()) for f in range(config.folds)]
+            outer += [
+                Outer(test, tuple(part for other, part in enumerate(parts) if other != f))
+                for f, test in enumerate(parts)
+            ]
+        return Splits("cv", config.seed, cohort_sha256, tuple(outer))
+
 
 def cross_validate(
     figures: BagFeatures, target: Target, config: MilConfig, on_step: OnStep = silent
 ) -> OutOfFold:
-    """Fit every pooling on the other folds' patients and ask it about each fold's.
+    """Fit every pooling on the other folds' patients and predict for each fold's.
 
     Args:
         figures: Of the patients.
-        target: What is to be told of them.
+        target: What is predicted of them.
         config: Folds, repeats, poolings, and how they are fitted.
         on_step: Called with ``folds``, folds done and folds in all.
 
@@ -93,13 +104,13 @@ def cross_validate(
 def _by_count(
     counts: npt.NDArray[np.int64],
     values: npt.NDArray[np.int64],
-    asked: npt.NDArray[np.int64],
+    wanted: npt.NDArray[np.int64],
     n_classes: int,
 ) -> npt.NDArray[np.float64]:
     """Logistic regression on the logarithm of the number of figures: what a model must beat."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression().fit(np.log(counts)[:, None], values)
-    p = np.zeros((len(asked), n_classes))
-    p[:, model.classes_] = model.predict_proba(np.log(asked)[:, None])
+    p = np.zeros((len(wanted), n_classes))
+    p[:, model.classes_] = model.predict_proba(np.log(wanted)[:, None])
     return p

@@ -1,4 +1,8 @@
-"""A model for patients: a projection of the figures' features, and a pooling that was fitted."""
+"""A model for patients: a projection of the figures' features, and a pooling that was fitted.
+
+Attention is that of Ilse, Tomczak and Welling (ICML 2018), gated: a small network gives each figure
+a weight, the weights of a patient sum to 1, and the patient is the weighted mean of the figures.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from safetensors.torch import load_file, save
+from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from atypia.core.errors import InputError
 from atypia.core.files import atomic_write, read_json, sha256_file, write_json
-from atypia.training.mil.pooling import BagClassifier
 from atypia.training.optimisation import one_cycle
 
 if TYPE_CHECKING:
@@ -30,6 +34,52 @@ if TYPE_CHECKING:
 
 
 _FORMAT = 1
+
+
+class BagClassifier(nn.Module):
+    """Maps bags of figures (B, T, D), some of them shorter than T, to scores (B, C).
+
+    Args:
+        n_features: D.
+        n_classes: C.
+        pooling: ``attention`` or ``mean``.
+        width: Of the attention's hidden layer.
+        dropout: On the features of the figures.
+    """
+
+    def __init__(
+        self, n_features: int, n_classes: int, pooling: PoolingKind, width: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.attends = pooling == "attention"
+        if self.attends:
+            self.content = nn.Linear(n_features, width)
+            self.gate = nn.Linear(n_features, width)
+            self.weight = nn.Linear(width, 1)
+        self.classifier = nn.Linear(n_features, n_classes)
+
+    def forward(
+        self, figures: torch.Tensor, present: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Score bags.
+
+        Args:
+            figures: (B, T, D).
+            present: (B, T) which of them are there; at least one in each bag.
+
+        Returns:
+            Scores (B, C), and the weights (B, T) of the figures, which sum to 1 over those that are
+            there.
+        """
+        x = self.dropout(figures)
+        if self.attends:
+            hidden = torch.tanh(self.content(x)) * torch.sigmoid(self.gate(x))
+            raw = self.weight(hidden).squeeze(2)
+        else:
+            raw = torch.zeros_like(figures[..., 0])
+        weights = raw.masked_fill(~present, -torch.inf).softmax(dim=1)
+        return self.classifier((weights[..., None] * x).sum(dim=1)), weights
 
 
 @dataclass(frozen=True)
@@ -61,7 +111,7 @@ class Projection:
 
 @dataclass(frozen=True)
 class PatientModel:
-    """Answers for a patient from the features of all of their figures."""
+    """Predicts for a patient from the features of all of their figures."""
 
     projection: Projection
     network: BagClassifier
@@ -78,7 +128,7 @@ class PatientModel:
         )
 
     def save(self, folder: Path, header: Mapping[str, Any]) -> None:
-        """Write ``mil.safetensors`` and, last, ``mil.json``: its hash, and what `header` says."""
+        """Write ``mil.safetensors`` and, last, ``mil.json``: its hash and `header`."""
         tensors = {f"network.{k}": v.contiguous() for k, v in self.network.state_dict().items()}
         tensors["projection.mean"] = torch.from_numpy(self.projection.mean)
         tensors["projection.matrix"] = torch.from_numpy(self.projection.matrix).contiguous()
@@ -142,7 +192,7 @@ def fit_patients(
         projected[0].shape[2], n_classes, pooling, config.attention_width, config.dropout
     )
     counts = np.bincount(values, minlength=n_classes)
-    with torch.no_grad():  # the steps are few: none of them for what a count tells
+    with torch.no_grad():  # the steps are few: none of them for what can be counted
         network.classifier.bias.copy_(torch.from_numpy(np.log(np.maximum(counts, 0.5) / len(bags))))
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay

@@ -1,21 +1,27 @@
-"""What is to be told of each patient: a column of any CSV, or derived from the figures' labels."""
+"""What is predicted of each patient: a column of any CSV, or derived from the figures' labels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import pandas as pd
 
 from atypia.core.errors import InputError, Problem
+from atypia.core.files import write_text
 from atypia.core.labels import N_ATYPICAL, SUBTYPES, subtype_index
 from atypia.core.tables import read_table
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
     import numpy.typing as npt
-    import pandas as pd
+
+log = logging.getLogger("atypia")
 
 ABOVE_MEDIAN: Final = "atypical_above_median"
 _HAS: Final = "has_"
@@ -36,6 +42,24 @@ class Target:
     """(P,) index into `classes`."""
     classes: tuple[str, ...]
     """Of two classes, the second one is what is looked for."""
+
+    def facts(self) -> dict[str, Any]:
+        """Describe it for ``metrics.json``: classes, and how well their shares alone predict."""
+        counts = np.bincount(self.values)
+        shares = counts / len(self.values)
+        return {
+            "target": self.name,
+            "classes": list(self.classes),
+            "n_of_class": counts.tolist(),
+            "log_loss_of_shares": float(-np.log(shares[self.values]).mean()),
+        }
+
+    def among(self, described: npt.NDArray[np.str_]) -> Target:
+        """Leave out patients of whom no figure is described."""
+        known = np.isin(self.patients, described)
+        if not known.all():
+            log.warning("%d patients have no figure that is described", int((~known).sum()))
+        return replace(self, patients=self.patients[known], values=self.values[known])
 
 
 def find_target(
@@ -62,15 +86,13 @@ def find_target(
         of_figure = manifest["patient_id"].to_numpy(dtype=str)[labels >= 0]
         target = _derived(str(wanted), of_figure, labels[labels >= 0])
     else:
-        from pathlib import Path
-
         target = _read(Path(wanted), patients, column)
     counts = np.bincount(target.values, minlength=len(target.classes))
     if len(target.classes) < 2 or counts.min() < 2:
-        told = ", ".join(f"{n} x {c!r}" for c, n in zip(target.classes, counts, strict=True))
+        counted = ", ".join(f"{n} x {c!r}" for c, n in zip(target.classes, counts, strict=True))
         raise InputError(
             f"--target {wanted}: expected two or more classes with two patients each but got "
-            f"{told or 'none'}. A measured quantity must be cut into classes first."
+            f"{counted or 'none'}. A measured quantity must be cut into classes first."
         )
     return target
 
@@ -124,3 +146,30 @@ def _read(file: Path, patients: npt.NDArray[np.str_], column: str | None) -> Tar
     classes = tuple(sorted({value_of[p] for p in known}, key=lambda c: (c.lower() not in _NO, c)))
     values = np.array([classes.index(value_of[p]) for p in known], dtype=np.int64)
     return Target(column, np.array(known), values, classes)
+
+
+def write_patients(
+    folder: Path,
+    columns: Mapping[str, Any],
+    probabilities: Mapping[str, npt.NDArray[np.float64]],
+    classes: Sequence[str],
+) -> Path:
+    """Write ``predictions-patients.csv``.
+
+    Args:
+        folder: Gets the table.
+        columns: The first ones, by name, each with P entries.
+        probabilities: (P, C) by model: columns ``p_MODEL`` of the second of two classes, else
+            ``p_MODEL_CLASS``.
+        classes: (C).
+    """
+    table = dict(columns)
+    for name, p in probabilities.items():
+        if len(classes) == 2:
+            table[f"p_{name}"] = p[:, 1]
+        else:
+            table |= {f"p_{name}_{label}": p[:, c] for c, label in enumerate(classes)}
+    file = folder / "predictions-patients.csv"
+    text = pd.DataFrame(table).to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    write_text(file, text)
+    return file

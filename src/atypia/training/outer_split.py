@@ -1,0 +1,294 @@
+"""One outer split: fit a model, then its postprocessing out of fold; write bundle and predictions.
+
+Each kind of model has a :class:`ModelFitter`, which gives a :class:`FittedModel` for each outer
+split; what follows is the same for all: :func:`finish_outer`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic
+
+import numpy as np
+
+from atypia.biomarker.error_model import ErrorModel
+from atypia.classifiers.bundle import PATIENTS
+from atypia.classifiers.calibration import Calibration, fit_calibration
+from atypia.classifiers.conformal import ConformalSets
+from atypia.classifiers.decision import Decision, p_atypical
+from atypia.classifiers.postprocessing import Postprocessing
+from atypia.core.config import TrainConfig
+from atypia.core.files import sha256_file
+from atypia.core.labels import N_ATYPICAL, N_SUBTYPES, parse_atypical
+from atypia.core.progress import OnStep, silent
+from atypia.data.cohort import MAJORITY_COLUMN, Cohort
+from atypia.data.leak import with_true_patients
+from atypia.data.sources.patients import veiled_cases
+from atypia.data.splits import rows
+from atypia.evaluation.predictions import predictions_from_table, write_predictions
+from atypia.evaluation.thresholds import operating_point
+from atypia.inference.patch_predictions import prediction_table
+from atypia.training.run_folder import Clock, Config, Run, run_record, session
+from atypia.training.targets import chosen_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import numpy.typing as npt
+    import pandas as pd
+
+    from atypia.core.config import AnyConfig
+    from atypia.data.splits import Outer, Splits
+    from atypia.training.distributed import World
+
+    Indices = npt.NDArray[np.int64]
+    Probabilities = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class OuterRows:
+    """Rows of the manifest that one outer split calibrates on, and those that it tests."""
+
+    training: Indices
+    """(N,)."""
+    folds: Indices
+    """(N,) inner fold of each."""
+    test: Indices
+    """(M,)."""
+
+    @classmethod
+    def of(cls, manifest: pd.DataFrame, outer: Outer) -> OuterRows:
+        """Take all training patients of an outer split, and its test patients."""
+        fold_of = np.full(len(manifest), -1)
+        for fold, patients in enumerate(outer.inner):
+            fold_of[rows(manifest, patients)] = fold
+        training = np.flatnonzero(fold_of >= 0)
+        return cls(training, fold_of[training], np.flatnonzero(rows(manifest, outer.test)))
+
+
+@dataclass(frozen=True)
+class FittedModel(ABC):
+    """A model of one outer split, before its postprocessing is fitted."""
+
+    part: OuterRows
+    out_of_fold: Probabilities
+    """(N, 8) of the training rows, each by members that have not learned from the patient."""
+    test: Probabilities
+    """(M, 8) of the test rows."""
+    facts: dict[str, Any]
+    """For ``run.json`` and the bundle's provenance."""
+
+    @abstractmethod
+    def save(
+        self, folder: Path, postprocessing: Postprocessing, provenance: dict[str, Any]
+    ) -> None:
+        """Write the bundle."""
+
+    def reasons(self, rows: Indices, subtypes: Sequence[str]) -> list[str] | None:  # noqa: B027
+        """Give reasons for the predicted `subtypes` of some `rows`, if the model has any."""
+
+    def predict_test(self, run: Run[AnyConfig], postprocessing: Postprocessing) -> pd.DataFrame:
+        """Make the table of the test part, but for its column ``fold``."""
+        return prediction_table(
+            run.cohort.manifest.iloc[self.part.test],
+            postprocessing.calibration.apply(self.test),
+            postprocessing.decision,
+            postprocessing.threshold,
+            conformal=postprocessing.conformal,
+        )
+
+
+class ModelFitter(ABC, Generic[Config]):
+    """Fits one kind of model on each outer split of a run.
+
+    Args:
+        config: Of the run.
+
+    Raises:
+        InputError: The configuration is not complete, or a package is missing.
+    """
+
+    run: Run[Config]
+    on_step: OnStep
+
+    machine: dict[str, Any] = {}  # noqa: RUF012 - never changed, only replaced
+    """What ``run.json`` has on the hardware, besides :func:`atypia.core.files.describe_machine`."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def open_cohort(self, folder: Path) -> Cohort:
+        """Open the cohort, and check its files."""
+        return Cohort.open(folder, verify=True)
+
+    @contextmanager
+    def processes(self) -> Iterator[World | None]:
+        """Join the processes of ``torchrun``, where the kind can use them."""
+        yield None
+
+    @abstractmethod
+    def split(self, cohort: Cohort, out: Path) -> Splits:
+        """Split the cohort by patient, or read the splits of the run in `out`."""
+
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Make what all outer splits share, having checked everything; clear up afterwards."""
+        yield
+
+    @abstractmethod
+    def fit(self, number: int) -> FittedModel:
+        """Fit the model of one outer split; in all processes."""
+
+    @abstractmethod
+    def optimistic(self) -> tuple[bool, bool]:
+        """Decide whether the measures out of fold, and of the test part, flatter the model."""
+
+    def write_more(self) -> None:
+        """Write what only this kind of run has, once its predictions are there."""
+
+    @contextmanager
+    def start(
+        self, cohort_folder: Path, out: Path, command: str = "", on_step: OnStep = silent
+    ) -> Iterator[tuple[Run[Config], Callable[..., None]]]:
+        """Open the cohort, split it, and open the run folder.
+
+        Args:
+            cohort_folder: From :func:`atypia.data.cohort_builder.prepare`.
+            out: The run folder.
+            command: The command line, for the record.
+            on_step: Called with what is being done, steps done and steps in all.
+
+        Yields:
+            The run, and a function that adds entries to its ``run.json``.
+        """
+        clock, cohort = Clock(), self.open_cohort(cohort_folder)
+        with self.processes() as processes:
+            writes = processes is None or processes.is_main
+            run = Run(out, cohort, self.config, self.split(cohort, out), writes)
+            self.run, self.on_step = run, on_step
+            record = run_record(run, cohort_folder, command)
+            record["machine"] |= self.machine
+            with session(run, record, clock, processes) as note, self.prepared():
+                yield run, note
+
+
+def finish_outer(run: Run[AnyConfig], number: int, model: FittedModel) -> dict[str, Any]:
+    """Fit a model's postprocessing, save its bundle, write its predictions.
+
+    Returns:
+        What ``run.json`` has on the model.
+    """
+    manifest, config, part = with_true_patients(run.cohort.manifest), run.config, model.part
+    folder, outer = run.outer_folder(number), run.splits.outer[number]
+    postprocessing, out_of_fold = fit_postprocessing(
+        config,
+        manifest.iloc[part.training],
+        chosen_labels(manifest, config.label)[part.training],
+        model.out_of_fold,
+        part.folds,
+    )
+    facts = model.facts | {
+        "threshold_atypical": postprocessing.threshold,
+        "calibration": postprocessing.calibration.to_json(),
+        "always_in_set": list(postprocessing.conformal.always_in)
+        if postprocessing.conformal
+        else [],
+    }
+    target = {}
+    if isinstance(config, TrainConfig):
+        target["target"] = config.target.model_dump(mode="json", exclude={"teacher"})
+        if config.target.teacher is not None:
+            facts["teacher_sha256"] = sha256_file(Path(config.target.teacher))
+    provenance = {
+        "cohort": run.cohort.name,
+        "cohort_sha256": run.cohort.sha256,
+        "label": config.label,
+        **target,
+        "seed": config.seed,
+        "split": run.splits.kind,
+        "outer": number,
+        PATIENTS: veiled_cases(manifest["patient_id"][rows(run.cohort.manifest, outer.training)]),
+        **facts,
+    }
+
+    def write(name: str, table: pd.DataFrame, own: Indices) -> None:
+        reasons = model.reasons(own, table["predicted_subtype"].tolist())
+        write_predictions(folder / name, table.assign(reason=reasons) if reasons else table)
+
+    # Without sets: for a figure that the sets were fitted on they would be right too often.
+    write("predictions-oof.csv", out_of_fold, part.training)
+    model.save(folder / "model", postprocessing, provenance)
+    if len(part.test):
+        tested = model.predict_test(run, postprocessing).assign(fold=number)
+        write("predictions-test.csv", tested, part.test)
+    return facts
+
+
+def fit_postprocessing(
+    config: AnyConfig,
+    manifest: pd.DataFrame,
+    labels: Indices,
+    probabilities: Probabilities,
+    folds: Indices,
+) -> tuple[Postprocessing, pd.DataFrame]:
+    """Fit calibration, conformal sets, threshold and error rates on out-of-fold predictions.
+
+    Args:
+        config: Of the run.
+        manifest: (N rows) of the training part.
+        labels: (N,) subtype indices, -1 where there is none.
+        probabilities: (N, 8) before any calibration.
+        folds: (N,) inner fold of each row.
+
+    Returns:
+        The postprocessing, and the table ``predictions-oof.csv``.
+
+    Raises:
+        InputError: Too few labels or patients to fit something on.
+    """
+    known = labels >= 0
+    calibration, conformal = Calibration(), None
+    domains = manifest["domain"].to_numpy(dtype=str)
+    if config.answer.calibration == "temperature":
+        calibration = fit_calibration(probabilities[known], labels[known], domains[known])
+    calibrated = calibration.apply(probabilities)
+    if config.answer.conformal_alpha is not None:
+        conformal = ConformalSets.fit(
+            calibrated[known],
+            labels[known],
+            config.answer.conformal_alpha,
+            class_conditional=True,
+        )
+    threshold = fit_threshold(config, manifest, p_atypical(calibrated), labels)
+    counts = np.bincount(labels[known], minlength=N_SUBTYPES)
+    decision = Decision(prior=(counts / counts.sum()).tolist(), power=config.answer.prior_power)
+    table = prediction_table(manifest, calibrated, decision, threshold, folds)
+    errors = ErrorModel.fit(predictions_from_table(table), config.label).to_json()
+    return Postprocessing(decision, threshold, calibration, conformal, errors), table
+
+
+def fit_threshold(
+    config: AnyConfig, manifest: pd.DataFrame, p_atypical: Probabilities, labels: Indices
+) -> float:
+    """Fit the binary threshold on out-of-fold predictions; all arguments have their N rows."""
+    if config.fixed_threshold is not None:
+        return config.fixed_threshold
+    calls = [np.where(labels >= 0, labels < N_ATYPICAL, np.nan)]
+    if config.answer.threshold_by == "label_and_majority" and MAJORITY_COLUMN in manifest.columns:
+        votes = [
+            parse_atypical(str(vote)) if str(vote) else None for vote in manifest[MAJORITY_COLUMN]
+        ]
+        calls.append(np.array(votes, dtype=float))  # None becomes NaN
+    call = np.concatenate(calls)
+    known, rows_of = ~np.isnan(call), np.tile(np.arange(len(labels)), len(calls))
+    domains = manifest["domain"].to_numpy(dtype=str)[rows_of]
+    return operating_point(
+        p_atypical[rows_of][known].astype(float),
+        call[known] == 1,
+        manifest["patient_id"].to_numpy()[rows_of][known],
+        seed=config.seed,
+        domains=domains[known] if config.answer.threshold == "domains" else None,
+    )
