@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 from scipy import ndimage
 
-from atypia.classifiers.rules.chromatin import MPP, SIDE
+from atypia.classifiers.rules.segmentation import MPP, SIDE
 
 if TYPE_CHECKING:
     import numpy.typing as npt

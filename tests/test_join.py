@@ -145,7 +145,7 @@ def test_what_makes_no_join_is_refused() -> None:
     ):
         with pytest.raises(ValidationError):
             Aggregation.model_validate(wrong)
-    with pytest.raises(ValueError, match="a say"):
+    with pytest.raises(ValueError, match="that counts"):
         Aggregation()(np.full((2, 3, 8), np.nan))
     with pytest.raises(ValueError, match=r"\(2, N, 8\)"):
         Aggregation(kind="weighted", weights=(1.0, 2.0))(np.full((3, 4, 8), 1 / 8))

@@ -17,12 +17,8 @@ from atypia.classifiers.loading import load_ensemble
 from atypia.classifiers.postprocessing import Postprocessing
 from atypia.classifiers.protocol import ExplainingModel
 from atypia.classifiers.rules.criteria import prior
-from atypia.classifiers.rules.rules_classifier import (
-    RulesClassifier,
-    raw_probabilities,
-    read_patches,
-)
-from atypia.classifiers.rules.shape_reading import NOTHING
+from atypia.classifiers.rules.rules_classifier import RulesClassifier
+from atypia.classifiers.rules.shape_features import NOTHING, measure_patches, raw_probabilities
 from atypia.core.errors import InputError, MissingExtraError
 from atypia.core.labels import SUBTYPES, subtype_index
 from atypia.data.cohort import Cohort
@@ -67,7 +63,7 @@ def test_the_answer_depends_neither_on_the_batch_nor_on_what_else_is_in_it() -> 
 
 @pytest.mark.parametrize("mpp", [0.2, 0.23])
 def test_another_resolution_reads_the_same(mpp: float) -> None:
-    readings = read_patches(patches(160, mpp), mpp)
+    readings = measure_patches(patches(160, mpp), mpp)
     for reading, (name, (_, subtype)) in zip(readings, FIGURES.items(), strict=True):
         if name != "scattered":  # whose parts are as small as the pixels
             assert SUBTYPES[int(reading.truths.argmax())] == subtype

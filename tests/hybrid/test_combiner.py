@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atypia.classifiers.combined import FEATURES, GROUPS, Combiner, feature_table
-from atypia.classifiers.rules.shape_reading import ShapeFeatures, read_field
+from atypia.classifiers.rules.shape_features import ShapeFeatures, measure_field
 from atypia.core.errors import InputError
 from atypia.core.labels import N_SUBTYPES
 from atypia.training.combiner_fit import STRENGTHS, USES, choose, cross_fitted, fit_combiner
@@ -65,7 +65,7 @@ def test_a_subtype_that_was_never_seen_is_as_rare_as_half_a_figure() -> None:
 
 
 def test_features_are_the_networks_and_the_rules() -> None:
-    reading = read_field(FIGURES["ring"][0]().field())
+    reading = measure_field(FIGURES["ring"][0]().field())
     p = np.stack([np.eye(8)[2], np.full(8, 0.125)])
     made = feature_table(p, [reading, ShapeFeatures(np.zeros(8))])
     assert made.shape == (2, len(FEATURES))

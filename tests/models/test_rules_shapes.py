@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.measure import regionprops
 
-from atypia.classifiers.rules.chromatin import MPP, SIDE, segment
+from atypia.classifiers.rules.chromatin_shape import Shape, convex_hull
 from atypia.classifiers.rules.criteria import (
     RULES,
     Criterion,
@@ -23,16 +23,15 @@ from atypia.classifiers.rules.criteria import (
     prior,
     probabilities,
 )
-from atypia.classifiers.rules.outline import Shape, convex_hull
-from atypia.classifiers.rules.shape_measures import NAMES, measure
-from atypia.classifiers.rules.shape_reading import (
+from atypia.classifiers.rules.segmentation import MPP, SIDE, beyond_scan, haematoxylin, segment
+from atypia.classifiers.rules.shape_features import (
     NOTHING,
     ShapeFeatures,
-    read_field,
-    to_patch,
+    measure_field,
     worded_measure,
+    outlines_in_patch,
 )
-from atypia.classifiers.rules.stain import beyond_scan, haematoxylin
+from atypia.classifiers.rules.shape_measures import NAMES, measure
 from atypia.core.labels import DISPLAY_NAMES, SUBTYPES
 from tests.drawn_figures import (
     EOSIN,
@@ -48,7 +47,7 @@ from tests.drawn_figures import (
 )
 
 if TYPE_CHECKING:
-    from atypia.classifiers.rules.chromatin import Chromatin
+    from atypia.classifiers.rules.segmentation import Chromatin
 
 EVERY = sorted(FIGURES)
 FIRM = sorted(set(FIGURES) - {"scattered"})
@@ -64,7 +63,7 @@ def found(canvas: Canvas) -> Chromatin:
 
 @cache
 def measures_of(name: str) -> dict[str, float]:
-    return dict(read_field(FIGURES[name][0]().field()).measures)
+    return dict(measure_field(FIGURES[name][0]().field()).measures)
 
 
 # --- Stain and segmentation -----------------------------------------------------------------------
@@ -109,7 +108,7 @@ def test_both_plates_are_the_figure_and_a_neighbour_is_not() -> None:
 
 @pytest.mark.parametrize("grey", [0.0, 0.4, 1.0])
 def test_an_empty_patch_gets_the_prior(grey: float) -> None:
-    reading = read_field(np.full((SIDE, SIDE, 3), grey, np.float32))
+    reading = measure_field(np.full((SIDE, SIDE, 3), grey, np.float32))
     assert not reading.found
     assert reading.outlines == ()
     assert reading.reason() == NOTHING
@@ -138,7 +137,7 @@ def test_a_plate_has_the_length_and_width_that_it_was_drawn_with() -> None:
 def test_two_plates_have_the_distance_angle_and_balance_that_they_were_drawn_with(
     second: float, apart: float, tilt: float
 ) -> None:
-    m = read_field(sisters(0, second, apart, tilt).field()).measures
+    m = measure_field(sisters(0, second, apart, tilt).field()).measures
     assert m["halves_apart_um"] == pytest.approx(apart, abs=0.2)
     assert m["halves_balance"] == pytest.approx(second / 6, abs=0.05)
     assert m["halves_length_balance"] == pytest.approx(second / 6, abs=0.05)
@@ -153,10 +152,10 @@ def test_two_plates_have_the_distance_angle_and_balance_that_they_were_drawn_wit
 
 
 def test_what_lies_between_two_plates_is_a_strand_or_a_grain() -> None:
-    bridged = read_field(sisters().bar(0, 0, 0.9, 6).field()).measures
+    bridged = measure_field(sisters().bar(0, 0, 0.9, 6).field()).measures
     assert bridged["strand"] > 0.5
     assert bridged["bodies"] == 1
-    lagging = read_field(sisters().disc(1, 0.7, 0.6).field()).measures
+    lagging = measure_field(sisters().disc(1, 0.7, 0.6).field()).measures
     assert lagging["strand"] < 0.2
     assert lagging["lagging"] > 0.7
     assert (lagging["bodies"], lagging["fragments"]) == (2, 1)
@@ -169,15 +168,15 @@ def test_a_ring_has_a_hole_and_is_closed_and_an_open_one_is_not() -> None:
     assert m["ring_contrast"] > 0.9
     opened = ring()
     opened.depth[opened.y > 0.5] = -np.inf
-    half = read_field(opened.field()).measures
+    half = measure_field(opened.field()).measures
     assert half["ring_closure"] < 0.8
     assert half["main_bend"] > m["main_bend"] + 0.1
 
 
 def test_arms_and_folds_are_counted() -> None:
     three, disc = (
-        read_field(three_arms().field()).measures,
-        read_field(Canvas().disc(0, 0, 3).field()).measures,
+        measure_field(three_arms().field()).measures,
+        measure_field(Canvas().disc(0, 0, 3).field()).measures,
     )
     assert three["arms"] == 3
     assert three["three_fold"] > 0.8
@@ -185,9 +184,9 @@ def test_arms_and_folds_are_counted() -> None:
     assert disc["arms"] == 0
     assert disc["elongation"] == pytest.approx(1, abs=0.02)
     assert max(disc["two_fold"], disc["three_fold"], disc["four_fold"]) < 0.03
-    sets = read_field(three_sets().field()).measures
+    sets = measure_field(three_sets().field()).measures
     assert (sets["bodies"], sets["third_share"]) == (3, pytest.approx(1, abs=0.1))
-    away = read_field(polar().field()).measures
+    away = measure_field(polar().field()).measures
     assert away["fragments"] + away["bodies"] == 3
 
 
@@ -229,11 +228,11 @@ def compare(name: str, one: dict[str, float], other: dict[str, float], share: fl
 @pytest.mark.parametrize("name", EVERY)
 def test_a_quarter_turn_or_a_flip_changes_nothing(name: str) -> None:
     field = FIGURES[name][0](17).field()
-    one = read_field(field)
+    one = measure_field(field)
     for turns in range(4):
         for flipped in (False, True):
             turned = np.rot90(field, turns)
-            other = read_field(np.ascontiguousarray(turned[::-1] if flipped else turned))
+            other = measure_field(np.ascontiguousarray(turned[::-1] if flipped else turned))
             compare(name, dict(one.measures), dict(other.measures), 0.02)
             assert other.truths.argmax() == one.truths.argmax()
             if one.measures["cleft"] > 0.5:
@@ -244,7 +243,7 @@ def test_a_quarter_turn_or_a_flip_changes_nothing(name: str) -> None:
 @given(st.sampled_from(FIRM), st.floats(0, 360))
 def test_the_direction_of_a_figure_does_not_matter(name: str, angle: float) -> None:
     make, subtype = FIGURES[name]
-    other = read_field(make(angle).field())
+    other = measure_field(make(angle).field())
     compare(name, measures_of(name), dict(other.measures), 0.25)
     assert SUBTYPES[int(other.truths.argmax())] == subtype
 
@@ -261,7 +260,7 @@ def test_the_strength_of_the_stains_does_not_matter(
     name: str, strength: float, cytoplasm: float, eosin: float, seed: int
 ) -> None:
     make, subtype = FIGURES[name]
-    reading = read_field(
+    reading = measure_field(
         make().field(strength=strength, cytoplasm=cytoplasm, eosin=eosin, noise=0.005, seed=seed)
     )
     assert SUBTYPES[int(reading.truths.argmax())] == subtype
@@ -278,7 +277,7 @@ def test_any_picture_is_read(seed: int, smoothing: float) -> None:
     rng = np.random.default_rng(seed)
     noise = ndimage.gaussian_filter(rng.random((SIDE, SIDE, 3)), (smoothing, smoothing, 0))
     low, high = noise.min(), noise.max()
-    reading = read_field(((noise - low) / (high - low)).astype(np.float32))
+    reading = measure_field(((noise - low) / (high - low)).astype(np.float32))
     assert reading.probabilities.sum() == pytest.approx(1)
     assert np.isfinite(list(reading.measures.values())).all()
     if reading.found:
@@ -296,7 +295,7 @@ def test_any_picture_is_read(seed: int, smoothing: float) -> None:
 @pytest.mark.parametrize("name", EVERY)
 def test_a_textbook_figure_is_what_it_is_called(name: str) -> None:
     make, subtype = FIGURES[name]
-    reading = read_field(make().field())
+    reading = measure_field(make().field())
     assert SUBTYPES[int(reading.truths.argmax())] == subtype
     told = reading.reason(subtype)
     rule, _ = best_rules(reading.measures)[subtype]
@@ -308,7 +307,7 @@ def test_a_textbook_figure_is_what_it_is_called(name: str) -> None:
 
 
 def test_a_reason_says_what_speaks_against_the_answer_and_for_the_next_best() -> None:
-    reading = read_field(sisters(0, 6, 7, 0).disc(0, 0, 0.7).field())
+    reading = measure_field(sisters(0, 6, 7, 0).disc(0, 0, 0.7).field())
     told = reading.reason("nmf_anaphase_telophase")
     assert "Against it: chromatin left between (lagging " in told
     assert "Next best: " in told
@@ -318,7 +317,7 @@ def test_a_reason_says_what_speaks_against_the_answer_and_for_the_next_best() ->
 
 
 def test_a_reason_tells_where_frequency_decides_against_the_better_shape() -> None:
-    reading = read_field(sisters(0, 6, 7, 0).field())
+    reading = measure_field(sisters(0, 6, 7, 0).field())
     truths = np.full(8, 0.1)
     truths[SUBTYPES.index("amf_segregation")], truths[SUBTYPES.index("nmf_metaphase")] = 0.62, 0.6
     told = replace(reading, truths=truths).reason()
@@ -395,13 +394,13 @@ def test_a_subtype_is_as_true_as_its_truest_rule() -> None:
 
 
 def test_outlines_lie_on_the_edge_in_the_pixels_of_the_patch() -> None:
-    reading = read_field(ring().field())
+    reading = measure_field(ring().field())
     outer, inner = sorted(reading.outlines, key=len, reverse=True)
     middle = (SIDE - 1) / 2
     for line, radius in ((outer, 3.4), (inner, 1.8)):
         distance = np.hypot(*(line - middle).T) * MPP
         np.testing.assert_allclose(distance, radius, atol=0.3)
-    (moved, _) = sorted(to_patch(reading.outlines, 128, 100, 0.5), key=len, reverse=True)
+    (moved, _) = sorted(outlines_in_patch(reading.outlines, 128, 100, 0.5), key=len, reverse=True)
     distance = np.hypot(*(moved - np.array([63.5, 49.5])).T) * 0.5
     np.testing.assert_allclose(distance, 3.4, atol=0.3)
 
@@ -414,9 +413,9 @@ def test_nothing_found_has_no_measures() -> None:
 def test_the_rules_need_no_network_and_no_learning() -> None:
     code = (
         "import sys\n"
-        "from atypia.classifiers.rules.shape_reading import read_field\n"
+        "from atypia.classifiers.rules.shape_features import measure_field\n"
         "import numpy as np\n"
-        "read_field(np.full((96, 96, 3), 0.8, np.float32))\n"
+        "measure_field(np.full((96, 96, 3), 0.8, np.float32))\n"
         "assert not {'torch', 'sklearn', 'timm'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

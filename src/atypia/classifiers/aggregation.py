@@ -1,6 +1,6 @@
-"""From the answers of several members to one.
+"""Aggregate the probabilities of several members.
 
-A row of a member that has no say (one that has learned from the patient) is NaN: the others decide.
+A row of a member that does not count (one that has learned from the patient) is NaN.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Aggregation(BaseModel):
-    """How the probabilities of members become one answer.
+    """How the probabilities of members are aggregated.
 
     ``mean``: their mean. ``weighted``: their mean, a weight for each member. ``median``: of each
     subtype, made to sum to 1. ``majority``: each member votes for its most probable subtype, and
@@ -38,41 +38,43 @@ class Aggregation(BaseModel):
             raise ValueError("expected weights with the kind weighted, and with no other")
         return self
 
-    def __call__(self, answers: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
-        """Join the answers of K members.
+    def __call__(self, members: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+        """Aggregate the predictions of K members.
 
         Args:
-            answers: (K, N, 8) rows summing to 1, or NaN where a member has no say; in each place
-                at least one member has one.
+            members: (K, N, 8) rows summing to 1, or NaN where a member does not count; in each
+                place at least one does.
 
         Returns:
             (N, 8) rows summing to 1.
 
         Raises:
-            ValueError: Other shapes, or a row on which nobody has a say.
+            ValueError: Other shapes, or a row on which no member counts.
         """
-        shape = (len(self.weights or answers), N_SUBTYPES)
-        if answers.ndim != 3 or (answers.shape[0], answers.shape[2]) != shape:
-            raise ValueError(f"expected answers ({shape[0]}, N, 8) but got {answers.shape}")
-        says = ~np.isnan(answers).any(axis=2)  # (K, N)
-        if not says.any(axis=0).all():
-            raise ValueError("expected a member with a say on every row")
+        shape = (len(self.weights or members), N_SUBTYPES)
+        if members.ndim != 3 or (members.shape[0], members.shape[2]) != shape:
+            raise ValueError(
+                f"expected members' probabilities ({shape[0]}, N, 8) but got {members.shape}"
+            )
+        counts = ~np.isnan(members).any(axis=2)  # (K, N)
+        if not counts.any(axis=0).all():
+            raise ValueError("expected a member that counts on every row")
         if self.kind == "median":
-            joined = np.nanmedian(answers.astype(np.float64), axis=0)
+            total = np.nanmedian(members.astype(np.float64), axis=0)
             # Four members of two minds may leave nothing in the middle: then their mean.
-            joined = np.where(joined.any(axis=1, keepdims=True), joined, _mean(answers, says))
+            total = np.where(total.any(axis=1, keepdims=True), total, _mean(members, counts))
         elif self.kind == "majority":
-            votes = np.eye(N_SUBTYPES)[np.where(says, answers.argmax(axis=2), 0)]  # (K, N, 8)
-            joined = (votes * says[:, :, None]).sum(axis=0) + _mean(answers, says)
+            votes = np.eye(N_SUBTYPES)[np.where(counts, members.argmax(axis=2), 0)]  # (K, N, 8)
+            total = (votes * counts[:, :, None]).sum(axis=0) + _mean(members, counts)
         else:
-            weights = np.ones(len(answers)) if self.weights is None else np.array(self.weights)
-            joined = _mean(answers, says * weights[:, None])
-        return np.asarray(joined / joined.sum(axis=1, keepdims=True))
+            weights = np.ones(len(members)) if self.weights is None else np.array(self.weights)
+            total = _mean(members, counts * weights[:, None])
+        return np.asarray(total / total.sum(axis=1, keepdims=True))
 
 
 def _mean(
-    answers: npt.NDArray[np.floating[Any]], weights: npt.NDArray[np.floating[Any]]
+    members: npt.NDArray[np.floating[Any]], weights: npt.NDArray[np.floating[Any]]
 ) -> npt.NDArray[np.float64]:
-    """Mean (N, 8) of answers (K, N, 8) with weights (K, N)."""
-    total = (np.nan_to_num(answers.astype(np.float64)) * weights[:, :, None]).sum(axis=0)
+    """Mean (N, 8) of probabilities (K, N, 8) with weights (K, N)."""
+    total = (np.nan_to_num(members.astype(np.float64)) * weights[:, :, None]).sum(axis=0)
     return np.asarray(total / weights.sum(axis=0)[:, None])

@@ -61,7 +61,7 @@ class Thresholds(BaseModel):
     """A figure is called atypical from this p_atypical on."""
 
 
-class AnswerHeader(BaseModel):
+class PostprocessingHeader(BaseModel):
     """What becomes of a model's probabilities."""
 
     calibration: dict[str, Any] = {"kind": "none"}
@@ -74,8 +74,8 @@ class AnswerHeader(BaseModel):
     """See :class:`atypia.biomarker.error_model.ErrorModel`."""
 
 
-class QualityHeader(AnswerHeader):
-    """One way to answer: which networks, what they see, and how they are joined."""
+class QualityHeader(PostprocessingHeader):
+    """One way to predict: which networks, what they see, and how they are aggregated."""
 
     input: InputSpec
     network: ModelConfig
@@ -83,11 +83,11 @@ class QualityHeader(AnswerHeader):
     tta: bool
     """Average over the eight rotations and flips of a patch."""
     join: Aggregation = Aggregation()
-    """What becomes of the members' answers."""
+    """Of the members' probabilities."""
 
 
 class ModelHeader(BaseModel):
-    """What ``model.json`` tells of every kind of model."""
+    """Entries of ``model.json`` that every kind of model has."""
 
     format: Literal[1] = FORMAT_VERSION
     created_with: str
@@ -116,13 +116,13 @@ class BundleHeader(QualityHeader, ModelHeader):
         return {BEST: self} if self.fast is None else {BEST: self, FAST: self.fast}
 
 
-class RulesHeader(AnswerHeader, ModelHeader):
+class RulesHeader(PostprocessingHeader, ModelHeader):
     """The content of ``model.json`` of the rules, which are in the code."""
 
     kind: Literal["rules"] = RULES
 
 
-class HybridHeader(AnswerHeader, ModelHeader):
+class HybridHeader(PostprocessingHeader, ModelHeader):
     """The content of ``model.json`` of a hybrid."""
 
     kind: Literal["hybrid"] = HYBRID
@@ -140,13 +140,13 @@ class StackedModel(BaseModel):
     """Of its ``model.json``."""
 
 
-class StackHeader(AnswerHeader, ModelHeader):
-    """The content of ``model.json`` of several models that are joined."""
+class StackHeader(PostprocessingHeader, ModelHeader):
+    """The content of ``model.json`` of a stack of models."""
 
     kind: Literal["stack"] = STACK
     models: Annotated[list[StackedModel], Field(min_length=2)]
     join: Aggregation = Aggregation()
-    """What makes one answer of theirs, where there is no `combiner`."""
+    """Of the models, where there is no `combiner`."""
     combiner: dict[str, Any] | None = None
     """A logistic meta-learner; see :class:`atypia.classifiers.combined.Combiner`."""
 
@@ -185,7 +185,7 @@ def read_kind(folder: Path) -> str:
     """Read what kind of model a bundle holds: networks, rules, a hybrid or a stack.
 
     Raises:
-        InputError: There is no ``model.json``, or it tells no kind that is known.
+        InputError: There is no ``model.json``, or its kind is none of ours.
     """
     tree = read_json(folder / HEADER)
     kind = tree.get("kind", NETWORK) if isinstance(tree, dict) else None
@@ -276,7 +276,7 @@ def read_card(folder: Path) -> str | None:
 
 
 def damaged_files(folder: Path, members: Iterable[MemberFile]) -> list[Problem]:
-    """Tell which weights are missing or not those that ``model.json`` was written for."""
+    """List weights that are missing or not those that ``model.json`` was written for."""
     problems = []
     for member in members:
         file = folder / member.file

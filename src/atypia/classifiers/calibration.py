@@ -41,7 +41,7 @@ _TINY = float(np.finfo(np.float32).tiny)
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a model does to its mean probabilities before it answers."""
+    """What a model does to its mean probabilities."""
 
     temperature: float = 1.0
     """1 leaves the probabilities as they are."""
@@ -227,7 +227,7 @@ def check_labelled(
 
 
 def probability_problems(probabilities: NDArray[np.floating[Any]]) -> list[Problem]:
-    """Tell what keeps an array from being subtype probabilities: (N, 8), rows summing to 1."""
+    """List what keeps an array from being subtype probabilities: (N, 8), rows summing to 1."""
     if probabilities.ndim != 2 or probabilities.shape[1] != N_SUBTYPES:
         return [
             Problem(

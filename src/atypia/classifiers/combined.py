@@ -26,7 +26,8 @@ from atypia.classifiers.bundle import (
     write_header,
 )
 from atypia.classifiers.postprocessing import Explanation, Postprocessed, Postprocessing
-from atypia.classifiers.rules.rules_classifier import SPEC, RulesClassifier, read_patches
+from atypia.classifiers.rules.rules_classifier import RulesClassifier
+from atypia.classifiers.rules.shape_features import SPEC, measure_patches
 from atypia.classifiers.rules.shape_measures import NAMES
 from atypia.core.errors import InputError
 from atypia.core.files import read_as, sha256_file
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from atypia.classifiers.protocol import SubtypeModel
-    from atypia.classifiers.rules.shape_reading import ShapeFeatures
+    from atypia.classifiers.rules.shape_features import ShapeFeatures
     from atypia.core.config import InputSpec
 
     Array = npt.NDArray[np.float64]
@@ -224,7 +225,7 @@ class HybridClassifier(Postprocessed):
     ) -> tuple[npt.NDArray[np.float32], list[Explanation]]:
         """As :meth:`predict_proba`, with the reason of each prediction."""
         network = self.network.predict_proba(patches, mpp, batch_size)
-        features = read_patches(patches, mpp, batch_size)
+        features = measure_patches(patches, mpp, batch_size)
         combined = self.combiner.predict_proba(feature_table(network, features))
         probabilities = self.postprocessing.calibration.apply(combined)
         subtypes = [SUBTYPES[i] for i in self.decision.subtypes(probabilities)]

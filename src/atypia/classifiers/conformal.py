@@ -1,4 +1,4 @@
-"""Prediction sets: the subtypes that a figure may have, right at a promised rate.
+"""Prediction sets: the subtypes that a figure may have, right at a guaranteed rate.
 
 Split conformal prediction. The score of a calibration figure is 1 - p of its label, and a set
 holds every subtype whose score is at most the ceil((n+1)(1-alpha))-th smallest of n. No score
@@ -7,17 +7,17 @@ gives smaller sets on average (least ambiguous sets, LAC: Sadinle, Lei and Wasse
 good or bad the probabilities, if it is exchangeable with the calibration figures (Vovk, Gammerman
 and Shafer, Algorithmic Learning in a Random World, 2005).
 
-Class-conditional sets (Mondrian) promise the same within every subtype: each has a quantile of its
-own. The sets are larger for it, and the promise is over calibration sets. Given one of them, the
+Class-conditional sets (Mondrian) guarantee it within every subtype: each has a quantile of its
+own. The sets are larger for it, and the guarantee is over calibration sets. Given one of them, the
 coverage of a class with n calibration figures is a draw from Beta(k, n+1-k), where k is
 ceil((n+1)(1-alpha)): with 20 figures and an alpha of 0.1 it lies between 0.78 and 0.98 in nine of
-ten cases. Fewer than 1/alpha - 1 figures (9 for 0.1) promise nothing: that class is in every set.
+ten cases. Fewer than 1/alpha - 1 figures (9 for 0.1) guarantee nothing: that class is in every set.
 
 Two limits. Figures of one patient resemble one another, so that patients are exchangeable but the
-figures of a new patient and those of the calibration patients are not; the promise is exact for
+figures of a new patient and those of the calibration patients are not; the guarantee is exact for
 one figure per patient, and the coverage of all figures of few patients scatters more than the Beta
-distribution says. And where scores come from out-of-fold predictions of members while the model
-answers with the members' mean, as in cross-conformal prediction (Vovk, Annals of Mathematics and
+distribution has it. And where scores come from out-of-fold predictions of members while the model
+predicts with the members' mean, as in cross-conformal prediction (Vovk, Annals of Mathematics and
 Artificial Intelligence 74, 2015), the coverage holds in practice, not by proof: a mean ranks better
 than its members but is less sure. Measure it on a test part, with
 :func:`atypia.evaluation.prediction_sets.set_measures`.
@@ -49,7 +49,7 @@ class ConformalSets:
     """How large a score each subtype may have and still be in the set."""
 
     alpha: float
-    """Promised rate of sets without the label, 0 to 1."""
+    """Guaranteed rate of sets without the label, 0 to 1."""
     quantiles: tuple[float, ...]
     """One of 1 - p for all subtypes, or one for each; infinite where `n` is too small."""
     n: tuple[int, ...]
@@ -76,7 +76,7 @@ class ConformalSets:
                 calibrated, if it calibrates. Rows sum to 1.
             labels: (N,) subtype indices.
             alpha: Rate of sets that may miss the label, above 0 and below 1.
-            class_conditional: Promise the rate within each subtype, not over all.
+            class_conditional: Guarantee the rate within each subtype, not over all.
 
         Raises:
             InputError: Lists all that is wrong with the arrays; or `alpha` is out of range.
@@ -100,7 +100,7 @@ class ConformalSets:
 
     @property
     def always_in(self) -> tuple[str, ...]:
-        """Subtypes with too few calibration figures to promise anything: they are in every set."""
+        """Subtypes with too few calibration figures for a guarantee: they are in every set."""
         quantiles = np.broadcast_to(self.quantiles, N_SUBTYPES)
         return tuple(s for s, q in zip(SUBTYPES, quantiles, strict=True) if math.isinf(q))
 
@@ -169,15 +169,15 @@ def _quantile(scores: FloatArray, alpha: float) -> float:
 def _problems(
     alpha: object, quantiles: Sequence[object] = (0.0,), n: Sequence[object] = (0,)
 ) -> list[Problem]:
-    told = []
+    problems = []
     if not (isinstance(alpha, float) and 0 < alpha < 1):
-        told.append(f"expected an alpha between 0 and 1 but got {alpha!r}.")
+        problems.append(f"expected an alpha between 0 and 1 but got {alpha!r}.")
     scores = [q for q in quantiles if isinstance(q, float | int) and (0 <= q <= 1 or q == math.inf)]
     if len(quantiles) not in (1, N_SUBTYPES) or len(scores) != len(quantiles):
-        told.append(
+        problems.append(
             f"expected 1 or {N_SUBTYPES} quantiles from 0 to 1, or infinite, but got {quantiles}."
         )
     counts = [count for count in n if isinstance(count, int) and count >= 0]
     if len(counts) != len(quantiles) or len(counts) != len(n):
-        told.append(f"expected one number of figures per quantile but got {n}.")
-    return [Problem(f"conformal sets: {what}") for what in told]
+        problems.append(f"expected one number of figures per quantile but got {n}.")
+    return [Problem(f"conformal sets: {what}") for what in problems]

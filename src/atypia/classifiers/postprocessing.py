@@ -1,11 +1,11 @@
-"""From a model's probabilities to its answers: what was fixed for it, out of fold."""
+"""From a model's probabilities to its predictions: what was fitted for it, out of fold."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from atypia.classifiers.bundle import AnswerHeader, Thresholds
+from atypia.classifiers.bundle import PostprocessingHeader, Thresholds
 from atypia.classifiers.calibration import Calibration
 from atypia.classifiers.conformal import ConformalSets
 from atypia.classifiers.decision import Decision
@@ -33,12 +33,12 @@ class Postprocessing:
     """A figure is called atypical from this p_atypical on."""
     calibration: Calibration = field(default_factory=Calibration)
     conformal: ConformalSets | None = None
-    """Sets of subtypes that a figure may have, at a promised rate."""
+    """Sets of subtypes that a figure may have, at a guaranteed rate."""
     errors: Mapping[str, Any] | None = None
     """How often calls were wrong out of fold, for the biomarker; see ``ErrorModel.to_json``."""
 
     def to_header(self) -> dict[str, Any]:
-        """Entries of :class:`atypia.classifiers.bundle.AnswerHeader`."""
+        """Entries of :class:`atypia.classifiers.bundle.PostprocessingHeader`."""
         return {
             "calibration": self.calibration.to_json(),
             "conformal": None if self.conformal is None else self.conformal.to_json(),
@@ -48,7 +48,7 @@ class Postprocessing:
         }
 
     @classmethod
-    def from_header(cls, header: AnswerHeader | GraphHeader, file: str) -> Postprocessing:
+    def from_header(cls, header: PostprocessingHeader | GraphHeader, file: str) -> Postprocessing:
         """Read it from a bundle, or from an export, which has no errors.
 
         Args:
@@ -68,7 +68,7 @@ class Postprocessing:
             threshold=header.thresholds.atypical,
             calibration=calibration,
             conformal=conformal or None,
-            errors=header.errors if isinstance(header, AnswerHeader) else None,
+            errors=header.errors if isinstance(header, PostprocessingHeader) else None,
         )
 
 
@@ -105,7 +105,7 @@ class Postprocessed:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a patch got its answer."""
+    """Why a patch got its predicted subtype."""
 
     reason: str
     """In words."""

@@ -1,4 +1,4 @@
-"""What prediction asks of a model: networks in torch or ONNX, the rules, the hybrid."""
+"""What prediction needs of a model: networks in torch or ONNX, the rules, a hybrid, a stack."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class SubtypeModel(Protocol):
-    """Anything that tells the subtypes of patches."""
+    """Anything that predicts the subtypes of patches."""
 
     @property
     def decision(self) -> Decision:
@@ -56,14 +56,14 @@ class SubtypeModel(Protocol):
         """
 
     def size_problem(self, side_px: int, mpp: float) -> str | None:
-        """Say why patches of this shorter side cannot be classified; None if they can."""
+        """Explain why patches of this shorter side cannot be classified; None if they can."""
 
 
 @runtime_checkable
 class ExplainingModel(SubtypeModel, Protocol):
-    """A model that gives a reason for each answer."""
+    """A model that gives a reason for each prediction."""
 
     def answer(
         self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
     ) -> tuple[npt.NDArray[np.float32], list[Explanation]]:
-        """As :meth:`SubtypeModel.predict_proba`, with the reason of each answer."""
+        """As :meth:`SubtypeModel.predict_proba`, with the reason of each prediction."""

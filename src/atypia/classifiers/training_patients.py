@@ -46,8 +46,8 @@ def require_new_patients(
 
     Raises:
         LeakError: There are such patients; lists them.
-        InputError: `trained_on` is none of these, or does not tell; or the cohort lacks patches of
-            the table, or is given beside a bundle, which has no pictures.
+        InputError: `trained_on` is none of these, or has no record of them; or the cohort lacks
+            patches of the table, or is given beside a bundle, which has no pictures.
     """
     learned = _learned(trained_on)
     if cohort is None:
@@ -113,14 +113,14 @@ def _named_by(bundle: Path) -> list[str]:
     """Patients that all qualities of a bundle have learned from.
 
     Raises:
-        InputError: It does not tell.
+        InputError: It has no record of them.
     """
-    told = read_any_header(bundle).provenance
+    provenance = read_any_header(bundle).provenance
     names: set[str] = set()
-    for quality in (told, *([told[FAST]] if FAST in told else [])):
+    for quality in (provenance, *([provenance[FAST]] if FAST in provenance else [])):
         if PATIENTS in quality:
             names |= set(quality[PATIENTS])
-        # Models that were made before they told of it, those in the package among them.
+        # Models of versions without this record, those in the package among them.
         elif quality.get("cohort") == AMI_BR and quality.get("split") == "all":
             names |= set(ami_br_patients())
         else:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PRESET = "fast"
 TEACHER_MASS = 0.5
-"""Share of the target that is the teacher's, if the settings do not say otherwise."""
+"""Share of the target that is the teacher's, unless the settings give another."""
 
 
 def distill(

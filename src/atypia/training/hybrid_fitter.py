@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from atypia.classifiers.combined import explain, feature_table, save_hybrid
-from atypia.classifiers.rules.rules_classifier import raw_probabilities
+from atypia.classifiers.rules.shape_features import raw_probabilities
 from atypia.core.config import HybridConfig
 from atypia.core.errors import InputError
 from atypia.core.files import sha256_file, write_text
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from atypia.classifiers.combined import Combiner
     from atypia.classifiers.postprocessing import Postprocessing
-    from atypia.classifiers.rules.shape_reading import ShapeFeatures
+    from atypia.classifiers.rules.shape_features import ShapeFeatures
     from atypia.data.cohort import Cohort
     from atypia.data.splits import Splits
 

@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from atypia.classifiers.rules.rules_classifier import (
-    RulesClassifier,
-    raw_probabilities,
-    read_patches,
-)
+from atypia.classifiers.rules.rules_classifier import RulesClassifier
+from atypia.classifiers.rules.shape_features import measure_patches, raw_probabilities
 from atypia.core.config import RulesConfig
 from atypia.core.files import write_text
 from atypia.data.images import read_patch
@@ -29,7 +26,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from atypia.classifiers.postprocessing import Postprocessing
-    from atypia.classifiers.rules.shape_reading import ShapeFeatures
+    from atypia.classifiers.rules.shape_features import ShapeFeatures
     from atypia.data.cohort import Cohort
     from atypia.data.splits import Splits
 
@@ -58,7 +55,7 @@ class ShapeFitter(ModelFitter[Config]):
         mpp = manifest["mpp"].to_numpy(dtype=float)
         self.features = []
         for row, path in enumerate(self.run.cohort.image_paths()):
-            self.features += read_patches(read_patch(path)[None], float(mpp[row]))
+            self.features += measure_patches(read_patch(path)[None], float(mpp[row]))
             self.on_step("shapes", row + 1, len(mpp))
         table = pd.DataFrame([dict(features.measures) for features in self.features])
         table.insert(0, "patch_id", manifest["patch_id"].to_numpy())

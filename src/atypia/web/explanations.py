@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
-from atypia.classifiers.rules.chromatin import MPP, segment
-from atypia.classifiers.rules.outline import Shape, principal_axes
-from atypia.classifiers.rules.rules_classifier import SPEC, RulesClassifier
-from atypia.classifiers.rules.shape_reading import worded_measure
-from atypia.classifiers.rules.stain import haematoxylin
+from atypia.classifiers.rules.chromatin_shape import Shape, principal_axes
+from atypia.classifiers.rules.rules_classifier import RulesClassifier
+from atypia.classifiers.rules.segmentation import MPP, haematoxylin, segment
+from atypia.classifiers.rules.shape_features import SPEC, worded_measure
 from atypia.data.field_of_view import sample_field
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
-"""The rules: subtypes by named, published criteria of shape, without learning.
+"""The rules: stain separation, segmentation, measures, fuzzy criteria; no network, no learning.
 
-``stain`` separates the haematoxylin, ``chromatin`` finds the figure in it, ``measures`` measures
-it, ``criteria`` says what each subtype looks like, and ``reading`` puts one figure's measures and
-criteria into words.
+In order: :mod:`~.segmentation` finds the chromatin of a figure, :mod:`~.chromatin_shape` and
+:mod:`~.shape_measures` measure it, :mod:`~.criteria` holds what each subtype looks like,
+:mod:`~.shape_features` puts one figure's measures and truths together with a reason in words, and
+:mod:`~.rules_classifier` is the model.
 """

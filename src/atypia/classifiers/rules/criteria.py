@@ -57,14 +57,14 @@ _COUNTS: Final = {
 
 
 def prior() -> npt.NDArray[np.float64]:
-    """Class prior (8,): how frequent the subtypes are where nothing else is known."""
+    """Class prior (8,): how frequent the subtypes are."""
     counts = np.array([_COUNTS[subtype] for subtype in SUBTYPES], dtype=np.float64)
     return np.asarray(counts / counts.sum())
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """One measure and what it says."""
+    """A degree of truth, read from one measure."""
 
     measure: str
     """Name of a field of :class:`atypia.classifiers.rules.shape_measures.Measures`."""

@@ -1,58 +1,56 @@
 """The rules as a model: patches to probabilities, with a reason for each.
 
-Nothing in it is learned; what a run fixes out of fold is only what becomes of the probabilities.
+Nothing in it is learned; what a run fits out of fold is the postprocessing of the probabilities.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from atypia._version import __version__
 from atypia.classifiers.bundle import HEADER, RULES, RulesHeader, find_bundle, write_header
 from atypia.classifiers.decision import Decision
 from atypia.classifiers.postprocessing import Explanation, Postprocessed, Postprocessing
-from atypia.classifiers.rules.chromatin import MPP, SIDE
 from atypia.classifiers.rules.criteria import prior
-from atypia.classifiers.rules.shape_reading import ShapeFeatures, read_field, to_patch
-from atypia.core.config import InputSpec
+from atypia.classifiers.rules.shape_features import SPEC, measure_patches, raw_probabilities
 from atypia.core.errors import MissingExtraError
 from atypia.core.files import read_as
-from atypia.core.labels import N_SUBTYPES, SUBTYPES
-from atypia.data.field_of_view import check_patches, sample_field
+from atypia.core.labels import SUBTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
     import numpy.typing as npt
 
-
-SPEC: Final = InputSpec(
-    field_of_view_um=SIDE * MPP, size_px=SIDE, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
-)
+    from atypia.classifiers.rules.shape_features import ShapeFeatures
+    from atypia.core.config import InputSpec
 
 
 class RulesClassifier(Postprocessed):
     """The rules, used like :class:`atypia.classifiers.ensemble.Ensemble`.
 
     Args:
-        answers: What becomes of the probabilities. None: they are taken as they are, the most
-            probable subtype is the answer, and from 0.5 on a figure is called atypical.
-        provenance: Where `answers` come from.
+        postprocessing: None: probabilities are taken as they are, the most probable subtype is
+            predicted, and from 0.5 on a figure is called atypical.
+        provenance: Where that comes from.
 
     Raises:
         MissingExtraError: The extra ``rules`` is not installed.
     """
 
     def __init__(
-        self, answers: Postprocessing | None = None, provenance: Mapping[str, Any] | None = None
+        self,
+        postprocessing: Postprocessing | None = None,
+        provenance: Mapping[str, Any] | None = None,
     ) -> None:
         if importlib.util.find_spec("skimage") is None:
             raise MissingExtraError("scikit-image", "rules", "Reading shapes")
-        self.postprocessing = answers or Postprocessing(Decision(prior=prior().tolist(), power=0))
+        self.postprocessing = postprocessing or Postprocessing(
+            Decision(prior=prior().tolist(), power=0)
+        )
         self.provenance = dict(provenance or {})
         self.specs: Sequence[InputSpec] = [SPEC]
 
@@ -80,7 +78,7 @@ class RulesClassifier(Postprocessed):
         self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
     ) -> tuple[npt.NDArray[np.float32], list[Explanation]]:
         """As :meth:`predict_proba`, with the reason of each answer."""
-        features = read_patches(patches, mpp, batch_size)
+        features = measure_patches(patches, mpp, batch_size)
         probabilities = self.postprocessing.calibration.apply(raw_probabilities(features))
         subtypes = self.decision.subtypes(probabilities)
         explanations = [
@@ -90,12 +88,12 @@ class RulesClassifier(Postprocessed):
         return probabilities, explanations
 
     def explain(self, patch: npt.NDArray[np.uint8], mpp: float) -> ShapeFeatures:
-        """Read one patch (H, W, 3); the outlines are in its pixels.
+        """Measure one patch (H, W, 3); the outlines are in its pixels.
 
         Raises:
             InputError: A patch of another type, or much smaller than the field of view.
         """
-        return read_patches(patch[None], mpp)[0]
+        return measure_patches(patch[None], mpp)[0]
 
     def save(self, folder: Path) -> None:
         """Write the bundle: ``model.json``.
@@ -124,29 +122,3 @@ class RulesClassifier(Postprocessed):
         file = find_bundle(model) / HEADER
         header = read_as(RulesHeader, file)
         return cls(Postprocessing.from_header(header, str(file)), header.provenance)
-
-
-def read_patches(
-    patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
-) -> list[ShapeFeatures]:
-    """Read patches (N, H, W, 3) uint8 RGB; the outlines are in their pixels.
-
-    Raises:
-        InputError: Patches of another type, or much smaller than the field of view.
-    """
-    check_patches(patches, mpp, [SPEC])
-    readings = []
-    for start in range(0, len(patches), batch_size):
-        fields = sample_field(patches[start : start + batch_size], mpp, SPEC)
-        readings += [read_field(field) for field in fields.transpose(0, 2, 3, 1)]
-    height, width = patches.shape[1:3]
-    return [
-        ShapeFeatures(r.truths, r.measures, to_patch(r.outlines, height, width, mpp))
-        for r in readings
-    ]
-
-
-def raw_probabilities(readings: Sequence[ShapeFeatures]) -> npt.NDArray[np.float64]:
-    """Probabilities (N, 8) of readings before any calibration; rows sum to 1."""
-    rows = [np.empty((0, N_SUBTYPES)), *(r.probabilities[None] for r in readings)]
-    return np.concatenate(rows)

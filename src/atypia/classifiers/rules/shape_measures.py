@@ -7,24 +7,36 @@ direction matters.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from scipy import ndimage
 
-from atypia.classifiers.rules import texture
-from atypia.classifiers.rules.halves import find_halves
-from atypia.classifiers.rules.outline import PIXEL_UM2, Shape, convex_hull
+from atypia.classifiers.rules.chromatin_shape import PIXEL_UM2, Shape, convex_hull, find_halves
+from atypia.classifiers.rules.segmentation import MPP, SIDE
 
 if TYPE_CHECKING:
-    from atypia.classifiers.rules.chromatin import Chromatin
+    from atypia.classifiers.rules.chromatin_shape import Vector
+    from atypia.classifiers.rules.segmentation import Chromatin, Labels, Map
 
+_RAYS: Final = 36
+_REACH_UM: Final = 9.0
+_RING_UM: Final = 5.0
+"""Largest radius of a ring."""
+_MIDDLE_UM: Final = 0.75
+"""Around the hull's centre, where a ring is pale."""
+_ARM_UM: Final = 1.0
+"""How far an end must stand out to be an arm."""
+_GRAIN_RADIUS_PX: Final = 3
+"""Of the top-hat: structures up to 1.75 µm across, such as single chromosomes, pass."""
 _BODY_UM2: Final = 3.0
 """A smaller part is a fragment: a chromosome or two, not a set of them."""
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What the rules know of one figure. The ending of a name is its unit; without one: a ratio.
+    """What is measured of one figure. The ending of a name is its unit; without one: a ratio.
 
     ``main`` is the part with the most chromatin. Density is 0 in the cytoplasm around the figure
     and 1 where its chromatin is dark.
@@ -71,7 +83,7 @@ class Measures:
     off_centre_um: float
     """Distance of the main part's centre from the middle of the patch."""
     mottling: float
-    """Standard deviation of the density inside the main part, half a µm off the edge."""
+    """Take the standard deviation of the density inside the main part, half a µm off the edge."""
     darkness: float
     """Mean density of all parts."""
     sharpness_per_um: float
@@ -129,7 +141,7 @@ def measure(chromatin: Chromatin) -> Measures:
     """Measure a figure.
 
     Args:
-        chromatin: From :func:`atypia.classifiers.rules.chromatin.segment`.
+        chromatin: From :func:`atypia.classifiers.rules.segmentation.segment`.
     """
     density, parts = chromatin.density, chromatin.parts
     figure, main = Shape(parts > 0, density), Shape(parts == 1, density)
@@ -139,9 +151,9 @@ def measure(chromatin: Chromatin) -> Measures:
     share = np.append(masses / masses[0], [0.0, 0.0])
     main_hull, main_solidity, main_roughness = convex_hull(parts == 1)
     hull, solidity, _ = convex_hull(parts > 0)
-    depth = texture.depth_um(parts)
-    lacking = texture.holes(density, figure.box)
-    ring_contrast, ring_closure, arms = texture.rays(density, parts, hull)
+    depth = _depth_um(parts)
+    lacking = _holes(density, figure.box)
+    ring_contrast, ring_closure, arms = _rays(density, parts, hull)
     halves = find_halves(figure, density)
     return Measures(
         area_um2=figure.area_um2,
@@ -152,7 +164,7 @@ def measure(chromatin: Chromatin) -> Measures:
         bodies=float((~small).sum()),
         fragments=float(small.sum()),
         fragment_share=float(masses[small].sum() / masses.sum()),
-        grains_um2=texture.grains_um2(density, parts),
+        grains_um2=_grains_um2(density, parts),
         second_share=float(share[1]),
         third_share=float(share[2]),
         main_area_um2=main.area_um2,
@@ -164,26 +176,91 @@ def measure(chromatin: Chromatin) -> Measures:
         main_roughness=main_roughness,
         main_bend=float(np.hypot(*(main_hull - main.centre)) / np.sqrt(main.area_um2 / np.pi)),
         off_centre_um=float(np.hypot(*main.centre)),
-        mottling=texture.mottling(density, depth),
+        mottling=_mottling(density, depth),
         darkness=float(density[parts > 0].mean()),
-        sharpness_per_um=texture.sharpness_per_um(density, depth),
+        sharpness_per_um=_sharpness_per_um(density, depth),
         contrast_od=chromatin.contrast,
         hole_depth=float(lacking.max(initial=0)),
         hole_um2=float((lacking > 0.2).sum() * PIXEL_UM2),
         ring_contrast=ring_contrast,
         ring_closure=ring_closure,
-        cleft=halves.cleft,
-        halves_apart_um=halves.apart_um,
-        halves_balance=halves.balance,
-        halves_length_balance=halves.length_balance,
-        halves_elongation=halves.elongation,
-        halves_across_deg=halves.across_deg,
-        halves_tilt_deg=halves.tilt_deg,
-        strand=halves.strand,
-        lagging=halves.lagging,
-        between_share=halves.between_share,
+        **halves._asdict(),
         arms=float(arms),
         two_fold=figure.symmetry(2),
         three_fold=figure.symmetry(3),
         four_fold=figure.symmetry(4),
     )
+
+
+def _holes(density: Map, box: tuple[slice, slice]) -> Map:
+    """Density that holes inside a figure are lacking, by grey-scale reconstruction.
+
+    Args:
+        density: (S, S).
+        box: Rows and columns that hold the figure.
+    """
+    from skimage.morphology import reconstruction
+
+    crop = np.clip(density[box], 0, 1)
+    seed = np.full_like(crop, crop.max())
+    seed[0], seed[-1], seed[:, 0], seed[:, -1] = crop[0], crop[-1], crop[:, 0], crop[:, -1]
+    return np.asarray(reconstruction(seed, crop, method="erosion") - crop, dtype=np.float32)
+
+
+def _rays(density: Map, parts: Labels, centre: Vector) -> tuple[float, float, int]:
+    """Ring contrast, ring closure and number of arms, seen from a point (y, x) in µm."""
+    directions, distances = _star()
+    points = centre + directions[:, None, :] * distances[None, :, None]  # (R, D, 2)
+    own = np.where(parts > 0, density, 0.0)
+    place = np.moveaxis(points / MPP + (SIDE - 1) / 2, -1, 0)
+    seen = ndimage.map_coordinates(own, place, order=1, mode="constant")  # (R, D)
+    within = place[:, :, distances < _MIDDLE_UM]
+    middle = float(ndimage.map_coordinates(density, within, order=1, mode="nearest").mean())
+    highest = seen[:, distances < _RING_UM].max(axis=1)
+    contrast = float(np.clip(highest, 0, 1).mean() - middle)
+    reach = np.where(seen > 0.25, distances, 0).max(axis=1)
+    return contrast, float((highest > 0.6).mean()), _arms(reach)
+
+
+@cache
+def _star() -> tuple[Vector, Vector]:
+    """Give unit vectors of the rays (R, 2), y and x, and distances along them (D,), µm."""
+    angle = np.arange(_RAYS) * 2 * np.pi / _RAYS
+    return np.stack([np.sin(angle), np.cos(angle)], 1), np.arange(0, _REACH_UM, MPP)
+
+
+def _arms(reach: Vector) -> int:
+    """Count the peaks of a closed curve that stand out on both sides."""
+    from scipy.signal import find_peaks
+
+    smooth = ndimage.gaussian_filter1d(reach, 1.0, mode="wrap")
+    turned = np.roll(smooth, -int(smooth.argmin()))
+    found, _ = find_peaks(np.append(turned, turned[0]), prominence=_ARM_UM)
+    return len(found)
+
+
+def _grains_um2(density: Map, parts: Labels) -> float:
+    """Area of small dark grains around a figure, paler than its parts may be."""
+    from skimage.morphology import disk, white_tophat
+
+    apart = ndimage.distance_transform_edt(parts == 0) * MPP
+    fine = white_tophat(np.clip(density, 0, 1), disk(_GRAIN_RADIUS_PX))
+    grain = (fine > 0.2) & (apart > 0.5) & (apart < 3.5)
+    return float(grain.sum() * PIXEL_UM2)
+
+
+def _depth_um(parts: Labels) -> Map:
+    """(S, S) distance of each pixel inside the main part from its edge."""
+    return np.asarray(ndimage.distance_transform_edt(np.pad(parts == 1, 1))[1:-1, 1:-1] * MPP)
+
+
+def _sharpness_per_um(density: Map, depth: Map) -> float:
+    """Fall of the density per µm at the edge of the main part."""
+    steep = ndimage.gaussian_gradient_magnitude(density, 0.8) / MPP
+    return float(steep[(depth > 0) & (depth <= MPP)].mean())
+
+
+def _mottling(density: Map, depth: Map) -> float:
+    """Take the standard deviation of the density inside the main part, half a µm off the edge."""
+    deep = density[depth > 0.5]
+    return float(deep.std()) if deep.size > 8 else 0.0

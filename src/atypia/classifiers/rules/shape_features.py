@@ -1,4 +1,4 @@
-"""What the rules find in one field: measures, outlines, and a reason in words."""
+"""The shape features of a figure: measures, truths of the rules, outlines, a reason in words."""
 
 from __future__ import annotations
 
@@ -7,30 +7,35 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from atypia.classifiers.rules.chromatin import MPP, SIDE, segment
 from atypia.classifiers.rules.criteria import best_rules, prior, probabilities
+from atypia.classifiers.rules.segmentation import MPP, SIDE, haematoxylin, segment
 from atypia.classifiers.rules.shape_measures import measure
-from atypia.classifiers.rules.stain import haematoxylin
-from atypia.core.labels import DISPLAY_NAMES, SUBTYPES
+from atypia.core.config import InputSpec
+from atypia.core.labels import DISPLAY_NAMES, N_SUBTYPES, SUBTYPES
+from atypia.data.field_of_view import check_patches, sample_field
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
-    from atypia.classifiers.rules.chromatin import Labels, Map
     from atypia.classifiers.rules.criteria import Criterion, Rule
+    from atypia.classifiers.rules.segmentation import Labels, Map
 
+SPEC: Final = InputSpec(
+    field_of_view_um=SIDE * MPP, size_px=SIDE, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
+)
+"""What the rules see of a patch."""
 NOTHING: Final = "no chromatin found"
 """Reason where nothing near the centre is darker than its surroundings; the answer is the class
 prior."""
-_MOST_TOLD: Final = 4
+_MOST_CRITERIA: Final = 4
 _UNITS: Final = {"_per_um": "/µm", "_um2": " µm²", "_um": " µm", "_deg": "°", "_od": " OD"}
 
 
 @dataclass(frozen=True)
 class ShapeFeatures:
-    """What the rules know of one patch."""
+    """What the rules find on one patch."""
 
     truths: npt.NDArray[np.float64]
     """(8,) truth of the best rule of each subtype, 0 to 1; zeros where nothing was found."""
@@ -59,24 +64,24 @@ class ShapeFeatures:
         other = next(SUBTYPES[i] for i in order if SUBTYPES[i] != subtype)
         rules = best_rules(self.measures)
         rule, rival = rules[subtype][0], rules[other][0]
-        pro = [c for c in self._ranked(rule) if self._truth(c) >= 0.5][:_MOST_TOLD]
+        pro = [c for c in self._ranked(rule) if self._truth(c) >= 0.5][:_MOST_CRITERIA]
         con = [c for c in reversed(self._ranked(rule)) if self._truth(c) < 0.5]
-        told = [f"{DISPLAY_NAMES[subtype]}, {rule.name}"]
+        sentences = [f"{DISPLAY_NAMES[subtype]}, {rule.name}"]
         if pro:
-            told.append(f"For it: {'; '.join(self._told(c) for c in pro)}")
+            sentences.append(f"For it: {'; '.join(self._text(c) for c in pro)}")
         if con:
-            told.append(f"Against it: {'; '.join(self._told(c) for c in con)}")
+            sentences.append(f"Against it: {'; '.join(self._text(c) for c in con)}")
         weakest = self._ranked(rival)[-1]
         next_best = f"Next best: {DISPLAY_NAMES[other]}, {rival.name}"
         if self._truth(weakest) < 0.5:
-            next_best += f", but {self._told(weakest)}"
+            next_best += f", but {self._text(weakest)}"
         own, its = (self.truths[SUBTYPES.index(name)] for name in (subtype, other))
         rarer = prior()[SUBTYPES.index(subtype)] / prior()[SUBTYPES.index(other)]
         if its > own and rarer > 1:  # what decides is then not the shape alone
             next_best += (
                 f"; it fits better ({its:.2f} against {own:.2f}) but is {rarer:.2g} times rarer"
             )
-        return ". ".join([*told, next_best]) + "."
+        return ". ".join([*sentences, next_best]) + "."
 
     def _truth(self, criterion: Criterion) -> float:
         return criterion.truth(self.measures[criterion.measure])
@@ -85,7 +90,7 @@ class ShapeFeatures:
         """Criteria of a rule, the truest one first."""
         return sorted(rule.criteria, key=self._truth, reverse=True)
 
-    def _told(self, criterion: Criterion) -> str:
+    def _text(self, criterion: Criterion) -> str:
         words = criterion.words if self._truth(criterion) >= 0.5 else criterion.otherwise
         return f"{words} ({worded_measure(criterion.measure, self.measures[criterion.measure])})"
 
@@ -99,15 +104,15 @@ def worded_measure(name: str, value: float) -> str:
     return f"{name.replace('_', ' ')} {value:.2g}"
 
 
-def read_field(pixels: Map) -> ShapeFeatures:
-    """Read one field.
+def measure_field(pixels: Map) -> ShapeFeatures:
+    """Measure the figure in one field.
 
     Args:
-        pixels: (S, S, 3) RGB in 0..1, :data:`atypia.classifiers.rules.chromatin.SIDE` px at
-            :data:`atypia.classifiers.rules.chromatin.MPP`, centred on a figure.
+        pixels: (S, S, 3) RGB in 0..1, :data:`atypia.classifiers.rules.segmentation.SIDE` px at
+            :data:`atypia.classifiers.rules.segmentation.MPP`, centred on a figure.
 
     Returns:
-        The reading; its outlines are in px of the field.
+        Its features, with outlines in px of the field.
     """
     found = segment(pixels, haematoxylin(pixels))
     if found is None:
@@ -124,7 +129,7 @@ def _outlines(parts: Labels) -> tuple[npt.NDArray[np.float32], ...]:
     return tuple((line - 1).astype(np.float32) for line in find_contours(inside, 0.5))
 
 
-def to_patch(
+def outlines_in_patch(
     outlines: tuple[npt.NDArray[np.float32], ...], height: int, width: int, mpp: float
 ) -> tuple[npt.NDArray[np.float32], ...]:
     """Outlines in px of a field as outlines in px of the patch that it was cut out of."""
@@ -133,3 +138,29 @@ def to_patch(
     return tuple(
         ((line - field_middle) * MPP / mpp + middle).astype(np.float32) for line in outlines
     )
+
+
+def measure_patches(
+    patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
+) -> list[ShapeFeatures]:
+    """Measure the figures on patches (N, H, W, 3) uint8 RGB; outlines are in their pixels.
+
+    Raises:
+        InputError: Patches of another type, or much smaller than the field of view.
+    """
+    check_patches(patches, mpp, [SPEC])
+    features: list[ShapeFeatures] = []
+    for start in range(0, len(patches), batch_size):
+        fields = sample_field(patches[start : start + batch_size], mpp, SPEC)
+        features += [measure_field(field) for field in fields.transpose(0, 2, 3, 1)]
+    height, width = patches.shape[1:3]
+    return [
+        ShapeFeatures(r.truths, r.measures, outlines_in_patch(r.outlines, height, width, mpp))
+        for r in features
+    ]
+
+
+def raw_probabilities(features: Sequence[ShapeFeatures]) -> npt.NDArray[np.float64]:
+    """Probabilities (N, 8) of figures before any calibration; rows sum to 1."""
+    rows = [np.empty((0, N_SUBTYPES)), *(r.probabilities[None] for r in features)]
+    return np.concatenate(rows)

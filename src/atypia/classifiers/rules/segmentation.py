@@ -1,4 +1,4 @@
-"""Segmentation: the chromatin of the figure in the middle of a patch, in parts."""
+"""Segmentation: stains separated, and the chromatin of the figure in the middle of a patch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from scipy import ndimage
-
-from atypia.classifiers.rules.stain import beyond_scan
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -23,6 +21,10 @@ MPP: Final = 0.25
 SIDE: Final = 96
 """Side of a field, px: 24 µm, which holds the two plates of a telophase."""
 
+_DARKEST: Final = 1 / 255
+"""Least light that 8 bits hold; its logarithm must exist."""
+_BLACK: Final = 8 / 255
+"""A pixel with no channel above this at the patch's edge lies beyond the scanned part."""
 _PIXEL_UM2: Final = MPP**2
 _SMOOTHING_UM: Final = 0.2
 _CORE_UM: Final = 0.5
@@ -39,6 +41,44 @@ _NEAR_UM: Final = 2.0
 _SISTER_UM: Final = 12.0
 """Widest gap between the plates of a telophase."""
 _EIGHT: Final = np.ones((3, 3), dtype=bool)
+
+
+def haematoxylin(fields: Map) -> Map:
+    """Separate the stains by colour deconvolution.
+
+    Method and stain vectors are those of Ruifrok & Johnston (Anal Quant Cytol Histol 23, 2001).
+    The vectors are fixed: estimated ones follow whatever else is on a patch, and what is measured
+    later is relative to the cell's own cytoplasm and chromatin, so that neither the strength of a
+    stain nor the brightness of a scanner matters.
+
+    Args:
+        fields: (N, S, S, 3) RGB in 0..1.
+
+    Returns:
+        (N, S, S) haematoxylin, optical density (log10), at least 0.
+    """
+    from skimage.color import rgb2hed
+
+    # rgb2hed takes logarithms to the base of 1e-6; six times that is optical density.
+    return np.asarray(6 * rgb2hed(np.clip(fields, _DARKEST, 1))[..., 0], dtype=np.float32)
+
+
+def beyond_scan(field: Map) -> Mask:
+    """Find the black border that patches from the edge of a scan are filled up with.
+
+    Args:
+        field: (S, S, 3) RGB in 0..1.
+
+    Returns:
+        (S, S) True where there is no tissue.
+    """
+    black = field.max(axis=-1) < _BLACK
+    if not (black[0].any() or black[-1].any() or black[:, 0].any() or black[:, -1].any()):
+        return np.zeros_like(black)
+    labels, _ = ndimage.label(black)
+    at_edge = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    border = np.isin(labels, at_edge[at_edge > 0])
+    return np.asarray(ndimage.binary_dilation(border, iterations=2))
 
 
 @dataclass(frozen=True)
@@ -84,7 +124,7 @@ def segment(field: Map, haematoxylin: Map) -> Chromatin | None:
     Chromatin ends half-way between, where a blurred edge is not displaced.
 
     Of the regions beyond that threshold, the one with the most chromatin near the centre is the
-    figure's. Fragments near it belong to it. Whether a larger region does is told by the patch: it
+    figure's. Fragments near it belong to it. Whether a larger region does, the patch decides: it
     is centred on the whole figure, so a region belongs if it brings the figure's middle to that of
     the patch, as the sister plate of an anaphase does and a neighbouring nucleus does not.
 
@@ -159,25 +199,25 @@ def _figure(pieces: list[_Piece], main: _Piece) -> list[_Piece]:
             if piece.area_um2 < _FRAGMENT_UM2 and apart < _NEAR_UM and piece.darkness > 0.6:
                 best = piece
                 break
-            gain = off - _off_centre_um(_joined(box, piece.box))
+            gain = off - _off_centre_um(_union(box, piece.box))
             if _is_sister(piece, apart, off, gain) and (best is None or gain > best_gain):
                 best, best_gain = piece, gain
         if best is None:
             break
         rest.remove(best)
         mine.append(best)
-        box = _joined(box, best.box)
+        box = _union(box, best.box)
         gap = np.minimum(gap, _gap_um(best))
     return mine
 
 
 def _is_sister(piece: _Piece, apart_um: float, off_um: float, gain_um: float) -> bool:
-    """Tell whether a piece beyond the nearest surroundings belongs to the figure."""
+    """Decide whether a piece beyond the nearest surroundings belongs to the figure."""
     if piece.at_edge or apart_um > _SISTER_UM:
         return False
     if piece.area_um2 >= _FRAGMENT_UM2 and piece.darkness > 0.75:
         return gain_um > 0.5 or (apart_um < 1 and gain_um > -0.5)
-    # Where the main piece lies far out, the patch itself says that something is missing; then a
+    # Where the main piece lies far out, the patch itself shows that something is missing; then a
     # paler or smaller piece will do.
     return piece.area_um2 > 1 and piece.darkness > 0.6 and off_um > 2.5 and gain_um > 0.5 * off_um
 
@@ -194,9 +234,7 @@ def _off_centre_um(box: tuple[int, int, int, int]) -> float:
     return MPP * float(np.hypot((box[0] + box[2]) / 2 - middle, (box[1] + box[3]) / 2 - middle))
 
 
-def _joined(
-    a: tuple[int, int, int, int], b: tuple[int, int, int, int]
-) -> tuple[int, int, int, int]:
+def _union(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
     return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
 
 
