@@ -28,8 +28,8 @@ from atypia.classifiers.rules.shape_features import (
     NOTHING,
     ShapeFeatures,
     measure_field,
-    worded_measure,
     outlines_in_patch,
+    worded_measure,
 )
 from atypia.classifiers.rules.shape_measures import NAMES, measure
 from atypia.core.labels import DISPLAY_NAMES, SUBTYPES

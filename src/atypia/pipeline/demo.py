@@ -13,7 +13,7 @@ from atypia.core.progress import OnStep, silent
 from atypia.data.splits import Splits
 from atypia.evaluation.predictions import write_predictions
 from atypia.inference.patch_predictions import find_items, predict_items
-from atypia.training.network_run import train
+from atypia.training.network_fitter import train_on_one_split
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +82,9 @@ def demo(
         )
         config = load_config("quick", [*overrides, "model.pretrained=false"])
     log.info("2/4  Training %d small networks on other patients each", config.ensemble.members)
-    metrics = train(out / "cohort", out / "run", config, command=command, on_step=on_step)
+    metrics = train_on_one_split(
+        out / "cohort", out / "run", config, command=command, on_step=on_step
+    )
     log.info("3/4  Report: %s", out / "run" / "report.html")
     log.info("4/4  Classifying patches of patients that no network has seen")
     examples = _classify_some(cohort, out)

@@ -12,11 +12,9 @@ from atypia.core.choices import BEST, FAST
 from atypia.core.config import config_from_tree, load_config
 from atypia.core.errors import InputError, Problem
 from atypia.core.progress import OnStep, silent
-from atypia.reports.run_report import write_report
 from atypia.training.base_predictions import cohort_of_teacher
-from atypia.training.network_fitter import NetworkFitter
-from atypia.training.outer_split import finish_outer
-from atypia.training.run_folder import network_config, score_run
+from atypia.training.network_fitter import train_on_one_split
+from atypia.training.run_folder import network_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,16 +77,9 @@ def distill(
         read_header(bundle)  # a fault is reported before the work
     cohort_folder = cohort_of_teacher(teacher)
     given = None if resume and not settings else student_config(teacher, settings, quality)
-    fitter = NetworkFitter(network_config(out, given, resume=resume))
-    with fitter.start(cohort_folder, out, command, on_step) as (run, note):
-        student = fitter.fit(0)
-        if not run.writes:
-            return None
-        models = [finish_outer(run, 0, student)]
-        metrics = score_run(run, models, fitter.optimistic())
-        note(models=models)
-        write_report(out, run.cohort)
-    if bundle is not None:
+    config = network_config(out, given, resume=resume)
+    metrics = train_on_one_split(cohort_folder, out, config, command=command, on_step=on_step)
+    if bundle is not None and metrics is not None:
         add_quality(bundle, Ensemble.load(out))
     return metrics
 

@@ -10,7 +10,6 @@ from contextlib import nullcontext
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
-from atypia.core.config import TrainConfig
 from atypia.core.errors import AtypiaError, InputError
 from atypia.core.files import describe_machine, read_json, versions, write_json
 from atypia.core.progress import OnStep, silent
@@ -27,6 +26,8 @@ from atypia.training.study_folder import StudyFolder, checked_options, one_outer
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from atypia.core.config import TrainConfig
 
 log = logging.getLogger("atypia")
 

@@ -10,12 +10,14 @@ import numpy as np
 
 from atypia.core.config import LEAK, TrainConfig
 from atypia.core.labels import N_SUBTYPES
-from atypia.data.leak import leaking
-from atypia.data.splits import rows
+from atypia.core.progress import OnStep, silent
+from atypia.data.splits import leaking, rows
 from atypia.inference.patch_predictions import find_items, predict_items
-from atypia.training.outer_split import FittedModel, ModelFitter, OuterRows
+from atypia.reports.run_report import write_report
+from atypia.training.outer_split import FittedModel, ModelFitter, OuterRows, finish_outer
 from atypia.training.run_folder import (
     run_splits,
+    score_run,
     warn_of_another_scale,
     warn_of_missing_classes,
 )
@@ -167,3 +169,27 @@ class FittedNetworks(FittedModel):
             provenance,
             join=self.members.join,
         )
+
+
+def train_on_one_split(
+    cohort_folder: Path,
+    out: Path,
+    config: TrainConfig,
+    *,
+    command: str = "",
+    on_step: OnStep = silent,
+) -> dict[str, Any] | None:
+    """Train networks on the first outer split, as :func:`atypia.pipeline.train` on each of them.
+
+    Arguments and result are those of that function.
+    """
+    fitter = NetworkFitter(config)
+    with fitter.start(cohort_folder, out, command, on_step) as (run, note):
+        model = fitter.fit(0)
+        if not run.writes:
+            return None
+        models = [finish_outer(run, 0, model)]
+        metrics = score_run(run, models, fitter.optimistic())
+        note(models=models)
+        write_report(out, run.cohort)
+    return metrics

@@ -25,9 +25,8 @@ from atypia.core.files import sha256_file
 from atypia.core.labels import N_ATYPICAL, N_SUBTYPES, parse_atypical
 from atypia.core.progress import OnStep, silent
 from atypia.data.cohort import MAJORITY_COLUMN, Cohort
-from atypia.data.leak import with_true_patients
 from atypia.data.sources.patients import veiled_cases
-from atypia.data.splits import rows
+from atypia.data.splits import rows, with_true_patients
 from atypia.evaluation.predictions import predictions_from_table, write_predictions
 from atypia.evaluation.thresholds import operating_point
 from atypia.inference.patch_predictions import prediction_table
@@ -156,7 +155,7 @@ class ModelFitter(ABC, Generic[Config]):
         """Open the cohort, split it, and open the run folder.
 
         Args:
-            cohort_folder: From :func:`atypia.data.cohort_builder.prepare`.
+            cohort_folder: From :func:`atypia.pipeline.prepare`.
             out: The run folder.
             command: The command line, for the record.
             on_step: Called with what is being done, steps done and steps in all.

@@ -83,7 +83,7 @@ class Measures:
     off_centre_um: float
     """Distance of the main part's centre from the middle of the patch."""
     mottling: float
-    """Take the standard deviation of the density inside the main part, half a µm off the edge."""
+    """Standard deviation of the density inside the main part, half a µm off the edge."""
     darkness: float
     """Mean density of all parts."""
     sharpness_per_um: float
