@@ -21,7 +21,7 @@ from atypia.slides.openslide_reader import open_with_openslide
 from atypia.slides.tiff_reader import open_with_tifffile
 
 if TYPE_CHECKING:
-    from atypia.slides.pixels import Pixels
+    from atypia.slides.reader import Pixels
 
 SIDE = 128
 STRIP = 512

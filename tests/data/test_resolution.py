@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from atypia.core.errors import InputError
-from atypia.slides.tiff_resolution import tiff_mpp
+from atypia.slides.tiff_reader import tiff_mpp
 
 PIXELS = np.zeros((32, 32, 3), np.uint8)
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from atypia.core.errors import InputError
 from atypia.slides import SlideInfo
-from atypia.slides.candidates import CandidateList, read_candidates
-from atypia.slides.candidates.geojson_candidates import _centroid
-from atypia.slides.candidates.read_candidates import _earlier
+from atypia.slides.candidates import CandidateList
+from atypia.slides.geojson_candidates import _centroid
+from atypia.slides.read_candidates import _earlier, read_candidates
 
 INFO = SlideInfo(Path("case 7.svs"), 4000, 3000, 0.5, (255, 255, 255), (0, 0))
 MRXS = SlideInfo(Path("m.mrxs"), 4000, 3000, 0.5, (255, 255, 255), (1000, 700))

@@ -17,8 +17,9 @@ from atypia.classifiers.decision import Decision
 from atypia.core.labels import N_SUBTYPES, PROBABILITY_COLUMNS, SUBTYPES, parse_subtype
 from atypia.inference.patch_predictions import prediction_table
 from atypia.slides import SlideInfo
-from atypia.slides.candidates import Candidate, read_candidates
+from atypia.slides.candidates import Candidate
 from atypia.slides.geojson_writer import COLOURS, class_name, write_geojson
+from atypia.slides.read_candidates import read_candidates
 
 INFO = SlideInfo(Path("a.svs"), 60_000, 40_000, 0.25, (255, 255, 255), (0, 0))
 MRXS = SlideInfo(Path("m.mrxs"), 90_000, 80_000, 0.25, (255, 255, 255), (20_000, 30_000))

@@ -17,7 +17,7 @@ from atypia.core.errors import InputError
 from atypia.inference.patch_predictions import prediction_records
 from atypia.inference.slide_predictions import classify_slide
 from atypia.server.registered_slides import OpenSlides, register_slides
-from atypia.slides.candidates import read_candidates
+from atypia.slides.read_candidates import read_candidates
 from atypia.slides.slide_pool import SlidePool
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from atypia.data.sources import PrepareOptions
 from atypia.evaluation.predictions import UNKNOWN
 from atypia.pipeline import prepare
 from atypia.slides import open_slide
-from atypia.slides.candidates import read_candidates
+from atypia.slides.read_candidates import read_candidates
 from atypia.slides.slide_pool import SlidePool
 from atypia.web.pictures import CohortPictures, SlidePictures, slide_content
 from atypia.web.review import (

@@ -20,7 +20,7 @@ combines draws from those of both (melded intervals: Fay, Proschan and Brittain,
 2015).
 
 The counts are taken as Poisson. Figures that cluster vary more from section to section than these
-intervals tell: they speak of the tissue that was counted, not of the whole tumour.
+intervals hold: these are of the tissue that was counted, not of the whole tumour.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class FractionDistribution:
         tail = (1 - level) / 2
         low = float(self.lower(np.array(tail)))
         high = float(self.upper(np.array(1 - tail)))
-        # The interval knows no prior; where the two disagree, it has the last word.
+        # The interval is free of the prior; where the two disagree, the interval counts.
         return Measure(min(max(self.value, low), high), low, high)
 
     def lower(self, confidence: FloatArray) -> FloatArray:

@@ -52,7 +52,7 @@ _MEASURES: Final = {
 
 
 def cohort_table(patients: Sequence[PatientBiomarkers]) -> pd.DataFrame:
-    """One row per patient; columns as :func:`column_meanings` tells."""
+    """One row per patient; columns as in :func:`column_meanings`."""
     return _table(
         {
             "patient_id": patient.patient,
@@ -66,7 +66,7 @@ def cohort_table(patients: Sequence[PatientBiomarkers]) -> pd.DataFrame:
 
 
 def slides_table(slides: Sequence[SlideBiomarkers]) -> pd.DataFrame:
-    """One row per slide; columns as :func:`column_meanings` tells."""
+    """One row per slide; columns as in :func:`column_meanings`."""
     return _table(
         {
             "slide": slide.source.slide,

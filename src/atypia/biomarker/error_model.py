@@ -4,13 +4,13 @@ Figures of one patient share a stain, a scanner and a tumour, so a model is bett
 than on others. A model's sensitivity on a new slide is therefore not its mean sensitivity: it is
 drawn from a distribution over patients. Both are estimated here from the counts of each patient:
 
-- the spread over patients as the intra-patient correlation of a beta-binomial distribution, by the
+- the variation over patients as the intra-patient correlation of a beta-binomial, by the
   analysis-of-variance estimator (Ridout, Demétrio and Firth, Biometrics 55, 1999), its own error
   by resampling patients (basic bootstrap on the log scale; Davison and Hinkley, Bootstrap Methods
   and their Application, 1997, section 5.2), held to twice the estimate;
 - the mean as a beta distribution on the number of figures divided by the design effect.
 
-In the same way the labels tell how the true share itself varies from patient to patient.
+How the true share itself varies from patient to patient is estimated from the labels alike.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 DRAWS: Final = 1000
 MIN_PATIENTS: Final = 10
 _MAX_CORRELATION = 0.9
-_MAX_INFLATION = 2  # resamples of few patients may have next to no spread, and reflect to anything
-_MIN_PRIOR_CORRELATION = 0.01  # patients always differ a little, whatever the sample says
+_MAX_INFLATION = 2  # resamples of few patients may hardly vary, and reflect to anything
+_MIN_PRIOR_CORRELATION = 0.01  # patients always differ a little, whatever the sample
 _FORMAT = 1
 _ROUNDING: Final = 1e-6
 """A table holds p_atypical with fewer digits than a model.json its threshold."""
@@ -68,7 +68,7 @@ class ErrorRates:
 
     atypical: Rates
     subtypes: tuple[Rates, ...]
-    """Each subtype against all others; empty where the label tells no subtypes."""
+    """Each subtype against all others; empty where the label has no subtypes."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class ErrorModel:
     atypical: IntArray
     """(P, 2, 2) figures by patient, label (atypical, normal) and call (atypical, normal)."""
     subtypes: IntArray | None
-    """(P, 8, 8) figures by patient, label and predicted subtype; None if it tells no subtypes."""
+    """(P, 8, 8) figures by patient, label and predicted subtype; None if it has no subtypes."""
 
     @classmethod
     def fit(cls, predictions: Predictions, label: str = "expert1") -> ErrorModel:
@@ -229,11 +229,11 @@ def _draw(
     again = _correlation(x, m, resampled)
     # On the log scale a resample is as far from the estimate as the estimate is from the truth.
     reflected = np.divide(correlation**2, again, out=np.full_like(again, np.inf), where=again > 0)
-    spread = np.minimum(reflected, min(_MAX_INFLATION * correlation[0], _MAX_CORRELATION))
-    effective = n / (1 + spread * ((m**2).sum() / n - 1))
+    inflated = np.minimum(reflected, min(_MAX_INFLATION * correlation[0], _MAX_CORRELATION))
+    effective = n / (1 + inflated * ((m**2).sum() / n - 1))
     drawn = rng.beta(mean * effective + 0.5, (1 - mean) * effective + 0.5)
-    some = spread > 1e-4
-    size = 1 / np.where(some, spread, 0.5) - 1
+    some = inflated > 1e-4
+    size = 1 / np.where(some, inflated, 0.5) - 1
     of_patient = rng.beta(np.maximum(drawn * size, 1e-6), np.maximum((1 - drawn) * size, 1e-6))
     return mean, np.where(some, of_patient, drawn)
 
@@ -242,8 +242,8 @@ def _prior(so: IntArray, total: IntArray) -> tuple[float, float]:
     """Beta distribution of a share over patients, by its mean and its intra-patient correlation."""
     x, m = so.astype(np.float64), total.astype(np.float64)
     mean = (x.sum() + 0.5) / (m.sum() + 1)  # never 0 or 1
-    spread = max(float(_correlation(x, m, np.ones((1, len(m))))[0]), _MIN_PRIOR_CORRELATION)
-    size = 1 / spread - 1
+    correlation = max(float(_correlation(x, m, np.ones((1, len(m))))[0]), _MIN_PRIOR_CORRELATION)
+    size = 1 / correlation - 1
     return float(mean * size), float((1 - mean) * size)
 
 

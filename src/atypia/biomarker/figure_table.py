@@ -1,10 +1,10 @@
-"""Figures of slides: tables of predictions that also tell where each figure lies.
+"""Figures of slides: tables of predictions with the place of each figure, and images of them.
 
 The columns are those of ``predictions.csv`` and ``slide`` (name of the slide), ``x_px``, ``y_px``
 (centre in pixels of the full resolution) and ``x_um``, ``y_um`` (the same in µm). Where the scanned
 part of a slide does not begin at the corner of the full resolution, ``origin_x_px`` and
-``origin_y_px`` tell where it does. ``patient_id`` may be empty where a table of patients says whose
-slide it is. A table with a header and no row is a slide on which nothing was found, named as the
+``origin_y_px`` hold where it does. ``patient_id`` may be empty where a table of patients names
+it. A table with a header and no row is a slide on which nothing was found, named as the
 file.
 """
 
@@ -65,7 +65,7 @@ class SlideFigures:
 
     @property
     def mpp(self) -> float | None:
-        """µm per pixel; None where no figure tells it."""
+        """µm per pixel; None without figures."""
         size = np.abs(self.centres_px).sum()
         return float(np.abs(self.centres_um).sum() / size) if size > 0 else None
 
@@ -121,7 +121,7 @@ def slide_figures(table: pd.DataFrame, slide: str, patient: str = "") -> SlideFi
     Args:
         table: The columns of ``predictions.csv`` and the four of the place; it may have no row.
         slide: Name of the slide.
-        patient: Whose it is; the slide's own name where nobody says it.
+        patient: Whose it is; the slide's own name where it is unknown.
     """
     patient = patient or slide
     figures = predictions_from_table(table.assign(patient_id=patient)) if len(table) else _none()
@@ -323,12 +323,12 @@ def _patient(name: str, rows: pd.DataFrame, patients: Mapping[str, str] | None) 
     if len(own) == 1 and (rows["patient_id"].str.strip() != "").all():
         return str(own[0])
     if not own:
-        return name  # until someone says otherwise; read_slides tells of it
+        return name  # until a table of patients is given; read_slides warns
     return Problem(f"expected one patient for slide {name!r} but got {_some(own)} or none.")
 
 
 def _origin(name: str, rows: pd.DataFrame) -> tuple[int, int] | Problem:
-    """Where the scanned part of a slide begins; the corner where the table does not say."""
+    """Where the scanned part of a slide begins; the corner without such columns."""
     named = [column for column in ORIGIN_COLUMNS if column in rows.columns]
     if not named:
         return 0, 0
@@ -336,15 +336,15 @@ def _origin(name: str, rows: pd.DataFrame) -> tuple[int, int] | Problem:
         return Problem(
             f"expected both {' and '.join(ORIGIN_COLUMNS)}, or neither, but got {named}."
         )
-    told = sorted({tuple(cells) for cells in rows[list(ORIGIN_COLUMNS)].to_numpy().tolist()})
-    if told in ([], [("", "")]):
+    origins = sorted({tuple(cells) for cells in rows[list(ORIGIN_COLUMNS)].to_numpy().tolist()})
+    if origins in ([], [("", "")]):
         return 0, 0
     # Tables that were joined have 4000.0 for 4000.
-    if len(told) == 1 and all(_WHOLE.fullmatch(cell) for cell in told[0]):
-        return int(float(told[0][0])), int(float(told[0][1]))
+    if len(origins) == 1 and all(_WHOLE.fullmatch(cell) for cell in origins[0]):
+        return int(float(origins[0][0])), int(float(origins[0][1]))
     return Problem(
         f"expected {' and '.join(ORIGIN_COLUMNS)} of slide {name!r} to be whole numbers, in each "
-        f"row the same, but got {_some([' and '.join(cells) for cells in told])}."
+        f"row the same, but got {_some([' and '.join(cells) for cells in origins])}."
     )
 
 

@@ -44,7 +44,7 @@ class Hotspot:
     centre_um: tuple[float, float]
 
     def contains(self, points_um: FloatArray) -> BoolArray:
-        """Tell which of the points (N, 2) lie inside or on the edge, (N,)."""
+        """Which of the points (N, 2) lie inside or on the edge, (N,)."""
         half, norm = _window(self.area_mm2, self.shape)
         apart = np.abs(points_um - np.array(self.centre_um)) / half
         return np.asarray(np.linalg.norm(apart, ord=norm, axis=1) <= _RIM)

@@ -29,7 +29,7 @@ log = logging.getLogger("atypia")
 
 LARGEST_FIGURE_UM: Final = 200.0
 """What is longer than this, in x or y, is no figure and no box around one but a region; see
-:data:`atypia.slides.candidates.candidate.LARGEST_UM`."""
+:data:`atypia.slides.candidates.LARGEST_UM`."""
 
 _AREAL = ("Polygon", "MultiPolygon")
 _FIGURES = ("detection", "cell", "tile")
@@ -48,7 +48,7 @@ class Region:
         return float(self.geometry.area) * mpp**2 / 1e6
 
     def contains(self, points_px: FloatArray) -> BoolArray:
-        """Tell which points (N, 2) lie inside or on the outline, (N,)."""
+        """Which points (N, 2) lie inside or on the outline, (N,)."""
         shapely = _shapely()
         inside = shapely.intersects_xy(self.geometry, points_px[:, 0], points_px[:, 1])
         return np.asarray(inside, dtype=np.bool_)
@@ -75,7 +75,7 @@ class Region:
 
 
 def region_of(outlines: Sequence[Mapping[str, Any]]) -> Region | None:
-    """Join outlines, GeoJSON geometries in px; None where they have no area.
+    """Unite outlines, GeoJSON geometries in px; None where they have no area.
 
     Raises:
         MissingExtraError: The extra ``slides`` is not installed.
@@ -104,7 +104,7 @@ def read_regions(
         mpp: µm per pixel of slides, where it is known.
 
     Returns:
-        Slide to region; a slide without one is not in it, and is told of in the log.
+        Slide to region; a slide without one is not in it, and is logged.
 
     Raises:
         InputError: Lists every problem of the files.

@@ -218,7 +218,7 @@ def biomarkers(
         source: The figures.
         area_mm2: Area in which candidates were searched; None where it is not known.
         region: The annotated region.
-        mpp: µm per pixel, where no figure tells it.
+        mpp: µm per pixel, where there is no figure to derive it from.
         choice: Which hot-spot; by default most figures in a circle of 2.37 mm².
         errors: What errors the model makes; None leaves corrected values out.
         level: Coverage of the intervals.
@@ -289,7 +289,7 @@ def by_patient(
     of: Literal["all", "atypical"] = "all",
     level: float = LEVEL,
 ) -> list[PatientBiomarkers]:
-    """Join the slides of each patient: counts and areas add up, the fullest hot-spot counts.
+    """Aggregate the slides of each patient: counts and areas add up, the fullest hot-spot counts.
 
     A measure of an area that not every slide of the patient has is None.
 

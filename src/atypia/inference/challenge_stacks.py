@@ -5,8 +5,8 @@ One run classifies one stack. Below the input folder, ``inputs.json`` names the 
 ``images``: a TIFF with one page, or an MHA with one slice, per figure (up to 16). The answer is one
 object per page, in their order, in ``multiple-mitotic-figure-classification.json``.
 
-Pages are crops of 128 x 128 px at 0.25 µm per pixel, as in the challenge's training sets. What a
-file itself says of its resolution is not used: the platform sets it to anything.
+Pages are crops of 128 x 128 px at 0.25 µm per pixel, as in the challenge's training sets. The
+resolution in a file is not used: the platform sets it to anything.
 
 Sources: github.com/DeepMicroscopy/MIDOG25_T2_reference_docker (interface; "the model confidence is
 expected to be the confidence for the class atypical") and grand-challenge.org/documentation.

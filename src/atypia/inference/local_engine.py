@@ -88,7 +88,7 @@ class Station(Generic[AnyItem]):
     def __call__(self, item: AnyItem) -> Outcome:
         """Do an item and write its file."""
         path = part_path(self._folder, item.key)
-        if path.exists():  # whoever did it died before it could say so
+        if path.exists():  # whoever did it died before it could report it
             return Outcome(item.key)
         attempts = _attempts_path(self._folder, item.key)
         try:
@@ -158,7 +158,7 @@ def do_all(
             if outcome.stop is not None:
                 raise outcome.stop
             if outcome.failure is None:
-                on_done(size_of.pop(outcome.key, 0))  # 0 when it is told twice
+                on_done(size_of.pop(outcome.key, 0))  # 0 when it is reported twice
             else:
                 reasons[outcome.key] = outcome.failure
                 if outcome.final:
@@ -180,7 +180,7 @@ def _begin(attempts: Path) -> int:
     attempts.parent.mkdir(parents=True, exist_ok=True)
     with attempts.open("ab") as stream:
         stream.write(b".")
-        return stream.tell()
+    return attempts.stat().st_size
 
 
 def _plain(error: AtypiaError | OSError) -> AtypiaError:

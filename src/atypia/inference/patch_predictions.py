@@ -25,7 +25,7 @@ from atypia.data.cohort import Cohort
 from atypia.data.images import IMAGE_SUFFIXES, read_pages
 from atypia.evaluation.predictions import in_order, predictions_from_table, write_predictions
 from atypia.slides.reader import mpp_problems
-from atypia.slides.tiff_resolution import tiff_mpp
+from atypia.slides.tiff_reader import tiff_mpp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -71,7 +71,7 @@ def find_items(inputs: Sequence[Path], mpp: float | None) -> list[PatchFile]:
     Args:
         inputs: Images, stacks, folders (read recursively) or cohort folders.
         mpp: µm per pixel of everything that is not in a cohort. None where each such file carries
-            its own, see :func:`atypia.slides.tiff_resolution.tiff_mpp`.
+            its own, see :func:`atypia.slides.tiff_reader.tiff_mpp`.
 
     Raises:
         InputError: Lists every input that does not exist, holds no image or has no known
@@ -153,7 +153,7 @@ def predict_items(
         model: The ensemble.
         items: From :func:`find_items`.
         skip_bad: Leave out what cannot be read instead of raising, and report it.
-        batch_size: Patches per step; the answers do not depend on it.
+        batch_size: Patches per step; predictions do not depend on it.
         on_done: Called with the number of items done since the last call.
 
     Returns:
@@ -202,7 +202,7 @@ def predict_arrays(
         model: The ensemble.
         arrays: (H, W, 3) RGB uint8 each, centred on one figure; of any sizes.
         mpp: µm per pixel.
-        batch_size: Patches per step; the answers do not depend on it.
+        batch_size: Patches per step; predictions do not depend on it.
 
     Returns:
         One row per patch in the columns of ``predictions.csv``; ``patch_id`` counts from 0.
@@ -294,8 +294,8 @@ def _classify(
     for (_, mpp), members in groups.items():
         stack = np.stack([patches[i].pixels for i in members])
         if isinstance(model, ExplainingModel):
-            probabilities[members], told = model.answer(stack, mpp, batch_size)
-            reasons |= zip(members, told, strict=True)
+            probabilities[members], explained = model.answer(stack, mpp, batch_size)
+            reasons |= zip(members, explained, strict=True)
         else:
             probabilities[members] = model.predict_proba(stack, mpp, batch_size)
     about = pd.DataFrame([patch.about for patch in patches])
@@ -306,7 +306,7 @@ def _classify(
 
 
 def with_reasons(table: pd.DataFrame, reasons: Sequence[Explanation]) -> pd.DataFrame:
-    """Add the columns ``reason`` and ``measures`` (JSON), where a model explains its answers."""
+    """Add the columns ``reason`` and ``measures`` (JSON), where a model gives reasons."""
     if not reasons:
         return table
     measures = [

@@ -55,7 +55,7 @@ class RayEngine:
         threads: int = 1,
         gpus: int = 0,
     ) -> None:
-        # Reports of usage leave the machine unless someone says no. Warnings of the C++ part are
+        # Reports of usage leave the machine unless switched off. Warnings of the C++ part are
         # about its own choices.
         for name, value in (("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_BACKEND_LOG_LEVEL", "fatal")):
             os.environ.setdefault(name, value)
@@ -89,7 +89,7 @@ class RayEngine:
             raise InputError(f"{where}: expected a Ray cluster but got: {error}") from None
         has = ray.cluster_resources()
         room = int(has.get("CPU", 0)) // self._threads
-        if self._gpus:  # Ray would wait for one for ever, and say nothing
+        if self._gpus:  # Ray would wait for one for ever, in silence
             room = min(room, int(has.get("GPU", 0)) // self._gpus)
         if room < 1:
             ray.shutdown()

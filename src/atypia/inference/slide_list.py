@@ -14,7 +14,7 @@ from atypia.core.tables import Row, read_table
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from atypia.slides.candidates.read_candidates import Units
+    from atypia.slides.read_candidates import Units
 
 REQUIRED: Final = ("slide", "candidates")
 OPTIONAL: Final = ("mpp", "units", "slide_id", "patient_id")
@@ -34,11 +34,11 @@ class SlideRow:
     candidates: Path | None
     """None where nothing was found."""
     mpp: float | None
-    """µm per pixel, where the slide does not say it."""
+    """µm per pixel, where the slide does not hold it."""
     units: Units | None
-    """Of the candidates, where their file does not say it."""
+    """Of the candidates, where their file does not name them."""
     patient: str
-    """Empty where the table does not say it."""
+    """Empty where the table has none."""
 
 
 def read_slide_table(path: Path) -> list[SlideRow]:
@@ -81,7 +81,7 @@ def read_slide_table(path: Path) -> list[SlideRow]:
 
 
 def _faults(row: Row, path: Path) -> list[Problem]:
-    """Tell what is wrong with a row."""
+    """Find what is wrong with a row."""
     cells = row.cells
     faults = [row.problem] if row.problem else []
 

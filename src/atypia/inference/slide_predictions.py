@@ -74,7 +74,7 @@ def classify_slide(
     Args:
         model: The ensemble.
         slide: The open slide.
-        candidates: From :func:`atypia.slides.candidates.read_candidates`.
+        candidates: From :func:`atypia.slides.read_candidates.read_candidates`.
         on_done: Called with the number of candidates done since the last call.
 
     Returns:
@@ -163,7 +163,7 @@ def field_to_read(specs: Sequence[InputSpec], mpp: float) -> tuple[float, float]
 
 
 def origin_of(info: SlideInfo) -> dict[str, int]:
-    """Columns that say where the scanned part begins; none where that is the corner of level 0.
+    """Columns with where the scanned part begins; none where that is the corner of level 0.
 
     Who has the table alone can lay regions over it that were drawn in QuPath.
     """

@@ -31,7 +31,8 @@ from atypia.inference.job_parts import (
 )
 from atypia.inference.local_engine import do_all
 from atypia.inference.slide_predictions import classify_slide, origin_of
-from atypia.slides.candidates import Candidate, read_candidates
+from atypia.slides.candidates import Candidate
+from atypia.slides.read_candidates import read_candidates
 from atypia.slides.slide_pool import MOST_READERS, SlidePool
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from atypia.inference.patch_predictions import prediction_records, write_table
 from atypia.inference.slide_predictions import SlidePredictions, classify_slide
 from atypia.reports.biomarker_page import BiomarkerPage, render_summary
 from atypia.reports.pdf import check_pdf, write_pdf
-from atypia.slides.candidates import read_candidates
 from atypia.slides.dicom_annotations import check_dicom_output, write_dicom_annotations
 from atypia.slides.geojson_writer import write_geojson
+from atypia.slides.read_candidates import read_candidates
 from atypia.slides.reader import mpp_problems
 from atypia.slides.slide_pool import SlidePool
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from atypia.slides.candidates.read_candidates import Units
+    from atypia.slides.read_candidates import Units
 
 FORMS: Final = (".geojson", ".csv", ".json", ".dcm", ".html", ".pdf")
 

@@ -26,8 +26,8 @@ from atypia.inference.patch_predictions import PatchFile
 from atypia.server.guard import BYTES_PER_PIXEL
 from atypia.server.refusals import RefusalError
 from atypia.server.schemas import CandidatesForm, CandidatesRequest, PatchesForm, PatchesRequest
-from atypia.slides.candidates import read_candidates
-from atypia.slides.tiff_resolution import tiff_mpp
+from atypia.slides.read_candidates import read_candidates
+from atypia.slides.tiff_reader import tiff_mpp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

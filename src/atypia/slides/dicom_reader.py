@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from atypia.core.errors import InputError, MissingExtraError, Problem
-from atypia.slides.pixels import Colour, Level
+from atypia.slides.reader import Colour, Level
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +68,7 @@ def open_with_wsidicom(path: Path) -> DicomPixels:
 
 
 class DicomPixels:
-    """See :class:`atypia.slides.pixels.Pixels`."""
+    """See :class:`atypia.slides.reader.Pixels`."""
 
     background: Colour | None = None
     origin = (0, 0)

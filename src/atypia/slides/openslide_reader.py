@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from atypia.core.errors import MissingExtraError
-from atypia.slides.pixels import Colour, Level
+from atypia.slides.reader import Colour, Level
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def detect_format(path: Path) -> str | None:
-    """OpenSlide's name for the format of a file, None where it knows none."""
+    """OpenSlide's name for the format of a file, None where it supports none."""
     name = _openslide().OpenSlide.detect_format(path)
     return None if name is None else str(name)
 
 
 def open_with_openslide(path: Path) -> OpenSlidePixels:
-    """Open a file whose format OpenSlide knows."""
+    """Open a file whose format OpenSlide supports."""
     return OpenSlidePixels(lambda: _openslide().OpenSlide(path))
 
 
@@ -39,7 +39,7 @@ def _openslide() -> Any:
 
 
 class OpenSlidePixels:
-    """See :class:`atypia.slides.pixels.Pixels`."""
+    """See :class:`atypia.slides.reader.Pixels`."""
 
     def __init__(self, open_file: Callable[[], Any]) -> None:
         self._open_file = open_file
@@ -74,7 +74,7 @@ class OpenSlidePixels:
             region = slide.read_region(*place)
         except Exception:
             # After one error OpenSlide refuses everything on that handle, so a damaged tile would
-            # take all others with it. A handle of its own tells whether it is this region's fault.
+            # take all others with it. A new handle shows whether it is this region's fault.
             self._replace(slide)
             with self._open_file() as fresh:
                 region = fresh.read_region(*place)

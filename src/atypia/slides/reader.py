@@ -10,27 +10,70 @@ import logging
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
 from atypia.core.errors import InputError, MissingExtraError, Problem
-from atypia.slides.tiff_resolution import PLAUSIBLE_MPP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from atypia.slides.pixels import Colour, Pixels
-
 log = logging.getLogger("atypia")
 
+PLAUSIBLE_MPP: Final = (0.05, 4.0)
+"""µm per pixel of a light microscope; a TIFF with 72 dpi (353 µm) only has a default."""
 WHITE: Final = (255, 255, 255)
 _BRIGHT: Final = 200
 """A pixel counts as background where no channel is darker."""
+
+
+Colour = tuple[int, int, int]
+"""RGB, 0..255."""
+
+
+class Level(NamedTuple):
+    """One level of a pyramid."""
+
+    width: int
+    height: int
+    downsample: float
+    """Pixels of level 0 to one of this level, in x and in y."""
+
+
+class Pixels(Protocol):
+    """What a format gives. Safe to use from several threads at once."""
+
+    @property
+    def levels(self) -> Sequence[Level]:
+        """Finest first."""
+
+    @property
+    def mpp(self) -> tuple[float, float] | None:
+        """µm per pixel of level 0 in x and y, None where the file holds none."""
+
+    @property
+    def background(self) -> Colour | None:
+        """Colour of empty glass, None where the file holds none."""
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """Where the scanned part begins, px on level 0."""
+
+    def read(
+        self, level: int, left: int, top: int, width: int, height: int, empty: Colour
+    ) -> NDArray[np.uint8]:
+        """RGB (height, width, 3) of a rectangle inside a level, in px of that level.
+
+        What the scanner stored no pixels for is `empty`.
+        """
+
+    def close(self) -> None:
+        """Close the file."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +85,7 @@ class SlideInfo:
     """Of level 0, px."""
     height: int
     mpp: float | None
-    """µm per pixel of level 0, None where neither the file nor the user says it."""
+    """µm per pixel of level 0, None where neither the file nor the user gives it."""
     background: Colour
     """Colour of empty glass."""
     origin: tuple[int, int]
@@ -155,8 +198,8 @@ def open_slide(
     Args:
         path: A slide, a TIFF image, a DICOM file (its series is looked for beside it), or a
             folder with one DICOM slide.
-        mpp: µm per pixel of level 0; None is what the file says.
-        background: Colour of empty glass; None is what the file says, else the median of the
+        mpp: µm per pixel of level 0; None is that of the file.
+        background: Colour of empty glass; None is that of the file, else the median of the
             bright pixels along the border, else white.
 
     Raises:
@@ -192,7 +235,7 @@ def _open(path: Path) -> Pixels:
 def _describe(
     path: Path, pixels: Pixels, mpp: float | None, background: Colour | None
 ) -> SlideInfo:
-    stated = _square_pixels(path, pixels.mpp)
+    stated = square_mpp(path, pixels.mpp)
     return SlideInfo(
         path=path,
         width=pixels.levels[0].width,
@@ -212,17 +255,23 @@ def mpp_problems(mpp: float | None, option: str = "--mpp") -> list[Problem]:
 
 
 def unknown_resolution(path: Path) -> Problem:
-    """Make the problem of a slide that does not tell its µm per pixel."""
+    """Make the problem of a slide without µm per pixel."""
     return Problem("the file does not say its µm per pixel. Give --mpp.", str(path))
 
 
-def _square_pixels(path: Path, mpp: tuple[float, float] | None) -> float | None:
-    if mpp is None or not PLAUSIBLE_MPP[0] <= mpp[0] <= PLAUSIBLE_MPP[1]:
+def square_mpp(path: Path, sizes: tuple[float, float] | None, advice: str = "") -> float | None:
+    """µm per pixel of square pixels; None where a file holds none that a microscope could mean.
+
+    Raises:
+        InputError: The pixels are not square.
+    """
+    if sizes is None or not PLAUSIBLE_MPP[0] <= sizes[0] <= PLAUSIBLE_MPP[1]:
         return None
-    x, y = mpp
+    x, y = sizes
     if abs(x - y) > 0.01 * x:
-        what = f"expected square pixels but got {x:g} × {y:g} µm."
-        raise InputError(Problem(what, str(path)))
+        raise InputError(
+            Problem(f"expected square pixels but got {x:g} × {y:g} µm.{advice}", str(path))
+        )
     return x
 
 
@@ -239,7 +288,7 @@ def _estimate_background(pixels: Pixels) -> Colour:
     try:
         border = np.concatenate([pixels.read(number, *e, WHITE).reshape(-1, 3) for e in edges])
     except Exception:
-        # A damaged tile at the border must not keep one from all others; who reads it is told.
+        # A damaged tile at the border must not keep one from all others; reading it is an error.
         return WHITE
     bright = border[border.min(axis=1) >= _BRIGHT]
     if len(bright) < len(border) / 100:

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from atypia.slides.pixels import Colour
-    from atypia.slides.reader import Slide
+    from atypia.slides.reader import Colour, Slide
 
     Opener = Callable[..., AbstractContextManager[Slide]]
 
@@ -38,7 +37,7 @@ MOST_READERS = 4
 READING_S = 300
 """How long a reader may take for one field, or to open the slide."""
 _ENDING_S = 5
-"""How long a reader may take to end when it is told to."""
+"""How long a reader may take to end when it is asked to."""
 _MAIN = threading.Lock()
 """Readers are started by several threads."""
 
@@ -51,7 +50,7 @@ class SlidePool:
 
     Args:
         path: See :func:`atypia.slides.open_slide`.
-        mpp: µm per pixel of level 0; None is what the file says.
+        mpp: µm per pixel of level 0; None is that of the file.
         readers: Processes; by default one per core, at most :data:`MOST_READERS`.
         opener: Opens the slide in the reader; importable by name, as processes are spawned, and
             not from the main script.

@@ -1,24 +1,25 @@
-"""Pixels of plain TIFF and OME-TIFF by tifffile; the only module that imports it.
+"""Plain TIFF and OME-TIFF: pixels by tifffile, which only this module imports; the resolution.
 
-Only the tiles or strips that a rectangle touches are decoded.
+Only the tiles or strips that a rectangle touches are decoded. :func:`tiff_mpp` needs Pillow alone.
 """
 
 from __future__ import annotations
 
+import html
 import logging
+import re
 import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
-from xml.etree import ElementTree
 
 import numpy as np
+from PIL import Image
 
 from atypia.core.errors import InputError, MissingExtraError, Problem
-from atypia.slides.pixels import Colour, Level
-from atypia.slides.tiff_resolution import UM_OF_UNIT
+from atypia.slides.reader import Colour, Level, square_mpp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -28,6 +29,17 @@ _CACHE_BYTES: Final = 2**26
 
 _PLANES: Final = 2
 """Planar configuration (TIFF 6.0): each channel on its own."""
+
+UM_OF_UNIT: Final = {
+    **dict.fromkeys(("\u00b5m", "\u03bcm", "\\u00B5m", "um", "micron", "microns"), 1.0),
+    "nm": 1e-3,
+    "mm": 1e3,
+    "cm": 1e4,
+}
+"""Micrometres in one unit, as OME-XML and ImageJ write it: with the micro sign, the Greek letter,
+or an escape."""
+_DESCRIPTION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 270, 282, 283, 296
+_UM_OF_TAG: Final = {2: 25_400.0, 3: 10_000.0}  # inch, centimetre
 
 
 def is_ome(path: Path) -> bool:
@@ -68,7 +80,7 @@ def _tifffile() -> Any:
 
 
 class TiffPixels:
-    """See :class:`atypia.slides.pixels.Pixels`."""
+    """See :class:`atypia.slides.reader.Pixels`."""
 
     background: Colour | None = None
     origin = (0, 0)
@@ -183,7 +195,7 @@ def _mpp(tiff: Any) -> tuple[float, float] | None:
     page = tiff.series[0].pages[0]
     if not tiff.is_imagej:
         return _tag_mpp(page)
-    # ImageJ's unit is in its own metadata; the tag says that there is none.
+    # ImageJ's unit is in its own metadata; by the tag there is none.
     unit = UM_OF_UNIT.get(str((tiff.imagej_metadata or {}).get("unit")))
     if unit is None or "XResolution" not in page.tags:
         return None
@@ -198,14 +210,59 @@ def _tag_mpp(page: Any) -> tuple[float, float] | None:
     return (1 / x, 1 / y) if x and y else None
 
 
-def _ome_mpp(description: str) -> tuple[float, float] | None:
-    pixels = ElementTree.fromstring(description).find(".//{*}Pixels")
-    if pixels is None:
+# --- Resolution by headers alone -----------------------------------------------------------------
+
+
+def tiff_mpp(path: Path) -> float | None:
+    """µm per pixel of the first page of a TIFF.
+
+    Args:
+        path: Of any file; only headers are read.
+
+    Returns:
+        None where the file is no TIFF, or holds nothing that a light microscope could mean.
+
+    Raises:
+        InputError: The pixels are not square.
+    """
+    if path.suffix.lower() not in {".tif", ".tiff"}:
         return None
+    try:
+        with Image.open(path, formats=("TIFF",)) as image:
+            sizes = _pixel_size_um(getattr(image, "tag_v2", {}))
+    except Exception:
+        return None  # damaged; whoever decodes the pixels reports how
+    return square_mpp(path, sizes, " Give --mpp.")
+
+
+def _pixel_size_um(tags: Mapping[int, Any]) -> tuple[float, float] | None:
+    """Width and height of a pixel in µm by the tags of a page."""
+    # Pillow takes the bytes of a description for Latin-1.
+    description = (
+        str(tags.get(_DESCRIPTION, "")).encode("latin-1", "replace").decode(errors="replace")
+    )
+    if "<OME" in description:
+        return _ome_mpp(description)
+    per_unit = [float(tags.get(tag, 0)) for tag in (_X_RESOLUTION, _Y_RESOLUTION)]
+    if description.startswith("ImageJ="):
+        unit = re.search(r"^unit=(.*)$", description, re.MULTILINE)
+        um = UM_OF_UNIT.get(unit[1].strip()) if unit else None
+    else:
+        um = _UM_OF_TAG.get(tags.get(_RESOLUTION_UNIT, 2))
+    if um is None or not all(per_unit):
+        return None
+    return um / per_unit[0], um / per_unit[1]
+
+
+def _ome_mpp(description: str) -> tuple[float, float] | None:
+    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", description)
+    entries = (
+        dict(re.findall(r'([\w:]+)\s*=\s*"([^"]*)"', html.unescape(pixels[0]))) if pixels else {}
+    )
     sizes = []
     for axis in "XY":
-        size = pixels.get(f"PhysicalSize{axis}")
-        unit = UM_OF_UNIT.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        size = entries.get(f"PhysicalSize{axis}")
+        unit = UM_OF_UNIT.get(entries.get(f"PhysicalSize{axis}Unit", "um"))
         if size is None or unit is None:
             return None
         sizes.append(float(size) * unit)

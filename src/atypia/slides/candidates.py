@@ -30,7 +30,7 @@ class Candidate:
     geometry: Mapping[str, Any] | None = None
     """Its own outline, a GeoJSON geometry in px from the corner that QuPath shows."""
     about: Mapping[str, str] = field(default_factory=dict)
-    """What else its file tells: classes, labels."""
+    """What else its file holds: classes, labels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from atypia.core.errors import InputError, Problem
 from atypia.core.tables import Row, Table, read_table
-from atypia.slides.candidates.candidate import NOTHING, Candidate, CandidateList
+from atypia.slides.candidates import NOTHING, Candidate, CandidateList
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,10 +22,10 @@ _KEPT: Final = ("label_", "atypical_", "majority_", "candidate_class", "patient_
 
 
 def read_listing(path: Path, slide: SlideInfo, units: str | None) -> CandidateList:
-    """Read a table; see :func:`atypia.slides.candidates.read_candidates`.
+    """Read a table; see :func:`atypia.slides.read_candidates.read_candidates`.
 
     Columns are ``x_px, y_px`` or ``x_um, y_um`` (from the corner of level 0), or ``x, y`` whose
-    units the user says; ``patch_id`` or ``id`` where there is one. Where a column ``slide`` or
+    units the user gives; ``patch_id`` or ``id`` where there is one. Where a column ``slide`` or
     ``image`` names several, the rows of this slide are taken.
     """
     assert slide.mpp is not None
@@ -98,7 +98,7 @@ def _rows(table: Table, slide: SlideInfo) -> list[Row]:
 
 
 def _of_one(rows: list[Row], column: str, slide: SlideInfo, table: Table) -> list[Row]:
-    """Rows of this slide, where folders tell apart several of its name."""
+    """Rows of this slide, where folders distinguish several of its name."""
     cells = [row.cells[column].replace("\\", "/") for row in rows]
     if len(set(cells)) == 1:
         return rows

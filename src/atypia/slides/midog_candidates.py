@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from atypia.core.errors import InputError, Problem
-from atypia.slides.candidates.candidate import LARGEST_UM, Candidate, CandidateList
+from atypia.slides.candidates import LARGEST_UM, Candidate, CandidateList
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ def is_midog(content: Any) -> bool:
 def read_midog(
     content: dict[str, Any], path: Path, slide: SlideInfo, units: str | None
 ) -> CandidateList:
-    """Read the boxes of one slide; see :func:`atypia.slides.candidates.read_candidates`.
+    """Read the boxes of one slide; see :func:`atypia.slides.read_candidates.read_candidates`.
 
     Where the file has a category "mitotic figure", the others are left out and counted.
     """
@@ -132,7 +132,7 @@ def _corners(
     """(N, 4) left, top, right, bottom of boxes in MIDOG's way or in COCO's.
 
     MIDOG gives two corners, COCO one corner and the size. No figure is larger than
-    ``LARGEST_UM``, so that the numbers tell, unless all lie at the slide's corner.
+    ``LARGEST_UM``, so that the numbers decide, unless all lie at the slide's corner.
     """
     assert slide.mpp is not None
     most = LARGEST_UM / slide.mpp

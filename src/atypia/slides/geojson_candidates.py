@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from atypia.core.errors import Problem
-from atypia.slides.candidates.candidate import (
+from atypia.slides.candidates import (
     LARGEST_UM,
     NOTHING,
     AnnotatedRegion,
@@ -39,7 +39,7 @@ def is_geojson(content: Any) -> bool:
 
 
 def read_geojson(content: Any, path: Path, slide: SlideInfo, units: str | None) -> CandidateList:
-    """Read features; see :func:`atypia.slides.candidates.read_candidates`."""
+    """Read features; see :func:`atypia.slides.read_candidates.read_candidates`."""
     assert slide.mpp is not None
     found = CandidateList()
     scale = 1 / slide.mpp if units == "um" else 1.0
@@ -116,7 +116,7 @@ def _read_feature(
 
 
 def _own_id(feature: Mapping[str, Any], properties: Mapping[str, Any]) -> str:
-    """Tell the id that Atypia wrote with the feature, else the feature's."""
+    """Id that Atypia wrote with the feature, else the feature's."""
     metadata = properties.get("metadata")
     written = metadata.get("patch_id") if isinstance(metadata, dict) else None
     return str(written or feature.get("id") or "")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from atypia.core.errors import InputError, Problem
-from atypia.slides.candidates.candidate import LARGEST_UM
-from atypia.slides.candidates.csv_candidates import read_listing
-from atypia.slides.candidates.geojson_candidates import is_geojson, read_geojson
-from atypia.slides.candidates.midog_candidates import is_midog, read_midog
+from atypia.slides.candidates import LARGEST_UM
+from atypia.slides.csv_candidates import read_listing
+from atypia.slides.geojson_candidates import is_geojson, read_geojson
+from atypia.slides.midog_candidates import is_midog, read_midog
 from atypia.slides.reader import unknown_resolution
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from atypia.slides import SlideInfo
-    from atypia.slides.candidates.candidate import Candidate, CandidateList
+    from atypia.slides.candidates import Candidate, CandidateList
 
 Units = Literal["px", "um"]
 
 _SAME_PX: Final = 0.1
 """Centres that agree to this are one figure twice."""
 _ENOUGH: Final = 10
-"""Fewer candidates than this say nothing about the units of all."""
+"""Fewer candidates than this are no evidence of the units of all."""
 
 log = logging.getLogger("atypia")
 
@@ -44,7 +44,7 @@ def read_candidates(
         path: GeoJSON as QuPath exports it (also gzipped), MIDOG or COCO JSON, a CSV of centres,
             or a cohort whose manifest has centres.
         slide: The slide they lie on.
-        units: Of the coordinates, where the file does not say it: px on level 0, or µm from the
+        units: Of the coordinates, where the file does not name them: px on level 0, or µm from the
             slide's corner.
         skip_bad: Leave out what is wrong, and list it, instead of raising.
 
@@ -73,7 +73,7 @@ def read_candidates(
 
 
 def _besides(found: CandidateList) -> str:
-    """Say what a file without candidates does hold."""
+    """Describe what a file without candidates does hold."""
     if not found.regions:
         return ""
     return (
@@ -125,7 +125,7 @@ def _kind(content: Any) -> str:
 
 
 def _check(found: CandidateList, path: Path, slide: SlideInfo) -> list[Problem]:
-    """Take out what lies outside the slide or occurs twice; say what was taken out."""
+    """Take out what lies outside the slide or occurs twice; report what was taken out."""
     candidates = found.candidates
     if not candidates:
         return []
