@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import bz2
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def has_metrics(folder: Path, name: str = "metrics") -> bool:
     """Whether a folder has measures of this name."""
-    return any((folder / f"{name}.json{suffix}").is_file() for suffix in ("", ".gz"))
+    return any((folder / f"{name}.json{suffix}").is_file() for suffix in ("", ".bz2"))
 
 
 def read_metrics(folder: Path, name: str = "metrics") -> dict[str, Any]:
@@ -22,7 +22,7 @@ def read_metrics(folder: Path, name: str = "metrics") -> dict[str, Any]:
     plain = folder / f"{name}.json"
     if plain.is_file():
         return dict(read_json(plain))
-    with gzip.open(folder / f"{name}.json.gz", "rt", encoding="utf-8") as file:
+    with bz2.open(folder / f"{name}.json.bz2", "rt", encoding="utf-8") as file:
         return dict(json.load(file))
 
 

@@ -3,13 +3,13 @@
     python docs/make_results.py runs/quick docs/results/quick-table1
 
 =============================  =====================================================================
-``predictions-*.csv.gz``       of the test part, or out of fold where there is none; probabilities
-                               with five decimals, which keep every measure to the digits shown;
+``predictions-*.csv.bz2``      of the test part, or out of fold where there is none; probabilities
+                               with six decimals, which keep every measure to the digits shown;
                                reasons and what follows from other columns are left out
-``metrics.json.gz``            the measures of that table; bins and curves are left out
-``metrics-oof.json.gz``        likewise out of fold, without groups and raters, where the table is
+``metrics.json.bz2``           the measures of that table; bins and curves are left out
+``metrics-oof.json.bz2``       likewise out of fold, without groups and raters, where the table is
                                another one
-``history.csv.gz``             every epoch of every member
+``history.csv.bz2``            every epoch of every member
 ``splits.json``                their kind, and the file in ``docs/results/splits`` with the patients
 ``tables.md``                  the measures to be read
 ``config.yaml``, ``run.json``  as in the run
@@ -21,7 +21,7 @@ Nothing that a command makes of these is kept: ``atypia evaluate FOLDER`` writes
 from __future__ import annotations
 
 import argparse
-import gzip
+import bz2
 import json
 import shutil
 from pathlib import Path
@@ -34,7 +34,7 @@ from atypia.core.files import read_json, write_json, write_text
 from atypia.core.labels import DISPLAY_NAMES, PROBABILITY_COLUMNS
 from atypia.reports import published_results as reference
 
-DECIMALS = 5
+DECIMALS = 6
 """Of a probability."""
 DERIVED = ("reason", "p_atypical", "atypical_expert1", "atypical_expert2", "atypical_expert3")
 LEFT_OUT = {"definitions", "subtypes", "calibration", "class_size_vs_sensitivity"}
@@ -42,8 +42,8 @@ LEFT_OUT_OUT_OF_FOLD = LEFT_OUT | {"groups", "raters", "selective", "conformal"}
 
 
 def write_compressed(path: Path, text: str) -> None:
-    """Write text as gzip, the same bytes whenever it is written."""
-    path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+    """Write text as bzip2, the same bytes whenever it is written."""
+    path.write_bytes(bz2.compress(text.encode()))
 
 
 def keep_predictions(table: Path, out: Path) -> None:
@@ -53,7 +53,7 @@ def keep_predictions(table: Path, out: Path) -> None:
     for column in PROBABILITY_COLUMNS:
         p = cells[column].astype(float)
         cells[column] = [f"{x:.{DECIMALS}f}".rstrip("0").rstrip(".") for x in p]
-    write_compressed(out / f"{table.name}.gz", cells.to_csv(index=False, lineterminator="\n"))
+    write_compressed(out / f"{table.name}.bz2", cells.to_csv(index=False, lineterminator="\n"))
 
 
 def keep_metrics(folder: Path, out: Path) -> None:
@@ -66,7 +66,7 @@ def keep_metrics(folder: Path, out: Path) -> None:
     for name, (tree, left_out) in kept.items():
         parts = rounded({k: v for k, v in tree.items() if k not in left_out})
         text = json.dumps(parts, separators=(",", ":"), ensure_ascii=False)
-        write_compressed(out / f"{name}.json.gz", text)
+        write_compressed(out / f"{name}.json.bz2", text)
 
 
 def keep_history(histories: list[Path], out: Path) -> None:
@@ -75,7 +75,7 @@ def keep_history(histories: list[Path], out: Path) -> None:
         return
     parts = [pd.read_csv(file).assign(member=file.parent.name) for file in histories]
     text = pd.concat(parts).to_csv(index=False, float_format="%.5g", lineterminator="\n")
-    write_compressed(out / "history.csv.gz", text)
+    write_compressed(out / "history.csv.bz2", text)
 
 
 def keep_splits(splits: Path, out: Path) -> None:

@@ -64,15 +64,16 @@ def test_a_run_stands_for_its_test_part_and_without_one_for_its_out_of_fold_tabl
     assert list(read_predictions(tmp_path).patch_ids) == list(table["patch_id"])
 
 
-def test_a_compressed_table_is_read_like_a_plain_one(table, tmp_path):
+@pytest.mark.parametrize("packed", ["gz", "bz2"])
+def test_a_compressed_table_is_read_like_a_plain_one(table, tmp_path, packed):
     for name in ("predictions-oof.csv", "predictions-test.csv"):  # that of the test part counts
         (tmp_path / "splits.json").write_text('{"format": 1, "kind": "all"}')
-        path = save(table[::-1] if "oof" in name else table, tmp_path / f"{name}.gz")
+        path = save(table[::-1] if "oof" in name else table, tmp_path / f"{name}.{packed}")
         assert list(read_predictions(path).patch_ids) == list(read_predictions(tmp_path).patch_ids)
     assert list(read_predictions(tmp_path).patch_ids) == list(table["patch_id"])
     for broken in (path.read_bytes()[:-20], b"patch_id,patient_id", b""):
         path.write_bytes(broken)
-        with pytest.raises(InputError, match=r"predictions-test\.csv\.gz"):
+        with pytest.raises(InputError, match=rf"predictions-test\.csv\.{packed}"):
             read_predictions(path)
 
 

@@ -19,6 +19,7 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
@@ -204,7 +205,7 @@ def read_predictions(path: Path | str) -> Predictions:
 
     Args:
         path: A CSV, or a run folder: its ``predictions-test.csv``, or, of a run without a test
-            part, its ``predictions-oof.csv``. Each may be compressed: ``.csv.gz``.
+            part, its ``predictions-oof.csv``. Each may be compressed: ``.csv.gz``, ``.csv.bz2``.
 
     Raises:
         InputError: Lists every problem of the table with row and column.
@@ -213,8 +214,8 @@ def read_predictions(path: Path | str) -> Predictions:
     if path.is_dir():
         path = _table_of(path)
     try:
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rt", encoding="utf-8-sig") as file:
+        opener = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)
+        with opener(path, "rt", encoding="utf-8-sig") as file:
             text = file.read()
     except FileNotFoundError:
         raise InputError(f"{path} does not exist.") from None
@@ -229,10 +230,9 @@ def read_predictions(path: Path | str) -> Predictions:
 
 def _table_of(run: Path) -> Path:
     """Find the table of a run folder that :func:`read_predictions` reads."""
-    names = ["predictions-test.csv", "predictions-test.csv.gz"]
-    if _has_no_test_part(run):
-        names += ["predictions-oof.csv", "predictions-oof.csv.gz"]
-    return next((run / name for name in names if (run / name).exists()), run / names[0])
+    parts = ["test", "oof"] if _has_no_test_part(run) else ["test"]
+    tables = [run / f"predictions-{p}.csv{packed}" for p in parts for packed in ("", ".gz", ".bz2")]
+    return next((table for table in tables if table.exists()), tables[0])
 
 
 def _has_no_test_part(run: Path) -> bool:
