@@ -62,8 +62,8 @@ def save(page: Any, name: str, height: int = VIEW["height"]) -> None:
     page.set_viewport_size({**VIEW, "height": height})
     page.wait_for_timeout(1500)
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    file = IMAGES / f"app-{name}.jpg"
-    image.save(file, quality=QUALITY, optimize=True, progressive=True)
+    file = IMAGES / f"app-{name}.webp"
+    image.save(file, quality=QUALITY, method=6)
     print(f"{file.name}: {file.stat().st_size / 1024:.0f} KB", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Draw docs/images/synthetic-cohort.png: ``python docs/make_sheet.py``."""
+"""Draw docs/images/synthetic-cohort.webp: ``python docs/make_sheet.py``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def sheet(seed: int = 0) -> Image.Image:
 
 
 if __name__ == "__main__":
-    path = Path(__file__).parent / "images" / "synthetic-cohort.png"
+    path = Path(__file__).parent / "images" / "synthetic-cohort.webp"
     path.parent.mkdir(exist_ok=True)
-    sheet().quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
+    sheet().convert("RGB").save(path, quality=75, method=6)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
