@@ -45,9 +45,9 @@ from atypia.evaluation.predictions import read_predictions
 from atypia.models.hardware import keep_freed_memory
 from atypia.models.network import make_network
 from atypia.models.transforms import Augmenter, colour_styles
-from atypia.training.crossval import member_tasks
 from atypia.training.epoch_batches import Views, plan_epoch
 from atypia.training.fit import fit
+from atypia.training.member_tasks import member_tasks
 from atypia.training.patch_store import open_store
 
 if TYPE_CHECKING:

@@ -46,8 +46,8 @@ from atypia.evaluation.predictions import read_predictions, write_predictions
 from atypia.inference.patch_predictions import prediction_table
 from atypia.models.hardware import keep_freed_memory
 from atypia.models.network import make_network
-from atypia.training.crossval import member_tasks
 from atypia.training.fit import fit
+from atypia.training.member_tasks import member_tasks
 from atypia.training.patch_store import open_store
 
 if TYPE_CHECKING:

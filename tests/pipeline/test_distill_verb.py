@@ -19,7 +19,7 @@ from atypia.data.cohort import Cohort
 from atypia.data.splits import Splits
 from atypia.evaluation.predictions import read_predictions
 from atypia.pipeline.distill import student_config
-from atypia.training.crossval import member_tasks
+from atypia.training.member_tasks import member_tasks
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -13,7 +13,7 @@ from atypia.core.errors import InputError
 from atypia.core.labels import SUBTYPES
 from atypia.data.cohort import Cohort
 from atypia.data.splits import Outer
-from atypia.training.crossval import member_tasks
+from atypia.training.member_tasks import member_tasks
 
 OUTER = Outer(test=("T",), inner=(("A",), ("B",)))
 

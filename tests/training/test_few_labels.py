@@ -13,9 +13,7 @@ from atypia.core.errors import InputError
 from atypia.core.labels import N_SUBTYPES, SUBTYPES
 from atypia.data.cohort import Cohort
 from atypia.data.splits import Outer
-from atypia.training import crossval
-from atypia.training.crossval import member_tasks
-from atypia.training.member_tasks import hidden_rows, order_patients
+from atypia.training.member_tasks import hidden_rows, member_tasks, order_patients
 
 RNG = np.random.default_rng(0)
 PATIENTS = [f"P{i:03d}" for i in range(130)]
@@ -120,7 +118,7 @@ def test_a_training_sees_nothing_of_what_is_hidden(others: str) -> None:
         # Neither does what it would see if they said something else. The order is kept: it is
         # made from labels, as a study makes it that has them all.
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(crossval, "hidden_rows", lambda *_: away)
+            patch.setattr("atypia.training.member_tasks.hidden_rows", lambda *_: away)
             other = member_tasks(Cohort(Path(), "", blank, {}, ""), OUTER, 0, chosen)[i]
         np.testing.assert_array_equal(other.targets.subtypes[rows], task.targets.subtypes[rows])
         np.testing.assert_array_equal(other.targets.atypical[rows], task.targets.atypical[rows])

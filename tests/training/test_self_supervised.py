@@ -19,9 +19,8 @@ from atypia.data.splits import make_splits
 from atypia.models.network import make_network
 from atypia.models.weight_files import read_tensors
 from atypia.training import self_supervised
-from atypia.training.crossval import member_tasks
 from atypia.training.distributed import ComputePlace, World
-from atypia.training.member_tasks import MemberTask
+from atypia.training.member_tasks import MemberTask, member_tasks
 from atypia.training.patch_store import PatchStore, open_store
 from atypia.training.run_folder import CHOSEN, with_chosen_label
 from atypia.training.self_supervised import TERMS, vicreg, warm_up

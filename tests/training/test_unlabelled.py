@@ -18,10 +18,9 @@ from atypia.data.cohort import Cohort
 from atypia.data.splits import make_splits
 from atypia.models.network import make_network
 from atypia.training import fit as fit_module
-from atypia.training.crossval import member_tasks
 from atypia.training.distributed import ComputePlace, World
 from atypia.training.fit import fit
-from atypia.training.member_tasks import MemberTask
+from atypia.training.member_tasks import MemberTask, member_tasks
 from atypia.training.patch_store import PatchStore, open_store
 from atypia.training.run_folder import CHOSEN, with_chosen_label
 from atypia.training.unlabelled import consistency, pseudo_labels

@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from atypia.classifiers.aggregation import Aggregation
 from atypia.classifiers.ensemble import load_network, predict_network
-from atypia.core.errors import InputError, TrainingError
+from atypia.core.errors import TrainingError
 from atypia.core.files import read_json, sha256_file
 from atypia.core.labels import N_SUBTYPES
 from atypia.core.progress import OnEpoch, OnStep, silent
@@ -21,17 +20,15 @@ from atypia.evaluation.metrics import one_vs_rest_auc
 from atypia.models.network import make_network
 from atypia.training.checkpoint import read_history
 from atypia.training.fit import fit
-from atypia.training.member_tasks import MemberTask, hidden_rows, make_bags, write_bag
+from atypia.training.member_tasks import member_tasks, write_bag
 from atypia.training.probe import fit_probe, open_probe
 from atypia.training.targets import (
     chosen_labels,
-    make_targets,
-    require_both_sides,
-    require_every_class,
-    require_unseen_test_part,
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy.typing as npt
 
     from atypia.core.config import InputSpec, JoinKind, TrainConfig
@@ -63,55 +60,6 @@ class Members:
     """Of the members."""
 
 
-def member_tasks(
-    cohort: Cohort, outer: Outer, number: int, config: TrainConfig
-) -> list[MemberTask]:
-    """Divide the training patients of outer split `number` among the members.
-
-    Raises:
-        InputError: A member's training part lacks a subtype, or its validation part any label.
-        LeakError: A teacher has learned from the test part.
-    """
-    labels = chosen_labels(cohort.manifest, config.label)
-    hidden = hidden_rows(cohort.manifest, labels, outer, number, config)
-    if config.target.teacher is not None:
-        require_unseen_test_part(Path(config.target.teacher), outer.test, number)
-    patients = cohort.manifest["patient_id"]
-    domains = np.unique(cohort.manifest["domain"].to_numpy(dtype=str), return_inverse=True)[1]
-    learned = np.where(hidden, -1, labels)
-    tasks = []
-    for i, bag in enumerate(make_bags(cohort.manifest, learned, outer, number, config)):
-        mine = rows(cohort.manifest, bag)
-        # What is hidden from the training is not hidden from those who watch it.
-        targets = make_targets(cohort.manifest, labels, config.target, hidden & mine)
-        learnable = targets.subtypes.any(axis=(1, 2))  # with heads of their own, by either rater
-        if config.loss.hears_votes:  # a vote alone is learned from, too
-            learnable |= ~np.isnan(targets.atypical)
-        train, mute = np.flatnonzero(mine & learnable), np.flatnonzero(mine & ~learnable)
-        train = np.repeat(train, [bag[patient] for patient in patients.iloc[train]])
-        unseen = rows(cohort.manifest, outer.training) & ~mine
-        valid = np.flatnonzero(unseen & (labels >= 0))
-        part = f"training part of member {i}, outer split {number}"
-        require_every_class(learned[train], part)
-        if config.loss.of == "sides":
-            require_both_sides(targets.sides[train], part)
-        if not len(valid):
-            raise InputError(
-                f"validation part of member {i}, outer split {number}: expected labelled figures "
-                "but found none. Use fewer members (ensemble.members) or another seed."
-            )
-        seed = int(np.random.SeedSequence([config.seed, number, i]).generate_state(1)[0]) >> 1
-        known = np.where(mine, learned, labels)
-        task = MemberTask(f"member {i}", train, valid, targets, known, seed, mute, domains)
-        if config.unlabelled.weight and not len(task.unlabelled_rows):
-            raise InputError(
-                f"unlabelled.weight: expected figures without a subtype in the training part of "
-                f"member {i}, outer split {number}, but each has one. Leave it out."
-            )
-        tasks.append(task)
-    return tasks
-
-
 def train_members(
     cohort: Cohort,
     outer: Outer,
@@ -141,9 +89,6 @@ def train_members(
     origin = ""
     answers = np.full((len(tasks), len(cohort), N_SUBTYPES), np.nan, np.float32)
     labels = chosen_labels(cohort.manifest, config.label)
-    hidden = hidden_rows(cohort.manifest, labels, outer, number, config)
-    learned = np.where(hidden, -1, labels)
-    bags = make_bags(cohort.manifest, learned, outer, number, config)
     _, spec, _ = make_network(config.model, config.input, initial_weights=False)
     frozen = config.model.frozen
     probe = open_probe(cohort, config, store, place, folder, on_step) if frozen else None
@@ -158,7 +103,7 @@ def train_members(
                 len(task.valid_rows),
             )
             if config.ensemble.bagging is not None and place.world.is_main:
-                write_bag(member_folder / "bag.csv", bags[i])
+                write_bag(member_folder / "bag.csv", task.bag)
             if probe is not None:
                 fit_probe(task, config, probe, place, member_folder)
             else:
@@ -178,7 +123,7 @@ def train_members(
         network.to(place.device)
         networks.append(network)
         # Figures without a label, too: they can be predicted.
-        unseen = rows(cohort.manifest, outer.training) & ~rows(cohort.manifest, bags[i])
+        unseen = rows(cohort.manifest, outer.training) & ~rows(cohort.manifest, task.bag)
         held_out = np.flatnonzero(unseen)
         if probe is not None:
             networks[i] = network.on(networks[0].backbone)  # one in memory for all

@@ -5,21 +5,31 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from atypia.core.errors import InputError
 from atypia.core.files import write_text
 from atypia.core.labels import N_SUBTYPES
+from atypia.data.splits import rows
+from atypia.training.targets import (
+    chosen_labels,
+    make_targets,
+    require_both_sides,
+    require_every_class,
+    require_unseen_test_part,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import numpy.typing as npt
     import pandas as pd
 
     from atypia.core.config import TrainConfig
+    from atypia.data.cohort import Cohort
     from atypia.data.splits import Outer
     from atypia.training.targets import Targets
 
@@ -38,6 +48,8 @@ class MemberTask:
     labels: npt.NDArray[np.int64]
     """(N,) subtype index for every row of the store: what is scored."""
     seed: int
+    bag: Counter[str] = field(default_factory=Counter)
+    """Patients to learn from, and how often each was drawn."""
     silent_rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     """Rows of the training patients without a target; a warm-up without labels sees them, too."""
     domains: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
@@ -57,6 +69,55 @@ class MemberTask:
 
 _DRAWS: Final = 100
 """How often a bag is drawn anew at most, where it lacks a subtype."""
+
+
+def member_tasks(
+    cohort: Cohort, outer: Outer, number: int, config: TrainConfig
+) -> list[MemberTask]:
+    """Divide the training patients of outer split `number` among the members.
+
+    Raises:
+        InputError: A member's training part lacks a subtype, or its validation part any label.
+        LeakError: A teacher has learned from the test part.
+    """
+    labels = chosen_labels(cohort.manifest, config.label)
+    hidden = hidden_rows(cohort.manifest, labels, outer, number, config)
+    if config.target.teacher is not None:
+        require_unseen_test_part(Path(config.target.teacher), outer.test, number)
+    patients = cohort.manifest["patient_id"]
+    domains = np.unique(cohort.manifest["domain"].to_numpy(dtype=str), return_inverse=True)[1]
+    learned = np.where(hidden, -1, labels)
+    tasks = []
+    for i, bag in enumerate(make_bags(cohort.manifest, learned, outer, number, config)):
+        mine = rows(cohort.manifest, bag)
+        # What is hidden from the training is not hidden from those who watch it.
+        targets = make_targets(cohort.manifest, labels, config.target, hidden & mine)
+        learnable = targets.subtypes.any(axis=(1, 2))  # with heads of their own, by either rater
+        if config.loss.hears_votes:  # a vote alone is learned from, too
+            learnable |= ~np.isnan(targets.atypical)
+        train, mute = np.flatnonzero(mine & learnable), np.flatnonzero(mine & ~learnable)
+        train = np.repeat(train, [bag[patient] for patient in patients.iloc[train]])
+        unseen = rows(cohort.manifest, outer.training) & ~mine
+        valid = np.flatnonzero(unseen & (labels >= 0))
+        part = f"training part of member {i}, outer split {number}"
+        require_every_class(learned[train], part)
+        if config.loss.of == "sides":
+            require_both_sides(targets.sides[train], part)
+        if not len(valid):
+            raise InputError(
+                f"validation part of member {i}, outer split {number}: expected labelled figures "
+                "but found none. Use fewer members (ensemble.members) or another seed."
+            )
+        seed = int(np.random.SeedSequence([config.seed, number, i]).generate_state(1)[0]) >> 1
+        known = np.where(mine, learned, labels)
+        task = MemberTask(f"member {i}", train, valid, targets, known, seed, bag, mute, domains)
+        if config.unlabelled.weight and not len(task.unlabelled_rows):
+            raise InputError(
+                f"unlabelled.weight: expected figures without a subtype in the training part of "
+                f"member {i}, outer split {number}, but each has one. Leave it out."
+            )
+        tasks.append(task)
+    return tasks
 
 
 def make_bags(
@@ -130,12 +191,7 @@ def hidden_rows(
     there hold about as large a part of each subtype as of the patients: a tenth of the labels holds
     a tenth of the ring shapes, not none or all by chance.
 
-    Args:
-        manifest: Of the cohort.
-        labels: (N,) subtype index by the chosen label; -1 where there is none.
-        outer: The split; patients of its test part are no training patients.
-        number: Of the outer split.
-        config: Its ``target.labelled_patients`` and ``seed``.
+    The share is ``target.labelled_patients``; the arguments are those of :func:`make_bags`.
     """
     patients = manifest["patient_id"].to_numpy(dtype=str)
     hidden = np.zeros(len(manifest), bool)

@@ -83,7 +83,7 @@ class NetworkFitter(ModelFitter[TrainConfig]):
     def prepared(self) -> Iterator[None]:
         """Check every member's share of the data, then decode the cohort once for all members."""
         from atypia.models.network import make_network
-        from atypia.training.crossval import member_tasks
+        from atypia.training.member_tasks import member_tasks
         from atypia.training.patch_store import open_store
 
         run = self.run

@@ -94,16 +94,10 @@ def open_probe(
     folder: Path,
     on_step: OnStep = silent,
 ) -> Probe:
-    """Load the backbone and find or compute its features.
+    """Load the backbone of ``config.model`` and find or compute its features.
 
-    Args:
-        cohort: Whose patches.
-        config: ``model.frozen`` is set. With ``augment.flip`` and ``augment.rotate`` a patch is
-            looked at in its eight views.
-        store: Their pixels.
-        place: Device and processes.
-        folder: Of the run, for the features of a cohort that cannot be written.
-        on_step: Called with ``features``, patches done and patches in all.
+    With ``augment.flip`` and ``augment.rotate`` a patch is looked at in its eight views. The other
+    arguments are those of :func:`atypia.training.features.cohort_features`.
     """
     torch.manual_seed(config.seed)  # all members have one backbone, also without weights
     network, spec, origin = make_network(config.model, config.input)
@@ -126,12 +120,7 @@ def fit_probe(
 ) -> None:
     """Fit one member's layer; leaves what :func:`atypia.training.fit.fit` leaves, but a history.
 
-    Args:
-        task: Which data.
-        config: The training.
-        probe: Backbone and features.
-        place: Processes: the first one fits.
-        folder: Of this member.
+    Of several processes the first one fits.
 
     Raises:
         InputError: Too few patients to choose a penalty on.

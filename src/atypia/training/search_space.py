@@ -321,7 +321,7 @@ def _range(
         faults.append(
             f"step: expected a whole number of steps from {low:g} to {high:g} but got {step:g}."
         )
-    return found
+    return found if step is None else found.model_copy(update={"step": type(low)(step)})
 
 
 def _checked(base: TrainConfig, key: str, value: Any, faults: list[str]) -> Any:

@@ -111,16 +111,9 @@ def warm_up(
     the file is there already it is taken; a warm-up that was stopped goes on after its last epoch.
     Of several processes the first one works and the others wait for the file.
 
-    Args:
-        network: Its backbone is changed.
-        task: Which data.
-        config: Epochs are ``optim.self_supervised_epochs``; the learning rate and its rise,
-            weight decay and augmentation are those of the training.
-        spec: What the network sees.
-        store: Decoded patches.
-        place: Device, number format, processes.
-        folder: Of the member.
-        on_step: Called after each batch.
+    Of `network` the backbone is changed; `spec` is what it sees; the other arguments are those of
+    :func:`atypia.training.fit.fit`. Learning rate and its rise, weight decay and augmentation are
+    those of the training.
 
     Returns:
         Its entry of the member's record.

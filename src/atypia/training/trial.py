@@ -21,9 +21,10 @@ from atypia.core.progress import OnStep, silent
 from atypia.data.splits import Outer, rows
 from atypia.models.hardware import choose_device, choose_precision, make_deterministic
 from atypia.models.network import make_network
-from atypia.training.crossval import member_tasks, train_members
+from atypia.training.crossval import train_members
 from atypia.training.distributed import ComputePlace, World
 from atypia.training.fit import measures
+from atypia.training.member_tasks import member_tasks
 from atypia.training.patch_store import open_store
 from atypia.training.run_folder import warn_of_another_scale, warn_of_missing_classes
 from atypia.training.study import Pruned

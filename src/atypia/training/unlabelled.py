@@ -38,12 +38,8 @@ _STREAM = 2  # of random numbers, beside those of the training and of the warm-u
 class Unlabelled:
     """The second batch of every step of a member's training.
 
-    Args:
-        task: Which data.
-        config: The training.
-        store: Decoded patches.
-        changed: Makes the views that the network learns from.
-        place: Device, number format, processes.
+    `changed` makes the views that the network learns from; the other arguments are those of
+    :func:`atypia.training.fit.fit`.
     """
 
     def __init__(
@@ -71,13 +67,7 @@ class Unlabelled:
     def epoch(
         self, epoch: int, batches: int, size_px: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Yield plain and changed views (B, 3, S, S) and shares of atypical votes (B,).
-
-        Args:
-            epoch: Number of the epoch.
-            batches: In the epoch.
-            size_px: Side of the input.
-        """
+        """Yield plain and changed views (B, 3, S, S) and shares of atypical votes (B,)."""
         self.total, self.confident, self.steps = 0.0, 0.0, 0
         size = self.config.optim.batch_size
         whole = plan_epoch(len(self.rows), size, batches, self.seed, epoch, self.often)
