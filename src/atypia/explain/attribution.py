@@ -67,7 +67,7 @@ def occlusion(
                 perturbations_per_eval=max(1, _BATCH // len(images)),
             )
         )
-    return found[:, 0].detach()  # all channels are hidden together, and say the same
+    return found[:, 0].detach()  # all channels are hidden together, hence equal
 
 
 def integrated_gradients(

@@ -7,9 +7,9 @@ still a first-order account of the score, and in a transformer it keeps what eac
 class token, which averaged gradients mix up. Negative evidence is kept.
 
 The layer is the deepest one whose map is still fine enough: the last one of a network that sees 80
-pixels has 3 x 3 places, which says nothing about a figure that fills a third of the field. All
-blocks of a transformer have the same places; the mean over them is taken, since the last one knows
-most and the first one still knows where it was.
+pixels has 3 x 3 places, which is no help for a figure that fills a third of the field. All
+blocks of a transformer have the same places; the mean over them is taken, since the last one is
+nearest to the answer and the first one nearest to the places.
 """
 
 from __future__ import annotations

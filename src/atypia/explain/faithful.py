@@ -119,7 +119,7 @@ def curves(answer: Answer, patches: npt.NDArray[np.uint8], grid: Grid, cells: Fl
 
 
 def random_cells(n: int, side: int, seed: int) -> FloatArray:
-    """Draw smooth maps (n, side, side) that know nothing."""
+    """Draw smooth maps (n, side, side) that depend on no network."""
     noise = np.random.default_rng(seed).normal(size=(n, side, side))
     return np.asarray(gaussian_filter(noise, (0, _BLOB_CELLS, _BLOB_CELLS), mode="wrap"))
 

@@ -1,6 +1,6 @@
 """What people look at: a figure with its map above it, and the curves of the checks.
 
-Blue speaks against, orange for: colours of Okabe and Ito (2008), which colour-blind readers tell
+Blue is against, orange for: colours of Okabe and Ito (2008), which colour-blind readers keep
 apart, on a grey picture of the patch, so that the stain is not taken for evidence.
 """
 

@@ -1,7 +1,8 @@
 """Is a map about the network? Randomised weights must change it; its places must matter.
 
-A map can look convincing and say nothing of the network: many are close to an edge detector or to
-a picture of whatever is dark (Adebayo et al., NeurIPS 2018). Two questions find that out:
+A map can look convincing and have nothing to do with the network: many are close to an edge
+detector or to a picture of whatever is dark (Adebayo et al., NeurIPS 2018). Two questions find that
+out:
 
 1. *Randomisation.* The same map of a network with shuffled weights must be another map. Their rank
    correlation is taken over cells of 1 µm of the field of view, with the sign of the evidence and
@@ -9,8 +10,9 @@ a picture of whatever is dark (Adebayo et al., NeurIPS 2018). Two questions find
 2. *Deletion and insertion.* Hiding what the map points at must cost more of the probability than
    hiding random places, and showing it must bring more.
 
-Two maps that know nothing of the network are told beside them, and beat random places easily: the
-middle of the field, where every figure is, and the darkest places, which are mostly its chromatin.
+Two maps that do not depend on the network are reported beside them, and beat random places easily:
+the middle of the field, where every figure is, and the darkest places, which are mostly its
+chromatin.
 """
 
 from __future__ import annotations
