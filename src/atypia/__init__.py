@@ -30,18 +30,7 @@ def load_model(
     backend: Backend = "auto",
     device: str = "auto",
 ) -> Classifier:
-    """Load a model to classify patches with; see :class:`atypia.api.Classifier`.
-
-    Args:
-        name_or_path: ``released`` for the model in the package, a bundle, a run folder, or an
-            export.
-        quality: ``best``, or ``fast`` where the model has it.
-        backend: ``auto``, ``torch``, ``onnx`` or ``onnx-int8``.
-        device: ``auto``, ``cpu``, ``cuda``, ``mps``.
-
-    Raises:
-        InputError: No such model, quality, backend or device, or damaged files.
-    """
+    """Load a model to classify patches with; see :func:`atypia.api.load_model`."""
     from atypia.api import load_model as load
 
     return load(name_or_path, quality, backend=backend, device=device)
@@ -59,23 +48,7 @@ def train(
     on_step: OnStep | None = None,
     **settings: object,
 ) -> TrainedRun:
-    """Train and evaluate an ensemble; see :func:`atypia.api.train`.
-
-    Args:
-        cohort: A cohort or its folder.
-        out: The run's folder.
-        preset: A preset of the package, or a YAML file.
-        split: ``table1``, ``benchmark``, ``holdout``, ``cv``, ``all``, ``domains``, or a file.
-        label: The rater whose labels are learned and scored against, or ``agreed``.
-        seed: Of everything random.
-        resume: Go on with a run that was stopped.
-        on_step: Called with the member's name, batches done and batches in all.
-        settings: What else to change in the preset, as in ``optim__epochs=30``.
-
-    Raises:
-        InputError: Options, cohort, splits or run folder do not fit each other; all at once.
-        TrainingError: The training cannot go on.
-    """
+    """Train and evaluate an ensemble; see :func:`atypia.api.train`."""
     from atypia.api import train as run_training
     from atypia.core.progress import silent
 

@@ -178,13 +178,8 @@ def load_model(
 ) -> Classifier:
     """Load a model for :meth:`Classifier.predict`.
 
-    Args:
-        name_or_path: ``released`` for the model in the package, a bundle, a run folder, or an
-            export.
-        quality: ``best``, or ``fast`` where the model has it.
-        backend: ``auto``, ``torch``, ``onnx`` or ``onnx-int8``; see
-            :func:`atypia.classifiers.loading.load_ensemble`.
-        device: ``auto``, ``cpu``, ``cuda``, ``mps``.
+    Arguments as for :func:`atypia.classifiers.loading.load_ensemble`, but for the rules: networks
+    alone have a `quality` and a `backend`.
 
     Raises:
         InputError: No such model, quality, backend or device, or damaged files.
@@ -208,11 +203,7 @@ class TrainedRun:
         return self.folder / "report.html"
 
     def predictions(self, part: Literal["test", "oof"] = "test") -> pd.DataFrame:
-        """Read the answers.
-
-        Args:
-            part: ``test``, or ``oof`` for the training part, each figure answered by the members
-                that have not seen its patient.
+        """Read the predictions of the part ``test``, or ``oof``: out of fold, of the training part.
 
         Raises:
             InputError: The run has no such part.

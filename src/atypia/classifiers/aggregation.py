@@ -39,14 +39,7 @@ class Aggregation(BaseModel):
         return self
 
     def __call__(self, members: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
-        """Aggregate the predictions of K members.
-
-        Args:
-            members: (K, N, 8) rows summing to 1, or NaN where a member does not count; in each
-                place at least one does.
-
-        Returns:
-            (N, 8) rows summing to 1.
+        """Aggregate predictions (K, N, 8), NaN where a member does not count, to rows (N, 8).
 
         Raises:
             ValueError: Other shapes, or a row on which no member counts.

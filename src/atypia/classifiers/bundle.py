@@ -1,8 +1,7 @@
 """The bundle on disk: ``model.json``, one ``.safetensors`` file per network, a model card.
 
-It holds all that prediction needs and nothing that can run code. The top level of ``model.json``
-describes the model at its best; an entry ``fast``, where there is one, describes in the same words
-a model for the same task that trades some skill for speed. This module needs no torch.
+It holds nothing that can run code. The top level of ``model.json`` describes the model at its best;
+an entry ``fast``, where there is one, in the same words a model that trades skill for speed.
 """
 
 from __future__ import annotations
@@ -155,10 +154,7 @@ AnyHeader: TypeAlias = BundleHeader | RulesHeader | HybridHeader | StackHeader
 
 
 def find_bundle(model: Path | str = RELEASED) -> Path:
-    """Find the folder with ``model.json``.
-
-    Args:
-        model: ``released`` or ``rules`` for those in the package; a bundle; or a run folder.
+    """Find the folder of ``released`` or ``rules``, in the package, of a bundle or of a run.
 
     Raises:
         InputError: There is no model.

@@ -1,14 +1,13 @@
 """Temperature scaling: probabilities that mean how often the model is right.
 
-A network's probabilities rank the subtypes well but are too sure or too modest as a whole. One
-number mends that: every probability is raised to the power 1/T and the row is made to sum to 1
-again, which divides the logits by T (Guo et al., "On Calibration of Modern Neural Networks", ICML
-2017). T above 1 makes the model more modest. The order of the subtypes within a figure stays, so
-the most probable subtype does too; p_atypical, the sum of four, may change its order over figures.
+Every probability is raised to the power 1/T and the row is made to sum to 1 again, which divides
+the logits by T (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017). T above 1 makes
+the model more modest. The order of the subtypes within a figure stays; p_atypical, the sum of four,
+may change its order over figures.
 
-Fit on out-of-fold predictions, never on the part that is reported. Those come from single members,
-while a model answers with the members' mean, which is by itself more modest than its members
-(Rahaman and Thiery, NeurIPS 2021): the fitted T then errs towards modesty.
+Fit on out-of-fold predictions. Those come from single members, while a model predicts with the
+members' mean, which is by itself more modest (Rahaman and Thiery, NeurIPS 2021): the fitted T then
+errs towards modesty.
 """
 
 from __future__ import annotations
@@ -81,13 +80,10 @@ def fit_calibration(
     labels: NDArray[np.integer[Any]],
     groups: NDArray[np.generic] | None = None,
 ) -> Calibration:
-    """Find the temperature of least log loss, each group counting alike.
+    """Find the temperature of least log loss of probabilities (N, 8), out of fold.
 
-    Args:
-        probabilities: (N, 8), out of fold, rows summing to 1.
-        labels: (N,) subtype indices.
-        groups: (N,) the domain of each figure; None counts every figure alike, so that the fit
-            belongs to the largest domain.
+    Each of `groups`, (N,) the domain of each figure, counts alike; without them every figure does,
+    so that the fit belongs to the largest domain.
 
     Raises:
         InputError: See :func:`fit_temperature`; or `groups` has another length.
@@ -110,11 +106,7 @@ def fit_temperature(
     """Find the temperature of least log loss, within :data:`TEMPERATURES`.
 
     The loss is convex in 1/T, hence has one minimum, which a bounded search over log T finds.
-
-    Args:
-        probabilities: (N, 8), rows summing to 1.
-        labels: (N,) subtype indices.
-        weights: (N,), not negative; None weighs every figure alike.
+    Weights (N,) are not negative; None weighs every figure alike.
 
     Raises:
         InputError: Lists all that is wrong with the arrays.
@@ -154,12 +146,7 @@ def calibrated_log_loss(
 ) -> float:
     """Log loss after the temperature that makes it least: what a temperature cannot mend.
 
-    Args:
-        probabilities: (N, 8), rows summing to 1.
-        labels: (N,) subtype indices.
-
-    Returns:
-        Nats; NaN where the probabilities are not finite.
+    In nats; NaN where the probabilities (N, 8) are not finite.
 
     Raises:
         InputError: See :func:`fit_temperature`.
@@ -173,16 +160,10 @@ def calibrated_log_loss(
 def apply_temperature(
     probabilities: NDArray[np.floating[Any]], temperature: float
 ) -> NDArray[np.float32]:
-    """Raise probabilities to the power 1/T and make each row sum to 1.
+    """Raise probabilities (N, 8) to the power 1/T and make each row sum to 1; (N, 8) float32.
 
-    A probability of 0 is taken as the smallest that float32 holds, 1.2e-38.
-
-    Args:
-        probabilities: (N, 8), rows summing to 1.
-        temperature: Above 0; 1 returns the probabilities as they are.
-
-    Returns:
-        (N, 8) float32.
+    A probability of 0 is taken as the smallest that float32 holds, 1.2e-38. With a temperature of 1
+    probabilities stay as they are.
 
     Raises:
         InputError: Other shapes or values.

@@ -65,12 +65,7 @@ not decide alone."""
 def feature_table(
     probabilities: npt.NDArray[np.floating[Any]], features: Sequence[ShapeFeatures]
 ) -> Array:
-    """Make the features (N, F) of figures, in the order of :data:`FEATURES`.
-
-    Args:
-        probabilities: (N, 8) of the network.
-        features: (N) of the shapes. Where nothing was found, they are NaN.
-    """
+    """Features (N, F), in the order of :data:`FEATURES`; NaN where no shape was found."""
     table = np.full((len(features), len(FEATURES)), np.nan)
     table[:, :N_SUBTYPES] = log_p(probabilities)
     for row, shape in zip(table, features, strict=True):
@@ -121,12 +116,7 @@ class Combiner:
     def from_json(
         cls, entry: Mapping[str, Any], file: str, known: Sequence[str] = FEATURES
     ) -> Combiner:
-        """Read the entry ``combiner`` of a bundle.
-
-        Args:
-            entry: Of the bundle.
-            file: Its name, for messages.
-            known: Names of the columns that there are.
+        """Read the entry ``combiner`` of a bundle named `file`, whose columns are `known`.
 
         Raises:
             InputError: Another kind, unknown features, or arrays of other shapes.
@@ -190,13 +180,7 @@ def aggregate(meta: Meta, base: Array) -> Array:
 
 
 class HybridClassifier(Postprocessed):
-    """A network and the rules, used like :class:`atypia.classifiers.ensemble.Ensemble`.
-
-    Args:
-        network: Gives the probabilities that the combiner was fitted on.
-        combiner: Combines them with the shape features.
-        postprocessing: Of the combined probabilities.
-        provenance: Where all this comes from.
+    """A network and the rules; the combiner was fitted on that network's out-of-fold probabilities.
 
     Raises:
         MissingExtraError: The extra ``rules`` is not installed.
@@ -233,11 +217,7 @@ class HybridClassifier(Postprocessed):
 
     @classmethod
     def load(cls, model: Path | str, network: SubtypeModel) -> HybridClassifier:
-        """Read a bundle.
-
-        Args:
-            model: A bundle or a run folder.
-            network: Loaded from the folder that :func:`atypia.classifiers.bundle.parts_of` gives.
+        """Read a bundle; `network` is in the folder that :func:`.bundle.parts_of` gives.
 
         Raises:
             InputError: Not a bundle of a hybrid.
@@ -274,14 +254,7 @@ def save_hybrid(
     postprocessing: Postprocessing,
     provenance: Mapping[str, Any],
 ) -> None:
-    """Write a bundle; ``model.json`` comes last, so a folder with it is complete.
-
-    Args:
-        folder: Made if need be.
-        network: Bundle of the network, which is copied.
-        combiner: Fitted on that network's out-of-fold probabilities.
-        postprocessing: Of the combined probabilities.
-        provenance: Where all this comes from.
+    """Write a bundle with a copy of its network's; a folder with ``model.json`` is complete.
 
     Raises:
         AtypiaError: The folder cannot be written.
@@ -299,14 +272,7 @@ def save_hybrid(
 
 
 class StackClassifier(Postprocessed):
-    """Several models, used like :class:`atypia.classifiers.ensemble.Ensemble`.
-
-    Args:
-        models: Give the probabilities that `meta` was fitted on.
-        meta: Makes one prediction of theirs.
-        postprocessing: Of that.
-        provenance: Where all this comes from.
-    """
+    """Several models, and what makes one prediction of theirs."""
 
     def __init__(
         self,
@@ -329,11 +295,7 @@ class StackClassifier(Postprocessed):
 
     @classmethod
     def load(cls, model: Path | str, models: Sequence[SubtypeModel]) -> StackClassifier:
-        """Read a bundle.
-
-        Args:
-            model: A bundle or a run folder.
-            models: Loaded from the folders that :func:`atypia.classifiers.bundle.parts_of` gives.
+        """Read a bundle; `models` are in the folders that :func:`.bundle.parts_of` gives.
 
         Raises:
             InputError: Not a bundle of a stack, or of other models.

@@ -69,14 +69,10 @@ class ConformalSets:
         *,
         class_conditional: bool = False,
     ) -> ConformalSets:
-        """Find the quantiles.
+        """Find the quantiles on probabilities (N, 8) that the model has not learned from.
 
-        Args:
-            probabilities: (N, 8) of figures that the model has not learned from, as it gives them:
-                calibrated, if it calibrates. Rows sum to 1.
-            labels: (N,) subtype indices.
-            alpha: Rate of sets that may miss the label, above 0 and below 1.
-            class_conditional: Guarantee the rate within each subtype, not over all.
+        They are as it gives them, calibrated. `alpha` is the rate of sets that may miss the label
+        (N,), above 0 and below 1: within each subtype where `class_conditional`, else over all.
 
         Raises:
             InputError: Lists all that is wrong with the arrays; or `alpha` is out of range.
@@ -105,13 +101,10 @@ class ConformalSets:
         return tuple(s for s, q in zip(SUBTYPES, quantiles, strict=True) if math.isinf(q))
 
     def sets(self, probabilities: NDArray[np.floating[Any]]) -> BoolArray:
-        """Which subtypes are in the set of each figure, (N, 8).
+        """Which subtypes are in the set of each figure, (N, 8), from probabilities (N, 8).
 
         A set may be empty: then no subtype is as probable as the label of a calibration figure
-        nearly always is, and the model is at a loss.
-
-        Args:
-            probabilities: (N, 8), rows summing to 1.
+        nearly always is.
 
         Raises:
             InputError: Other shapes or values.

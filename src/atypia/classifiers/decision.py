@@ -26,19 +26,12 @@ class Decision(BaseModel):
 def decide(
     probabilities: npt.NDArray[np.floating[Any]], prior: npt.NDArray[np.floating[Any]], power: float
 ) -> npt.NDArray[np.int64]:
-    """Choose the subtype with the largest p / prior**power.
+    """Choose the subtype (N,) with the largest p / prior**power, from probabilities (N, 8).
 
     The most probable subtype (power 0) is right most often; it is hardly ever a rare one. With
     power 1 every subtype counts alike, which maximises the expected balanced accuracy if the
-    probabilities are right (post-hoc logit adjustment: Menon et al., ICLR 2021).
-
-    Args:
-        probabilities: (N, 8).
-        prior: (8,) frequency of each subtype, all above 0.
-        power: 0 to 1.
-
-    Returns:
-        (N,) indices into :data:`atypia.core.labels.SUBTYPES`.
+    probabilities are right (post-hoc logit adjustment: Menon et al., ICLR 2021). Priors are above
+    0.
     """
     return np.asarray((probabilities / prior**power).argmax(axis=1), dtype=np.int64)
 

@@ -169,21 +169,7 @@ class Ensemble(Postprocessed):
     def predict_proba(
         self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
     ) -> npt.NDArray[np.float32]:
-        """Subtype probabilities of the members, joined and calibrated.
-
-        Args:
-            patches: (N, H, W, 3) uint8 RGB, each centred on one mitotic figure. Where they are
-                smaller than the field of view, their pixels are mirrored beyond the edge.
-            mpp: µm per pixel.
-            batch_size: Patches per step; the answer does not depend on it.
-
-        Returns:
-            (N, 8) float32 in the order of :data:`atypia.core.labels.SUBTYPES`; rows sum to 1.
-
-        Raises:
-            InputError: Patches of another type, or much smaller than the field of view; see
-                :data:`atypia.data.field_of_view.MIRRORED_DOWN_TO`.
-        """
+        """As :meth:`atypia.classifiers.protocol.SubtypeModel.predict_proba`."""
         check_patches(patches, mpp, self.specs)
         if self._answering is None:
             self._answering = _answering(self.members)
@@ -215,9 +201,8 @@ class Ensemble(Postprocessed):
     def save(self, folder: Path, *, half: bool = False) -> None:
         """Write the bundle; ``model.json`` comes last, so a folder with it is complete.
 
-        Args:
-            folder: Made if need be.
-            half: Store weights in 16 bits (fp16): half the size; they are computed with in fp32.
+        With `half`, weights are stored in 16 bits (fp16): half the size; they are computed with in
+        fp32.
 
         Raises:
             AtypiaError: The folder cannot be written, or a weight does not fit into 16 bits.
@@ -257,11 +242,7 @@ class Ensemble(Postprocessed):
 
     @classmethod
     def load(cls, model: Path | str = RELEASED, quality: str = BEST) -> Ensemble:
-        """Read a bundle and check the hash of every file that is used.
-
-        Args:
-            model: ``released`` for the model in the package, a bundle, or a run folder.
-            quality: ``best``, or ``fast`` where the bundle has it.
+        """Read a bundle and check the hash of every file; see :func:`.loading.load_ensemble`.
 
         Raises:
             InputError: Not a bundle, another format, a quality that it does not have, or damaged
@@ -323,10 +304,7 @@ def share_backbone(members: Sequence[Network]) -> list[Network]:
 def add_quality(folder: Path, fast: Ensemble, *, half: bool = False) -> None:
     """Let a bundle offer the quality ``fast``; one that it had is replaced.
 
-    Args:
-        folder: A bundle, as :meth:`Ensemble.save` leaves it.
-        fast: A model for the same task; its provenance goes into that of the bundle, as ``fast``.
-        half: Store weights in 16 bits.
+    The provenance of `fast` goes into that of the bundle. `half` as for :meth:`Ensemble.save`.
 
     Raises:
         InputError: `folder` holds no sound bundle.
@@ -338,13 +316,10 @@ def add_quality(folder: Path, fast: Ensemble, *, half: bool = False) -> None:
 
 
 def save_network(network: Network, file: Path, *, half: bool = False) -> None:
-    """Write the weights of one network, atomically.
+    """Write the weights of one network as ``.safetensors``, atomically.
 
-    Args:
-        network: Its tensors are not changed.
-        file: The ``.safetensors`` to write.
-        half: Matrices and kernels in 16 bits. Vectors stay as they are: a variance of batch
-            normalisation may be too large or too small for fp16, and they weigh little.
+    With `half`, matrices and kernels are in 16 bits. Vectors stay as they are: a variance of batch
+    normalisation may be too large or too small for fp16, and they weigh little.
 
     Raises:
         AtypiaError: The file cannot be written, or a weight is too large for 16 bits.

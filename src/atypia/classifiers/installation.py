@@ -256,9 +256,6 @@ def examine_backbone(name: str) -> Examination:
 
     Asks the hub only where neither a package nor the cache holds the weights.
 
-    Args:
-        name: One of timm's, with or without the tag of its weights.
-
     Raises:
         InputError: timm has no weights of that tag.
     """

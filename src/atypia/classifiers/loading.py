@@ -54,12 +54,6 @@ def load_ensemble(
         threads: On the CPU; None: as the backend takes them. With torch they are those of the
             whole process.
 
-    Returns:
-        An :class:`atypia.classifiers.ensemble.Ensemble`, an :class:`OnnxEnsemble`, an
-        :class:`atypia.classifiers.rules.rules_classifier.RulesClassifier`, an
-        :class:`atypia.classifiers.combined.HybridClassifier` or an
-        :class:`atypia.classifiers.combined.StackClassifier`.
-
     Raises:
         InputError: No such model, quality, backend or device; or damaged files.
         MissingExtraError: What the backend needs is not installed.

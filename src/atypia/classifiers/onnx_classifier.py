@@ -55,20 +55,7 @@ class OnnxEnsemble(Postprocessed):
     def predict_proba(
         self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
     ) -> npt.NDArray[np.float32]:
-        """Calibrated mean of the members' subtype probabilities.
-
-        Args:
-            patches: (N, H, W, 3) uint8 RGB, each centred on one mitotic figure. Where they are
-                smaller than the field of view, their pixels are mirrored beyond the edge.
-            mpp: µm per pixel.
-            batch_size: Patches per step; the answer does not depend on it.
-
-        Returns:
-            (N, 8) float32 in the order of :data:`atypia.core.labels.SUBTYPES`; rows sum to 1.
-
-        Raises:
-            InputError: Patches of another type, or much smaller than the field of view.
-        """
+        """As :meth:`atypia.classifiers.protocol.SubtypeModel.predict_proba`."""
         check_patches(patches, mpp, self.specs)
         step = max(1, batch_size // 8) if self.tta else batch_size  # the graph makes 8 of each
         answers = np.empty((len(patches), N_SUBTYPES), np.float32)
@@ -88,14 +75,7 @@ class OnnxEnsemble(Postprocessed):
         device: str = "auto",
         threads: int | None = None,
     ) -> OnnxEnsemble:
-        """Read an export and check the hash of the file that is used.
-
-        Args:
-            model: A folder that ``atypia export`` wrote, or a bundle with such a folder ``onnx``.
-            quality: ``best`` or ``fast``, where the export has it.
-            int8: Use the graph in 8-bit integers.
-            device: ``auto``, ``cpu`` or ``cuda``.
-            threads: On the CPU; None: one for each core.
+        """Read an export and check the hash of its file; see :func:`.loading.load_ensemble`.
 
         Raises:
             InputError: No export, a quality or a device that is not there, a damaged file, or the
@@ -134,12 +114,7 @@ class OnnxEnsemble(Postprocessed):
 
     @classmethod
     def of_graph(cls, session: Any, about: GraphHeader, file: str) -> OnnxEnsemble:
-        """Make an ensemble of an open graph.
-
-        Args:
-            session: The graph.
-            about: What it is made from.
-            file: Where that is written, for messages.
+        """Make an ensemble of an open graph; `file` is the name of its header, for messages.
 
         Raises:
             InputError: Calibration or conformal sets are not such.

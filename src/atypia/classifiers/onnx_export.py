@@ -109,15 +109,10 @@ def join(answers: torch.Tensor, how: Aggregation) -> torch.Tensor:
 
 
 def write_graph(ensemble: Ensemble, file: Path, description: str) -> str:
-    """Write an ensemble as an ONNX file, atomically.
+    """Write an ensemble, which is on the CPU, as an ONNX file, atomically; SHA-256 of the file.
 
-    Args:
-        ensemble: On the CPU.
-        file: The ``.onnx`` to write. The batch size stays open; weights are inside.
-        description: JSON for the graph's own metadata.
-
-    Returns:
-        SHA-256 of the file.
+    The batch size stays open; weights are inside. `description` is JSON, for the graph's own
+    metadata.
 
     Raises:
         InputError: The weights are too large for one ONNX file (2 GB).

@@ -1,8 +1,7 @@
-"""An export on disk: ``onnx.json`` and the ``.onnx`` files it names. Needs no torch.
+"""An export on disk: ``onnx.json`` and the ``.onnx`` files it names.
 
-A graph holds all that an ensemble does after the field of view has been sampled: colour scaling,
-rotations and flips, every member, how they are joined, and the calibration. Its inputs are fields
-of view, one for each size that members see; its output is the probabilities.
+A graph holds all that an ensemble does after fields of view have been sampled: they are its inputs,
+one for each size that members see, and the probabilities its output.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ HEADER: Final = "onnx.json"
 FORMAT_VERSION: Final = 1
 OUTPUT: Final = "probabilities"
 METADATA: Final = "atypia"
-"""Key of a graph's own metadata, which say what ``onnx.json`` says: for a file copied alone."""
+"""Key of a graph's own metadata, which repeat ``onnx.json``: for a file copied alone."""
 
 
 class GraphFile(BaseModel):
@@ -129,11 +128,7 @@ def read_export(folder: Path) -> ExportHeader:
 
 
 def open_export(out: Path, bundle: str) -> ExportHeader:
-    """Read the header of an earlier export of the same model, or begin one.
-
-    Args:
-        out: The folder to write to.
-        bundle: SHA-256 of the bundle's ``model.json``.
+    """Read the header of an earlier export of the bundle with this SHA-256, or begin one.
 
     Raises:
         InputError: `out` holds the export of another model, or something else.

@@ -33,15 +33,9 @@ _OPERATORS: Final = ["Conv", "Gemm", "MatMul", "Add", "Clip"]
 
 
 def quantise(graph: Path, file: Path, batches: Iterable[Fields]) -> str:
-    """Write a graph in 8-bit integers, atomically.
+    """Write the graph `graph` in 8-bit integers, atomically; SHA-256 of the new file.
 
-    Args:
-        graph: The ``.onnx`` in fp32.
-        file: The ``.onnx`` to write.
-        batches: Inputs of the graph, for the ranges of activations: some hundred fields of view.
-
-    Returns:
-        SHA-256 of the new file.
+    `batches` are inputs of the graph, for the ranges of activations: some hundred fields of view.
 
     Raises:
         MissingExtraError: The extra ``onnx`` is not installed.

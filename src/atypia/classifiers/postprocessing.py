@@ -49,11 +49,7 @@ class Postprocessing:
 
     @classmethod
     def from_header(cls, header: PostprocessingHeader | GraphHeader, file: str) -> Postprocessing:
-        """Read it from a bundle, or from an export, which has no errors.
-
-        Args:
-            header: Of either.
-            file: The header's name, for messages.
+        """Read it from the header, named `file`, of a bundle, or of an export, which has no errors.
 
         Raises:
             InputError: Calibration or conformal sets are not such.

@@ -38,8 +38,8 @@ def require_new_patients(
 
     Args:
         predictions: The table.
-        trained_on: The run or the bundle, whose training patients count; ``released`` for the model
-            in the package; or the cohort, whose patients all do.
+        trained_on: A run, a bundle or ``released``, whose training patients count; or a cohort,
+            whose patients all do.
         cohort: Of the table: pictures are then compared as well as the names of cases.
         allow_overlap: Warn instead.
         distinct_ids: Equal ids that name no public case are of different people.
@@ -66,13 +66,7 @@ def require_new_patients(
 def refuse_learned(
     shared: Sequence[Shared], where: str, *, allow_overlap: bool, distinct_ids: bool
 ) -> None:
-    """Refuse patients that a model has learned from.
-
-    Args:
-        shared: Them, as far as is known.
-        where: What they are in, besides.
-        allow_overlap: Warn instead.
-        distinct_ids: Equal ids that name no public case are of different people.
+    """Refuse `shared` patients of `where`; arguments as for :func:`require_new_patients`.
 
     Raises:
         LeakError: There are any; lists them.

@@ -39,14 +39,8 @@ def occlusion(
 ) -> torch.Tensor:
     """Map by how much the log-odds fall when a square is hidden (Zeiler and Fergus, ECCV 2014).
 
-    Args:
-        network: In evaluation mode.
-        images: (B, 3, S, S) normalised.
-        targets: (B,); see :func:`atypia.explain.target.log_odds`.
-        spec: What the network sees.
-
-    Returns:
-        (B, S, S): the mean over the squares that hid a pixel.
+    Arguments as for :func:`atypia.explain.cam.activation_map`; the mean over the squares that hid a
+    pixel, (B, S, S).
 
     Raises:
         MissingExtraError: captum is not installed.
@@ -75,14 +69,8 @@ def integrated_gradients(
 ) -> torch.Tensor:
     """Map each pixel's share of the difference to a flat field (Sundararajan et al., ICML 2017).
 
-    Args:
-        network: In evaluation mode.
-        images: (B, 3, S, S) normalised.
-        targets: (B,); see :func:`atypia.explain.target.log_odds`.
-        spec: What the network sees.
-
-    Returns:
-        (B, S, S), which sums to the log-odds of the image less those of the flat field.
+    Arguments as for :func:`atypia.explain.cam.activation_map`. Maps (B, S, S) sum to the log-odds
+    of the image less those of the flat field.
 
     Raises:
         MissingExtraError: captum is not installed.

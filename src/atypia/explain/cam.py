@@ -1,15 +1,13 @@
 """Class activation maps: where a layer's activations, times their gradients, speak for a target.
 
 The product is summed over channels at each place, without averaging the gradients first (HiResCAM:
-Draelos and Carin 2020). Where features are pooled by their mean and scored by one linear layer, as
-in most convolutional networks here, that is Grad-CAM (Selvaraju et al., ICCV 2017); elsewhere it is
-still a first-order account of the score, and in a transformer it keeps what each token gives to the
-class token, which averaged gradients mix up. Negative evidence is kept.
+Draelos and Carin 2020). Where features are pooled by their mean and scored by one linear layer,
+that is Grad-CAM (Selvaraju et al., ICCV 2017); elsewhere it is still a first-order account of the
+score, and in a transformer it keeps what each token gives to the class token. Negative evidence is
+kept.
 
 The layer is the deepest one whose map is still fine enough: the last one of a network that sees 80
-pixels has 3 x 3 places, which is no help for a figure that fills a third of the field. All
-blocks of a transformer have the same places; the mean over them is taken, since the last one is
-nearest to the answer and the first one nearest to the places.
+pixels has 3 x 3 places. All blocks of a transformer have the same places; their mean is taken.
 """
 
 from __future__ import annotations

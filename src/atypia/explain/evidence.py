@@ -66,13 +66,13 @@ def explain(
     *,
     on_done: OnDone = silent,
 ) -> Evidence:
-    """Explain the answers of an ensemble on patches.
+    """Explain the predictions of an ensemble on patches.
 
     Args:
-        ensemble: Its members are asked; calibration, which changes no order, is left out.
+        ensemble: Its members count; calibration, which changes no order, is left out.
         patches: (N, H, W, 3) uint8 RGB, each centred on one figure.
         mpp: µm per pixel.
-        targets: (N,) what to explain: a subtype's index, or :data:`.target.ANY_ATYPICAL`.
+        targets: (N,) subtype indices, or :data:`.target.ANY_ATYPICAL`.
         method: One of :data:`METHODS`.
         on_done: Called with the number of patches done since the last call.
 
@@ -95,21 +95,13 @@ def explain(
 
 
 def check_method(method: str) -> None:
-    """Check that there is such a method.
-
-    Raises:
-        InputError: There is not.
-    """
+    """Raise an InputError where there is no such method."""
     if method not in METHODS:
         raise InputError(f"--method: expected one of {list(METHODS)} but got {method!r}.")
 
 
 def maps_by(method: str) -> Maps:
-    """Make the way to maps that :func:`atypia.explain.sanity.check` asks for.
-
-    Args:
-        method: One of :data:`METHODS`.
-    """
+    """Make the way to maps by one of :data:`METHODS` for :func:`atypia.explain.sanity.check`."""
 
     def maps_of(
         ensemble: Ensemble,
@@ -123,12 +115,7 @@ def maps_by(method: str) -> Maps:
 
 
 def shown(maps: npt.NDArray[np.float32], mpp: float) -> npt.NDArray[np.float32]:
-    """Prepare maps for the eye: smoothed by half a µm, and scaled to -1..1, each by itself.
-
-    Args:
-        maps: (N, H, W).
-        mpp: µm per pixel.
-    """
+    """Prepare maps (N, H, W) for the eye: smoothed by half a µm, each scaled to -1..1."""
     sigma = _SMOOTH_UM / mpp
     radius = min(int(np.ceil(2.5 * sigma)), min(maps.shape[1:]) - 1)
     layers = torch.from_numpy(maps)[:, None].expand(-1, 3, -1, -1)
@@ -173,17 +160,9 @@ def _explain_batch(
 def field_map(
     network: Network, images: torch.Tensor, targets: torch.Tensor, spec: InputSpec, method: Method
 ) -> torch.Tensor:
-    """Average a network's maps over the eight rotations and flips, each turned back.
+    """Average a network's maps (B, S, S) over the eight rotations and flips, each turned back.
 
-    Args:
-        network: In evaluation mode.
-        images: (B, 3, S, S) normalised.
-        targets: (B,).
-        spec: What the network sees.
-        method: One of :data:`METHODS`.
-
-    Returns:
-        (B, S, S). Turning or flipping the images turns or flips it.
+    Turning or flipping the images, (B, 3, S, S) normalised, turns or flips it.
     """
     total = torch.zeros(len(images), *images.shape[2:], device=images.device)
     for i, view in enumerate(dihedral(images)):

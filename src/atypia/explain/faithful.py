@@ -41,13 +41,7 @@ class Grid:
 
     @classmethod
     def of(cls, shape: tuple[int, ...], mpp: float, field_um: float) -> Grid:
-        """Cut the central square of patches (H, W) into K x K cells of about :data:`CELL_UM`.
-
-        Args:
-            shape: H and W.
-            mpp: µm per pixel.
-            field_um: Side of the field of view.
-        """
+        """Cut the central square of patches (H, W) into K x K cells of about :data:`CELL_UM`."""
         height, width = shape
         side = min(height, width, round(field_um / mpp))
         n = max(1, min(side, round(side * mpp / CELL_UM)))
@@ -97,14 +91,7 @@ class Curves:
 
 
 def curves(answer: Answer, patches: npt.NDArray[np.uint8], grid: Grid, cells: FloatArray) -> Curves:
-    """Hide and show cells in the order of their values.
-
-    Args:
-        answer: Of the model, on patches as these.
-        patches: (N, H, W, 3).
-        grid: Of the cells.
-        cells: (N, K, K); the largest come first.
-    """
+    """Hide and show cells (N, K, K) of patches (N, H, W, 3), the largest first."""
     flat = np.median(grid.field(patches), axis=(1, 2)).astype(np.uint8)[:, None, None, :]
     n = grid.side**2
     order = np.argsort(-cells.reshape(len(cells), n), axis=1, kind="stable")

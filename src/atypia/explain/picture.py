@@ -40,20 +40,10 @@ def figure_png(
     probabilities: npt.NDArray[np.floating[Any]],
     highlighted: Sequence[str] = (),
 ) -> bytes:
-    """Draw one figure: the patch, its map, the probabilities.
+    """Draw one figure as a PNG: the patch (H, W, 3) uint8, its map, the probabilities (8,).
 
-    Args:
-        patch: (H, W, 3) uint8.
-        shown: (H, W), -1 against to 1 for; see :func:`atypia.explain.evidence.shown`.
-        mpp: µm per pixel.
-        field_um: Side of the square that the model sees.
-        title: Name of the figure; long ones are cut.
-        subtitle: What is explained, and how.
-        probabilities: (8,).
-        highlighted: Subtypes that are explained.
-
-    Returns:
-        A PNG.
+    The map `shown`, (H, W), is of :func:`atypia.explain.evidence.shown`; `field_um` is the side of
+    the square that the model sees; subtypes that are explained are `highlighted`.
     """
     import matplotlib
     from matplotlib.figure import Figure

@@ -39,14 +39,9 @@ def randomised(
     share: float = 1.0,
     seed: int = 0,
 ) -> Ensemble:
-    """Copy an ensemble with shuffled weights.
+    """Copy an ensemble with shuffled weights, in a `share` of the layers from the answer back.
 
-    Args:
-        ensemble: Stays as it is.
-        patches: (N, H, W, 3) for the statistics of batch norms.
-        mpp: µm per pixel.
-        share: Of the layers, from the answer back; 1 is all.
-        seed: Of the order of weights.
+    Statistics of batch norms are those of `patches`, (N, H, W, 3).
     """
     pixels = torch.from_numpy(np.ascontiguousarray(patches[:_MOST])).to(ensemble.device)
     members = []

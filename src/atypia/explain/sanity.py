@@ -1,18 +1,15 @@
 """Is a map about the network? Randomised weights must change it; its places must matter.
 
-A map can look convincing and have nothing to do with the network: many are close to an edge
-detector or to a picture of whatever is dark (Adebayo et al., NeurIPS 2018). Two questions find that
-out:
+Many maps are close to an edge detector or to a picture of whatever is dark (Adebayo et al., NeurIPS
+2018). Two questions find that out:
 
-1. *Randomisation.* The same map of a network with shuffled weights must be another map. Their rank
-   correlation is taken over cells of 1 µm of the field of view, with the sign of the evidence and
-   without.
+1. *Randomisation.* The same map of a network with shuffled weights must be another map, by rank
+   correlation over cells of 1 µm, with the sign of the evidence and without.
 2. *Deletion and insertion.* Hiding what the map points at must cost more of the probability than
    hiding random places, and showing it must bring more.
 
-Two maps that do not depend on the network are reported beside them, and beat random places easily:
-the middle of the field, where every figure is, and the darkest places, which are mostly its
-chromatin.
+Two maps that do not depend on the network stand beside them, and beat random places easily: the
+middle of the field, where every figure is, and the darkest places, which are mostly its chromatin.
 """
 
 from __future__ import annotations
@@ -138,15 +135,15 @@ def check(
     seed: int = 0,
     on_done: OnDone = silent,
 ) -> Sanity:
-    """Check a way to make maps on some figures.
+    """Check a way to make maps on some figures; other arguments as for :func:`.evidence.explain`.
 
     Args:
         ensemble: The model.
         patches: (N, H, W, 3) uint8.
         mpp: µm per pixel.
-        targets: (N,) what is explained.
+        targets: (N,).
         maps_of: The way.
-        maps: (N, H, W) what it gives for `ensemble`, where that is known already.
+        maps: (N, H, W) what it gives for `ensemble`, where that is there already.
         shares: Of the layers to shuffle, ascending; the last one decides.
         seed: Of the shuffling, of random places and of the intervals.
         on_done: Called with the number of steps done: one per share, and one for the curves.

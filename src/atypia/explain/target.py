@@ -54,15 +54,7 @@ def target_name(target: int) -> str:
 
 
 def log_odds(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Log-odds of targets.
-
-    Args:
-        scores: (B, 8) logits or log-probabilities.
-        targets: (B,) int64, subtype indices or :data:`ANY_ATYPICAL`.
-
-    Returns:
-        (B,).
-    """
+    """Log-odds (B,) of targets (B,), from logits or log-probabilities (B, 8)."""
     inside = _inside().to(scores.device)[targets]  # (B, 8)
     for_it = scores.masked_fill(~inside, -torch.inf).logsumexp(1)
     against = scores.masked_fill(inside, -torch.inf).logsumexp(1)

@@ -35,10 +35,7 @@ STACK_SUFFIXES: Final = (".tif", ".tiff", ".mha")
 
 
 def find_stack(folder: Path) -> Path:
-    """Find the one stack of a run.
-
-    Args:
-        folder: ``/input`` of the container.
+    """Find the one stack of a run below ``/input`` of the container.
 
     Raises:
         InputError: No ``inputs.json``, another socket, or not exactly one stack.
@@ -74,14 +71,7 @@ def _slugs(sockets: Any) -> list[Any] | None:
 
 
 def read_stack(path: Path) -> list[npt.NDArray[np.uint8]]:
-    """Read a stack.
-
-    Args:
-        path: ``.tif``, ``.tiff`` (read strictly, see :func:`atypia.data.images.read_pages`) or
-            ``.mha``.
-
-    Returns:
-        One RGB ``uint8`` array (H, W, 3) per page, in the order of the file.
+    """Read a TIFF or MHA: one RGB ``uint8`` array (H, W, 3) per page, in the order of the file.
 
     Raises:
         InputError: Damaged, or not 8-bit RGB.
@@ -113,12 +103,7 @@ def read_stack(path: Path) -> list[npt.NDArray[np.uint8]]:
 def answers(
     p_atypical: npt.NDArray[np.floating[Any]], threshold: float
 ) -> list[dict[str, str | float]]:
-    """Make the answer: the call at the model's threshold, and P(atypical) as the confidence.
-
-    Args:
-        p_atypical: (N,), 0 to 1, one for each page.
-        threshold: A figure is called atypical from this probability on.
-    """
+    """Make the answer: the call at the model's threshold; the confidence is P(atypical), (N,)."""
     return [
         {"class": "atypical" if p >= threshold else "normal", "confidence": float(p)}
         for p in p_atypical

@@ -56,12 +56,7 @@ def cut_images(images: Sequence[PatchFile], job: str, batch_size: int) -> list[I
 
 
 class ClassifyImages:
-    """Worker that classifies images. Keeps the model.
-
-    Args:
-        model: Loaded here.
-        min_confidence: See :func:`atypia.inference.patch_predictions.with_abstained`.
-    """
+    """Worker that classifies images. Keeps the model."""
 
     def __init__(self, model: JobModel, min_confidence: float | None = None) -> None:
         self._model = model.load()

@@ -182,12 +182,7 @@ class Job:
         return self.path / "candidates"
 
     def note(self, status: str, **counts: int) -> None:
-        """Write ``job.json``.
-
-        Args:
-            status: ``running``, ``done`` or ``failed``: done but for what ``failed.csv`` lists.
-            counts: What there is and what was done.
-        """
+        """Write ``job.json``; ``failed`` is done but for what ``failed.csv`` lists."""
         record = {"status": status, "atypia": __version__, "job": dict(self.identity)}
         write_json(self.path / RECORD, {**record, "counts": counts})
 
@@ -299,11 +294,7 @@ def open_job(
 ) -> Iterator[Job]:
     """Begin a job, or go on with one, and keep other processes from handing out its work.
 
-    Args:
-        path: Of the folder.
-        identity: See :class:`Job`.
-        engine: Where the work is to be done.
-        model: One that cannot be loaded is an error now, not when the workers start.
+    A model that cannot be loaded is an error now, not when the workers start.
 
     Raises:
         InputError: The model cannot be loaded; the folder holds something else, or a job with
@@ -358,10 +349,7 @@ def write_failures(path: Path, failures: Sequence[Failure]) -> None:
 def write_rows(path: Path, files: Iterable[Path], columns: Sequence[str]) -> None:
     """Write the rows of files as one CSV, atomically, a file at a time in memory.
 
-    Args:
-        path: Of the CSV.
-        files: In the order of its rows.
-        columns: What a file lacks of them is empty.
+    Columns that a file lacks are empty.
     """
     with atomic_write(path) as stream:
         pd.DataFrame(columns=list(columns)).to_csv(stream, index=False, lineterminator="\n")

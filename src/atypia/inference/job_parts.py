@@ -200,12 +200,7 @@ def read_summary(path: Path) -> PartSummary:
 def read_rows(
     path: Path, group: int | None = None, columns: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Read the rows of a file.
-
-    Args:
-        path: Of the file.
-        group: One group of rows; None is all.
-        columns: Some of them; None is all.
+    """Read the rows of a file: one group or all, some columns or all.
 
     Raises:
         AtypiaError: The file is missing or damaged.

@@ -48,14 +48,10 @@ class Engine(Protocol):
     def run(
         self, make: Callable[[], Worker[AnyItem]], items: Sequence[AnyItem], folder: Path
     ) -> Iterator[Outcome]:
-        """Do items, in any order, each perhaps more than once.
+        """Do items, in any order, each perhaps more than once; each leaves its file in `folder`.
 
-        An item of which nothing is heard counts as failed unless its file is there.
-
-        Args:
-            make: Makes a worker in the process that is to work; can be pickled.
-            items: What to do.
-            folder: Where each item leaves its file.
+        An item of which nothing is heard counts as failed unless its file is there. `make` makes a
+        worker in the process that is to work; it can be pickled.
         """
 
 
@@ -125,13 +121,8 @@ def do_all(
 ) -> dict[str, str]:
     """Do the items that have no file yet; try those again that fail.
 
-    Args:
-        engine: Where.
-        make: Makes a worker.
-        items: All items of the job.
-        folder: Where each leaves its file.
-        on_done: Called with the number of inputs done since the last call; first with those that
-            were done before.
+    `on_done` is called with the number of inputs done since the last call; first with those that
+    were done before.
 
     Returns:
         Key to reason for each item that failed :data:`MOST_ATTEMPTS` times, or whose input is

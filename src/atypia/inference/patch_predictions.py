@@ -1,7 +1,4 @@
-"""Classify patches from files, folders, multi-page stacks, cohorts and arrays.
-
-Patches are decoded in threads and classified in chunks, so memory does not grow with their number.
-"""
+"""Classify patches from files, folders, multi-page stacks, cohorts and arrays."""
 
 from __future__ import annotations
 
@@ -66,12 +63,10 @@ class _DecodedPatch:
 
 
 def find_items(inputs: Sequence[Path], mpp: float | None) -> list[PatchFile]:
-    """List what to classify.
+    """List what to classify: images, stacks, folders (read recursively) or cohort folders.
 
-    Args:
-        inputs: Images, stacks, folders (read recursively) or cohort folders.
-        mpp: µm per pixel of everything that is not in a cohort. None where each such file carries
-            its own, see :func:`atypia.slides.tiff_reader.tiff_mpp`.
+    `mpp` is that of everything that is not in a cohort; None where each such file carries its own,
+    see :func:`atypia.slides.tiff_reader.tiff_mpp`.
 
     Raises:
         InputError: Lists every input that does not exist, holds no image or has no known
@@ -147,17 +142,16 @@ def predict_items(
     batch_size: int = 64,
     on_done: OnDone = silent,
 ) -> tuple[pd.DataFrame, list[Problem]]:
-    """Classify items.
+    """Classify items: a row per patch in the columns of ``predictions.csv``, and what was skipped.
+
+    Decoded in threads and classified in chunks, so memory does not grow with their number.
 
     Args:
-        model: The ensemble.
+        model: To classify with.
         items: From :func:`find_items`.
         skip_bad: Leave out what cannot be read instead of raising, and report it.
         batch_size: Patches per step; predictions do not depend on it.
         on_done: Called with the number of items done since the last call.
-
-    Returns:
-        A table with one row per patch in the columns of ``predictions.csv``, and what was skipped.
 
     Raises:
         InputError: Lists every image that cannot be read or is too small for the model.
@@ -196,16 +190,9 @@ def predict_arrays(
     *,
     batch_size: int = 64,
 ) -> pd.DataFrame:
-    """Classify patches in memory.
+    """Classify (H, W, 3) RGB uint8 arrays of any sizes; ``patch_id`` counts from 0.
 
-    Args:
-        model: The ensemble.
-        arrays: (H, W, 3) RGB uint8 each, centred on one figure; of any sizes.
-        mpp: µm per pixel.
-        batch_size: Patches per step; predictions do not depend on it.
-
-    Returns:
-        One row per patch in the columns of ``predictions.csv``; ``patch_id`` counts from 0.
+    Other arguments and columns as for :func:`predict_items`.
 
     Raises:
         InputError: Lists every array that is no patch or too small for the model.
@@ -340,7 +327,7 @@ def prediction_table(
     *,
     conformal: ConformalSets | None = None,
 ) -> pd.DataFrame:
-    """Join what is known of patches with their probabilities, as ``predictions.csv`` has them.
+    """Join what is known of patches with probabilities (N, 8), as ``predictions.csv`` has them.
 
     Args:
         about: (N rows) at least ``patch_id``; labels and votes are kept.
@@ -348,8 +335,7 @@ def prediction_table(
         decision: From probabilities to a subtype.
         threshold: A figure is called atypical from this p_atypical on.
         fold: Of each row, or of all.
-        conformal: Adds ``conformal_set``: the subtypes that the figure may have, joined by ``|``,
-            or ``empty``.
+        conformal: Adds ``conformal_set``: subtypes joined by ``|``, or ``empty``.
     """
     table = about.drop(columns=["file", "mpp"], errors="ignore").reset_index(drop=True)
     table["fold"] = fold

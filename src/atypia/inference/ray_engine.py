@@ -36,8 +36,7 @@ class RayEngine:
     """A Ray cluster, as a context manager; see :class:`atypia.inference.local_engine.Engine`.
 
     Args:
-        address: ``auto`` or ``HOST:PORT`` of a cluster; None starts one on this machine and ends
-            it with the block.
+        address: ``auto`` or ``HOST:PORT``; None starts one here and ends it with the block.
         workers: Actors; None: as many as the cluster has cores for.
         threads: Cores of each actor.
         gpus: GPUs of each actor.

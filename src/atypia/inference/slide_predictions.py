@@ -69,13 +69,9 @@ def classify_slide(
     *,
     on_done: OnDone = silent,
 ) -> tuple[pd.DataFrame, list[Problem]]:
-    """Classify candidates.
+    """Classify the candidates of an open slide.
 
-    Args:
-        model: The ensemble.
-        slide: The open slide.
-        candidates: From :func:`atypia.slides.read_candidates.read_candidates`.
-        on_done: Called with the number of candidates done since the last call.
+    `on_done` is called with the number of candidates done since the last call.
 
     Returns:
         A table with one row per candidate in their order: the columns of ``predictions.csv`` and

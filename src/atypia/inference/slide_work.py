@@ -155,11 +155,9 @@ def _for_tables(what: str) -> str:
 class ClassifyCandidates:
     """Worker that classifies ranges of candidates. Keeps the model and the last slide open.
 
-    Args:
-        model: Loaded here; its threads also bound the processes that read the slide.
-        candidates: Folder with the files of :class:`ListCandidates`.
-        further: Columns that any of those files has besides the candidate's name and place. Every
-            part has them: whoever reads all files as one table takes the columns of the first.
+    Its threads also bound the processes that read the slide. `candidates` is the folder with the
+    files of :class:`ListCandidates`. Every part has all `further` columns of those files: whoever
+    reads all files as one table takes the columns of the first.
     """
 
     def __init__(self, model: JobModel, candidates: Path, further: Sequence[str] = ()) -> None:
@@ -263,13 +261,7 @@ def list_slides(
 
 
 def write_counts(job: Job, slides: ListedSlides, result: JobResult) -> None:
-    """Write ``failed.csv``, ``slides.csv`` and, where bad candidates are skipped, ``skipped.csv``.
-
-    Args:
-        job: Where.
-        slides: The slides.
-        result: With the failures of slides and of candidates.
-    """
+    """Write ``failed.csv``, ``slides.csv`` and, with bad candidates, ``skipped.csv``."""
     write_failures(job.path / FAILED, result.failures)
     if job.identity["skip_bad"]:
         write_failures(job.path / "skipped.csv", result.skipped)

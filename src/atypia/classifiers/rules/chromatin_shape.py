@@ -31,12 +31,7 @@ _LEAST_HALF: Final = 0.08
 
 
 class Shape:
-    """Pixels of a region as points in µm around the middle of the field.
-
-    Args:
-        region: (S, S), at least one pixel.
-        density: (S, S) the weight of each pixel.
-    """
+    """Pixels of a region (S, S), weighted by density, as points in µm around the field's middle."""
 
     def __init__(self, region: Mask, density: Map) -> None:
         ys, xs = np.nonzero(region)
@@ -149,16 +144,12 @@ class Halves(NamedTuple):
 
 
 def find_halves(figure: Shape, density: Map) -> Halves:
-    """Cut a figure at its deepest cleft and measure both halves.
+    """Cut a figure, all its parts, at its deepest cleft and measure both halves.
 
     The halves are found without cutting the figure into parts, so that plates which still touch
     are two as well: the chromatin is projected on lines in all directions, and the deepest valley
     between two peaks of such a profile, weighted by the share of the variance that lies between
     its sides (Otsu's criterion, IEEE Trans Syst Man Cybern 9, 1979), is the cleft.
-
-    Args:
-        figure: All parts.
-        density: (S, S).
     """
     around = figure.points - figure.centre
     along = around @ _cleft_directions().T  # (K, directions), µm

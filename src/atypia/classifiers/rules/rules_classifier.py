@@ -30,12 +30,7 @@ if TYPE_CHECKING:
 
 
 class RulesClassifier(Postprocessed):
-    """The rules, used like :class:`atypia.classifiers.ensemble.Ensemble`.
-
-    Args:
-        postprocessing: None: probabilities are taken as they are, the most probable subtype is
-            predicted, and from 0.5 on a figure is called atypical.
-        provenance: Where that comes from.
+    """The rules; unless postprocessed, predict the most probable subtype, atypical from 0.5 on.
 
     Raises:
         MissingExtraError: The extra ``rules`` is not installed.
@@ -57,21 +52,7 @@ class RulesClassifier(Postprocessed):
     def predict_proba(
         self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
     ) -> npt.NDArray[np.float32]:
-        """Calibrated subtype probabilities.
-
-        Args:
-            patches: (N, H, W, 3) uint8 RGB, each centred on one mitotic figure. Where they are
-                smaller than the field of view, their pixels are mirrored beyond the edge.
-            mpp: µm per pixel.
-            batch_size: Patches per step; the answer does not depend on it.
-
-        Returns:
-            (N, 8) float32 in the order of :data:`atypia.core.labels.SUBTYPES`; rows sum to 1. Where
-            no chromatin is found it is the class prior.
-
-        Raises:
-            InputError: Patches of another type, or much smaller than the field of view.
-        """
+        """As :meth:`.protocol.SubtypeModel.predict_proba`; without chromatin the class prior."""
         return self.answer(patches, mpp, batch_size)[0]
 
     def answer(
@@ -110,10 +91,7 @@ class RulesClassifier(Postprocessed):
 
     @classmethod
     def load(cls, model: Path | str = RULES) -> RulesClassifier:
-        """Read a bundle.
-
-        Args:
-            model: ``rules`` for the one in the package, a bundle, or a run folder.
+        """Read a bundle; see :func:`atypia.classifiers.bundle.find_bundle`.
 
         Raises:
             InputError: Not a bundle of rules.

@@ -44,18 +44,12 @@ _EIGHT: Final = np.ones((3, 3), dtype=bool)
 
 
 def haematoxylin(fields: Map) -> Map:
-    """Separate the stains by colour deconvolution.
+    """Optical density (log10, at least 0) of haematoxylin in fields (N, S, S, 3), RGB in 0..1.
 
     Method and stain vectors are those of Ruifrok & Johnston (Anal Quant Cytol Histol 23, 2001).
     The vectors are fixed: estimated ones follow whatever else is on a patch, and what is measured
     later is relative to the cell's own cytoplasm and chromatin, so that neither the strength of a
     stain nor the brightness of a scanner matters.
-
-    Args:
-        fields: (N, S, S, 3) RGB in 0..1.
-
-    Returns:
-        (N, S, S) haematoxylin, optical density (log10), at least 0.
     """
     from skimage.color import rgb2hed
 
@@ -64,14 +58,7 @@ def haematoxylin(fields: Map) -> Map:
 
 
 def beyond_scan(field: Map) -> Mask:
-    """Find the black border that patches from the edge of a scan are filled up with.
-
-    Args:
-        field: (S, S, 3) RGB in 0..1.
-
-    Returns:
-        (S, S) True where there is no tissue.
-    """
+    """Find the black border (S, S) that patches from the edge of a scan are filled up with."""
     black = field.max(axis=-1) < _BLACK
     if not (black[0].any() or black[-1].any() or black[:, 0].any() or black[:, -1].any()):
         return np.zeros_like(black)
@@ -117,7 +104,7 @@ class _Piece:
 
 
 def segment(field: Map, haematoxylin: Map) -> Chromatin | None:
-    """Segment the chromatin of the figure in the middle of a field.
+    """Segment the chromatin in the middle of a field (S, S, 3); None where nothing is darker there.
 
     The cytoplasm's density is the median of what Otsu's threshold (IEEE Trans Syst Man Cybern 9,
     1979) leaves out around the centre; the figure's is that of the darkest spot near the centre.
@@ -127,13 +114,6 @@ def segment(field: Map, haematoxylin: Map) -> Chromatin | None:
     figure's. Fragments near it belong to it. Whether a larger region does, the patch decides: it
     is centred on the whole figure, so a region belongs if it brings the figure's middle to that of
     the patch, as the sister plate of an anaphase does and a neighbouring nucleus does not.
-
-    Args:
-        field: (S, S, 3) RGB in 0..1, :data:`SIDE` px at :data:`MPP`.
-        haematoxylin: (S, S) of it.
-
-    Returns:
-        None where nothing near the centre is darker than its surroundings.
     """
     from skimage.filters import threshold_otsu
 

@@ -105,15 +105,7 @@ def worded_measure(name: str, value: float) -> str:
 
 
 def measure_field(pixels: Map) -> ShapeFeatures:
-    """Measure the figure in one field.
-
-    Args:
-        pixels: (S, S, 3) RGB in 0..1, :data:`atypia.classifiers.rules.segmentation.SIDE` px at
-            :data:`atypia.classifiers.rules.segmentation.MPP`, centred on a figure.
-
-    Returns:
-        Its features, with outlines in px of the field.
-    """
+    """Measure the figure in one field, (S, S, 3) RGB in 0..1, of :data:`SIDE` px at :data:`MPP`."""
     found = segment(pixels, haematoxylin(pixels))
     if found is None:
         return ShapeFeatures(np.zeros(len(SUBTYPES)))

@@ -138,11 +138,7 @@ NAMES: Final = tuple(field.name for field in fields(Measures))
 
 
 def measure(chromatin: Chromatin) -> Measures:
-    """Measure a figure.
-
-    Args:
-        chromatin: From :func:`atypia.classifiers.rules.segmentation.segment`.
-    """
+    """Measure a figure; see :func:`atypia.classifiers.rules.segmentation.segment`."""
     density, parts = chromatin.density, chromatin.parts
     figure, main = Shape(parts > 0, density), Shape(parts == 1, density)
     sizes = np.bincount(parts.ravel())[1:] * PIXEL_UM2
@@ -193,12 +189,7 @@ def measure(chromatin: Chromatin) -> Measures:
 
 
 def _holes(density: Map, box: tuple[slice, slice]) -> Map:
-    """Density that holes inside a figure are lacking, by grey-scale reconstruction.
-
-    Args:
-        density: (S, S).
-        box: Rows and columns that hold the figure.
-    """
+    """Density that holes inside a figure are lacking, by grey-scale reconstruction."""
     from skimage.morphology import reconstruction
 
     crop = np.clip(density[box], 0, 1)
