@@ -4,7 +4,8 @@
 
 =============================  =====================================================================
 ``predictions-*.csv.bz2``      of the test part, or out of fold where there is none; probabilities
-                               with six decimals, which keep every measure to the digits shown;
+                               with four significant digits, at most six decimals, which keep every
+                               measure to the digits shown;
                                reasons and what follows from other columns are left out
 ``metrics.json.bz2``           the measures of that table; bins and curves are left out
 ``metrics-oof.json.bz2``       likewise out of fold, without groups and raters, where the table is
@@ -34,8 +35,8 @@ from atypia.core.files import read_json, write_json, write_text
 from atypia.core.labels import DISPLAY_NAMES, PROBABILITY_COLUMNS
 from atypia.reports import published_results as reference
 
-DECIMALS = 6
-"""Of a probability."""
+DIGITS, DECIMALS = 4, 6
+"""Of a probability: as many significant digits, but no more decimals."""
 DERIVED = ("reason", "p_atypical", "atypical_expert1", "atypical_expert2", "atypical_expert3")
 LEFT_OUT = {"definitions", "subtypes", "calibration", "class_size_vs_sensitivity"}
 LEFT_OUT_OUT_OF_FOLD = LEFT_OUT | {"groups", "raters", "selective", "conformal"}
@@ -52,7 +53,8 @@ def keep_predictions(table: Path, out: Path) -> None:
     cells = cells.drop(columns=list(DERIVED), errors="ignore")
     for column in PROBABILITY_COLUMNS:
         p = cells[column].astype(float)
-        cells[column] = [f"{x:.{DECIMALS}f}".rstrip("0").rstrip(".") for x in p]
+        kept = [round(float(f"{x:.{DIGITS}g}"), DECIMALS) for x in p]
+        cells[column] = [f"{x:.{DECIMALS}f}".rstrip("0").rstrip(".") for x in kept]
     write_compressed(out / f"{table.name}.bz2", cells.to_csv(index=False, lineterminator="\n"))
 
 

@@ -26,7 +26,7 @@ import io
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -200,6 +200,9 @@ class Predictions:
         return np.where(subtypes == UNKNOWN, UNKNOWN, (subtypes < N_ATYPICAL).astype(np.int64))
 
 
+_OPENERS: Final[dict[str, Any]] = {".gz": gzip.open, ".bz2": bz2.open}
+
+
 def read_predictions(path: Path | str) -> Predictions:
     """Read and check a table of predictions, or the test predictions of a run folder.
 
@@ -214,7 +217,7 @@ def read_predictions(path: Path | str) -> Predictions:
     if path.is_dir():
         path = _table_of(path)
     try:
-        opener = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)
+        opener = _OPENERS.get(path.suffix, open)
         with opener(path, "rt", encoding="utf-8-sig") as file:
             text = file.read()
     except FileNotFoundError:
