@@ -36,6 +36,12 @@ class Problem:
         return f"{', '.join(place)}: {self.what}" if place else self.what
 
 
+def first_few(names: Sequence[str], most: int = 5) -> str:
+    """List names for a message: the first ones, and dots where there are more."""
+    shown = ", ".join(names[:most])
+    return f"{shown}, ..." if len(names) > most else shown
+
+
 class AtypiaError(Exception):
     """The work failed; the message names what failed."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
-from atypia.core.errors import InputError, Problem
+from atypia.core.errors import InputError, Problem, first_few
 from atypia.core.labels import N_ATYPICAL, SUBTYPES
 from atypia.evaluation import metrics
 from atypia.evaluation.intervals import (
@@ -22,9 +22,7 @@ from atypia.evaluation.predictions import MAJORITY, UNKNOWN, Predictions
 from atypia.evaluation.scores import SIDES, binary_statistic, stage_statistic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Mapping
 
     from atypia.evaluation.intervals import Statistic
     from atypia.evaluation.metrics import FloatArray, IntArray, Measures
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 MEASURES: Final = ("sensitivity", "specificity")
 ATYPICAL: Final = "atypical"
 MEAN: Final = "mean of subtypes"
-_SHOWN = 5
 
 
 def compare(
@@ -154,7 +151,8 @@ def _align(
     for name, table in tables.items():
         ids, times = np.unique(table.patch_ids, return_counts=True)
         if (times > 1).any():
-            what = f"expected every patch once but got {_some(ids[times > 1])} several times."
+            several = first_few(ids[times > 1].tolist())
+            what = f"expected every patch once but got {several} several times."
             advice = "Compare single folds or repeats, or ask for the repeats to be averaged."
             problems.append(Problem(f"{what} {advice}", name))
     if problems:
@@ -165,7 +163,7 @@ def _align(
         if not intersection and (missing := sorted(every - set(table.patch_ids.tolist()))):
             what = f"expected the patches of the other tables but {len(missing)} are missing: "
             advice = "Ask for the intersection to compare on the common patches only."
-            problems.append(Problem(f"{what}{_some(missing)}. {advice}", name))
+            problems.append(Problem(f"{what}{first_few(missing)}. {advice}", name))
     if not common:
         problems.append(Problem(f"expected patches common to {list(tables)} but there are none."))
     if problems:
@@ -180,7 +178,7 @@ def _align(
         other = table.patients != first.patients
         if other.any():
             what = f"expected the patients of {first_name} but got others for {int(other.sum())} "
-            problems.append(Problem(f"{what}patches: {_some(patches[other])}.", name))
+            problems.append(Problem(f"{what}patches: {first_few(patches[other])}.", name))
     if problems:
         raise InputError(problems)
     return aligned, {name: len(table) - len(patches) for name, table in tables.items()}
@@ -201,7 +199,7 @@ def _common_truth(aligned: Mapping[str, Predictions], label: str) -> IntArray:
         Problem(
             f"expected the labels {label!r} of {first_name} but got others for "
             f"{int((truth != first).sum())} patches: "
-            f"{_some(aligned[name].patch_ids[truth != first])}.",
+            f"{first_few(aligned[name].patch_ids[truth != first].tolist())}.",
             name,
         )
         for name, truth in truths.items()
@@ -210,11 +208,6 @@ def _common_truth(aligned: Mapping[str, Predictions], label: str) -> IntArray:
     if problems:
         raise InputError(problems)
     return first
-
-
-def _some(names: Sequence[str] | NDArray[np.str_]) -> str:
-    shown = ", ".join(str(name) for name in names[:_SHOWN])
-    return f"{shown}, ..." if len(names) > _SHOWN else shown
 
 
 def _number(value: float | None, form: str) -> str:

@@ -160,10 +160,7 @@ def make_network(
     backbones = [make() for _ in range(n_backbones(model))]
     first = backbones[0]
     spec = InputSpec(
-        field_of_view_um=size.field_of_view_um,
-        size_px=size.size_px,
-        mean=first.mean,
-        std=first.std,
+        field_of_view_um=size.field_of_view_um, size_px=size.size_px, mean=first.mean, std=first.std
     )
     network = assemble([b.module for b in backbones], first.n_features, model, n_raters)
     return network, spec, first.origin

@@ -138,11 +138,7 @@ class Augmenter:
     """
 
     def __init__(
-        self,
-        config: AugmentConfig,
-        spec: InputSpec,
-        seed: int,
-        styles: torch.Tensor | None = None,
+        self, config: AugmentConfig, spec: InputSpec, seed: int, styles: torch.Tensor | None = None
     ) -> None:
         self.config = config
         self.spec = spec

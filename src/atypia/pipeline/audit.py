@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from atypia.core.errors import InputError, Problem
+from atypia.core.errors import InputError, Problem, first_few
 from atypia.core.files import read_json, sha256_file, write_json, write_text
 from atypia.evaluation.label_audit import audit as audit_labels
 from atypia.evaluation.predictions import read_predictions
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from atypia.data.cohort import Cohort
     from atypia.evaluation.label_audit import AuditResult
-
-_SHOWN = 5
 
 
 def audit(
@@ -35,11 +33,10 @@ def audit(
         source: A run folder, or a table of predictions by a model that has not learned from the
             patches in it.
         out: The folder to write to.
-        label: The label to audit: a rater, or ``agreed``.
+        label: A rater, or ``agreed``.
         top: How many issues the page shows.
         cohort: For the images; None looks for a run's cohort where it was when the run began.
-        resamples: Resamples of patients for the intervals.
-        seed: Seed of the resampling.
+        resamples: Of patients, for the intervals.
 
     Raises:
         InputError: The run has no out-of-fold predictions, a problem of the table, or patches
@@ -90,9 +87,8 @@ def _check_images(cohort: Cohort, result: AuditResult, top: int) -> None:
     known = set(cohort.manifest["patch_id"])
     missing = [name for name in result.issues["patch_id"].head(top) if name not in known]
     if missing:
-        shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
         what = (
             f"expected the patches of the predictions but {len(missing)} to be shown are missing: "
-            f"{shown}. Give the cohort that was predicted."
+            f"{first_few(missing)}. Give the cohort that was predicted."
         )
         raise InputError(Problem(what, str(cohort.path)))

@@ -67,13 +67,12 @@ def biomarker(
         regions: Annotated regions; see :func:`atypia.biomarker.read_regions`.
         choice: Which hot-spot.
         patients: CSV with ``slide`` and ``patient_id``.
-        model: Whose errors to correct for, that of the model that classified the figures; see
+        model: Which one classified the figures: its errors are corrected for; see
             :func:`atypia.biomarker.model_errors`.
         label: What the model is compared with, where `model` does not name it.
         images: Folder with the slides, for the gallery.
         pdf: Also write each page as a PDF of one sheet.
-        on_start: Called with the number of slides.
-        on_done: Called with the number of slides done since the last call.
+        on_start: With `on_done`, called with numbers of slides.
 
     Raises:
         InputError: Lists every problem of an input; nothing is written.

@@ -37,12 +37,9 @@ def challenge(
     Args:
         source: ``/input`` of the container; only read.
         out: ``/output`` of the container.
-        model: ``released``, a bundle, a run folder or an ONNX export. None: what is in
-            ``/opt/ml/model``, else the model in the package.
-        quality: ``best`` or ``fast``.
+        model: With `quality`, `backend` and `device` as for :func:`load_ensemble`. None: what is
+            in ``/opt/ml/model``, else the model in the package.
         mpp: µm per pixel of the pages.
-        backend: See :func:`atypia.classifiers.loading.load_ensemble`.
-        device: ``auto``, ``cpu``, ``cuda``.
 
     Returns:
         One answer per page, in their order.

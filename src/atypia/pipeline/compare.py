@@ -27,12 +27,7 @@ def compare(
         name: read_predictions(table) for name, table in zip(names, tables, strict=True)
     }
     return compare_tables(
-        named,
-        label,
-        resamples,
-        seed,
-        intersection=intersection,
-        average_repeats=average_repeats,
+        named, label, resamples, seed, intersection=intersection, average_repeats=average_repeats
     )
 
 

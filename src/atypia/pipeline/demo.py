@@ -52,20 +52,13 @@ class DemoResult:
     report: Path
 
 
-def demo(
-    out: Path,
-    *,
-    seed: int = 0,
-    command: str = "",
-    on_step: OnStep = silent,
-) -> DemoResult:
+def demo(out: Path, *, seed: int = 0, command: str = "", on_step: OnStep = silent) -> DemoResult:
     """Invent a cohort, train the quick preset for a few epochs, evaluate, classify patches.
 
     Args:
         out: Folder to make, with ``cohort/``, ``run/`` and ``predictions.csv``.
         seed: Of everything random.
-        command: The command line, for the record.
-        on_step: Called with the member's name, batches done and batches in all.
+        command: As `on_step` for :func:`train_on_one_split`.
     """
     from atypia.data.synthetic import make_synthetic_cohort
     from atypia.models.backbones import find_packaged_weights

@@ -52,16 +52,11 @@ def distill(
 
     Args:
         teacher: Folder of a finished run with one outer split.
-        out: The student's run folder, as of :func:`atypia.pipeline.train`.
+        out: The student's run folder; this, `resume`, `command`, `on_step` and what is returned
+            are those of :func:`atypia.pipeline.train`.
         settings: ``key=value`` over the preset ``fast``.
         quality: ``fast`` or ``best``.
         into: A bundle, or the folder of a run, that gets the student as its quality ``fast``.
-        resume: Go on with a student's run that was stopped.
-        command: The command line, for the record.
-        on_step: Called with the member's name, batches done and batches in all.
-
-    Returns:
-        The content of the student's ``metrics.json``; None in processes that do not write.
 
     Raises:
         InputError: The run is not finished or not of one split, its cohort is not where it was,

@@ -42,7 +42,7 @@ def download(
         out: Folder to make; it must not exist yet, or be empty.
         url: A mirror to use instead of ``release.url``. The content is checked all the same.
         sha256: Of the archive, checked before it is unpacked.
-        progress: Called with (bytes so far, bytes in all, or None where the server does not say).
+        progress: Called with (bytes so far, bytes in all or None where the server does not give them).
         limits: What the archive may cost.
 
     Returns:

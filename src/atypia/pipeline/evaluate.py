@@ -37,11 +37,8 @@ def evaluate(
         label: What is scored against.
         resamples: Of patients, behind each interval.
         seed: Of the resampling.
-        trained_on: The run or the cohort that the model has learned from, its bundle, or
-            ``released``: its patients are refused.
-        cohort: Of the table: pictures are then compared as well as names.
-        allow_overlap: Do not refuse them.
-        distinct_ids: Do not refuse those who have nothing but an equal id that is no public case.
+        trained_on: With `cohort`, `allow_overlap` and `distinct_ids` as for
+            :func:`atypia.classifiers.training_patients.require_new_patients`; None checks nothing.
 
     Raises:
         LeakError: The model has learned from patients of the table; lists them.
@@ -50,16 +47,11 @@ def evaluate(
     predictions = read_predictions(table)
     if trained_on is not None:
         require_new_patients(
-            predictions,
-            trained_on,
-            cohort,
-            allow_overlap=allow_overlap,
-            distinct_ids=distinct_ids,
+            predictions, trained_on, cohort, allow_overlap=allow_overlap, distinct_ids=distinct_ids
         )
     metrics = evaluate_predictions(predictions, label, resamples, seed)
     write_json(out / "metrics.json", metrics)
     build_report(
-        ReportInput(title=table.name, metrics=metrics, predictions=predictions),
-        out / "report.html",
+        ReportInput(title=table.name, metrics=metrics, predictions=predictions), out / "report.html"
     )
     return metrics

@@ -50,20 +50,15 @@ def explain(
     """Explain a model's answers: a PNG per figure, ``explanations.json``, ``sanity.json`` and PNG.
 
     Args:
-        inputs: Images, folders, stacks or cohorts.
+        inputs: With `mpp`, `skip_bad`, `on_start` and `on_done` as for
+            :func:`atypia.pipeline.predict`.
         out: The folder to write to. ``explanations.json`` comes last: with it, all is there.
-        model: ``released``, a bundle of networks or a run folder.
+        model: Of networks; with `quality` and `device` as for :func:`load_ensemble`.
         method: One of :data:`atypia.explain.METHODS`.
         subtype: What is explained: ``predicted``, the subtype that the model gives to each figure;
             a subtype; or ``atypical``, any of the four atypical ones.
-        quality: ``best``, or ``fast`` where the model has it.
-        mpp: µm per pixel of what is not in a cohort; None where each TIFF file carries its own.
-        device: ``auto``, ``cpu``, ``cuda``, ``mps``.
-        skip_bad: Leave out what cannot be read, and return it.
         checked: Figures to check the method on, evenly over the inputs; 0 for no check.
         seed: Of the check.
-        on_start: Called with the number of files.
-        on_done: Called with the number of files done since the last call.
 
     Returns:
         How many figures were explained, what the check found, and what was skipped.

@@ -43,16 +43,13 @@ def export(
     Args:
         model: ``released``, a bundle or a run folder.
         out: Folder to write to. It may hold the other quality of the same model already.
-        quality: ``best``, or ``fast`` where the model has it.
+        quality: One that the model has.
         int8: Also write the graph in 8-bit integers, and measure what that costs.
         cohort: Patches for the check; with `int8` needed, for the ranges of activations and for
             the measurement: on patients other than those who gave the ranges.
         label: What accuracy is measured against: a rater, or ``agreed``.
         seed: Of the choice of patches.
         on_stage: Called with the name of each step that takes long.
-
-    Returns:
-        What was written, with the check and the loss of accuracy.
 
     Raises:
         InputError: Options, model or cohort do not fit; or `out` holds another model.

@@ -50,14 +50,11 @@ def merge(
     Args:
         folders: Two or more cohorts.
         out: The cohort folder to make; it must not exist yet, or be empty.
-        name: Of the cohort; the name of the folder by default.
+        name: Of the new cohort; None: that of the folder.
         allow_overlap: Take cohorts that have patients in common.
         distinct_ids: Equal ids that name no public case are of different people, unless they have a
             picture in common: they get the name of their cohort before their own.
         progress: Called with what is being done, and patches done and in all.
-
-    Returns:
-        The cohort, read back from `out`.
 
     Raises:
         LeakError: A patient is in two cohorts; lists all of them.

@@ -42,13 +42,9 @@ def mil(
 
     Args:
         cohort_folder: From :func:`atypia.pipeline.prepare`.
-        out: The run folder.
+        out: The run folder; this, `command`, `on_step` and what is returned are those of
+            :func:`atypia.pipeline.train`.
         config: Target, description of the figures, poolings.
-        command: The command line, for the record.
-        on_step: Called with what is being done, steps done and steps in all.
-
-    Returns:
-        The content of ``metrics.json``.
 
     Raises:
         InputError: Options, cohort, target or run folder do not fit each other.
@@ -115,8 +111,7 @@ def mil_predict(
         out: Gets ``predictions-patients.csv``, which is returned, and ``attention.csv``.
         on_step: Called with ``features``, patches done and patches in all.
         answers: Predictions of the other cohort, where the run's figures are described by some.
-        allow_overlap: Predict for patients that the model has learned from, too, and warn.
-        distinct_ids: Equal ids that name no public case are of different people.
+        allow_overlap: With `distinct_ids` as for :func:`refuse_learned`.
 
     Raises:
         LeakError: The model has learned from some of the patients; lists them.

@@ -55,13 +55,10 @@ def predict(
     Args:
         inputs: What to classify.
         out: The ``.csv`` or ``.json`` to write; None writes nothing.
-        model: This, `quality`, `backend` and `device`: see :func:`load_ensemble`.
-        quality: Likewise.
+        model: With `quality`, `backend` and `device` as for :func:`load_ensemble`.
         mpp: µm per pixel of what is not in a cohort; None where each TIFF file carries its own.
         min_confidence: Adds the column ``abstained``: whether the probability of the predicted
             subtype is below this, 0 to 1.
-        backend: Likewise.
-        device: Likewise.
         skip_bad: Leave out what cannot be read, and return it.
         on_start: Called with the number of files.
         on_done: Called with the number of files done since the last call.

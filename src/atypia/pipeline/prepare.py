@@ -33,7 +33,7 @@ def prepare(
         source: A public cohort as its authors publish it, a folder with one folder per class, or a
             table; see :func:`atypia.data.sources.read_source`.
         out: The cohort folder to make; it must not exist yet, or be empty.
-        options: What the source does not say by itself.
+        options: What the source does not have by itself.
         progress: Called with (patches done, patches in all).
 
     Returns:
@@ -56,10 +56,6 @@ def prepare(
             raise InputError([*problems, Problem("nothing is left once the bad are skipped.")])
         if problems:
             write_text(folder / SKIPPED_FILE, problem_table(problems))
-        about = {
-            "kind": found.kind,
-            **found.about,
-            "n_skipped": len(found.records) - len(good),
-        }
+        about = {"kind": found.kind, **found.about, "n_skipped": len(found.records) - len(good)}
         Cohort.write(folder, name, manifest_of(good, name), about)
     return Cohort.open(out)

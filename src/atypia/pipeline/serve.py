@@ -51,18 +51,15 @@ def serve(
 
     Args:
         show: What the app shows; None: the API alone.
-        model: ``released`` for the model in the package, a bundle, a run folder, or an export.
-            None is that of the run that is shown, else ``released``.
-        quality: ``best``, or ``fast`` where the model has it.
-        backend: As in :func:`atypia.classifiers.loading.load_ensemble`.
-        device: Likewise.
+        model: With `quality`, `backend` and `device` as for
+            :func:`atypia.classifiers.loading.load_ensemble`. None is that of the run that is
+            shown, else ``released``.
         slides: A folder of slides that clients may ask about.
         register: Ids and further slides.
         host: Name or address to listen on; with the app one of this machine alone.
         port: 0 is any that is free.
         allow_hosts: Further names by which clients may address the server.
         token_file: Holds what clients must send; so does ``ATYPIA_TOKEN``. Not with the app.
-        limits: The bounds.
 
     Raises:
         InputError: Lists what is wrong with the slides, the source or the options.

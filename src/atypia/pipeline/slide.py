@@ -54,15 +54,11 @@ def slide(
         candidates: Where figures were found; see :func:`read_candidates`.
         outs: What to write: ``.geojson`` for QuPath, ``.csv``, ``.json``, ``.dcm`` (DICOM
             annotations, for a DICOM slide), or the summary page: ``.html``, ``.pdf``.
-        model: This, `quality`, `backend` and `device`: see :func:`load_ensemble`.
-        quality: Likewise.
+        model: With `quality`, `backend` and `device` as for :func:`load_ensemble`.
         mpp: µm per pixel, where that of the slide is missing or wrong.
         units: ``px`` or ``um``, where the file of candidates does not name them.
-        backend: Likewise.
-        device: Likewise.
         skip_bad: Leave out bad candidates, and return what is wrong with them.
-        on_start: Called with the number of candidates.
-        on_done: Called with the number of candidates done since the last call.
+        on_start: With `on_done`, called with numbers of candidates.
 
     Raises:
         InputError: Lists every problem of the slide, of the candidates or of the options.

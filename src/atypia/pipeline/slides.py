@@ -44,14 +44,12 @@ def slides(
     Args:
         table: See :func:`atypia.inference.slide_list.read_slide_table`.
         out: Folder of the job; if it holds this job, it goes on.
-        model: This, `quality` and `backend`: see
-            :func:`atypia.classifiers.loading.load_ensemble`.
+        model: With `quality`, `backend` and `device` as for
+            :func:`atypia.classifiers.loading.load_ensemble`; with ``cuda`` each worker of Ray has
+            a GPU.
         engine: Where the work is done; None is in this process.
         csv: Also write the rows as one ``.csv``, or into this folder as one per slide, which is
             what :func:`atypia.pipeline.biomarker` reads.
-        quality: Likewise.
-        backend: Likewise.
-        device: Likewise; with ``cuda`` each worker of Ray has a GPU.
         skip_bad: Leave out candidates that are bad (outside their slide, twice) and list them,
             instead of failing their slide.
         item_size: Most candidates that one worker does at a time.

@@ -16,12 +16,7 @@ from atypia.core.progress import OnStep, silent
 from atypia.data.cohort import Cohort
 from atypia.training.run_folder import Clock, Run, network_config, run_splits
 from atypia.training.search_space import Measure, read_space
-from atypia.training.study import (
-    HEARTBEAT_SECONDS,
-    load_optuna,
-    local_storage,
-    shared_storage,
-)
+from atypia.training.study import HEARTBEAT_SECONDS, load_optuna, local_storage, shared_storage
 from atypia.training.study_folder import StudyFolder, checked_options, one_outer, only_worker
 
 if TYPE_CHECKING:
@@ -67,8 +62,7 @@ def tune(
         hours: No trial begins later than that after the call.
         storage: URL of a PostgreSQL data base, for several workers; None: SQLite in `out`, for one.
         resume: Go on with a study, or join it.
-        command: The command line, for the record.
-        on_step: Called with trial and member, batches done and batches in all.
+        command: With `on_step` as for :func:`atypia.pipeline.train`.
         heartbeat_seconds: See :data:`atypia.training.study.HEARTBEAT_SECONDS`.
 
     Returns:

@@ -21,8 +21,7 @@ Mpp = Annotated[float, Field(ge=0.01, le=10, description="µm per pixel", exampl
 Subtype = Annotated[str, Field(json_schema_extra={"enum": list(SUBTYPES)})]
 Probability = Annotated[float, Field(ge=0, le=1)]
 SkipBad = Annotated[
-    bool,
-    Field(description="Answer the good ones and list what is wrong with the others."),
+    bool, Field(description="Answer the good ones and list what is wrong with the others.")
 ]
 
 # A flat image of 64 × 64 px.
@@ -232,10 +231,7 @@ class Slides(BaseModel):
 class Refused(BaseModel):
     """Why there is no answer."""
 
-    problems: Annotated[
-        list[str],
-        Field(description="One sentence for each thing that is wrong."),
-    ]
+    problems: Annotated[list[str], Field(description="One sentence for each thing that is wrong.")]
 
 
 class Health(BaseModel):

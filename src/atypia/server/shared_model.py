@@ -195,10 +195,7 @@ class SharedModel:
         self._stopped = False
 
     def predict_proba(
-        self,
-        patches: npt.NDArray[np.uint8],
-        mpp: float,
-        batch_size: int = BATCH,
+        self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = BATCH
     ) -> npt.NDArray[np.float32]:
         """Wait for the answer of the thread, (N, 8).
 

@@ -295,11 +295,7 @@ def _as_features(sent: CandidatesRequest, slide: SlideInfo) -> list[dict[str, An
         for centre in sent.candidates
     ]
     return [
-        {
-            "type": "Feature",
-            "id": centre.id,
-            "geometry": {"type": "Point", "coordinates": place},
-        }
+        {"type": "Feature", "id": centre.id, "geometry": {"type": "Point", "coordinates": place}}
         for centre, place in zip(sent.candidates, places, strict=True)
     ]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from atypia.core.errors import InputError, Problem
+from atypia.core.errors import InputError, Problem, first_few
 from atypia.core.labels import DISPLAY_NAMES, N_SUBTYPES, SUBTYPES
 from atypia.evaluation.label_audit import NO_ISSUE
 from atypia.evaluation.label_audit import audit as audit_labels
@@ -25,7 +25,6 @@ OUT_OF_FOLD: Final = "out of fold"
 TEST: Final = "test"
 GIVEN: Final = "given"
 """Where predictions come from: the part of a run, or a table that was given."""
-_SHOWN: Final = 5
 _PER_UNIT: Final = 10_000
 """Probabilities are sent as whole numbers of this unit: a third of the bytes."""
 
@@ -66,11 +65,13 @@ class AlignedPredictions:
         problems = []
         if twice:
             what = f"expected each figure once but {len(twice)} are predicted again: "
-            problems.append(Problem(f"{what}{_some(twice)}. Give one fold or repeat at a time."))
+            problems.append(
+                Problem(f"{what}{first_few(twice)}. Give one fold or repeat at a time.")
+            )
         if strangers:
             what = f"expected predictions of these figures but {len(strangers)} are of others: "
             advice = "Give the cohort that was predicted."
-            problems.append(Problem(f"{what}{_some(strangers)}. {advice}"))
+            problems.append(Problem(f"{what}{first_few(strangers)}. {advice}"))
         if problems:
             raise InputError(problems)
 
@@ -237,8 +238,3 @@ def coded(values: Sequence[str]) -> dict[str, Any]:
     names = sorted(set(values))
     code = {name: i for i, name in enumerate(names)}
     return {"names": names, "codes": [code[value] for value in values]}
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    return f"{shown}, ..." if len(names) > _SHOWN else shown
