@@ -115,13 +115,7 @@ def rogan_gladen(called: int, total: int, rates: Rates) -> float:
 
 
 def true_fraction(called: int, total: int, rates: Rates) -> FractionDistribution:
-    """Estimate the true fraction behind `called` of `total` figures, by a model that errs.
-
-    Args:
-        called: Figures that the model calls so.
-        total: Figures, at least 1.
-        rates: Of the model's errors.
-    """
+    """Estimate the true fraction behind `called` of `total` figures (at least 1), by a model."""
     rate = _GRID[:, None] * rates.sensitivity_draws + (1 - _GRID[:, None]) * (
         rates.false_positive_draws
     )  # (G, D) chance that a figure is called so
@@ -146,13 +140,7 @@ def joint_density(
 ) -> Measure:
     """Density of the figures that truly are so: the density of all times the true fraction.
 
-    Args:
-        total: Figures counted.
-        area_mm2: Where they were counted.
-        fraction: What is known of the share; None without figures.
-        level: Coverage.
-        draws: From both distributions.
-        seed: Of the draws.
+    `fraction` is None without figures.
     """
     counted = poisson_interval(total, level)
     if fraction is None:
@@ -168,18 +156,10 @@ def joint_density(
 def _mean_chances(
     called: int, total: int, rate: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Average P(K < called), P(K = called) and P(K > called) of a binomial K over its probability.
+    """Average P(K < called), P(K = called), P(K > called) of a binomial K over rates (G, D).
 
     They are looked up: known at some thousand points, most of them where they change, and from
     there interpolated on the logarithms.
-
-    Args:
-        called: Number of calls.
-        total: Number of figures.
-        rate: (G, D) probabilities of a call.
-
-    Returns:
-        Three arrays (G,).
     """
     odds = np.exp(np.linspace(-30, 30, 1001))
     changing = scipy.stats.beta.ppf(odds / (1 + odds), called + 0.5, total - called + 0.5)

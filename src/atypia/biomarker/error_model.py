@@ -88,10 +88,6 @@ class ErrorModel:
 
         A patch that the table has several times counts once.
 
-        Args:
-            predictions: Out-of-fold predictions of the model, with its calls.
-            label: A rater, ``agreed`` or ``majority_atypical``.
-
         Raises:
             InputError: Fewer than ten labelled patients, or only atypical or only normal figures.
         """
@@ -127,12 +123,7 @@ class ErrorModel:
         return int(self.atypical.sum())
 
     def rates(self, draws: int = DRAWS, seed: int = 0) -> ErrorRates:
-        """Draw what the rates may be on a new patient.
-
-        Args:
-            draws: How many draws.
-            seed: Of the draws.
-        """
+        """Draw what the rates may be on a new patient."""
         rng = np.random.default_rng(seed)
         resampled = rng.multinomial(
             self.n_patients, np.full(self.n_patients, 1 / self.n_patients), size=draws
@@ -175,11 +166,7 @@ class ErrorModel:
 
     @classmethod
     def from_json(cls, value: Any, file: str = "errors") -> ErrorModel:
-        """Read what :meth:`to_json` gave.
-
-        Args:
-            value: Parsed JSON.
-            file: Its name, for messages.
+        """Read what :meth:`to_json` gave; `file` is named in messages.
 
         Raises:
             InputError: It is something else.
@@ -216,10 +203,7 @@ def _one_against_all(subtypes: IntArray, c: int) -> IntArray:
 def _draw(
     called: IntArray, total: IntArray, resampled: FloatArray, rng: np.random.Generator
 ) -> tuple[float, FloatArray]:
-    """Mean rate, and draws (D,) of the rate on a new patient, from counts (P,) per patient.
-
-    Without any figure the rate is unknown: a mean of a half, draws from 0 to 1.
-    """
+    """Mean rate (a half without figures), and draws (D,) on a new patient, from counts (P,)."""
     x, m = called.astype(np.float64), total.astype(np.float64)
     n = m.sum()
     if n == 0:
@@ -260,9 +244,6 @@ def _correlation(x: FloatArray, m: FloatArray, weights: FloatArray) -> FloatArra
     return np.clip(np.nan_to_num(correlation, nan=0, posinf=0, neginf=0), 0, _MAX_CORRELATION)
 
 
-# --- Of a bundle or a run -----------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class ModelErrors:
     """A model's errors, and facts on the model for a page."""
@@ -277,9 +258,7 @@ class ModelErrors:
         return self.errors.rates() if self.errors else None
 
     def check_calls(self, sources: Sequence[SlideFigures]) -> None:
-        """Check that figures are called as the model calls them.
-
-        A bundle's quality ``fast`` has a threshold and errors of its own.
+        """Check that figures are called as the model calls them; quality ``fast`` calls by its own.
 
         Raises:
             InputError: They are not.

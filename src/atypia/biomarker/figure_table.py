@@ -73,14 +73,9 @@ class SlideFigures:
 def read_slides(
     paths: Sequence[Path], patients: Mapping[str, str] | None = None
 ) -> list[SlideFigures]:
-    """Read tables of one or more slides each.
+    """Read tables of one or more slides each, in the order of the tables.
 
-    Args:
-        paths: CSV files.
-        patients: Slide to patient; where given, it stands above ``patient_id``.
-
-    Returns:
-        One entry per slide, in the order of the tables.
+    A table of `patients` (slide to patient) stands above the column ``patient_id``.
 
     Raises:
         InputError: Lists every problem of every table: columns, cells, slides that stand in two
@@ -116,12 +111,9 @@ def read_slides(
 
 
 def slide_figures(table: pd.DataFrame, slide: str, patient: str = "") -> SlideFigures:
-    """Take the figures of one slide from a table in memory.
+    """Take the figures of one slide from a table in memory, which may have no row.
 
-    Args:
-        table: The columns of ``predictions.csv`` and the four of the place; it may have no row.
-        slide: Name of the slide.
-        patient: Whose it is; the slide's own name where it is unknown.
+    The patient is the slide's own name where it is unknown.
     """
     patient = patient or slide
     figures = predictions_from_table(table.assign(patient_id=patient)) if len(table) else _none()
@@ -156,9 +148,7 @@ def read_patients(path: Path) -> dict[str, str]:
 def areas_of(names: Sequence[str], area: float | Path | None) -> dict[str, float]:
     """Areas in which figures were searched, mm², by slide; a slide of unknown area is left out.
 
-    Args:
-        names: Of the slides.
-        area: Of every slide, or a CSV with the columns ``slide`` and ``area_mm2``.
+    `area` is that of every slide, or a CSV with the columns ``slide`` and ``area_mm2``.
 
     Raises:
         InputError: No area, or lists every problem of the table.

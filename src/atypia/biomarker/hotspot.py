@@ -65,21 +65,13 @@ class Hotspot:
 def find_hotspot(
     points_um: FloatArray, area_mm2: float = AREA_MM2, shape: Shape = "circle"
 ) -> Hotspot | None:
-    """Find the window that holds the most points, by branch and bound.
+    """Find the window that holds the most points (N, 2), by branch and bound; None without points.
 
     A window whose centre lies in a square cell reaches no further than a window around the cell's
     centre that is wider by half the cell's diagonal. Cells whose wider window holds no more than
     the best window so far are dropped; the others are quartered. The answer is the maximum, except
     that a window may be missed whose points would not fit one drawn in by 0.1 µm. It does not
-    depend on the order of the points.
-
-    Args:
-        points_um: (N, 2) x and y of the figures. The window may reach beyond their extent.
-        area_mm2: Of the window.
-        shape: ``circle``, or ``rectangle`` (upright, 4 wide to 3 high).
-
-    Returns:
-        The hot-spot; None without points.
+    depend on the order of the points. The window may reach beyond their extent.
 
     Raises:
         InputError: `area_mm2` is not a positive number.

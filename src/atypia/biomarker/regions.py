@@ -13,12 +13,13 @@ import logging
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from atypia.core.errors import InputError, MissingExtraError, Problem
 from atypia.core.files import read_json
+from atypia.slides.candidates import LARGEST_UM
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("atypia")
 
-LARGEST_FIGURE_UM: Final = 200.0
-"""What is longer than this, in x or y, is no figure and no box around one but a region; see
-:data:`atypia.slides.candidates.LARGEST_UM`."""
 
 _AREAL = ("Polygon", "MultiPolygon")
 _FIGURES = ("detection", "cell", "tile")
@@ -91,20 +89,17 @@ def region_of(outlines: Sequence[Mapping[str, Any]]) -> Region | None:
 def read_regions(
     path: Path, slides: Sequence[str], mpp: Mapping[str, float | None] | None = None
 ) -> dict[str, Region]:
-    """Read the annotated regions of slides.
+    """Read the annotated regions of slides: slide to region; one without is left out, and logged.
 
-    Outlines up to :data:`LARGEST_FIGURE_UM` long are those of figures, or boxes around them, and
-    no regions.
+    Outlines up to :data:`LARGEST_UM` long are those of figures, or boxes around them, and no
+    regions, as far as `mpp` (µm per pixel) is known.
 
     Args:
         path: A GeoJSON file (also gzipped), or a folder with one per slide, named as the slide
             with or without its own extension. In a file for several slides, every feature has the
             property ``slide``.
         slides: Names of the slides that regions are wanted for.
-        mpp: µm per pixel of slides, where it is known.
-
-    Returns:
-        Slide to region; a slide without one is not in it, and is logged.
+        mpp: By slide.
 
     Raises:
         InputError: Lists every problem of the files.
@@ -118,7 +113,7 @@ def read_regions(
     def add(slide: str, shape: Any, file: Path) -> None:
         scale = (mpp or {}).get(slide)
         x0, y0, x1, y1 = shape.bounds
-        if scale is not None and max(x1 - x0, y1 - y0) * scale <= LARGEST_FIGURE_UM:
+        if scale is not None and max(x1 - x0, y1 - y0) * scale <= LARGEST_UM:
             small[file] = small.get(file, 0) + 1
         else:
             shapes[slide].append(shape)
@@ -153,7 +148,7 @@ def read_regions(
             "%s: %d outlines up to %g µm long are taken for figures, not for regions",
             file,
             n,
-            LARGEST_FIGURE_UM,
+            LARGEST_UM,
         )
     regions = {}
     for slide, parts in shapes.items():

@@ -56,13 +56,7 @@ class Counts:
 
     @classmethod
     def of(cls, predicted: IntArray, atypical: BoolArray, area_mm2: float | None) -> Counts:
-        """Count figures.
-
-        Args:
-            predicted: (N,) subtype indices.
-            atypical: (N,) calls.
-            area_mm2: Where they lie.
-        """
+        """Count figures by their predicted subtypes (N,) and calls (N,)."""
         subtypes = np.bincount(predicted, minlength=N_SUBTYPES)
         return cls(len(predicted), int(atypical.sum()), tuple(map(int, subtypes)), area_mm2)
 
@@ -104,13 +98,7 @@ class Biomarkers:
 
 
 def biomarkers_of(counts: Counts, errors: ErrorRates | None, level: float = LEVEL) -> Biomarkers:
-    """Estimate every measure of one area.
-
-    Args:
-        counts: What was counted.
-        errors: What errors the model makes; None leaves corrected values out.
-        level: Coverage of the intervals.
-    """
+    """Estimate every measure of one area; without `errors` none is corrected."""
     n, called, area = counts.figures, counts.atypical, counts.area_mm2
 
     def density(count: int) -> Measure | None:
@@ -222,8 +210,7 @@ def biomarkers(
         choice: Which hot-spot; by default most figures in a circle of 2.37 mm².
         errors: What errors the model makes; None leaves corrected values out.
         level: Coverage of the intervals.
-        extent_mm2: Area of the whole image, where it is known; one that is smaller than the
-            hot-spot has none.
+        extent_mm2: Area of the whole image, where it is known.
     """
     choice = choice or HotspotChoice()
     mpp = source.mpp or mpp
@@ -265,14 +252,7 @@ def measure_table(
     slide: SlideInfo,
     errors: ErrorRates | None = None,
 ) -> SlideBiomarkers:
-    """Measure the figures of a slide that is at hand.
-
-    Args:
-        table: See :func:`atypia.biomarker.slide_figures`.
-        regions: GeoJSON geometries of annotated regions, px on level 0.
-        slide: The slide.
-        errors: See :func:`biomarkers`.
-    """
+    """Measure the figures of a slide at hand; `regions` are GeoJSON geometries, px on level 0."""
     region = None
     try:
         region = region_of(regions)
@@ -292,15 +272,6 @@ def by_patient(
     """Aggregate the slides of each patient: counts and areas add up, the fullest hot-spot counts.
 
     A measure of an area that not every slide of the patient has is None.
-
-    Args:
-        slides: From :func:`biomarkers`.
-        errors: As there.
-        of: What makes a hot-spot the fullest.
-        level: Coverage of the intervals.
-
-    Returns:
-        One entry per patient, by name.
     """
     of_patient: dict[str, list[SlideBiomarkers]] = {}
     for slide in slides:

@@ -46,20 +46,19 @@ def compare(
     Args:
         tables: Name to table; every later one is compared with every earlier one.
         label: A rater, ``agreed`` or ``majority_atypical`` (binary measures only).
-        resamples: Resamples of patients, the same for all tables.
-        seed: Seed of the resampling.
+        resamples: As for :func:`atypia.evaluation.intervals.estimate`.
+        seed: As there.
         intersection: Compare on the patches that all tables have, instead of refusing.
         average_repeats: Aggregate repeated predictions of a patch, see
             :meth:`atypia.evaluation.predictions.Predictions.averaged`, instead of refusing.
 
     Returns:
-        ``label``, ``n``, ``n_patients``, ``n_without_label``, ``left_out`` (patches per table
-        outside the intersection), ``interval``, ``lower_is_better`` (names of measures),
-        ``measures`` (table, name, value) and ``differences``: a list of
+        ``left_out`` (patches per table outside the intersection), ``lower_is_better`` (names of
+        measures), ``measures`` (table, name, value) and ``differences``: a list of
         ``{"of", "minus", "measures": {name: {"value", "low", "high", "p", "undefined"}}}``.
-        Names of binary measures are ``binary.auc``, ``binary.at_0.5.sensitivity`` and so on; those
-        of the subtypes of one side ``stages.atypical_subtypes.mean_auc`` and so on.
-        ``p`` is the two-sided bootstrap p-value of no difference. What is undefined is None.
+        Measures are named ``binary.auc``, ``binary.at_0.5.sensitivity``,
+        ``stages.atypical_subtypes.mean_auc`` and so on; ``p`` is the two-sided bootstrap p-value of
+        no difference. What is undefined is None.
 
     Raises:
         InputError: Fewer than two tables, other patches, patients or labels, or no labelled row.
@@ -261,12 +260,7 @@ def trade(
 ) -> pd.DataFrame:
     """Sensitivity and specificity of each model's calls, and how far they are from the first's.
 
-    Args:
-        tables: Name to table, all of the same patches; the first is what the others are compared
-            with.
-        label: A rater, or ``agreed``.
-        resamples: Resamples of patients, the same for all tables.
-        seed: Seed of the resampling.
+    Arguments as for :func:`compare`; the tables are of the same patches.
 
     Returns:
         One row per question (``atypical``, each subtype, the mean over subtypes) and model:

@@ -4,12 +4,8 @@ Northcutt, Jiang and Chuang, "Confident learning: estimating uncertainty in data
 Journal of Artificial Intelligence Research 70, 2021. A sample is counted towards a class when its
 probability is at least that class's own threshold, the mean probability among the samples that
 were labelled so: a rare class that is never given a large probability is counted fairly, and a
-model that is too sure of a class does not find it everywhere.
-
-The probabilities must come from a model that has not learned from the sample.
-
-Shapes as in :mod:`atypia.evaluation.metrics`: R weightings, N samples, C classes. R is 1 without
-``weights``.
+model that is too sure of a class does not find it everywhere. Shapes as in
+:mod:`atypia.evaluation.metrics`.
 """
 
 from __future__ import annotations
@@ -31,15 +27,12 @@ _ROUNDING = 1e-6
 def class_thresholds(
     labels: IntArray, probabilities: FloatArray, weights: FloatArray | None = None
 ) -> FloatArray:
-    """Mean probability of each class among the samples labelled so.
+    """Mean probability of each class among the samples labelled so, (R, C); NaN where none is.
 
     Args:
         labels: (N,) class indices as given, wrong ones among them.
         probabilities: (N, C), out of sample.
         weights: (R, N), not negative.
-
-    Returns:
-        (R, C); NaN where no sample has the label.
     """
     one_hot = _one_hot(labels, probabilities)
     weights = unit_weights(weights, len(labels))
@@ -77,17 +70,10 @@ def confident_joint(
 
 
 def estimated_joint(counts: FloatArray, label_counts: FloatArray) -> FloatArray:
-    """Estimate the joint distribution of given (rows) and true (columns) labels.
+    """Estimate the joint distribution (R, C, C) of given (rows) and true (columns) labels.
 
-    The confident joint, its rows scaled to the number of samples with that label. A label of
-    which no sample is confident gives no reason to doubt it.
-
-    Args:
-        counts: (R, C, C) from :func:`confident_joint`.
-        label_counts: (R, C) weight of the samples with each label.
-
-    Returns:
-        (R, C, C), each matrix summing to 1.
+    The confident joint `counts` (R, C, C), its rows scaled to `label_counts` (R, C), the weight of
+    the samples with each label. A label of which no sample is confident gives no reason for doubt.
     """
     nothing = counts.sum(2) == 0
     counts = counts + nothing[:, :, None] * np.eye(counts.shape[1])
@@ -99,9 +85,7 @@ def estimated_joint(counts: FloatArray, label_counts: FloatArray) -> FloatArray:
 def noise_measures(
     labels: IntArray, probabilities: FloatArray, weights: FloatArray | None = None
 ) -> Measures:
-    """Estimate how much of the labels is wrong.
-
-    Arguments as for :func:`class_thresholds`.
+    """Estimate how much of the labels is wrong; arguments as for :func:`class_thresholds`.
 
     Returns:
         ``joint`` (R, C, C) as of :func:`estimated_joint`; ``wrong`` (R,) the share of all labels
@@ -123,19 +107,12 @@ def noise_measures(
 
 
 def normalized_margin(labels: IntArray, probabilities: FloatArray) -> FloatArray:
-    """Quality of each label, 0 to 1: how far its probability lies above the best other class's.
+    """Quality of each label, (N,) from 0 to 1: half of one plus its lead over the best other class.
 
-    Half of one plus the difference; below 0.5 another class is more probable. Unlike the
-    probability of the label alone, it separates a figure with one strong rival from a figure that
-    the model cannot place at all (Kuan and Mueller, "Model-agnostic label quality scoring to detect
-    real-world label errors", ICML DataPerf workshop, 2022).
-
-    Args:
-        labels: (N,) class indices.
-        probabilities: (N, C), out of sample.
-
-    Returns:
-        (N,)
+    Below 0.5 another class is more probable. Unlike the probability of the label alone, it
+    separates a figure with one strong rival from a figure that the model cannot place at all (Kuan
+    and Mueller, "Model-agnostic label quality scoring to detect real-world label errors", ICML
+    DataPerf workshop, 2022).
     """
     given = _one_hot(labels, probabilities) == 1
     best_other = np.where(given, -np.inf, probabilities).max(1)

@@ -27,13 +27,7 @@ class Reliability:
 def reliability_curve(
     truth: IntArray, probabilities: FloatArray, bins: int = ECE_BINS
 ) -> Reliability:
-    """Accuracy against confidence of the top label, in the bins of :func:`metrics.ece`.
-
-    Args:
-        truth: (N,) class indices.
-        probabilities: (N, C), rows summing to 1.
-        bins: Number of bins of equal width.
-    """
+    """Accuracy against confidence of the top label: (N,) truth, (N, C) probabilities."""
     confidence, correct = top_label(truth, probabilities)
     return observed_frequency(correct, confidence, bins)
 
@@ -41,13 +35,7 @@ def reliability_curve(
 def observed_frequency(
     positive: BoolArray, probability: FloatArray, bins: int = ECE_BINS
 ) -> Reliability:
-    """Share of positives against their probability, in the bins of :func:`metrics.binary_ece`.
-
-    Args:
-        positive: (N,) truth.
-        probability: (N,), 0 to 1.
-        bins: Number of bins of equal width.
-    """
+    """Share of positives (N,) against their probability (N,), in bins of equal width."""
     bin_of = calibration_bins(probability, bins)
     count = np.bincount(bin_of, minlength=bins)
     per_sample = np.divide(1.0, count, out=np.full(bins, np.nan), where=count > 0)

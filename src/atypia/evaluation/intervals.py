@@ -45,15 +45,10 @@ class Estimate:
 def patient_weights(
     patients: NDArray[np.generic], resamples: int, seed: int
 ) -> Iterator[FloatArray]:
-    """Draw patients with replacement and yield sample weights in chunks of shape (r, N).
+    """Draw patients (N,) with replacement and yield sample weights in chunks of shape (r, N).
 
     The draw depends only on the sorted set of patients, `resamples` and `seed`: two tables with
     the same patients get the same resamples, whatever the order of their rows.
-
-    Args:
-        patients: (N,) the patient of each sample.
-        resamples: How many resamples in all.
-        seed: Seed of the draw.
     """
     names, patient_of = np.unique(patients, return_inverse=True)
     draws = np.random.default_rng(seed).multinomial(
@@ -103,8 +98,8 @@ def estimate(
     Args:
         statistic: Weights (R, N) to measures.
         patients: (N,) the patient of each sample. One patient alone gives no interval (NaN).
-        resamples: Number of resamples.
-        seed: Seed of the resampling.
+        resamples: Number of resamples of patients.
+        seed: Seed of the resampling. Tables of the same patients get the same resamples.
         level: Coverage, 0 to 1.
     """
     value = statistic(np.ones((1, len(patients))))

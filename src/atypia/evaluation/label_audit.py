@@ -1,14 +1,12 @@
 """Label audit: which patches have a label that is probably wrong, in the order to look at them.
 
 A patch is an issue where the model, which has not learned from it, is confident of another subtype
-than the label (:mod:`atypia.evaluation.confident_learning`). The model alone is a weak witness: a
-confident mistake of its own looks the same. So the issues are ranked first by the labels of the
-other raters (:data:`EVIDENCE`) and only then by the quality of the label. What is no issue comes
-last.
+than the label (:mod:`atypia.evaluation.confident_learning`). A confident mistake of the model looks
+the same, so issues are ranked first by the labels of the other raters (:data:`EVIDENCE`) and only
+then by the quality of the label.
 
 A vote (atypical or normal) of a rater who gave no subtypes has no part in the ranking. How often it
-sides with the suggestion shows how far each kind of evidence can be trusted, as far as the model
-has not learned from that rater's other votes.
+sides with the suggestion shows how far each kind of evidence can be trusted.
 """
 
 from __future__ import annotations
@@ -96,15 +94,8 @@ def audit(
         predictions: Each patch once, by a model that has not learned from it: out-of-fold
             predictions. On patches that a model has learned from, it repeats wrong labels.
         label: A rater, or ``agreed`` for the patches that all raters label alike.
-        resamples: Resamples of patients for the intervals.
-        seed: Seed of the resampling.
-
-    Returns:
-        The table and a summary with ``n``, ``n_patients``, ``n_without_label``, ``n_issues``,
-        ``evidence`` (number of issues of each kind), ``pairs`` (of label and suggestion, with the
-        number of issues), ``noise`` (estimated share of wrong labels), ``per_class``,
-        ``confident_joint``, ``joint``, ``referees`` and ``cells``: the model's answers where the
-        raters agree and where they do not, and with whom it sides there.
+        resamples: As for :func:`atypia.evaluation.intervals.estimate`.
+        seed: As there.
 
     Raises:
         InputError: No row has the label, or a patch is there several times.
@@ -293,16 +284,13 @@ def rater_cells(
 ) -> dict[str, Any]:
     """Measure the model where the raters agree, and see with whom it sides where they do not.
 
-    Args:
-        predictions: The table; rows that fewer than two raters labelled are left out.
-        resamples: Resamples of patients for the intervals.
-        seed: Seed of the resampling.
+    Rows that fewer than two raters labelled are left out. Arguments as for :func:`audit`.
 
     Returns:
         ``agreed`` and ``disagreed`` (None where there are no such rows), each with ``n``,
-        ``n_patients`` and ``against``: per rater, or ``agreed``, the model's ``accuracy``,
-        ``kappa``, ``balanced_accuracy`` and ``binary_balanced_accuracy``. ``disagreed`` also has
-        ``sides``: per rater, and ``neither``, the number and share of the model's answers.
+        ``n_patients`` and ``against``: the model's measures per rater, or against ``agreed``.
+        ``disagreed`` also has ``sides``: per rater, and ``neither``, the number and share of the
+        model's answers.
     """
     cells: dict[str, Any] = {"agreed": None, "disagreed": None}
     if len(predictions.labels) < 2:

@@ -1,8 +1,8 @@
 """Measures of a classifier as pure functions of weighted samples.
 
 Every function takes ``weights`` of shape (R, N): R weightings of the same N samples. One row of
-ones gives the plain measure; the counts of a bootstrap give R resampled measures in one go, since
-a sample that was drawn k times is a sample of weight k. Without ``weights`` R is 1.
+ones (the default) gives the plain measure; the counts of a bootstrap give R resampled measures in
+one go, since a sample that was drawn k times is a sample of weight k.
 
 Shapes: R weightings, N samples, C classes. A measure that is undefined (no positive sample, no
 predicted sample, ...) is NaN, never 0. A mean over classes is taken over the classes for which
@@ -40,9 +40,6 @@ LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece"})
 ECE_BINS = 15
 
 
-# --- ranking ------------------------------------------------------------------------------------
-
-
 def roc_auc(
     positive: BoolArray, score: FloatArray, weights: FloatArray | None = None
 ) -> FloatArray:
@@ -76,10 +73,8 @@ def average_precision(
 ) -> FloatArray:
     """Average precision: precision at each distinct threshold, weighted by the gain in recall.
 
-    The definition of scikit-learn, without interpolation. Arguments as for :func:`roc_auc`.
-
-    Returns:
-        (R,); NaN where the positives have no weight.
+    As in scikit-learn, without interpolation. Arguments as for :func:`roc_auc`; NaN where the
+    positives have no weight.
     """
     _expect_same_length(positive, score)
     weights = unit_weights(weights, len(score))
@@ -114,9 +109,6 @@ def one_vs_rest_average_precision(
     return np.stack(
         [average_precision(truth == c, p, weights) for c, p in enumerate(probabilities.T)], axis=1
     )
-
-
-# --- confusion matrices -------------------------------------------------------------------------
 
 
 def confusion_matrix(
@@ -217,9 +209,6 @@ def pearson(x: FloatArray, y: FloatArray) -> FloatArray:
     return ratio((dx * dy).sum(-1), np.where(n[..., 0] >= 3, deviations, 0.0))
 
 
-# --- probabilities ------------------------------------------------------------------------------
-
-
 def log_loss(
     truth: IntArray, probabilities: FloatArray, weights: FloatArray | None = None
 ) -> FloatArray:
@@ -263,25 +252,16 @@ def binary_ece(
     weights: FloatArray | None = None,
     bins: int = ECE_BINS,
 ) -> FloatArray:
-    """Compute the calibration error of the probability of the positive class: (R,).
+    """Compute the calibration error of the probability (N,) of the positive class: (R,).
 
     Mean over bins of equal width, by their share of samples, of
     ``|share of positives - mean probability|`` (Naeini, Cooper and Hauskrecht, AAAI 2015).
-
-    Args:
-        positive: (N,) truth.
-        probability: (N,), 0 to 1.
-        weights: (R, N).
-        bins: Number of bins.
     """
     _expect_same_length(positive, probability)
     weights = unit_weights(weights, len(positive))
     gap = np.zeros((len(positive), bins))
     gap[np.arange(len(positive)), calibration_bins(probability, bins)] = positive - probability
     return ratio(np.abs(weights @ gap).sum(1), weights.sum(1))
-
-
-# --- sets of measures ---------------------------------------------------------------------------
 
 
 def subtype_measures(
@@ -293,12 +273,7 @@ def subtype_measures(
     """Measures of a subtype classifier: :data:`OVERALL` (R,) and :data:`PER_CLASS` (R, C).
 
     All but the average precision, which few need and costs as much as all others together.
-
-    Args:
-        truth: (N,) class indices.
-        predicted: (N,) class indices, usually the most probable class.
-        probabilities: (N, C), rows summing to 1.
-        weights: (R, N).
+    `truth` and `predicted` are (N,) class indices, rows of `probabilities` (N, C) sum to 1.
     """
     auc = one_vs_rest_auc(truth, probabilities, weights)
     return {
@@ -352,9 +327,6 @@ def binary_measures(
         "npv": ppv(confusion)[:, 0],
         "f1": f1(confusion)[:, 1],
     }
-
-
-# --- helpers ------------------------------------------------------------------------------------
 
 
 def unit_weights(weights: FloatArray | None, n: int) -> FloatArray:

@@ -27,20 +27,17 @@ def score_patients(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Score models that answer the same patients.
+    """Score models that answer the same patients, and the difference of each pair, "A minus B".
+
+    With two classes the second one is looked for; else ``auc`` is the mean over the classes, one
+    against the rest, and only it and the log loss are measured.
 
     Args:
         truth: (P,) class index.
-        answers: Model to probabilities (P, C). Of two classes the second one is looked for.
+        answers: Model to probabilities (P, C).
         patients: (P,) each once.
-        resamples: Resamples of patients, the same for all models.
-        seed: Of the resampling.
-
-    Returns:
-        ``models``: name to measures, and ``differences``: ``"A minus B"`` to those of A less those
-        of B. ``auc`` is that of the second of two classes, else the mean over the classes, one
-        against the rest; ``average_precision`` and ``balanced_accuracy`` (at 0.5) are there with
-        two classes only.
+        resamples: As for :func:`atypia.evaluation.intervals.estimate`.
+        seed: As there.
     """
 
     def statistic(weights: FloatArray) -> Measures:

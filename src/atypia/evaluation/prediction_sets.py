@@ -30,15 +30,10 @@ def parse_set(text: str) -> BoolArray | None:
 
 
 def set_measures(truth: IntArray, sets: BoolArray, weights: FloatArray | None = None) -> Measures:
-    """Measures of prediction sets: :data:`SET_OVERALL` (R,) and :data:`SET_PER_CLASS` (R, 8).
+    """Measures of sets (N, 8) of subtypes: :data:`SET_OVERALL` (R,), :data:`SET_PER_CLASS` (R, 8).
 
-    ``coverage`` is the share of sets with the label in them, ``mean_size`` the mean number of
-    subtypes in a set, ``single`` and ``empty`` the shares of sets of one and of none.
-
-    Args:
-        truth: (N,) subtype indices.
-        sets: (N, 8).
-        weights: (R, N) of weighted samples; see :mod:`atypia.evaluation.metrics`.
+    ``coverage`` is the share of sets with the label `truth` (N,) in them, ``mean_size`` the mean
+    number of subtypes in a set, ``single`` and ``empty`` the shares of sets of one and of none.
     """
     if weights is None:
         weights = np.ones((1, len(truth)))

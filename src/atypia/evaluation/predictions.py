@@ -163,9 +163,8 @@ class Predictions:
     def subtypes_of(self, label: str) -> IntArray:
         """Subtype indices (N,) by a named choice, :data:`UNKNOWN` where a row has none.
 
-        Args:
-            label: A rater, or ``agreed``: where at least two raters gave a subtype, and all who did
-                gave the same.
+        The choice is a rater, or ``agreed``: where at least two raters gave a subtype, and all who
+        did gave the same.
 
         Raises:
             InputError: The table has no such subtypes.
@@ -258,10 +257,7 @@ def predictions_from_table(table: pd.DataFrame, name: str = "predictions") -> Pr
 def write_predictions(path: Path, table: pd.DataFrame, *, patients_known: bool = True) -> None:
     """Check a table and write it atomically, columns in the agreed order, 9 significant digits.
 
-    Args:
-        path: Of the CSV.
-        table: The predictions.
-        patients_known: False lets ``patient_id`` be empty; such a table cannot be evaluated.
+    Without `patients_known`, ``patient_id`` may be empty; such a table cannot be evaluated.
 
     Raises:
         InputError: Lists every problem of the table; nothing is written.

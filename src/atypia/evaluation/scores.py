@@ -81,8 +81,8 @@ def evaluate(
         predictions: The table.
         label: A rater, ``agreed`` (where all raters agree) or ``majority_atypical``; the last
             has no subtypes, so that only the binary part is filled.
-        resamples: Resamples of patients for the intervals.
-        seed: Seed of the resampling.
+        resamples: As for :func:`atypia.evaluation.intervals.estimate`.
+        seed: As there.
         threshold: The operating point behind ``predicted_atypical``, where it is known.
         alpha: One minus the nominal coverage of ``conformal_set``, where it is known.
 
@@ -144,13 +144,10 @@ def evaluate(
 def rater_agreement(
     predictions: Predictions, label: str, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
-    """Every other rater scored against one, as if a model, on all patches that both labelled.
+    """Every other rater scored against `label`, as if a model, on all patches that both labelled.
 
-    Args:
-        predictions: The table; a patch that it has several times counts once.
-        label: The reference; where it is no rater, the first rater of the table is.
-        resamples: Resamples of patients for the intervals.
-        seed: Seed of the resampling.
+    Where `label` is no rater, the first rater of the table is the reference. A patch that the
+    table has several times counts once.
     """
     if not predictions.labels:
         return {}
@@ -285,9 +282,8 @@ def given_side(probabilities: FloatArray, side: slice) -> FloatArray:
 def stage_statistic(scored: Predictions, truth: IntArray) -> Statistic:
     """Weights (R, N) to the measures of each stage, named ``side.auc`` and so on.
 
-    The side is judged by the sums of the subtypes' probabilities; its balanced accuracy is that of
-    the calls ``predicted_atypical``. Of the subtypes of a side the most probable one is the answer.
-    A side without figures has no measures.
+    The side is judged by the sums of the subtypes' probabilities, its balanced accuracy by the
+    calls. Of the subtypes of a side the most probable one is the answer.
     """
     atypical = truth < N_ATYPICAL
     p_side = scored.probabilities[:, SIDES["atypical_subtypes"]].sum(axis=1).clip(0, 1)
@@ -317,17 +313,9 @@ def stage_statistic(scored: Predictions, truth: IntArray) -> Statistic:
 
 
 def stages(scored: Predictions, truth: IntArray, resamples: int, seed: int) -> dict[str, Any]:
-    """Score both stages, with intervals from resampling patients.
+    """Score both stages, ``side`` and the subtypes of each side, by the subtypes `truth`, (N,).
 
-    Args:
-        scored: N rows with a label.
-        truth: (N,) subtype indices.
-        resamples: Resamples of patients.
-        seed: Of the resampling.
-
-    Returns:
-        ``side``, ``atypical_subtypes``, ``normal_subtypes``: each ``n``, ``n_patients`` and the
-        measures :data:`OF_SIDE` or :data:`OF_SUBTYPES`; a side without figures is left out.
+    A side without figures is left out.
     """
     estimates = estimate(stage_statistic(scored, truth), scored.patients, resamples, seed)
     rows = {"side": truth >= 0} | {

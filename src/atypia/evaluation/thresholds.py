@@ -27,23 +27,13 @@ def operating_point(
     """Find the threshold of best balanced accuracy; ``p_atypical >= threshold`` is atypical.
 
     Fix it on out-of-fold predictions, never on the part that is reported. The maximum of the
-    sample (Youden, Cancer 3, 1950) jumps with single figures; with `patients` the median of the
-    maxima of resampled patients is returned, which holds up better on new data (bootstrapped
+    sample (Youden, Cancer 3, 1950) jumps with single figures; with `patients` (N,) the median of
+    the maxima of resampled patients is returned, which holds up better on new data (bootstrapped
     cutpoints: Thiele and Hirschfeld, Journal of Statistical Software 98(11), 2021).
 
-    With `domains` each domain counts alike, so the threshold does not belong to the largest one and
-    is a better guess for the next.
-
-    Where several thresholds are equally good, the middle of the widest such interval is taken.
-
-    Args:
-        p_atypical: (N,) probability of an atypical figure, 0 to 1.
-        is_atypical: (N,) truth.
-        patients: (N,) the patient of each figure; None takes the maximum of the sample.
-        resamples: Number of resamples of patients.
-        seed: Seed of the resampling.
-        domains: (N,) the domain of each figure; one without both kinds does not count. None counts
-            every figure alike.
+    With `domains` (N,) each domain with both kinds counts alike, so that the threshold does not
+    belong to the largest one and is a better guess for the next. Where several thresholds are
+    equally good, the middle of the widest such interval is taken.
 
     Raises:
         InputError: Only atypical or only normal figures, in every domain, or all of the same

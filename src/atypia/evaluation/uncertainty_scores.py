@@ -36,12 +36,7 @@ COVERAGES: Final = (1.0, 0.9, 0.8, 0.7)
 def subtype_confidence(
     probabilities: NDArray[np.floating[Any]], predicted: IntArray | None = None
 ) -> FloatArray:
-    """How sure the model is of a subtype: the probability that it gives it, (N,).
-
-    Args:
-        probabilities: (N, 8).
-        predicted: (N,) the subtypes that are answered; None answers the most probable ones.
-    """
+    """How sure the model is of the `predicted` subtypes, else of the most probable ones: (N,)."""
     if predicted is None:
         return np.asarray(probabilities.max(axis=1), dtype=np.float64)
     return np.asarray(probabilities[np.arange(len(predicted)), predicted], dtype=np.float64)
@@ -50,13 +45,8 @@ def subtype_confidence(
 def binary_confidence(p_atypical: NDArray[np.floating[Any]], threshold: float) -> FloatArray:
     """How sure the model is that a figure is atypical or that it is not, (N,), from 0 up.
 
-    Args:
-        p_atypical: (N,), 0 to 1.
-        threshold: A figure is called atypical from this p_atypical on, 0 to 1.
-
-    Returns:
-        Distance of p_atypical from the threshold in logits, so that a threshold of 0.1 has as much
-        room below as above.
+    Distance of p_atypical (N,) from the threshold in logits, so that a threshold of 0.1 has as much
+    room below as above.
     """
     # 0 and 1 would be infinitely far away, even from a threshold of 0 or 1.
     tiny = np.finfo(np.float64).eps
@@ -67,12 +57,7 @@ def binary_confidence(p_atypical: NDArray[np.floating[Any]], threshold: float) -
 def abstain(
     probabilities: NDArray[np.floating[Any]], minimum: float, predicted: IntArray | None = None
 ) -> BoolArray:
-    """Mark the figures that are left unanswered: too low a confidence, (N,).
-
-    Args:
-        probabilities: (N, 8).
-        minimum: Least :func:`subtype_confidence` of an answer, 0 to 1.
-        predicted: (N,) the subtypes that are answered; None answers the most probable ones.
+    """Mark the figures that are left unanswered, (N,): :func:`subtype_confidence` below `minimum`.
 
     Raises:
         InputError: `minimum` is no probability.
@@ -83,12 +68,7 @@ def abstain(
 
 
 def selective_curve(confidence: FloatArray, correct: BoolArray) -> tuple[FloatArray, FloatArray]:
-    """Coverage and accuracy at every distinct confidence, coverage ascending to 1.
-
-    Args:
-        confidence: (N,) any increasing score.
-        correct: (N,) whether the answer is right.
-    """
+    """Coverage and accuracy at every distinct confidence (N,), coverage ascending to 1."""
     order, last_of_tie = _surest_first(confidence)
     answered = last_of_tie + 1.0
     return answered / len(order), np.cumsum(correct[order])[last_of_tie] / answered
@@ -101,14 +81,12 @@ def aurc(
 
     0 is best; a confidence without information gives the error rate. Predictions of equal
     confidence count as in any order: the mean over all orders (closed form by harmonic numbers).
+    NaN where nothing has weight.
 
     Args:
         confidence: (N,) any increasing score.
         correct: (N,) whether the answer is right.
         weights: (R, N), not negative.
-
-    Returns:
-        (R,); NaN where nothing has weight.
     """
     order, last_of_tie = _surest_first(confidence)
     weights = np.ones((1, len(order))) if weights is None else weights[:, order]
@@ -133,12 +111,8 @@ def answered_weights(
 ) -> FloatArray:
     """Weights (R, N) of the surest share of the samples; the others weigh 0.
 
-    The share is at least `coverage`: of equal confidences all are answered or none.
-
-    Args:
-        confidence: (N,) any increasing score.
-        coverage: Share of the weight to answer, above 0 to 1.
-        weights: (R, N), not negative.
+    The share is at least `coverage` (above 0, to 1) of the weight: of equal confidences (N,) all
+    are answered or none.
     """
     order, last_of_tie = _surest_first(confidence)
     weights = np.ones((1, len(order))) if weights is None else weights
@@ -153,12 +127,7 @@ def calibration(
 ) -> dict[str, Any]:
     """Reliability tables of the predicted subtype and of p_atypical, and the latter's ECE.
 
-    Args:
-        scored: The N rows that have a label.
-        truth: (N,) subtype indices; None where the label is atypical or normal only.
-        atypical: (N,) truth.
-        resamples: Resamples of patients for the intervals.
-        seed: Seed of the resampling.
+    `truth` (N,) holds subtypes, None where the label is atypical or normal only.
     """
 
     def statistic(weights: FloatArray) -> Measures:
@@ -186,14 +155,8 @@ def selective(
 ) -> dict[str, Any]:
     """Area under the risk-coverage curve, and what is reached at some coverages.
 
-    Args:
-        scored: The N rows that have a label.
-        truth: (N,) subtype indices; None where the label is atypical or normal only.
-        atypical: (N,) truth.
-        threshold: The operating point behind ``predicted_atypical``; where it is not known, the
-            call at :data:`DEFAULT_THRESHOLD` is measured.
-        resamples: Resamples of patients for the intervals.
-        seed: Seed of the resampling.
+    Where the operating point behind ``predicted_atypical`` is not known, the call at
+    :data:`DEFAULT_THRESHOLD` is measured. Other arguments as for :func:`calibration`.
     """
     threshold = DEFAULT_THRESHOLD if threshold is None else threshold
     called = scored.p_atypical >= threshold
@@ -228,12 +191,7 @@ def conformal(
 ) -> dict[str, Any]:
     """Coverage and size of the prediction sets; empty where no row has one.
 
-    Args:
-        scored: The N rows that have a label.
-        truth: (N,) subtype indices.
-        alpha: One minus the nominal coverage of the sets, where it is known.
-        resamples: Resamples of patients for the intervals.
-        seed: Seed of the resampling.
+    `alpha` is one minus their nominal coverage, where it is known.
     """
     if not scored.has_set.any():
         return {}

@@ -32,14 +32,7 @@ _LABEL, _VOTE = "label_", "atypical_"
 def render_audit(
     audit: AuditResult, title: str, patches: Patches | None = None, top: int = TOP
 ) -> str:
-    """Render the page. Equal inputs give equal bytes.
-
-    Args:
-        audit: What was found.
-        title: Names the run or the table.
-        patches: Reads the images, where they are at hand.
-        top: How many issues to show, by rank.
-    """
+    """Render the page of the first `top` issues, by rank. Equal inputs give equal bytes."""
     issues = audit.issues.head(top)
     names = [str(name) for name in issues["patch_id"]]
     return render(

@@ -1,11 +1,9 @@
 """One page per slide: what was found, how sure it is, and the figures to check it by.
 
-It fits on one sheet of A4, see :mod:`atypia.reports.pdf`. It needs neither network nor script.
-
-Coordinates of its map are µm on the slide, y downwards as in the image. Figures of thousands share
-one path, and those that a print could not separate are drawn once, so that a page stays small.
-Colours are attributes, too, for readers that apply no style sheet within a drawing, as those that
-make PDF; on a screen the page's style sheet stands above them.
+It fits on one sheet of A4, see :mod:`atypia.reports.pdf`, and needs neither network nor script.
+Coordinates of its map are µm on the slide, y downwards. Figures of thousands share one path, and
+those that a print could not separate are drawn once, so that a page stays small. Colours are
+attributes, too, for readers that apply no style sheet within a drawing, as those that make PDF.
 """
 
 from __future__ import annotations

@@ -48,9 +48,7 @@ def checklist_table() -> dict[str, Any]:
 def checklists(report: ReportInput) -> list[dict[str, Any]]:
     """Both checklists: each item with what the run reports on it, and how many items it reports.
 
-    Returns:
-        Per guideline ``name``, ``source``, ``whole`` and ``part`` (numbers of items reported), and
-        ``rows``: number, what the item asks for, and ``{"text", "part", "see"}`` or None.
+    ``rows`` are number, what the item asks for, and ``{"text", "part", "see"}`` or None.
     """
     table, known = checklist_table(), _context(report)
     facts = {name: _first(cases, known) for name, cases in table["facts"].items()}

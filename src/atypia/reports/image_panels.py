@@ -228,13 +228,7 @@ def _labels(predictions: Predictions, i: int) -> list[tuple[str, str]]:
 
 
 def data_uris(patches: Patches, names: Sequence[str], **jpeg: int) -> dict[str, str]:
-    """Read patches and encode them for a page: patch id to data URI.
-
-    Args:
-        patches: Reads them.
-        names: Patch ids.
-        jpeg: Options of :func:`atypia.reports.plots.patch_jpeg`.
-    """
+    """Read patches by id and encode them for a page: patch id to data URI."""
     return {
         name: "data:image/jpeg;base64," + base64.b64encode(plots.patch_jpeg(patch, **jpeg)).decode()
         for name, patch in zip(names, patches(names), strict=True)

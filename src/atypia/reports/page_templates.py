@@ -26,11 +26,7 @@ def render(
 ) -> str:
     """Render a page. What is no markup is escaped; an undefined name is an error.
 
-    Args:
-        template: Of ``templates/``.
-        styles: Style sheets of ``resources/`` to add to ``report.css``.
-        script: Of ``resources/``. The page allows this script alone, by its hash.
-        context: What the template shows.
+    `styles` are added to ``report.css``. The page allows the `script` alone, by its hash.
     """
     code = "" if script is None else _resource(script)
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()

@@ -21,23 +21,14 @@ _LARGER: Final = (1.0, 1.12, 1.25, 1.4, 1.6, 2.0)
 
 
 def check_pdf() -> None:
-    """Check that PDF can be written, before any work is done.
-
-    Raises:
-        MissingExtraError: WeasyPrint is not installed.
-        AtypiaError: A library of the system that it draws text with is not there.
-    """
+    """Check that PDF can be written, before any work; raises what :func:`write_pdf` does."""
     _weasyprint()
 
 
 def write_pdf(path: Path, page: str) -> None:
     """Write a page that stands alone as a PDF of one sheet, atomically. Equal pages, equal bytes.
 
-    What does not fit on a sheet of A4 is set on a larger one, which is shrunk.
-
-    Args:
-        path: Of the PDF.
-        page: HTML. Nothing is fetched for it.
+    What does not fit on a sheet of A4 is set on a larger one, which is shrunk. Nothing is fetched.
 
     Raises:
         MissingExtraError: WeasyPrint is not installed.

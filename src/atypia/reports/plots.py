@@ -113,17 +113,11 @@ def confusion_matrix(
     column_title: str,
     links: Mapping[tuple[int, int], Link] | None = None,
 ) -> str:
-    """Draw an eight-class confusion matrix, atypical and normal classes framed apart.
+    """Draw an eight-class confusion matrix (8, 8), atypical and normal classes framed apart.
 
-    Args:
-        counts: Shape ``(8, 8)``, rows the label, columns the prediction, in the order of
-            :data:`atypia.core.labels.SUBTYPES`.
-        normalised: Write each cell's share of its row in percent instead of the count. The
-            colour is the share of the row either way, so that the two can be read alike.
-        row_title: Who gave the labels in the rows.
-        column_title: Who gave those in the columns.
-        links: Of cells, by row and column.
-
+    Rows are the label, columns the prediction. `normalised` writes each cell's share of its row in
+    percent instead of the count; the colour is that share either way, so that the two can be read
+    alike. `links` are of cells, by row and column.
     """
     links = links or {}
     counts = np.asarray(counts)
@@ -298,11 +292,7 @@ def training_curves(
 ) -> str:
     """Draw columns of the histories over the epochs: a colour per member, a dash per column.
 
-    Args:
-        histories: One per member, with `epoch` and any of the columns.
-        columns: Column to its name in the key.
-        lowest: Column whose lowest value gets a dot.
-
+    `columns` leads to names in the key; the lowest value of the column `lowest` gets a dot.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -328,14 +318,7 @@ def training_curves(
 
 
 def search_history(trials: pd.DataFrame, name: str, *, minimised: bool) -> str:
-    """Draw the value of each trial of a search, and the best one so far.
-
-    Args:
-        trials: With `trial`, `state` and `value`.
-        name: Of the measure.
-        minimised: Whether small values are good ones.
-
-    """
+    """Draw the value of each trial of a search, and the best one so far."""
     from matplotlib.ticker import MaxNLocator
 
     with _new_plot(6.4, 3.6) as canvas:
@@ -391,11 +374,7 @@ def _unit_square(axes: Axes, x_title: str, y_title: str) -> None:
 
 @contextmanager
 def _new_plot(width: float, height: float) -> Iterator[Figure]:
-    """Open a canvas of a size in inches, in our style.
-
-    matplotlib is imported here, and where more of it is needed, so that commands which draw nothing
-    need not wait for it.
-    """
+    """Open a canvas of a size in inches, in our style. matplotlib is slow to import: only here."""
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -53,9 +53,7 @@ SECTIONS: Final = {
 def write_report(folder: Path, cohort: Cohort | None = None) -> None:
     """Write ``report.html`` of a run folder from the files in it.
 
-    Args:
-        folder: The run.
-        cohort: For the images of patches; None looks for it where it was when the run began.
+    Without a cohort, patches are looked for where they were when the run began.
 
     Raises:
         InputError: The folder holds no finished run.

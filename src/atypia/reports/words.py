@@ -35,9 +35,6 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-# --- measures of metrics.json: mappings with value, low and high --------------------------------
-
-
 def level(metrics: Mapping[str, Any]) -> str:
     """Write the level of the intervals: "95 %"."""
     return f"{100 * metrics['interval']['level']:.0f} %"
@@ -65,9 +62,6 @@ def estimate(measure: Mapping[str, Any]) -> str:
     if measure["value"] is None:
         return "an undefined value"
     return f"{number(measure['value'])} {interval(measure)}"
-
-
-# --- biomarkers: densities per mm² and shares ---------------------------------------------------
 
 
 def per_mm2(value: float) -> str:

@@ -24,9 +24,8 @@ _KEPT: Final = ("label_", "atypical_", "majority_", "candidate_class", "patient_
 def read_listing(path: Path, slide: SlideInfo, units: str | None) -> CandidateList:
     """Read a table; see :func:`atypia.slides.read_candidates.read_candidates`.
 
-    Columns are ``x_px, y_px`` or ``x_um, y_um`` (from the corner of level 0), or ``x, y`` whose
-    units the user gives; ``patch_id`` or ``id`` where there is one. Where a column ``slide`` or
-    ``image`` names several, the rows of this slide are taken.
+    Columns are ``x_px, y_px`` or ``x_um, y_um``, or ``x, y`` whose units the user gives. Where a
+    column ``slide`` or ``image`` names several, the rows of this slide are taken.
     """
     assert slide.mpp is not None
     table = read_table(path, may_be_empty=True)

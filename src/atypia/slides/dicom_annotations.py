@@ -31,12 +31,7 @@ _SCHEME = "99ATYPIA"
 
 
 def write_dicom_annotations(path: Path, table: pd.DataFrame, slide: SlideInfo) -> None:
-    """Write the answers for a DICOM slide, atomically.
-
-    Args:
-        path: Of the DICOM file.
-        table: From :func:`atypia.inference.slide_predictions.classify_slide`.
-        slide: The slide; a DICOM slide, since annotations refer to its series.
+    """Write the answers for a DICOM slide, to whose series annotations refer, atomically.
 
     Raises:
         InputError: The slide is not in DICOM format.

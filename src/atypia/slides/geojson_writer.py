@@ -51,12 +51,7 @@ def write_geojson(
 ) -> None:
     """Write one detection per figure, atomically.
 
-    Args:
-        path: Of the GeoJSON.
-        table: From :func:`atypia.inference.slide_predictions.classify_slide`.
-        candidates: What was classified; their own outlines are kept.
-        slide: The slide.
-        field_um: Side of the square that is drawn around a candidate without an outline.
+    Outlines of the `candidates` are kept; one without gets a square of `field_um`.
     """
     by_id = {candidate.id: candidate for candidate in candidates}
     with atomic_write(path) as stream:

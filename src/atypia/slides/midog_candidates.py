@@ -129,10 +129,9 @@ def _image(images: list[Any], path: Path, slide: SlideInfo) -> Any:
 def _corners(
     boxes: npt.NDArray[np.float64], path: Path, slide: SlideInfo
 ) -> npt.NDArray[np.float64]:
-    """(N, 4) left, top, right, bottom of boxes in MIDOG's way or in COCO's.
+    """(N, 4) left, top, right, bottom of boxes: two corners (MIDOG), or a corner and a size (COCO).
 
-    MIDOG gives two corners, COCO one corner and the size. No figure is larger than
-    ``LARGEST_UM``, so that the numbers decide, unless all lie at the slide's corner.
+    No figure is larger than ``LARGEST_UM``, so that the numbers decide.
     """
     assert slide.mpp is not None
     most = LARGEST_UM / slide.mpp

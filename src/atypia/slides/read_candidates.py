@@ -38,7 +38,9 @@ log = logging.getLogger("atypia")
 def read_candidates(
     path: Path, slide: SlideInfo, *, units: Units | None = None, skip_bad: bool = False
 ) -> CandidateList:
-    """Read candidates and annotated regions of one slide.
+    """Read candidates and annotated regions of one slide, centres in px on level 0.
+
+    There may be none, where the file is sound: the slide was searched, and nothing was found.
 
     Args:
         path: GeoJSON as QuPath exports it (also gzipped), MIDOG or COCO JSON, a CSV of centres,
@@ -47,10 +49,6 @@ def read_candidates(
         units: Of the coordinates, where the file does not name them: px on level 0, or µm from the
             slide's corner.
         skip_bad: Leave out what is wrong, and list it, instead of raising.
-
-    Returns:
-        The candidates in the order of the file, with centres in px on level 0. None where the file
-        is sound and holds none: the slide was searched, and nothing was found.
 
     Raises:
         InputError: Lists every problem: what cannot be read, what lies outside the slide, what
@@ -119,9 +117,6 @@ def _kind(content: Any) -> str:
     if isinstance(content, dict):
         return f"an object with the keys {sorted(content)[:8]}"
     return f"a list of {len(content)}" if isinstance(content, list) else type(content).__name__
-
-
-# --- Against the slide --------------------------------------------------------------------------
 
 
 def _check(found: CandidateList, path: Path, slide: SlideInfo) -> list[Problem]:

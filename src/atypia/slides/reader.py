@@ -137,16 +137,10 @@ class Slide:
     def read_field(
         self, x_px: float, y_px: float, field_um: float, out_mpp: float
     ) -> NDArray[np.uint8]:
-        """Read the square field around a point at a resolution of one's choice.
+        """Read the square field of `field_um` around a point of level 0 at `out_mpp` µm per pixel.
 
         The pyramid's level next finer than `out_mpp` is resampled with a Lanczos filter as wide
         as it must be not to alias; a level that has this resolution is cropped as it is.
-
-        Args:
-            x_px: Centre, in px on level 0.
-            y_px: Centre, in px on level 0.
-            field_um: Side of the field, µm.
-            out_mpp: µm per pixel of what is returned.
 
         Returns:
             RGB ``uint8``, shape (S, S, 3) with S = ``round(field_um / out_mpp)``.

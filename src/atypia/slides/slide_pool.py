@@ -43,14 +43,13 @@ _MAIN = threading.Lock()
 
 
 class SlidePool:
-    """Several processes with the same slide open.
+    """Several processes with the same slide open, to be used as a context manager.
 
-    Use it as a context manager. :meth:`read` may be called from as many threads at once as there
-    are readers.
+    :meth:`read` may be called from as many threads at once as there are readers.
 
     Args:
         path: See :func:`atypia.slides.open_slide`.
-        mpp: µm per pixel of level 0; None is that of the file.
+        mpp: As there.
         readers: Processes; by default one per core, at most :data:`MOST_READERS`.
         opener: Opens the slide in the reader; importable by name, as processes are spawned, and
             not from the main script.
@@ -94,15 +93,11 @@ class SlidePool:
     def read(
         self, centres: NDArray[np.float64], field_um: float, out_mpp: float
     ) -> list[NDArray[np.uint8] | Problem]:
-        """Read fields one after the other, in one of the processes.
-
-        Args:
-            centres: (N, 2) x and y in px on level 0.
-            field_um: Side of each field, µm.
-            out_mpp: µm per pixel of what is returned.
+        """Read fields around centres (N, 2), px on level 0, one by one in one of the processes.
 
         Returns:
-            For each centre RGB ``uint8`` (S, S, 3), or what is wrong there.
+            For each centre RGB ``uint8`` (S, S, 3), see :meth:`atypia.slides.Slide.read_field`, or
+            what is wrong there.
         """
         answers: list[NDArray[np.uint8] | Problem] = []
         reader = self._take()
@@ -257,11 +252,10 @@ class _Reader:
 
 @contextmanager
 def _main_is_not_run_again() -> Iterator[None]:
-    """Hide the main script from a process that is spawned.
+    """Hide the main script from a process that is spawned, which would run it again.
 
-    It would run it again, for objects that the script defines. A reader needs none; what the script
-    imports, such as torch, takes longer than all else, and a script without
-    ``if __name__ == "__main__":`` would start without end.
+    A reader needs none of its objects; what the script imports, such as torch, takes longer than
+    all else, and one without ``if __name__ == "__main__":`` would start without end.
     """
     main = vars(sys.modules["__main__"])
     with _MAIN:

@@ -210,17 +210,10 @@ def _tag_mpp(page: Any) -> tuple[float, float] | None:
     return (1 / x, 1 / y) if x and y else None
 
 
-# --- Resolution by headers alone -----------------------------------------------------------------
-
-
 def tiff_mpp(path: Path) -> float | None:
-    """µm per pixel of the first page of a TIFF.
+    """µm per pixel of the first page of a TIFF, by its headers alone.
 
-    Args:
-        path: Of any file; only headers are read.
-
-    Returns:
-        None where the file is no TIFF, or holds nothing that a light microscope could mean.
+    None where the file is no TIFF, or holds nothing that a light microscope could mean.
 
     Raises:
         InputError: The pixels are not square.
