@@ -54,11 +54,11 @@ def test_round_trip_in_the_agreed_order(table, tmp_path):
 
 def test_a_run_stands_for_its_test_part_and_without_one_for_its_out_of_fold_table(table, tmp_path):
     save(table, tmp_path / "predictions-oof.csv")
-    with pytest.raises(InputError, match=r"predictions-test\.csv does not exist"):
+    with pytest.raises(InputError, match=r"predictions-test\.csv: does not exist"):
         read_predictions(tmp_path)
     for kind in ("holdout", "cv", "domains"):  # stopped before it came to its test part
         (tmp_path / "splits.json").write_text(f'{{"format": 1, "kind": "{kind}"}}')
-        with pytest.raises(InputError, match=r"predictions-test\.csv does not exist"):
+        with pytest.raises(InputError, match=r"predictions-test\.csv: does not exist"):
             read_predictions(tmp_path)
     (tmp_path / "splits.json").write_text('{"format": 1, "kind": "all"}')
     assert list(read_predictions(tmp_path).patch_ids) == list(table["patch_id"])

@@ -19,9 +19,15 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
-from atypia.core.errors import InputError, Problem
+from atypia.core.errors import InputError, Problem, first_few
 from atypia.core.labels import N_SUBTYPES, ORIGIN_COLUMNS, PROBABILITY_COLUMNS
-from atypia.evaluation.predictions import REQUIRED_COLUMNS, Predictions, predictions_from_table
+from atypia.evaluation.predictions import (
+    REQUIRED_COLUMNS,
+    Predictions,
+    parse_cells,
+    predictions_from_table,
+    read_cells,
+)
 from atypia.slides.slide_pool import SlidePool
 
 if TYPE_CHECKING:
@@ -39,9 +45,7 @@ FIELD_UM: Final = 32.0
 _IMAGE_MPP: Final = 0.25
 
 PLACE_COLUMNS: Final = ("x_px", "y_px", "x_um", "y_um")
-_SHOWN = 5
 _WHOLE: Final = re.compile(r"\d+(\.0+)?")
-_FIRST_ROW = 2
 _MPP_TOLERANCE = 0.01
 
 
@@ -101,7 +105,7 @@ def read_slides(
             "%d slides name no patient (%s): each counts as a patient of its own. Give a table of "
             "patients.",
             len(unnamed),
-            _some(unnamed),
+            first_few([*map(repr, unnamed)]),
         )
     if not paths:
         problems.append(Problem("expected at least one table of a slide but got none."))
@@ -127,19 +131,14 @@ def read_patients(path: Path) -> dict[str, str]:
     Raises:
         InputError: Lists every problem of the table.
     """
-    table = _cells(path)
-    problems = _missing(table, ("slide", "patient_id"), path)
-    if problems:
-        raise InputError(problems)
-    for row, (slide, patient) in enumerate(
-        zip(table["slide"], table["patient_id"], strict=True), _FIRST_ROW
-    ):
+    table, problems = read_cells(path, ("slide", "patient_id"))
+    for row, slide, patient in zip(table.index, table["slide"], table["patient_id"], strict=True):
         if not slide.strip() or not patient.strip():
             what = f"expected a slide and its patient but got {slide!r} and {patient!r}."
             problems.append(Problem(what, str(path), row))
-    for i in np.flatnonzero(table.duplicated("slide")):
-        what = f"expected each slide once but got {table['slide'].iloc[i]!r} again."
-        problems.append(Problem(what, str(path), int(i) + _FIRST_ROW, "slide"))
+    for row in table.index[table.duplicated("slide")]:
+        what = f"expected each slide once but got {table['slide'][row]!r} again."
+        problems.append(Problem(what, str(path), row, "slide"))
     if problems:
         raise InputError(problems)
     return dict(zip(table["slide"], table["patient_id"], strict=True))
@@ -166,13 +165,9 @@ def areas_of(names: Sequence[str], area: float | Path | None) -> dict[str, float
 
 
 def _read_areas(path: Path) -> dict[str, float]:
-    table = _cells(path)
-    problems = _missing(table, ("slide", "area_mm2"), path)
-    if problems:
-        raise InputError(problems)
+    table, problems = read_cells(path, ("slide", "area_mm2"))
     areas: dict[str, float] = {}
-    rows = zip(table["slide"], table["area_mm2"], strict=True)
-    for row, (slide, text) in enumerate(rows, _FIRST_ROW):
+    for row, slide, text in zip(table.index, table["slide"], table["area_mm2"], strict=True):
         area = pd.to_numeric(text, errors="coerce")
         if slide in areas:
             what = f"expected each slide once but got {slide!r} again."
@@ -235,22 +230,19 @@ def images_of(
 
 
 def _read(path: Path, patients: Mapping[str, str] | None) -> list[SlideFigures]:
-    table = _cells(path)
-    problems = _missing(table, (*REQUIRED_COLUMNS, "slide", *PLACE_COLUMNS), path)
-    if problems:
-        raise InputError(problems)
+    table, problems = read_cells(path, (*REQUIRED_COLUMNS, "slide", *PLACE_COLUMNS))
     if table.empty:
         table_of = {path.stem: table}
     else:
         table_of = {str(name): rows for name, rows in table.groupby("slide", sort=False)}
-    places = table[list(PLACE_COLUMNS)].apply(pd.to_numeric, errors="coerce")
+    places = table[list(PLACE_COLUMNS)].apply(pd.to_numeric, errors="coerce").astype(float)
     for column in PLACE_COLUMNS:
-        for i in np.flatnonzero(~np.isfinite(places[column].to_numpy(dtype=float))):
-            what = f"expected a number but got {table[column].iloc[i]!r}."
-            problems.append(Problem(what, str(path), int(i) + _FIRST_ROW, column))
-    for i in np.flatnonzero(table["slide"].str.strip() == ""):
-        what = "expected the name of the slide but the cell is empty."
-        problems.append(Problem(what, str(path), int(i) + _FIRST_ROW, "slide"))
+        for row in table.index[~np.isfinite(places[column])]:
+            what = f"expected a number but got {table[column][row]!r}."
+            problems.append(Problem(what, str(path), row, column))
+    what = "expected the name of the slide but the cell is empty."
+    empty = table.index[table["slide"].str.strip() == ""]
+    problems += [Problem(what, str(path), row, "slide") for row in empty]
     patient_of = {name: _patient(name, rows, patients) for name, rows in table_of.items()}
     problems += [
         Problem(patient.what, str(path))
@@ -269,7 +261,7 @@ def _read(path: Path, patients: Mapping[str, str] | None) -> list[SlideFigures]:
     )
     predictions = None
     try:
-        predictions = predictions_from_table(named, str(path)) if len(named) else _none()
+        predictions = parse_cells(named, str(path)) if len(named) else _none()
     except InputError as error:
         problems += error.problems
     if problems or predictions is None:
@@ -307,14 +299,14 @@ def _patient(name: str, rows: pd.DataFrame, patients: Mapping[str, str] | None) 
             return patients[name]
         return Problem(
             f"expected slide {name!r} in the table of patients but it is not there; it has "
-            f"{_some(sorted(patients))}."
+            f"{first_few([*map(repr, sorted(patients))])}."
         )
     own = sorted({text.strip() for text in rows["patient_id"]} - {""})
     if len(own) == 1 and (rows["patient_id"].str.strip() != "").all():
         return str(own[0])
     if not own:
         return name  # until a table of patients is given; read_slides warns
-    return Problem(f"expected one patient for slide {name!r} but got {_some(own)} or none.")
+    return Problem(f"expected one patient for slide {name!r} but got {first_few([*map(repr, own)])} or none.")
 
 
 def _origin(name: str, rows: pd.DataFrame) -> tuple[int, int] | Problem:
@@ -334,7 +326,7 @@ def _origin(name: str, rows: pd.DataFrame) -> tuple[int, int] | Problem:
         return int(float(origins[0][0])), int(float(origins[0][1]))
     return Problem(
         f"expected {' and '.join(ORIGIN_COLUMNS)} of slide {name!r} to be whole numbers, in each "
-        f"row the same, but got {_some([' and '.join(cells) for cells in origins])}."
+        f"row the same, but got {first_few([repr(' and '.join(cells)) for cells in origins])}."
     )
 
 
@@ -343,26 +335,3 @@ def _none() -> Predictions:
     row = dict.fromkeys(PROBABILITY_COLUMNS, 1 / N_SUBTYPES)
     row_table = pd.DataFrame([{"patch_id": "none", "patient_id": "none", **row}])
     return predictions_from_table(row_table).take(np.empty(0, np.int64))
-
-
-def _cells(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(Problem("does not exist.", str(path))) from None
-    except (OSError, UnicodeDecodeError, ValueError) as error:  # ValueError: the parser's
-        what = f"expected a CSV file in UTF-8 but got: {error}"
-        raise InputError(Problem(what.strip(), str(path))) from None
-
-
-def _missing(table: pd.DataFrame, columns: Sequence[str], path: Path) -> list[Problem]:
-    missing = [column for column in columns if column not in table.columns]
-    if not missing:
-        return []
-    what = f"expected the columns {missing} but got {list(table.columns)}."
-    return [Problem(what, str(path), 1)]
-
-
-def _some(names: Sequence[str] | NDArray[np.str_]) -> str:
-    shown = ", ".join(repr(str(name)) for name in names[:_SHOWN])
-    return f"{shown}, ..." if len(names) > _SHOWN else shown

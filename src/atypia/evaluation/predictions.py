@@ -26,7 +26,7 @@ import io
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -45,7 +45,7 @@ from atypia.core.labels import (
 from atypia.evaluation.prediction_sets import EMPTY, parse_set
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -199,9 +199,6 @@ class Predictions:
         return np.where(subtypes == UNKNOWN, UNKNOWN, (subtypes < N_ATYPICAL).astype(np.int64))
 
 
-_OPENERS: Final[dict[str, Any]] = {".gz": gzip.open, ".bz2": bz2.open}
-
-
 def read_predictions(path: Path | str) -> Predictions:
     """Read and check a table of predictions, or the test predictions of a run folder.
 
@@ -215,19 +212,14 @@ def read_predictions(path: Path | str) -> Predictions:
     path = Path(path)
     if path.is_dir():
         path = _table_of(path)
+    cells, problems = read_cells(path, REQUIRED_COLUMNS)
     try:
-        opener = _OPENERS.get(path.suffix, open)
-        with opener(path, "rt", encoding="utf-8-sig") as file:
-            text = file.read()
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist.") from None
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected a UTF-8 CSV but got: {error}") from None
-    try:
-        cells = _cells(text, str(path))
-    except csv.Error as error:
-        raise InputError(f"{path}: expected a CSV but got: {error}") from None
-    return _parse(cells, str(path))
+        predictions = parse_cells(cells, str(path))
+    except InputError as error:
+        problems += error.problems if len(cells) or not problems else []
+    if problems:  # the sound rows are checked as well: all problems at once
+        raise InputError(_sorted(problems))
+    return predictions
 
 
 def _table_of(run: Path) -> Path:
@@ -251,7 +243,7 @@ def predictions_from_table(table: pd.DataFrame, name: str = "predictions") -> Pr
     """
     cells = pd.DataFrame({c: table[c].map(_as_text).astype(object) for c in table.columns})
     cells.index = pd.RangeIndex(2, len(cells) + 2)
-    return _parse(cells, name)
+    return parse_cells(cells, name)
 
 
 def write_predictions(path: Path, table: pd.DataFrame, *, patients_known: bool = True) -> None:
@@ -283,59 +275,70 @@ def _as_text(value: object) -> str:
     return "" if value is None or value is pd.NA or value != value else str(value)
 
 
-def _cells(text: str, file: str) -> pd.DataFrame:
-    """Cells as strings; the index is the line in the file. Faults of the CSV itself are raised."""
-    reader = csv.reader(io.StringIO(text, newline=""))
-    header = next(reader, [])
+def read_cells(path: Path, required: Sequence[str]) -> tuple[pd.DataFrame, list[Problem]]:
+    """Read a CSV, which may be compressed, as strings; the index is the line in the file.
+
+    Rows of another length than the header's are left out, a problem each.
+
+    Raises:
+        InputError: The file cannot be read, or lists the faults of its header.
+    """
+    file = str(path)
+    unpack = {".gz": gzip.decompress, ".bz2": bz2.decompress}.get(path.suffix, bytes)
+    lines, rows, problems = [], [], []
+    try:
+        text = unpack(path.read_bytes()).decode("utf-8-sig")
+        reader = csv.reader(io.StringIO(text, newline=""))
+        header = _header(next(reader, []), required, file)
+        for row in reader:
+            if row and len(row) != len(header):
+                what = f"expected {len(header)} cells but got {len(row)}."
+                problems.append(Problem(what, file, reader.line_num))
+            elif row:
+                lines.append(reader.line_num)
+                rows.append(row)
+    except FileNotFoundError:
+        raise InputError(Problem("does not exist.", file)) from None
+    except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
+        what = f"expected a CSV file in UTF-8 but got: {error}"
+        raise InputError(Problem(what, file)) from None
+    index = pd.Index(lines, dtype="int64")
+    return pd.DataFrame(rows, columns=header, index=index, dtype=object), problems
+
+
+def _header(header: list[str], required: Sequence[str], file: str) -> list[str]:
     problems = []
     if len(header) < 2 and ";" in "".join(header):
-        problems.append(
-            Problem(
-                "expected commas between columns but got semicolons. Save it with commas "
-                "and decimal points.",
-                file,
-                1,
-            )
+        what = (
+            "expected commas between columns but got semicolons. Save it with commas and decimal "
+            "points."
         )
+        problems.append(Problem(what, file, 1))
         header = "".join(header).split(";")
     problems += [
         Problem(f"expected one column of this name but got {header.count(name)}.", file, 1, name)
         for name in sorted({name for name in header if header.count(name) > 1})
     ]
-    missing = [column for column in REQUIRED_COLUMNS if column not in header]
-    if missing:
-        problems.append(Problem(f"expected the columns {missing} but got {header}.", file, 1))
+    problems += _missing(header, required, file)
     if problems:
         raise InputError(problems)
-    lines, rows = [], []
-    for row in reader:
-        if row and len(row) != len(header):
-            what = f"expected {len(header)} cells but got {len(row)}."
-            problems.append(Problem(what, file, reader.line_num))
-        elif row:
-            lines.append(reader.line_num)
-            rows.append(row)
-    table = pd.DataFrame(rows, columns=header, index=pd.Index(lines, dtype="int64"), dtype=object)
-    if problems:
-        # The sound rows are checked as well: all problems at once.
-        raise InputError(_sorted([*problems, *(_parse_problems(table, file) if rows else [])]))
-    return table
+    return header
 
 
-def _parse_problems(table: pd.DataFrame, file: str) -> list[Problem]:
-    try:
-        _parse(table, file)
-    except InputError as error:
-        return error.problems
-    return []
+def _missing(columns: Sequence[str], required: Sequence[str], file: str) -> list[Problem]:
+    missing = [column for column in required if column not in columns]
+    what = f"expected the columns {missing} but got {columns}."
+    return [Problem(what, file, 1)] if missing else []
 
 
-def _parse(table: pd.DataFrame, file: str) -> Predictions:
-    """Check cells that are all strings; the index of `table` is the line in `file`."""
-    missing = [column for column in REQUIRED_COLUMNS if column not in table.columns]
-    if missing:
-        what = f"expected the columns {missing} but got {list(table.columns)}."
-        raise InputError(Problem(what, file, 1))
+def parse_cells(table: pd.DataFrame, file: str) -> Predictions:
+    """Check cells that are all strings; the index of `table` is the line in `file`.
+
+    Raises:
+        InputError: Lists every problem of the table with row and column.
+    """
+    if missing := _missing(list(table.columns), REQUIRED_COLUMNS, file):
+        raise InputError(missing)
     if table.empty:
         raise InputError(Problem("expected at least one row but got none.", file))
     problems: list[Problem] = []
