@@ -306,7 +306,8 @@ def _patient(name: str, rows: pd.DataFrame, patients: Mapping[str, str] | None) 
         return str(own[0])
     if not own:
         return name  # until a table of patients is given; read_slides warns
-    return Problem(f"expected one patient for slide {name!r} but got {first_few([*map(repr, own)])} or none.")
+    shown = first_few([*map(repr, own)])
+    return Problem(f"expected one patient for slide {name!r} but got {shown} or none.")
 
 
 def _origin(name: str, rows: pd.DataFrame) -> tuple[int, int] | Problem:
