@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 from rich.markup import escape
 
+from atypia import pipeline
 from atypia.cli.app import out_console
 from atypia.cli.options import (
     Address,
@@ -67,8 +68,6 @@ def predict(
     ] = None,
 ) -> None:
     """Classify patches, each centred on one mitotic figure."""
-    from atypia import pipeline
-
     if engine is not None:
         from atypia.inference.job import EngineChoice
 
@@ -147,8 +146,6 @@ def explain(
     seed: Seed = 0,
 ) -> None:
     """Show where in a patch the networks found what speaks for their answer."""
-    from atypia import pipeline
-
     with counted("files") as (on_start, on_done):
         n, sanity, skipped = pipeline.explain(
             inputs,
@@ -200,7 +197,6 @@ def slide(
     skip_bad: SkipBad = False,
 ) -> None:
     """Classify the mitotic figures that were found on a slide; QuPath opens the answers."""
-    from atypia import pipeline
     from atypia.reports.words import measures_in_words
 
     with counted("candidates") as (on_start, on_done):
@@ -257,7 +253,6 @@ def slides(
     skip_bad: SkipBad = False,
 ) -> None:
     """Classify the figures found on many slides; the same command goes on where it stopped."""
-    from atypia import pipeline
     from atypia.inference.job import EngineChoice
     from atypia.models.hardware import keep_freed_memory
 
@@ -320,7 +315,6 @@ def biomarker(
     ] = False,
 ) -> None:
     """Densities, atypical fraction and hot-spot, per slide and per patient, with intervals."""
-    from atypia import pipeline
     from atypia.biomarker import HotspotChoice
 
     with counted("slides") as (on_start, on_done):
@@ -372,8 +366,6 @@ def challenge(
     device: Device = "auto",
 ) -> None:
     """Answer one case of MIDOG 2025, track 2: normal or atypical, for each page of a stack."""
-    from atypia import pipeline
-
     given = pipeline.challenge(
         source, out, model, quality=quality, mpp=mpp, backend=backend, device=device
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,9 +11,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from atypia import pipeline
 from atypia.cli.app import err_console, out_console
 from atypia.cli.options import AllowOverlap, DistinctIds, Out, SkipBad
-from atypia.cli.show import progress, show_frame
+from atypia.cli.show import named_progress, show_frame, show_path
 from atypia.core.errors import InputError
 
 
@@ -75,7 +77,6 @@ def prepare(
     """Make a cohort folder: patches, manifest, hashes; prints counts."""
     from pydantic import ValidationError
 
-    from atypia import pipeline
     from atypia.core.errors import Problem
     from atypia.data.sources import PrepareOptions
 
@@ -120,14 +121,8 @@ def prepare(
                 for e in error.errors()
             ]
         ) from None
-    with progress() as bar:
-        task = bar.add_task("patches", total=None)
-        cohort = pipeline.prepare(
-            source,
-            out,
-            options,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with named_progress() as on_step:
+        cohort = pipeline.prepare(source, out, options, progress=partial(on_step, "patches"))
     show_cohort(cohort)
     ignored = cohort.source.get("ignored_files", [])
     if ignored:
@@ -142,7 +137,7 @@ def prepare(
         err_console.print(
             f"[yellow]{skipped} skipped[/yellow]; they are listed in {out / 'skipped.csv'}"
         )
-    out_console.print(f"Cohort: {escape(str(out))}")
+    show_path("Cohort", out)
 
 
 def merge(
@@ -153,22 +148,17 @@ def merge(
     distinct_ids: DistinctIds = False,
 ) -> None:
     """Make one cohort of several, and refuse patients who are in two of them."""
-    from atypia import pipeline
-
-    with progress() as bar:
-        task = bar.add_task("", total=None)
+    with named_progress() as on_step:
         cohort = pipeline.merge(
             cohorts,
             out,
             name,
             allow_overlap=allow_overlap,
             distinct_ids=distinct_ids,
-            progress=lambda what, done, total: bar.update(
-                task, description=escape(what), completed=done, total=total
-            ),
+            progress=on_step,
         )
     show_cohort(cohort)
-    out_console.print(f"Cohort: {escape(str(out))}")
+    show_path("Cohort", out)
 
 
 def download(
@@ -178,19 +168,13 @@ def download(
     sha256: Annotated[str | None, typer.Option(help="Of the archive, checked first.")] = None,
 ) -> None:
     """Fetch a public data set with checked content; goes on where it was interrupted."""
-    from atypia import pipeline
     from atypia.data.archives import RELEASES
 
     if release not in RELEASES:
         raise InputError(f"expected a release out of {sorted(RELEASES)} but got {release!r}.")
-    with progress(transfer=True) as bar:
-        task = bar.add_task(release, total=None)
+    with named_progress(transfer=True) as on_step:
         pipeline.download(
-            RELEASES[release],
-            out,
-            url=url,
-            sha256=sha256,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            RELEASES[release], out, url=url, sha256=sha256, progress=partial(on_step, release)
         )
     out_console.print(
         f"{escape(str(out))} is complete. Next: atypia prepare {escape(shlex.quote(str(out)))} "
@@ -221,13 +205,8 @@ def show_cohort(cohort: Any) -> None:
             table.add_column(rater, justify="right")
             table.add_column("patients", justify="right", style="dim")
         for subtype in counts.classes.index:
-            cells = []
-            for rater in counts.classes.columns:
-                cells += [
-                    f"{counts.classes.loc[subtype, rater]:,}",
-                    f"{counts.class_patients.loc[subtype, rater]:,}",
-                ]
-            table.add_row(DISPLAY_NAMES[subtype], *cells)
+            row = zip(counts.classes.loc[subtype], counts.class_patients.loc[subtype], strict=True)
+            table.add_row(DISPLAY_NAMES[subtype], *(f"{n:,}" for pair in row for n in pair))
         out_console.print(table)
     if len(counts.votes.columns):
         show_frame(counts.votes.T.reset_index(names="vote"), "Votes")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from atypia import pipeline
 from atypia.cli.app import out_console
 from atypia.cli.options import (
     AllowOverlap,
@@ -18,7 +19,7 @@ from atypia.cli.options import (
     Resamples,
     Seed,
 )
-from atypia.cli.show import show_metrics
+from atypia.cli.show import show_metrics, show_path
 
 
 def evaluate(
@@ -42,8 +43,6 @@ def evaluate(
     distinct_ids: DistinctIds = False,
 ) -> None:
     """Measures with patient-level intervals, and figures, from a table of predictions."""
-    from atypia import pipeline
-
     metrics = pipeline.evaluate(
         predictions,
         out,
@@ -56,18 +55,17 @@ def evaluate(
         distinct_ids=distinct_ids,
     )
     show_metrics(metrics)
-    out_console.print(f"Report: {escape(str(out / 'report.html'))}")
+    show_path("Report", out / "report.html")
 
 
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder.")], cohort: ImagesOf = None
 ) -> None:
     """Rebuild report.html of a run."""
-    from atypia import pipeline
     from atypia.data.cohort import Cohort
 
     path = pipeline.report(run, Cohort.open(cohort) if cohort else None)
-    out_console.print(f"Report: {escape(str(path))}")
+    show_path("Report", path)
 
 
 def compare(
@@ -87,7 +85,6 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Also write this JSON file.")] = None,
 ) -> None:
     """Paired patient-level differences between two or more models, with intervals."""
-    from atypia import pipeline
     from atypia.core.files import write_json
     from atypia.evaluation.comparison import comparison_table
 
@@ -116,7 +113,6 @@ def audit(
     seed: Seed = 0,
 ) -> None:
     """List the patches whose label is probably wrong, with their images."""
-    from atypia import pipeline
     from atypia.data.cohort import Cohort
 
     opened = Cohort.open(cohort) if cohort else None
@@ -126,4 +122,4 @@ def audit(
         f"{summary['n_issues']:,} of {summary['n']:,} labels of {escape(label)} are in doubt"
         + (f": {kinds}" if kinds else "")
     )
-    out_console.print(f"Audit: {escape(str(out / 'audit.html'))}")
+    show_path("Audit", out / "audit.html")

@@ -9,9 +9,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from atypia import pipeline
 from atypia.cli.app import command_line, err_console, out_console
 from atypia.cli.options import Backend, Device, Label, Out, Quality, Seed, TorchModel
-from atypia.cli.show import member_progress, show_frame, show_metrics
+from atypia.cli.show import named_progress, show_frame, show_metrics, show_path
 from atypia.core.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ def export(
     label: Label = "expert1",
 ) -> None:
     """Write a model as an ONNX graph that runs without torch, checked against torch."""
-    from atypia import pipeline
-
     with err_console.status("loading the model") as status:
         written = pipeline.export(
             model,
@@ -195,15 +194,14 @@ def demo(
     seed: Seed = 0,
 ) -> None:
     """Do the whole job on an invented cohort, offline, in minutes."""
-    from atypia import pipeline
     from atypia.pipeline.demo import REAL_DATA
 
     out_console.print(REAL_DATA, highlight=False, soft_wrap=True)
-    with member_progress() as on_step:
+    with named_progress() as on_step:
         done = pipeline.demo(out, seed=seed, command=command_line(), on_step=on_step)
     show_metrics(done.metrics)
     show_frame(done.examples, "A few answers on patches the model has never seen")
-    out_console.print(f"Report: {escape(str(done.report))}", soft_wrap=True)
+    show_path("Report", done.report)
 
 
 def doctor(
@@ -219,8 +217,6 @@ def doctor(
 ) -> None:
     """Show versions, devices, optional packages, weights; or what a model is."""
     from rich.markdown import Markdown
-
-    from atypia import pipeline
 
     found = pipeline.doctor(model)
     table = Table(show_header=False, box=None)

@@ -14,6 +14,7 @@ from atypia.core.labels import DISPLAY_NAMES, SUBTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     import pandas as pd
     from rich.progress import Progress, TaskID
@@ -28,8 +29,8 @@ MOST_FAILURES = 10
 """Failures of a job that are printed; all are in its folder."""
 
 
-def progress(*, transfer: bool = False) -> Progress:
-    """Make a progress bar; it stays silent where the output is no terminal."""
+def _progress(*, transfer: bool = False) -> Progress:
+    """Make a progress bar that stays silent where the output is no terminal."""
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -39,11 +40,10 @@ def progress(*, transfer: bool = False) -> Progress:
         TimeRemainingColumn,
     )
 
-    amount = DownloadColumn() if transfer else MofNCompleteColumn()
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        amount,
+        DownloadColumn() if transfer else MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=err_console,
         disable=not err_console.is_terminal,
@@ -51,14 +51,14 @@ def progress(*, transfer: bool = False) -> Progress:
 
 
 @contextmanager
-def member_progress() -> Iterator[OnStep]:
-    """Show a progress bar with one line per member that is being trained."""
-    with progress() as bar:
+def named_progress(*, transfer: bool = False) -> Iterator[OnStep]:
+    """Show a progress bar with one line per name, such as that of a member being trained."""
+    with _progress(transfer=transfer) as bar:
         tasks: dict[str, TaskID] = {}
 
-        def on_step(name: str, done: int, total: int) -> None:
+        def on_step(name: str, done: int, total: int | None) -> None:
             if name not in tasks:
-                tasks[name] = bar.add_task(name, total=total)
+                tasks[name] = bar.add_task(escape(name), total=total)
             bar.update(tasks[name], completed=done, total=total)
 
         yield on_step
@@ -71,9 +71,14 @@ def counted(what: str) -> Iterator[tuple[OnDone, OnDone]]:
     Yields:
         What to call with the number of all, and what to call with how many more are done.
     """
-    with progress() as bar:
+    with _progress() as bar:
         task = bar.add_task(what, total=None)
         yield lambda n: bar.update(task, total=n), lambda n: bar.advance(task, n)
+
+
+def show_path(what: str, path: Path) -> None:
+    """Print where something was written."""
+    out_console.print(f"{what}: {escape(str(path))}", soft_wrap=True)
 
 
 def show_frame(frame: pd.DataFrame, title: str) -> None:
@@ -98,8 +103,7 @@ def show_metrics(metrics: dict[str, Any]) -> None:
     table.add_column("model", justify="right")
     for rater in raters:
         table.add_column(rater, justify="right")
-    rows = [(name, metrics["overall"].get(name)) for name in metrics["overall"]]
-    for name, measure in rows:
+    for name, measure in metrics["overall"].items():
         others = [r.get("overall", {}).get(name) for r in raters.values()]
         table.add_row(name, _measure(measure), *(_measure(other) for other in others))
     out_console.print(table)

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from atypia import pipeline
 from atypia.cli.app import command_line, out_console
 from atypia.cli.options import (
     AllowOverlap,
@@ -23,7 +24,7 @@ from atypia.cli.options import (
     TrainingLabel,
     TrainingSeed,
 )
-from atypia.cli.show import member_progress, show_metrics
+from atypia.cli.show import named_progress, show_metrics, show_path
 from atypia.core.errors import InputError
 
 
@@ -48,7 +49,6 @@ def train(
 
     The preset rules trains nothing; hybrid and stack take splits and answers of finished runs.
     """
-    from atypia import pipeline
     from atypia.core.config import load_any_config
     from atypia.models.hardware import keep_freed_memory
 
@@ -56,7 +56,7 @@ def train(
     overrides = _overrides(settings, split, label, seed)
     chosen = preset is not None or bool(overrides)
     config = load_any_config(preset or "quick", overrides) if chosen or not resume else None
-    with member_progress() as on_step:
+    with named_progress() as on_step:
         metrics = pipeline.train(
             cohort, out, config, resume=resume, command=command_line(), on_step=on_step
         )
@@ -64,7 +64,7 @@ def train(
         show_metrics(metrics)
         if (out / "trade.md").is_file():
             out_console.print(f"What the rules buy: {escape(str(out / 'trade.md'))}")
-        out_console.print(f"Report: {escape(str(out / 'report.html'))}")
+        show_path("Report", out / "report.html")
 
 
 def distill(
@@ -81,9 +81,7 @@ def distill(
     resume: Resume = False,
 ) -> None:
     """Train networks on a run's out-of-fold answers: one that is fast, or an ensemble."""
-    from atypia import pipeline
-
-    with member_progress() as on_step:
+    with named_progress() as on_step:
         metrics = pipeline.distill(
             run,
             out,
@@ -96,9 +94,9 @@ def distill(
         )
     if metrics is not None:
         show_metrics(metrics)
-        out_console.print(f"Report: {escape(str(out / 'report.html'))}")
+        show_path("Report", out / "report.html")
         if into is not None:
-            out_console.print(f"Quality fast: {escape(str(into))}")
+            show_path("Quality fast", into)
 
 
 def tune(
@@ -140,7 +138,6 @@ def tune(
     resume: Resume = False,
 ) -> None:
     """Search for better settings by cross-validation inside the training part of a split."""
-    from atypia import pipeline
     from atypia.core.config import load_config
     from atypia.models.hardware import keep_freed_memory
     from atypia.training.search_space import default_space
@@ -154,7 +151,7 @@ def tune(
     if search is None:
         own = out / "search.yaml"
         search = own if resume and own.is_file() else default_space(preset or "quick")
-    with member_progress() as on_step:
+    with named_progress() as on_step:
         study = pipeline.tune(
             cohort,
             out,
@@ -171,7 +168,7 @@ def tune(
             on_step=on_step,
         )
     _show_study(study)
-    out_console.print(f"Trials: {escape(str(out / 'study.html'))}", soft_wrap=True)
+    show_path("Trials", out / "study.html")
     if study["best"] is not None:
         best = escape(str(out / "best.yaml"))
         command = f"atypia train {escape(str(cohort))} --preset {best} --out RUN"
@@ -223,7 +220,6 @@ def mil(
     seed: TrainingSeed = None,
 ) -> None:
     """Learn a label of patients from all of their figures (multiple-instance learning)."""
-    from atypia import pipeline
     from atypia.core.config import mil_config
 
     if (target is None) == (model is None):
@@ -231,7 +227,7 @@ def mil(
     if model is not None:
         if settings or column or label or seed is not None:
             raise InputError("--model: expected no settings: they are those of the run.")
-        with member_progress() as on_step:
+        with named_progress() as on_step:
             table = pipeline.mil_predict(
                 model,
                 cohort,
@@ -241,14 +237,14 @@ def mil(
                 allow_overlap=allow_overlap,
                 distinct_ids=distinct_ids,
             )
-        out_console.print(f"Patients: {escape(str(table))}")
+        show_path("Patients", table)
         return
     if allow_overlap or distinct_ids:
         raise InputError("--allow-overlap, --distinct-ids: expected --model with them.")
     given = {"target": target, "column": column, "label": label, "seed": seed}
     given["answers"] = None if answers is None else str(answers)
     tree: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
-    with member_progress() as on_step:
+    with named_progress() as on_step:
         metrics = pipeline.mil(
             cohort,
             out,
@@ -257,7 +253,7 @@ def mil(
             on_step=on_step,
         )
     _show_patients(metrics)
-    out_console.print(f"Patients: {escape(str(out / 'predictions-patients.csv'))}")
+    show_path("Patients", out / "predictions-patients.csv")
 
 
 def _show_patients(metrics: dict[str, Any]) -> None:
