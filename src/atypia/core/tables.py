@@ -52,6 +52,11 @@ class Table:
             if column not in self.columns
         ]
 
+    def require(self, *columns: str) -> None:
+        """Raise an InputError that lists those of `columns` that are absent."""
+        if problems := self.missing(columns):
+            raise InputError(problems)
+
 
 def _suggestion(column: str, table: Table) -> str:
     by_lower = {name.lower(): name for name in table.columns}
@@ -64,11 +69,8 @@ def _suggestion(column: str, table: Table) -> str:
 def read_table(path: Path, *, may_be_empty: bool = False) -> Table:
     """Read a UTF-8 CSV file with a header line.
 
-    Commas, semicolons or tabs separate, whichever the header uses most. Blank lines are skipped.
-
-    Args:
-        path: Of the file.
-        may_be_empty: Take a header without a row.
+    Commas, semicolons or tabs separate, whichever the header uses most. Blank lines are skipped. A
+    header without a row is refused unless it `may_be_empty`.
 
     Raises:
         InputError: The file cannot be read, is not UTF-8, or has no header, no rows, or an empty

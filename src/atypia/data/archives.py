@@ -147,7 +147,7 @@ class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def fetch(
-    url: str, part: Path, progress: Callable[[int, int | None], None] | None, limits: ArchiveLimits
+    url: str, part: Path, progress: Callable[[int, int | None], None], limits: ArchiveLimits
 ) -> None:
     """Bring `part` to its full length, starting from what is already there.
 
@@ -171,8 +171,7 @@ def fetch(
                 while done <= limits.archive_bytes and (chunk := response.read(_CHUNK)):
                     stream.write(chunk)
                     done += len(chunk)
-                    if progress is not None:
-                        progress(done, total)
+                    progress(done, total)
         if done > limits.archive_bytes:
             part.unlink()
             raise AtypiaError(

@@ -77,11 +77,7 @@ class Cohort:
 
     @classmethod
     def open(cls, path: Path | str, *, verify: bool = False) -> Cohort:
-        """Read and check a cohort folder.
-
-        Args:
-            path: Folder with ``cohort.json`` and ``manifest.csv``.
-            verify: Also hash every patch and compare it with ``cohort.json``.
+        """Read and check a cohort folder; `verify` also compares the hash of every patch.
 
         Raises:
             InputError: Lists every problem of the folder, the manifest and the files.
@@ -108,13 +104,11 @@ class Cohort:
         manifest = read_manifest(folder / "manifest.csv")
         problems = []
         if sha256_file(folder / "manifest.csv") != files.get("manifest.csv"):
-            problems.append(
-                Problem(
-                    "expected the SHA-256 that cohort.json gives but the file has changed. "
-                    "Prepare the cohort again.",
-                    str(folder / "manifest.csv"),
-                )
+            what = (
+                "expected the SHA-256 that cohort.json gives but the file has changed. "
+                "Prepare the cohort again."
             )
+            problems.append(Problem(what, str(folder / "manifest.csv")))
         for name in manifest["file"]:
             image = folder / name
             if not image.is_file():
@@ -122,9 +116,8 @@ class Cohort:
             elif name not in files:
                 problems.append(Problem("is not listed in cohort.json.", str(image)))
             elif verify and sha256_file(image) != files[name]:
-                problems.append(
-                    Problem("expected the SHA-256 that cohort.json gives; it differs.", str(image))
-                )
+                what = "expected the SHA-256 that cohort.json gives; it differs."
+                problems.append(Problem(what, str(image)))
         if problems:
             raise InputError(problems)
         return cls(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
@@ -29,27 +28,21 @@ SKIPPED_FILE: Final = "skipped.csv"
 _Size = tuple[int, int]
 
 
-# --- Patches ------------------------------------------------------------------------------------
-
-
 def write_patches(
     records: list[Record],
     folder: Path,
     options: PrepareOptions,
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[int, int], None],
 ) -> None:
     """Write the patch of every sound record, and note what is wrong with any image.
 
     Threads are enough: Pillow and OpenSlide let go of the interpreter while they work.
     """
     folder.mkdir()
-    done = 0
+    numbers = count(1)
 
     def advance() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, len(records))
+        progress(next(numbers), len(records))
 
     files: list[tuple[Record, Path]] = []
     regions: defaultdict[Path, list[tuple[Record, ImageRegion]]] = defaultdict(list)
@@ -63,8 +56,8 @@ def write_patches(
 
     sizes: list[tuple[Record, _Size]] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        tasks = pool.map(lambda task: (task[0], _export(task[0], task[1], folder)), files)
-        for record, size in tasks:
+        found = pool.map(lambda task: _export(task[0], task[1], folder), files)
+        for (record, _), size in zip(files, found, strict=True):
             if size is not None:
                 sizes.append((record, size))
             advance()
@@ -89,15 +82,17 @@ def _export(record: Record, path: Path, folder: Path) -> _Size | None:
             return None
         return export_png(path, _target(folder, record))
     except InputError as error:
-        record.problems += [_at(record, problem) for problem in error.problems]
+        _note(record, error)
         return None
 
 
-def _at(record: Record, problem: Problem) -> Problem:
-    """Return the same problem with the row of the table that leads to the file."""
-    if record.row is None or problem.file is None:
-        return problem
-    return Problem(f"{problem.file}: {problem.what}", record.file, record.row)
+def _note(record: Record, error: InputError) -> None:
+    """Note an image's problems with its record, and the row of the table that leads to it."""
+    for problem in error.problems:
+        if record.row is None or problem.file is None:
+            record.problems.append(problem)
+        else:
+            record.fault(f"{problem.file}: {problem.what}")
 
 
 def _crop_all(
@@ -112,7 +107,7 @@ def _crop_all(
         try:
             _crop(slide, *task, folder)
         except InputError as error:
-            task[0].problems += [_at(task[0], problem) for problem in error.problems]
+            _note(task[0], error)
 
     try:
         with open_slide(path) as slide:
@@ -121,7 +116,7 @@ def _crop_all(
         raise
     except InputError as error:
         for record, _ in wanted:
-            record.problems += [_at(record, problem) for problem in error.problems]
+            _note(record, error)
         return [None] * len(wanted)
 
 
@@ -151,12 +146,10 @@ def _crop(slide: Slide, record: Record, region: ImageRegion, folder: Path) -> No
 
 def _mark_odd_sizes(sizes: list[tuple[Record, _Size]], folder: Path) -> None:
     """Note every patch whose size differs from the usual one at its resolution."""
-    usual: dict[float | None, tuple[_Size, int]] = {}
     by_mpp: defaultdict[float | None, Counter[_Size]] = defaultdict(Counter)
     for record, size in sizes:
         by_mpp[record.mpp][size] += 1
-    for mpp, counts in by_mpp.items():
-        usual[mpp] = counts.most_common(1)[0]
+    usual = {mpp: counts.most_common(1)[0] for mpp, counts in by_mpp.items()}
     for record, size in sizes:
         (width, height), n = usual[record.mpp]
         if size != (width, height):
@@ -166,9 +159,6 @@ def _mark_odd_sizes(sizes: list[tuple[Record, _Size]], folder: Path) -> None:
                 "Crop them alike, or say that it is meant (--mixed-sizes)."
             )
             _target(folder, record).unlink()
-
-
-# --- Manifest -----------------------------------------------------------------------------------
 
 
 def manifest_of(records: list[Record], name: str) -> pd.DataFrame:
@@ -217,14 +207,9 @@ def _place(place: SlidePosition | None, names: Mapping[str, str]) -> dict[str, s
 
 def problem_table(problems: list[Problem]) -> str:
     """Render problems as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "row", "column", "what"])
-    writer.writerows([p.file or "", p.row or "", p.column or "", p.what] for p in problems)
-    return text.getvalue()
-
-
-# --- Summary ------------------------------------------------------------------------------------
+    rows = [(p.file or "", p.row or "", p.column or "", p.what) for p in problems]
+    table = pd.DataFrame(rows, columns=["file", "row", "column", "what"])
+    return table.to_csv(index=False, lineterminator="\n")
 
 
 @dataclass(frozen=True)
@@ -246,21 +231,17 @@ class CohortSummary:
 def summary(cohort: Cohort) -> CohortSummary:
     """Count a cohort's patches per class, patient and domain."""
     table = cohort.manifest
-    raters = cohort.raters
+    subtypes = pd.Index(SUBTYPES, name="subtype")
+    by_rater = {rater: table.groupby(f"label_{rater}")["patient_id"] for rater in cohort.raters}
     by_domain = table.groupby(["domain", "scanner"])
     by_patient = table.groupby("patient_id")
     patients = pd.DataFrame({"domain": by_patient["domain"].first(), "patches": by_patient.size()})
     return CohortSummary(
         classes=pd.DataFrame(
-            {r: [int((table[f"label_{r}"] == s).sum()) for s in SUBTYPES] for r in raters},
-            index=pd.Index(SUBTYPES, name="subtype"),
+            {r: g.size().reindex(subtypes, fill_value=0) for r, g in by_rater.items()}, subtypes
         ),
         class_patients=pd.DataFrame(
-            {
-                r: [table["patient_id"][table[f"label_{r}"] == s].nunique() for s in SUBTYPES]
-                for r in raters
-            },
-            index=pd.Index(SUBTYPES, name="subtype"),
+            {r: g.nunique().reindex(subtypes, fill_value=0) for r, g in by_rater.items()}, subtypes
         ),
         votes=pd.DataFrame(
             {

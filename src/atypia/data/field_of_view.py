@@ -38,8 +38,7 @@ def check_patches(patches: npt.NDArray[np.uint8], mpp: float, specs: Iterable[In
             f"Expected patches of shape (N, H, W, 3) and type uint8 but got {patches.shape}, "
             f"{patches.dtype}."
         )
-    problem = size_problem(min(patches.shape[1:3]), mpp, specs)
-    if problem:
+    if problem := size_problem(min(patches.shape[1:3]), mpp, specs):
         raise InputError(problem)
 
 
@@ -61,14 +60,8 @@ def sample_field(
 ) -> npt.NDArray[np.float32]:
     """Cut the central field of view out of patches and resample it to the network's size.
 
-    Args:
-        pixels: (N, H, W, 3) uint8 RGB.
-        mpp: µm per pixel of `pixels`.
-        spec: Field of view and size of the output.
-
-    Returns:
-        (N, 3, S, S) float32 RGB in 0..1, within 1e-4 of what the networks were trained on. Beyond
-        the patch's edge its pixels are mirrored.
+    Of (N, H, W, 3) uint8 RGB with `mpp` µm per pixel it makes (N, 3, S, S) float32 RGB in 0..1,
+    within 1e-4 of what the networks were trained on. Beyond the patch's edge pixels are mirrored.
     """
     batch, height, width, _ = pixels.shape
     down = sampling_matrix(height, mpp, spec)  # (S, H)

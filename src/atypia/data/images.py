@@ -48,14 +48,9 @@ _REFUSED_MODES: Final = {
 
 
 def read_patch(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Read one patch.
+    """Read one patch, a PNG, JPEG, TIFF, BMP or WebP with one page: (H, W, 3) RGB uint8, upright.
 
-    Args:
-        path: PNG, JPEG, TIFF, BMP or WebP with one page.
-        max_pixels: Images with more pixels are refused before they are decoded.
-
-    Returns:
-        RGB, ``uint8``, shape (H, W, 3), upright.
+    One of more than `max_pixels` is refused before it is decoded.
 
     Raises:
         InputError: Names the file, what was expected and what came.
@@ -64,14 +59,7 @@ def read_patch(path: Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]
 
 
 def read_pages(path: Path, *, max_pixels: int = MAX_STACK_PIXELS) -> list[NDArray[np.uint8]]:
-    """Read every page of a multi-page TIFF, each as strictly as :func:`read_patch`.
-
-    Args:
-        path: The stack. An image with a single page gives a list of one.
-        max_pixels: Most pixels of all pages together.
-
-    Returns:
-        One RGB ``uint8`` array of shape (H, W, 3) per page, in the order of the file.
+    """Read every page of an image, all of `max_pixels` at most, as strictly as :func:`read_patch`.
 
     Raises:
         InputError: Lists every bad page, counted from 1.
@@ -97,12 +85,12 @@ def read_pages(path: Path, *, max_pixels: int = MAX_STACK_PIXELS) -> list[NDArra
     return pages
 
 
-def check_patches(paths: Iterable[Path], *, max_pixels: int = MAX_PIXELS) -> list[Problem]:
+def check_patches(paths: Iterable[Path]) -> list[Problem]:
     """Decode many patches and return the problem of each bad one, in the order of `paths`."""
 
     def problems_of(path: Path) -> list[Problem]:
         try:
-            _read(path, max_pixels)
+            read_patch(path)
         except InputError as error:
             return error.problems
         return []
@@ -112,7 +100,7 @@ def check_patches(paths: Iterable[Path], *, max_pixels: int = MAX_PIXELS) -> lis
         return [problem for found in pool.map(problems_of, paths) for problem in found]
 
 
-def export_png(source: Path, target: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def export_png(source: Path, target: Path) -> tuple[int, int]:
     """Read a patch strictly and write it as PNG; returns its width and height in px.
 
     The bytes are copied unchanged where the source is a plain RGB PNG already.
@@ -120,7 +108,7 @@ def export_png(source: Path, target: Path, *, max_pixels: int = MAX_PIXELS) -> t
     Raises:
         InputError: As in :func:`read_patch`. Nothing is written then.
     """
-    pixels, plain_png = _read(source, max_pixels)
+    pixels, plain_png = _read(source, MAX_PIXELS)
     target.parent.mkdir(parents=True, exist_ok=True)
     if plain_png:
         shutil.copyfile(source, target)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter, defaultdict
-from itertools import combinations
+from functools import partial
+from itertools import chain, combinations
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import pandas as pd
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 from atypia.core.errors import InputError
 from atypia.data.cohort import MAJORITY_COLUMN, REQUIRED_COLUMNS, Cohort, column_order
@@ -45,16 +49,12 @@ def overlap_of_each_two(
     cohorts: dict[str, Cohort],
     allowed: bool,
     distinct_ids: bool,
-    progress: Callable[[str, int, int], None] | None,
+    progress: Callable[[str, int, int], None],
 ) -> dict[tuple[str, str], list[Shared]]:
     """Patients that every two cohorts have in common."""
     overlap = {}
     for first, second in combinations(cohorts, 2):
-
-        def step(done: int, total: int, what: str = f"{first} and {second}") -> None:
-            if progress is not None:
-                progress(what, done, total)
-
+        step = partial(progress, f"{first} and {second}")
         shared = find_overlap(cohorts[first], cohorts[second], step)
         if distinct_ids:
             shared = [entry for entry in shared if not entry.by_id_alone]
@@ -78,21 +78,25 @@ def one_of_each_person(
     patients = [
         (part, p) for part, c in cohorts.items() for p in sorted(set(c.manifest["patient_id"]))
     ]
-    first = {patient: patient for patient in patients}
+    links = [
+        ((one, entry.first), (other, entry.second))
+        for (one, other), shared in overlap.items()
+        for entry in shared
+    ]
+    return _first_of_linked(patients, links)
 
-    def root(patient: _Patient) -> _Patient:
-        while first[patient] != patient:
-            patient = first[patient]
-        return patient
 
-    rank = {patient: i for i, patient in enumerate(patients)}
-    for (one, other), shared in overlap.items():
-        for entry in shared:
-            roots = {root((one, entry.first)), root((other, entry.second))}
-            leader = min(roots, key=rank.__getitem__)
-            for follower in roots:
-                first[follower] = leader
-    return {patient: root(patient) for patient in patients}
+def _first_of_linked(
+    nodes: Sequence[tuple[str, str]], links: Sequence[tuple[tuple[str, str], tuple[str, str]]]
+) -> dict[tuple[str, str], tuple[str, str]]:
+    """For each node, the first of those that it is linked to, directly or by way of others."""
+    number = {node: i for i, node in enumerate(nodes)}
+    ends = [number[a] for a, _ in links], [number[b] for _, b in links]
+    graph = sparse.coo_array((np.ones(len(links)), ends), shape=(len(nodes), len(nodes)))
+    _, components = connected_components(graph, directed=False)
+    first: dict[int, tuple[str, str]] = {}
+    pairs = zip(components.tolist(), nodes, strict=True)
+    return {node: first.setdefault(component, node) for component, node in pairs}
 
 
 def joined_manifest(cohorts: dict[str, Cohort], groups: dict[_Patient, _Patient]) -> pd.DataFrame:
@@ -178,58 +182,33 @@ def about_parts(
     }
 
 
-# --- Copies -------------------------------------------------------------------------------------
-
-
 def find_copies(
     order: Sequence[str], overlap: Mapping[tuple[str, str], Sequence[Shared]]
 ) -> dict[Figure, Figure]:
     """Find the figures that an earlier cohort has a picture of, and the one that stands for each.
 
     Pictures of one cohort are never copies of each other: that it holds both is its own matter.
-
-    Args:
-        order: Names of the cohorts; the first one's pictures are kept.
-        overlap: What every two of them have in common.
-
-    Returns:
-        The figure that stands for each copy, in the order of the cohorts.
+    `order` has the names of the cohorts, in which the copies are returned, too; the first one's
+    pictures are kept.
     """
-    same: defaultdict[Figure, list[Figure]] = defaultdict(list)
-    for (one, other), shared in overlap.items():
-        for entry in shared:
-            for a, b in [*entry.same_pixels, *entry.alike]:
-                same[one, a].append((other, b))
-                same[other, b].append((one, a))
+    links = [
+        ((one, a), (other, b))
+        for (one, other), shared in overlap.items()
+        for entry in shared
+        for a, b in [*entry.same_pixels, *entry.alike]
+    ]
     rank = {name: i for i, name in enumerate(order)}
-
-    def place(figure: Figure) -> tuple[int, str]:
-        return rank[figure[0]], figure[1]
-
-    copies: dict[Figure, Figure] = {}
-    seen: set[Figure] = set()
-    for start in sorted(same, key=place):
-        if start in seen:
-            continue
-        group, front = {start}, [start]
-        while front:  # a copy of a copy is one, too
-            new = set(same[front.pop()]) - group
-            group |= new
-            front += new
-        seen |= group
-        copies |= {figure: start for figure in group if figure[0] != start[0]}
-    return {figure: copies[figure] for figure in sorted(copies, key=place)}
+    figures = sorted(set(chain.from_iterable(links)), key=lambda f: (rank[f[0]], f[1]))
+    first = _first_of_linked(figures, links)
+    return {figure: kept for figure, kept in first.items() if figure[0] != kept[0]}
 
 
 def without_copies(manifest: pd.DataFrame, kept: Mapping[str, str]) -> pd.DataFrame:
     """Drop copies, and give their labels to the figure that stands for them.
 
     A rater's answers are taken over where the figure has none of that rater, and a majority where
-    it has no votes at all: labels of two are never mixed.
-
-    Args:
-        manifest: Of all cohorts; an empty cell is ``""``.
-        kept: Patch id of each copy, in the order of the cohorts, to that of the figure that stays.
+    it has no votes at all: labels of two are never mixed. `kept` is from the patch id of each copy,
+    in the order of the cohorts, to that of the figure that stays.
     """
     raters: defaultdict[str, list[str]] = defaultdict(list)
     for column in manifest.columns:

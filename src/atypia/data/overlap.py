@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import numpy as np
 
 from atypia.core.errors import InputError, LeakError, Problem
+from atypia.core.progress import silent
 from atypia.data.images import read_patch
 from atypia.data.sources.patients import public_case, veiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -87,18 +89,8 @@ class Shared:
         return f"{self.first} and {self.second}: {', '.join(reasons)}"
 
 
-@dataclass(frozen=True)
-class _Pictures:
-    """What is compared of the patches of a cohort."""
-
-    digests: list[str]
-    """Of all pixels."""
-    windows: list[NDArray[np.float32]]
-    """Grey levels in the centre, each (side, side) of a side of its own."""
-
-
 def find_overlap(
-    first: Cohort, second: Cohort, progress: Callable[[int, int], None] | None = None
+    first: Cohort, second: Cohort, progress: Callable[[int, int], None] = silent
 ) -> list[Shared]:
     """Find the patients who are in both cohorts, in the order of their ids.
 
@@ -106,46 +98,41 @@ def find_overlap(
     Pictures are compared on the grid of their pixels: a copy that was scaled or turned is not
     found.
 
-    Args:
-        first: One cohort.
-        second: The other one.
-        progress: Called with (patches read, patches in all).
+    `progress` is called with (patches read, patches in all).
 
     Raises:
         InputError: Lists every patch that cannot be read.
     """
-    pairs: defaultdict[tuple[str, str], Shared] = defaultdict(lambda: Shared("", ""))
+    ids, owners = (
+        [cohort.manifest[column].tolist() for cohort in (first, second)]
+        for column in ("patch_id", "patient_id")
+    )
+    cases = shared_cases(*(sorted(set(patients)) for patients in owners))
+    pairs = {(entry.first, entry.second): entry for entry in cases}
 
-    def pair(a: str, b: str) -> Shared:
-        shared = pairs[a, b]
-        shared.first, shared.second = a, b
-        return shared
+    def pair(i: int, j: int) -> tuple[Shared, tuple[str, str]]:
+        a, b = owners[0][i], owners[1][j]
+        return pairs.setdefault((a, b), Shared(a, b)), (ids[0][i], ids[1][j])
 
-    patients = [sorted(set(cohort.manifest["patient_id"])) for cohort in (first, second)]
-    for entry in shared_cases(*patients):
-        pairs[entry.first, entry.second] = entry
-
-    manifests = [cohort.manifest[["patch_id", "patient_id"]] for cohort in (first, second)]
-    ids = [m["patch_id"].tolist() for m in manifests]
-    owners = [m["patient_id"].tolist() for m in manifests]
     total = len(first) + len(second)
-    one = _read(first, lambda done: progress(done, total) if progress else None)
-    other = _read(second, lambda done: progress(len(first) + done, total) if progress else None)
-    equal = _equal(one.digests, other.digests)
+    digests, windows = _read(first, lambda done: progress(done, total))
+    other_digests, other_windows = _read(second, lambda done: progress(len(first) + done, total))
+    equal = _equal(digests, other_digests)
     for i, j in sorted(equal):
-        pair(owners[0][i], owners[1][j]).same_pixels.append((ids[0][i], ids[1][j]))
-    for i, j in _alike(one.windows, other.windows):
+        shared, figures = pair(i, j)
+        shared.same_pixels.append(figures)
+    for i, j in _alike(windows, other_windows):
         if (i, j) not in equal:
-            pair(owners[0][i], owners[1][j]).alike.append((ids[0][i], ids[1][j]))
+            shared, figures = pair(i, j)
+            shared.alike.append(figures)
     return [pairs[key] for key in sorted(pairs)]
 
 
 def shared_cases(first: Sequence[str], second: Sequence[str]) -> list[Shared]:
     """Patients of two cohorts whose ids name one public case, or are equal.
 
-    Args:
-        first: Ids, or a model's names for them (:func:`atypia.data.sources.patients.veiled`).
-        second: Ids.
+    `first` may also be a model's names for its patients, see
+    :func:`atypia.data.sources.patients.veiled`.
     """
     named: defaultdict[str, list[str]] = defaultdict(list)
     for patient in second:
@@ -163,13 +150,7 @@ def shared_cases(first: Sequence[str], second: Sequence[str]) -> list[Shared]:
 
 
 def refuse(first: str, second: str, shared: Sequence[Shared], remedy: str) -> None:
-    """Refuse two cohorts with common patients.
-
-    Args:
-        first: Name of the one cohort.
-        second: Name of the other one.
-        shared: Their common patients.
-        remedy: What to do where it is meant.
+    """Refuse two cohorts, given by name, that have patients in common; see `remedy` if it is meant.
 
     Raises:
         LeakError: There are any; lists them all.
@@ -186,14 +167,17 @@ def refuse(first: str, second: str, shared: Sequence[Shared], remedy: str) -> No
     raise LeakError([Problem(what), *(Problem(str(entry)) for entry in shared)])
 
 
-def _read(cohort: Cohort, done: Callable[[int], None]) -> _Pictures:
+def _read(
+    cohort: Cohort, done: Callable[[int], None]
+) -> tuple[list[str], list[NDArray[np.float32]]]:
+    """Hash of each patch's pixels, and the grey levels (side, side) in its centre."""
     problems: list[Problem] = []
     digests: list[str] = []
     greys: list[NDArray[np.float32]] = []
 
-    def read(path: object) -> tuple[str, NDArray[np.float32]] | list[Problem]:
+    def read(path: Path) -> tuple[str, NDArray[np.float32]] | list[Problem]:
         try:
-            pixels = read_patch(path)  # type: ignore[arg-type]
+            pixels = read_patch(path)
         except InputError as error:
             return error.problems
         digest = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
@@ -215,7 +199,7 @@ def _read(cohort: Cohort, done: Callable[[int], None]) -> _Pictures:
             "%s: %d patches are smaller than %d px: only copies of equal pixels are found",
             *(cohort.name, small, SMALLEST),
         )
-    return _Pictures(digests, windows)
+    return digests, windows
 
 
 def _centre(image: NDArray[Number], side: int) -> NDArray[Number]:

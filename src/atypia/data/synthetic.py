@@ -109,7 +109,7 @@ class Patient:
         )
 
 
-# --- Chromatin: (n, 3) discs, x, y and radius in µm around the centre, spindle axis along y -------
+# Chromatin is (n, 3) discs, x, y and radius in µm around the centre, the spindle's axis along y.
 
 
 def _arc(rng: Generator, length: float, thickness: float, bend: float = 0.0) -> Array:
@@ -183,11 +183,8 @@ def _segregation(rng: Generator) -> Array:
         plate = _metaphase(rng)
         n = rng.integers(2, 6)
         side = rng.choice([-1, 1], n)
-        dots = np.stack(
-            [rng.uniform(-2.5, 2.5, n), side * rng.uniform(2.8, 5.0, n), rng.uniform(0.4, 0.8, n)],
-            1,
-        )
-        return np.vstack([plate, dots])
+        x, y = rng.uniform(-2.5, 2.5, n), side * rng.uniform(2.8, 5.0, n)
+        return np.vstack([plate, np.stack([x, y, rng.uniform(0.4, 0.8, n)], 1)])
     gap = rng.uniform(4.5, 8.0)
     pair = _pair(rng, small=rng.uniform(0.85, 1.0), gap=gap)
     if kind == "bridge":
@@ -198,16 +195,8 @@ def _segregation(rng: Generator) -> Array:
         ]
     else:
         n = rng.integers(2, 5)
-        between = [
-            np.stack(
-                [
-                    rng.uniform(-2.2, 2.2, n),
-                    rng.uniform(-0.22, 0.22, n) * gap,
-                    rng.uniform(0.45, 0.8, n),
-                ],
-                1,
-            )
-        ]
+        x, y = rng.uniform(-2.2, 2.2, n), rng.uniform(-0.22, 0.22, n) * gap
+        between = [np.stack([x, y, rng.uniform(0.45, 0.8, n)], 1)]
     return np.vstack([pair, *between])
 
 
@@ -276,15 +265,7 @@ _DRAW: Final[dict[str, Callable[[Generator], Array]]] = dict(
 
 
 def draw_chromatin(subtype: str, rng: Generator) -> Array:
-    """Lay out the chromatin of a figure.
-
-    Args:
-        subtype: One of :data:`atypia.core.labels.SUBTYPES`.
-        rng: Source of the figure's individuality.
-
-    Returns:
-        (n, 3) discs, float64: x, y and radius in µm around the centre of the patch.
-    """
+    """Lay out a figure's chromatin: (n, 3) discs, x, y and radius in µm around the centre."""
     discs = _DRAW[subtype](rng)
     return _moved(discs, angle=rng.uniform(0, 2 * np.pi))
 
@@ -302,9 +283,6 @@ def chromatin_depth(discs: Array, size_px: int, mpp: float) -> Array:
     square_y = (axis[None, :] - discs[:, 1:2]) ** 2
     distance = np.sqrt(square_y[:, :, None] + square_x[:, None, :])  # (n, S, S)
     return np.asarray((discs[:, 2, None, None] - distance).max(0))
-
-
-# --- Tissue ---------------------------------------------------------------------------------------
 
 
 def _texture(rng: Generator, size_px: int, mpp: float, low: float, high: float) -> Array:
@@ -327,7 +305,7 @@ def _soft(depth: Array, softness: float) -> Array:
 
 
 def _neighbours(cell: Array, patient: Patient, rng: Generator, size_px: int, mpp: float) -> Array:
-    """Depths inside the nuclei around the mitotic cell, one layer each: (n, S, S), µm."""
+    """Depths inside the nuclei around the mitotic cell, (n, S, S); `cell` is that in it; µm."""
     half, spacing, axis = size_px * mpp / 2, patient.spacing, _axis(size_px, mpp)
     # A shaken hexagonal grid with holes.
     steps = np.arange(-int(half / spacing) - 2, int(half / spacing) + 3)
@@ -356,10 +334,7 @@ def _neighbours(cell: Array, patient: Patient, rng: Generator, size_px: int, mpp
 def _tissue(
     cell: Array, patient: Patient, rng: Generator, size_px: int, mpp: float
 ) -> tuple[Array, Array]:
-    """Haematoxylin and eosin (S, S) of everything but the figure's chromatin.
-
-    `cell` is the depth inside the mitotic cell (S, S), µm.
-    """
+    """Haematoxylin and eosin (S, S) of all but the chromatin; `cell` as of :func:`_neighbours`."""
 
     def texture(low: float, high: float) -> Array:
         return _texture(rng, size_px, mpp, low, high)
@@ -406,11 +381,7 @@ def _cell_discs(chromatin: Array, rng: Generator) -> Array:
 
 
 def render(subtype: str, patient: Patient, rng: Generator, size_px: int, mpp: float) -> Image.Image:
-    """Draw one patch.
-
-    Returns:
-        RGB image of `size_px` x `size_px`, the figure near its centre.
-    """
+    """Draw one patch: an RGB image of `size_px` x `size_px`, the figure near its centre."""
     scanner = patient.scanner
     discs = draw_chromatin(subtype, rng) * patient.scale
     discs = _moved(discs, *rng.normal(0, 0.5, 2))
@@ -441,8 +412,6 @@ def render(subtype: str, patient: Patient, rng: Generator, size_px: int, mpp: fl
     Image.fromarray(pixels).save(compressed, "JPEG", quality=scanner.jpeg_quality)
     return Image.open(compressed).convert("RGB")
 
-
-# --- Raters and the cohort ------------------------------------------------------------------------
 
 # Which subtypes are taken for each other, row for row in the order of SUBTYPES: after the confusion
 # of the two experts of AMi-Br.
@@ -510,10 +479,10 @@ def make_synthetic_cohort(
     """Invent a cohort and write it.
 
     Args:
-        out: Cohort folder to make.
+        out: Cohort folder to make; the same other arguments give the same bytes.
         patients: At least 3, one per scanner.
         patches: At least 8, one per subtype, and at least as many as patients.
-        seed: Same arguments and seed: the same bytes.
+        seed: Of everything random.
         size_px: Side of a patch, px; at least 16.
         mpp: µm per pixel, 0.05 to 2.
 
@@ -561,10 +530,6 @@ def make_synthetic_cohort(
             own = np.random.default_rng([seed, 1, i])
             patch = render(SUBTYPES[subtype[i]], cases[owner[i]], own, size_px, mpp)
             patch.save(folder / file)
-        Cohort.write(
-            folder,
-            "Atypia synthetic cohort",
-            manifest,
-            {"kind": "synthetic", "license": "CC0-1.0", "seed": seed},
-        )
+        about = {"kind": "synthetic", "license": "CC0-1.0", "seed": seed}
+        Cohort.write(folder, "Atypia synthetic cohort", manifest, about)
     return Cohort.open(out)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from atypia.core.files import building_folder, sha256_file
+from atypia.core.progress import silent
 from atypia.data.archives import (
     ArchiveLimits,
     Release,
@@ -29,7 +30,7 @@ def download(
     *,
     url: str | None = None,
     sha256: str | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Callable[[int, int | None], None] = silent,
     limits: ArchiveLimits | None = None,
 ) -> Path:
     """Fetch, check and unpack a release.
@@ -42,7 +43,7 @@ def download(
         out: Folder to make; it must not exist yet, or be empty.
         url: A mirror to use instead of ``release.url``. The content is checked all the same.
         sha256: Of the archive, checked before it is unpacked.
-        progress: Called with (bytes so far, bytes in all or None where the server does not give them).
+        progress: Called with (bytes so far, bytes in all, or None where the server gives no size).
         limits: What the archive may cost.
 
     Returns:

@@ -11,6 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from atypia.core.files import building_folder
+from atypia.core.progress import silent
 from atypia.data.cohort import Cohort
 from atypia.data.merged_cohort import (
     about_parts,
@@ -38,7 +39,7 @@ def merge(
     *,
     allow_overlap: bool = False,
     distinct_ids: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Callable[[str, int, int], None] = silent,
 ) -> Cohort:
     """Make one cohort of several.
 
@@ -79,7 +80,6 @@ def merge(
         for done, file in enumerate(manifest["file"], start=1):
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(sources[file], folder / file)
-            if progress is not None:
-                progress("patches", done, len(manifest))
+            progress("patches", done, len(manifest))
         Cohort.write(folder, name or out.name, manifest, about_parts(cohorts, overlap, dropped))
     return Cohort.open(out)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import building_folder, write_text
+from atypia.core.progress import silent
 from atypia.data.cohort import Cohort
 from atypia.data.cohort_builder import SKIPPED_FILE, manifest_of, problem_table, write_patches
 from atypia.data.sources import PrepareOptions, read_source
@@ -25,7 +26,7 @@ def prepare(
     out: Path,
     options: PrepareOptions | None = None,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = silent,
 ) -> Cohort:
     """Make a cohort folder from a source.
 
@@ -33,7 +34,7 @@ def prepare(
         source: A public cohort as its authors publish it, a folder with one folder per class, or a
             table; see :func:`atypia.data.sources.read_source`.
         out: The cohort folder to make; it must not exist yet, or be empty.
-        options: What the source does not have by itself.
+        options: What the source itself lacks.
         progress: Called with (patches done, patches in all).
 
     Returns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from atypia.core.errors import InputError
-from atypia.data.sources.ami_br import is_ami_br, read_ami_br
+from atypia.data.sources.ami_br import TABLE_NAME, read_ami_br
 from atypia.data.sources.atnorm import is_atnorm, read_atnorm
 from atypia.data.sources.folders import read_folders
 from atypia.data.sources.listing import read_listing
@@ -53,7 +53,7 @@ def read_source(source: Path, options: PrepareOptions) -> SourceRecords:
 
 
 def _read(source: Path, options: PrepareOptions) -> SourceRecords:
-    if source.is_dir() and is_ami_br(source):
+    if (source / TABLE_NAME).is_file():
         return read_ami_br(source, options)
     if not options.columns.model_fields_set:
         if (table := find_midog25(source)) is not None:

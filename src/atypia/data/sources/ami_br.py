@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from atypia.core.errors import InputError
 from atypia.core.files import sha256_file
 from atypia.core.tables import Row, read_table
 from atypia.data.cohort import MAJORITY_COLUMN
-from atypia.data.sources.records import ImageRegion, Record, SourceRecords, field_of
+from atypia.data.sources.records import Record, SourceRecords
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,11 +43,6 @@ _MIDOG21_SCANNERS: Final = (
 )
 
 
-def is_ami_br(source: Path) -> bool:
-    """Whether a folder is a checkout of the release."""
-    return (source / TABLE_NAME).is_file()
-
-
 def read_ami_br(source: Path, options: PrepareOptions) -> SourceRecords:
     """Read a checkout, with its own crops or, given ``options.images``, the source images.
 
@@ -59,9 +53,7 @@ def read_ami_br(source: Path, options: PrepareOptions) -> SourceRecords:
             its record.
     """
     table = read_table(source / TABLE_NAME)
-    problems = table.missing(_COLUMNS)
-    if problems:
-        raise InputError(problems)
+    table.require(*_COLUMNS)
     records = [_record(source, table, row, options) for row in table.rows]
     about: dict[str, object] = {"table_sha256": sha256_file(table.path)}
     if options.images is not None:
@@ -99,11 +91,9 @@ def _record(source: Path, table: Table, row: Row, options: PrepareOptions) -> Re
     record.read_vote(MAJORITY_COLUMN, cells[MAJORITY_COLUMN], MAJORITY_COLUMN)
 
     if options.images is not None:
-        x, y = (record.read_number(cells[axis], axis, "px") for axis in ("x", "y"))
-        if x is not None and y is not None:
-            below = options.images / dataset / slide
-            image = below if below.is_file() else options.images / slide
-            record.origin = ImageRegion(image, x, y, "px", field_of(options))
+        below = options.images / dataset / slide
+        image = below if below.is_file() else options.images / slide
+        record.read_centre(image, cells, ("x", "y"), options)
     else:
         folder = "atypical" if record.answers[MAJORITY_COLUMN] == "True" else "normal"
         record.origin = source / "patches" / folder / f"{record.patch_id}.png"
@@ -112,9 +102,6 @@ def _record(source: Path, table: Table, row: Row, options: PrepareOptions) -> Re
 
 def scanner_of(dataset: str, stem: str) -> str:
     """Scanner of a case, ``""`` where the release does not give it (all of TUPAC16)."""
-    number = re.fullmatch(r"\d+", stem)
-    if dataset == "MIDOG21" and number:
-        for cases, scanner in _MIDOG21_SCANNERS:
-            if int(stem) in cases:
-                return scanner
-    return ""
+    if dataset != "MIDOG21" or not re.fullmatch(r"\d+", stem):
+        return ""
+    return next((scanner for cases, scanner in _MIDOG21_SCANNERS if int(stem) in cases), "")

@@ -25,7 +25,12 @@ from atypia.data.sources.patients import (
     midog_patient,
     tcga_patient,
 )
-from atypia.data.sources.records import Record, SourceRecords, table_facts
+from atypia.data.sources.records import (
+    Record,
+    SourceRecords,
+    resolution_problems,
+    table_facts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,8 +76,7 @@ def read_atnorm(source: Path, options: PrepareOptions) -> SourceRecords:
     if column is None:
         what = f"expected a column with the names of the crops but got {list(table.columns)}."
         problems.append(Problem(what, str(table.path), row=1))
-    if options.mpp is None:
-        problems.append(Problem("expected the resolution of the crops. Give --mpp, µm per pixel."))
+    problems += resolution_problems(options, "crops")
     if problems or column is None:
         raise InputError(problems)
 
@@ -97,8 +101,7 @@ def read_atnorm(source: Path, options: PrepareOptions) -> SourceRecords:
         if record.row is not None and not record.patient_id and not given:
             record.fault("expected to find the patient but did not.", case or column)
     records += [_without_crop(table, row, column) for row in without]
-    about = table_facts(table)
-    return SourceRecords("atnorm", records, about, source.name)
+    return SourceRecords("atnorm", records, table_facts(table.path), source.name)
 
 
 def _rows_of_crops(

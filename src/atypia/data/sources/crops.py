@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -13,29 +14,21 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 
-def tables_in(folder: Path) -> list[Table]:
-    """Every CSV file of a folder that can be read."""
+def tables_in(source: Path) -> list[Table]:
+    """Every CSV file of a folder that can be read; of a file, that one."""
+    files = sorted(source.glob("*.csv")) if source.is_dir() else [source]
     tables = []
-    for path in sorted(folder.glob("*.csv")):
-        try:
-            tables.append(read_table(path))
-        except InputError:
-            continue  # not a table of ours, then
+    for path in files:
+        with suppress(InputError):  # not a table of ours, then
+            if path.suffix.lower() == ".csv":
+                tables.append(read_table(path))
     return tables
 
 
 def table_with(source: Path, columns: Collection[str]) -> Table | None:
     """Find the table with these columns: the file itself, or the only such one of a folder."""
-    tables = tables_in(source) if source.is_dir() else _one(source)
-    fitting = [table for table in tables if set(columns) <= set(table.columns)]
+    fitting = [table for table in tables_in(source) if set(columns) <= set(table.columns)]
     return fitting[0] if len(fitting) == 1 else None
-
-
-def _one(source: Path) -> list[Table]:
-    try:
-        return [read_table(source)] if source.suffix.lower() == ".csv" else []
-    except InputError:
-        return []
 
 
 def folder_of_crops(table: Table, names: Iterable[str]) -> Path:

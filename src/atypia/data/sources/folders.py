@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from atypia.core import labels
-from atypia.core.errors import InputError, Problem
+from atypia.core.errors import InputError
 from atypia.data.images import IMAGE_SUFFIXES
 from atypia.data.sources.patients import assign_patients, check_patient_options
-from atypia.data.sources.records import Record, SourceRecords
+from atypia.data.sources.records import Record, SourceRecords, resolution_problems
 
 if TYPE_CHECKING:
     from pathlib import Path, PurePath
@@ -23,8 +23,7 @@ def read_folders(source: Path, options: PrepareOptions) -> SourceRecords:
 
     The innermost folder that names a subtype is the label of ``options.rater``; where none does,
     the innermost one named atypical or normal is that rater's vote; where none does either,
-    ``options.unlabelled`` must allow it. The id of a patch is its
-    path below `source` without the extension.
+    ``options.unlabelled`` must allow it. A patch's id is its path below `source` without suffix.
 
     Raises:
         InputError: No image, no resolution, or no patients.
@@ -39,10 +38,7 @@ def read_folders(source: Path, options: PrepareOptions) -> SourceRecords:
             "images per class, but found no image. For a table of paths give the CSV file itself."
         )
     problems = check_patient_options(options, column=None)
-    if options.mpp is None:
-        problems.append(
-            Problem("expected the resolution of the patches. Give --mpp, µm per pixel.")
-        )
+    problems += resolution_problems(options, "patches")
     if problems:
         raise InputError(problems)
     records = [_record(source, path, options) for path in images]

@@ -9,7 +9,7 @@ from atypia.core.errors import InputError, Problem
 from atypia.core.tables import Row, Table, read_table
 from atypia.data.cohort import MAJORITY_COLUMN
 from atypia.data.sources.patients import assign_patients, check_patient_options
-from atypia.data.sources.records import ImageRegion, Record, SourceRecords, field_of, table_facts
+from atypia.data.sources.records import Record, SourceRecords, table_facts
 
 if TYPE_CHECKING:
     from atypia.data.sources.records import PrepareOptions
@@ -53,8 +53,7 @@ def read_listing(source: Path, options: PrepareOptions) -> SourceRecords:
         records.append(record)
     if patient is None:
         assign_patients(records, options)
-    about = table_facts(table)
-    return SourceRecords("centres" if centres else "table", records, about)
+    return SourceRecords("centres" if centres else "table", records, table_facts(table.path))
 
 
 def _answer_columns(table: Table, options: PrepareOptions) -> tuple[dict[str, str], dict[str, str]]:
@@ -123,11 +122,8 @@ def _record(table: Table, row: Row, options: PrepareOptions, *, centres: bool) -
         what = "expected the path of an image but the cell is empty."
         record.fault(what, columns.image if centres else columns.file)
     elif centres:
-        x = record.read_number(cells[columns.x], columns.x, options.centre_unit)
-        y = record.read_number(cells[columns.y], columns.y, options.centre_unit)
-        if x is not None and y is not None:
-            image = (options.images or table.path.parent) / text
-            record.origin = ImageRegion(image, x, y, options.centre_unit, field_of(options))
+        image = (options.images or table.path.parent) / text
+        record.read_centre(image, cells, (columns.x, columns.y), options, options.centre_unit)
     else:
         record.origin = table.path.parent / text
     record.patch_id = _patch_id(row, options, text, centres=centres)

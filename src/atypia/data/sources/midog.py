@@ -22,16 +22,15 @@ without a label. Cells that are none (hard negatives) are left out and counted.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from atypia.core.errors import InputError, Problem
-from atypia.core.files import read_json, sha256_file
+from atypia.core.files import read_json
 from atypia.core.tables import read_table
 from atypia.data.cohort import MAJORITY_COLUMN
 from atypia.data.sources.crops import folder_of_crops, table_with
 from atypia.data.sources.patients import midog_patient
-from atypia.data.sources.records import ImageRegion, Record, SourceRecords, field_of, table_facts
+from atypia.data.sources.records import ImageRegion, Record, SourceRecords, table_facts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,8 +66,8 @@ def read_midog25(table: Table, options: PrepareOptions) -> SourceRecords:
     if options.images is None:
         crops = folder_of_crops(table, (row.cells["image_id"] for row in table.rows))
     records = [_crop_record(table, row, crops, options) for row in table.rows]
-    about = table_facts(table)
-    return SourceRecords("midog25" if crops else "midog25 from images", records, about, NAME_2025)
+    kind = "midog25" if crops else "midog25 from images"
+    return SourceRecords(kind, records, table_facts(table.path), NAME_2025)
 
 
 def _crop_record(table: Table, row: Row, crops: Path | None, options: PrepareOptions) -> Record:
@@ -92,10 +91,8 @@ def _crop_record(table: Table, row: Row, crops: Path | None, options: PrepareOpt
     if crops is not None:
         record.origin = crops / cells["image_id"]
     elif options.images is not None:
-        x, y = (record.read_number(cells[f"coordinate{a}"], f"coordinate{a}", "px") for a in "XY")
-        if x is not None and y is not None:
-            image = options.images / cells["filename"]
-            record.origin = ImageRegion(image, x, y, "px", field_of(options))
+        image = options.images / cells["filename"]
+        record.read_centre(image, cells, ("coordinateX", "coordinateY"), options)
     return record
 
 
@@ -139,17 +136,12 @@ def read_midog_json(file: Path, options: PrepareOptions) -> SourceRecords:
     images = {image["id"]: image for image in tree["images"]}
     cases = _cases_by_number(file.parent / _CASES)
     of_2022 = "2022" in f"{file.name} {tree.get('info', {}).get('description', '')}"
-    counts = Counter(names[a["category_id"]] for a in tree["annotations"])
     records = [
         _box_record(file, annotation, images[annotation["image_id"]], cases, of_2022, options)
         for annotation in tree["annotations"]
         if names[annotation["category_id"]] == MITOTIC
     ]
-    about = {
-        "table": file.name,
-        "table_sha256": sha256_file(file),
-        "n_not_mitotic": sum(counts.values()) - counts[MITOTIC],
-    }
+    about = table_facts(file) | {"n_not_mitotic": len(tree["annotations"]) - len(records)}
     return SourceRecords("midog json", records, about, file.stem)
 
 
@@ -194,9 +186,7 @@ def _cases_by_number(file: Path) -> dict[int, Mapping[str, str]]:
     if not file.is_file():
         return {}
     table = read_table(file)
-    problems = table.missing(["Slide", "Tumor", "Scanner"])
-    if problems:
-        raise InputError(problems)
+    table.require("Slide", "Tumor", "Scanner")
     return {
         int(row.cells["Slide"]): row.cells for row in table.rows if row.cells["Slide"].isdigit()
     }

@@ -16,11 +16,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from atypia.core.errors import InputError, Problem
+from atypia.core.errors import InputError
 from atypia.data.cohort import MAJORITY_COLUMN
 from atypia.data.sources.crops import folder_of_crops, table_with
 from atypia.data.sources.patients import assign_patients, check_patient_options
-from atypia.data.sources.records import Record, SourceRecords, table_facts
+from atypia.data.sources.records import (
+    Record,
+    SourceRecords,
+    resolution_problems,
+    table_facts,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,9 +41,9 @@ _CROP = re.compile(r"(?P<slide>[^_]+)_x\d+_y\d+_\d+_\d+_\d+_\d+\.\w+")
 def find_omg_octo(source: Path) -> Table | None:
     """Find the table of the set: the file itself, or in a folder."""
     table = table_with(source, COLUMNS)
-    return (
-        table if table and any(_CROP.fullmatch(r.cells["image_file"]) for r in table.rows) else None
-    )
+    if table is None or not any(_CROP.fullmatch(row.cells["image_file"]) for row in table.rows):
+        return None
+    return table
 
 
 def read_omg_octo(table: Table, options: PrepareOptions) -> SourceRecords:
@@ -50,10 +55,7 @@ def read_omg_octo(table: Table, options: PrepareOptions) -> SourceRecords:
     """
     given = options.gives_patients
     problems = check_patient_options(options, column=None if given else "image_file")
-    if options.mpp is None:
-        problems.append(
-            Problem("expected the resolution of the crops of OMG-Octo. Give --mpp, µm per pixel.")
-        )
+    problems += resolution_problems(options, "crops of OMG-Octo")
     if problems:
         raise InputError(problems)
     crops = folder_of_crops(table, (row.cells["image_file"] for row in table.rows))
@@ -84,8 +86,5 @@ def read_omg_octo(table: Table, options: PrepareOptions) -> SourceRecords:
         records.append(record)
     if given:
         assign_patients(records, options)
-    about = {
-        **table_facts(table),
-        "n_not_mitotic": n_others,
-    }
+    about = table_facts(table.path) | {"n_not_mitotic": n_others}
     return SourceRecords("omg-octo", records, about, NAME)

@@ -31,20 +31,15 @@ _WAYS = (
 def check_patient_options(options: PrepareOptions, *, column: str | None) -> list[Problem]:
     """Problems of the choice itself: none or several ways, or a pattern that does not compile.
 
-    Args:
-        options: What the user gave.
-        column: Name of the patient column where the source has one; it is a way, too.
+    The patient `column` of a source that has one is a way, too.
     """
-    given = [
-        way
-        for way, chosen in (
-            (f"the column {column!r}", column is not None),
-            ("--patients", options.patients is not None),
-            ("--patient-regex", options.patient_regex is not None),
-            ("--patient-per-patch", options.patient_per_patch),
-        )
-        if chosen
-    ]
+    ways = {
+        f"the column {column!r}": column is not None,
+        "--patients": options.patients is not None,
+        "--patient-regex": options.patient_regex is not None,
+        "--patient-per-patch": options.patient_per_patch,
+    }
+    given = [way for way, chosen in ways.items() if chosen]
     if not given:
         what = (
             f"expected to be told whose patches these are. Give {_WAYS}. Without patients, one "
@@ -95,9 +90,8 @@ def _search(pattern: re.Pattern[str], text: str) -> str:
 
 def _look_up(records: Iterable[Record], path: Path) -> None:
     table = read_table(path)
-    problems = table.missing(["patch_id", "patient_id"])
-    if problems:
-        raise InputError(problems)
+    table.require("patch_id", "patient_id")
+    problems: list[Problem] = []
     patients: dict[str, str] = {}
     for row in table.rows:
         patch, patient = row.cells["patch_id"], row.cells["patient_id"]
@@ -119,7 +113,6 @@ def _look_up(records: Iterable[Record], path: Path) -> None:
             record.fault(f"expected a row in {path} for {record.patch_id!r} but there is none.")
 
 
-MIDOG: Final = "MIDOG"
 _MIDOG = re.compile(r"MIDOG(?:20)?(\d\d)?(?:\+\+|pp)?[ _-]+0*(\d{1,3})(?!\d)", re.IGNORECASE)
 _TUPAC = re.compile(r"TUPAC(?:20)?(?:16)?[ _-]+0*(\d{1,3})(?!\d)(?:_stitched\d*)?", re.IGNORECASE)
 _TCGA = re.compile(r"TCGA[-_.]([A-Z0-9]{2})[-_.]([A-Z0-9]{4})(?![A-Z0-9])", re.IGNORECASE)
@@ -131,7 +124,7 @@ _SHARED_WITH_2022: Final = 150
 def midog_patient(file_name: str) -> str | None:
     """Patient id of an image ``NNN.tiff`` of the MIDOG sets; None where it is not named so."""
     stem = PurePosixPath(file_name.replace("\\", "/")).name.partition(".")[0]
-    return f"{MIDOG}_{int(stem):03d}" if re.fullmatch(r"\d{1,3}", stem) else None
+    return f"MIDOG_{int(stem):03d}" if re.fullmatch(r"\d{1,3}", stem) else None
 
 
 def tcga_patient(text: str) -> str | None:

@@ -6,10 +6,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import (
-    Path,
-    PurePosixPath,
-)
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -202,6 +199,19 @@ class Record:
         self.fault(f"expected a number ({unit}){comma} but got {text!r}.", column)
         return None
 
+    def read_centre(
+        self,
+        image: Path,
+        cells: Mapping[str, str],
+        columns: tuple[str, str],
+        options: PrepareOptions,
+        unit: str = "px",
+    ) -> None:
+        """Take the place to crop from: a source image, and a centre in the cells of two columns."""
+        x, y = (self.read_number(cells[column], column, unit) for column in columns)
+        if x is not None and y is not None:
+            self.origin = ImageRegion(image, x, y, unit, field_of(options))
+
     def check(self) -> None:
         """Note what is wrong with the finished record taken by itself."""
         parts = PurePosixPath(self.patch_id).parts
@@ -232,9 +242,16 @@ class SourceRecords:
     """Of the cohort, where it is a public one."""
 
 
-def table_facts(table: Table) -> dict[str, Any]:
+def table_facts(table: Path) -> dict[str, Any]:
     """Name and hash of a source's table, for ``cohort.json``."""
-    return {"table": table.path.name, "table_sha256": sha256_file(table.path)}
+    return {"table": table.name, "table_sha256": sha256_file(table)}
+
+
+def resolution_problems(options: PrepareOptions, of: str) -> list[Problem]:
+    """One problem where the user must give the resolution, but does not."""
+    if options.mpp is not None:
+        return []
+    return [Problem(f"expected the resolution of the {of}. Give --mpp, µm per pixel.")]
 
 
 def mark_duplicates(records: Iterable[Record]) -> None:
@@ -246,8 +263,7 @@ def mark_duplicates(records: Iterable[Record]) -> None:
     records = [record for record in records if record.patch_id]
     count = Counter(record.patch_id.casefold() for record in records)
     for record in records:
-        n = count[record.patch_id.casefold()]
-        if n > 1:
+        if (n := count[record.patch_id.casefold()]) > 1:
             record.fault(
                 f"expected a unique id but {record.patch_id!r} stands for {n} patches.", "patch_id"
             )

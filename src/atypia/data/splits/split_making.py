@@ -107,13 +107,8 @@ def stratify(
     as a common one, and leaving a fold without a class that could be there costs more than any
     unevenness. The numbers of figures and of patients count as one more class each.
 
-    Args:
-        counts: (P, C) figures of each class per patient.
-        shares: (F,) positive, sum 1.
-        rng: Decides between equals.
-
-    Returns:
-        (P,) fold of each patient. No fold is empty if P >= F.
+    Of the (P, C) figures of each class per patient and the (F,) shares, positive and of sum 1, it
+    makes the (P,) fold of each patient. No fold is empty if P >= F.
 
     Raises:
         ValueError: There are fewer patients than folds.
@@ -243,16 +238,14 @@ def _check_options(
         if value < least:
             problems.append(Problem(f"expected {name} of at least {least} but got {value}."))
     if inner_folds < 2:
-        problems.append(
-            Problem(
-                f"expected at least 2 inner folds, so that each member has patients to train on "
-                f"and others to validate on, but got {inner_folds}."
-            )
+        what = (
+            "expected at least 2 inner folds, so that each member has patients to train on and "
+            f"others to validate on, but got {inner_folds}."
         )
+        problems.append(Problem(what))
     if not 0 < test_fraction < 1:
-        problems.append(
-            Problem(f"expected a test fraction between 0 and 1 but got {test_fraction}.")
-        )
+        what = f"expected a test fraction between 0 and 1 but got {test_fraction}."
+        problems.append(Problem(what))
     if problems:
         raise InputError(problems)
 
@@ -317,9 +310,6 @@ def _domains(manifest: pd.DataFrame) -> list[tuple[str, ...]]:
     if len(domains) < 2:
         raise InputError(f"split 'domains': expected at least two domains but got {list(domains)}.")
     return list(domains.values())
-
-
-# --- A leak made on purpose ---------------------------------------------------------------------
 
 
 def leaking(cohort: Cohort) -> Cohort:

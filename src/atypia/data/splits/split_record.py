@@ -91,14 +91,12 @@ class Splits:
         splits = _parse(read_json(path), str(path))
         problems = []
         if splits.cohort_sha256 != cohort_sha256:
-            problems.append(
-                Problem(
-                    f"expected splits of the cohort with hash {cohort_sha256[:12]}… but got those "
-                    f"of {splits.cohort_sha256[:12]}…. Use the cohort that the splits were made "
-                    "for, or make new ones.",
-                    str(path),
-                )
+            what = (
+                f"expected splits of the cohort with hash {cohort_sha256[:12]}… but got those of "
+                f"{splits.cohort_sha256[:12]}…. Use the cohort that the splits were made for, or "
+                "make new ones."
             )
+            problems.append(Problem(what, str(path)))
         without_test = splits.kind == "all"
         unit = "patch_id" if splits.kind == LEAK else "patient_id"
         leaks, others = _patient_problems(
@@ -212,13 +210,10 @@ class MissingClass:
 def missing_classes(
     splits: Splits, manifest: pd.DataFrame, label: str, classes: Iterable[str] | None = None
 ) -> list[MissingClass]:
-    """Classes that a test, training or validation part has no figure of.
+    """Classes that a test, training or validation part of a cohort's splits has no figure of.
 
-    Args:
-        splits: Of the cohort that `manifest` belongs to.
-        manifest: Uses ``patient_id`` and the column `label`.
-        label: Column with the class of each figure, empty where there is none.
-        classes: The classes to look for; by default those that occur in the column.
+    The manifest's column `label` has the class of each figure, empty where there is none; `classes`
+    are by default those that occur there.
     """
     labelled = manifest[manifest[label] != ""]
     wanted = sorted(set(labelled[label])) if classes is None else list(classes)
