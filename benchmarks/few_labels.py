@@ -36,7 +36,8 @@ import pandas as pd
 import torch
 from one_member import MEASURES, NAMES, PLACE, outer_split, signed, write_answers
 
-from atypia.classifiers.ensemble import Decision, load_network, predict_network
+from atypia.classifiers.decision import Decision
+from atypia.classifiers.ensemble import load_network, predict_network
 from atypia.core.config import load_config
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import write_json, write_text

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from atypia.classifiers.calibration import fit_calibration
-from atypia.classifiers.ensemble import Decision
+from atypia.classifiers.decision import Decision
 from atypia.core.labels import N_SUBTYPES
 from atypia.data.splits import make_splits
 from atypia.evaluation.predictions import write_predictions

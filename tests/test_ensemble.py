@@ -17,11 +17,10 @@ from torch import nn
 from atypia.classifiers import bundle
 from atypia.classifiers.calibration import Calibration
 from atypia.classifiers.conformal import ConformalSets
+from atypia.classifiers.decision import Decision, decide
 from atypia.classifiers.ensemble import (
-    Decision,
     Ensemble,
     add_quality,
-    decide,
     load_network,
     predict_network,
     save_network,

@@ -13,56 +13,10 @@ from typing import TYPE_CHECKING
 from atypia._version import __version__
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from atypia.api import Classifier, TrainedRun
-    from atypia.core.choices import Backend, Quality
-    from atypia.core.progress import OnStep
+    from atypia.api import load_model, train
     from atypia.data.cohort import Cohort
 
 __all__ = ["Cohort", "__version__", "load_model", "train"]
-
-
-def load_model(
-    name_or_path: str | Path = "released",
-    quality: Quality = "best",
-    *,
-    backend: Backend = "auto",
-    device: str = "auto",
-) -> Classifier:
-    """Load a model to classify patches with; see :func:`atypia.api.load_model`."""
-    from atypia.api import load_model as load
-
-    return load(name_or_path, quality, backend=backend, device=device)
-
-
-def train(
-    cohort: Cohort | str | Path,
-    out: str | Path,
-    preset: str | Path = "quick",
-    *,
-    split: str | Path | None = None,
-    label: str | None = None,
-    seed: int | None = None,
-    resume: bool = False,
-    on_step: OnStep | None = None,
-    **settings: object,
-) -> TrainedRun:
-    """Train and evaluate an ensemble; see :func:`atypia.api.train`."""
-    from atypia.api import train as run_training
-    from atypia.core.progress import silent
-
-    return run_training(
-        cohort,
-        out,
-        preset,
-        split=split,
-        label=label,
-        seed=seed,
-        resume=resume,
-        on_step=on_step or silent,
-        **settings,
-    )
 
 
 def __getattr__(name: str) -> object:
@@ -71,6 +25,10 @@ def __getattr__(name: str) -> object:
         from atypia.data.cohort import Cohort
 
         return Cohort
+    if name in __all__:
+        from atypia import api
+
+        return getattr(api, name)
     raise AttributeError(f"module 'atypia' has no attribute {name!r}")
 
 

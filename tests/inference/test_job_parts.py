@@ -9,17 +9,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from atypia.core.errors import AtypiaError, MissingExtraError
+from atypia.core.files import write_bytes
 from atypia.inference import job_parts
 from atypia.inference.job_parts import (
     Failure,
     FinishedPart,
-    check_pyarrow,
     encode_part,
     keys_in,
+    load_pyarrow,
     part_path,
     read_rows,
     read_summary,
-    write_part,
 )
 
 ROWS = pd.DataFrame(
@@ -36,7 +36,7 @@ ROWS = pd.DataFrame(
 def test_rows_and_failures_come_back(tmp_path):
     failures = [Failure("s", "d", "expected “sound” pixels"), Failure("s", "", "é")]
     path = part_path(tmp_path, "0a")
-    write_part(path, encode_part(FinishedPart(ROWS, 3, failures)))
+    write_bytes(path, encode_part(FinishedPart(ROWS, 3, failures)))
     summary = read_summary(path)
     assert (summary.rows, summary.answered, summary.atypical) == (3, 3, 2)
     assert summary.failures == tuple(failures)
@@ -51,9 +51,9 @@ def test_rows_and_failures_come_back(tmp_path):
 
 def test_columns_have_one_type_in_all_files(tmp_path):
     """Else whoever reads the folder as one table cannot."""
-    write_part(part_path(tmp_path, "0"), encode_part(FinishedPart(ROWS.iloc[:0], 0)))
-    write_part(part_path(tmp_path, "1"), encode_part(FinishedPart(ROWS.assign(label_x=None), 3)))
-    write_part(part_path(tmp_path, "2"), encode_part(FinishedPart(ROWS.assign(label_x=1), 3)))
+    write_bytes(part_path(tmp_path, "0"), encode_part(FinishedPart(ROWS.iloc[:0], 0)))
+    write_bytes(part_path(tmp_path, "1"), encode_part(FinishedPart(ROWS.assign(label_x=None), 3)))
+    write_bytes(part_path(tmp_path, "2"), encode_part(FinishedPart(ROWS.assign(label_x=1), 3)))
     schemas = {str(pq.read_schema(path).remove_metadata()) for path in tmp_path.iterdir()}
     assert len(schemas) == 1
     assert len(pd.read_parquet(tmp_path)) == 6
@@ -61,7 +61,7 @@ def test_columns_have_one_type_in_all_files(tmp_path):
 
 def test_groups_of_rows_are_read_apart(tmp_path):
     path = part_path(tmp_path, "0")
-    write_part(path, encode_part(FinishedPart(ROWS, 3, group_size=2)))
+    write_bytes(path, encode_part(FinishedPart(ROWS, 3, group_size=2)))
     assert list(read_rows(path, 0, ["patch_id"])["patch_id"]) == ["a", "b"]
     assert list(read_rows(path, 1)["patch_id"]) == ["c"]
 
@@ -84,5 +84,5 @@ def test_a_damaged_or_missing_file_is_named(tmp_path):
 def test_without_pyarrow_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'atypia\[cluster\]'"):
-        check_pyarrow()
+        load_pyarrow()
     assert job_parts.EXTRA == "cluster"

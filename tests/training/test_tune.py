@@ -12,7 +12,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from atypia import pipeline
-from atypia.classifiers.ensemble import decide
+from atypia.classifiers.decision import decide
 from atypia.core.config import TrainConfig, load_config
 from atypia.core.errors import InputError, TrainingError
 from atypia.core.labels import SUBTYPES

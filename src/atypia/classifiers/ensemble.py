@@ -25,12 +25,11 @@ from atypia.classifiers.bundle import (
     read_header,
     write_header,
 )
-from atypia.classifiers.decision import Decision, decide, p_atypical
 from atypia.classifiers.postprocessing import Postprocessed, Postprocessing
 from atypia.core.choices import BEST, FAST, RELEASED
 from atypia.core.config import InputConfig, InputSpec, ModelConfig
 from atypia.core.errors import AtypiaError, InputError
-from atypia.core.files import atomic_write, sha256_file
+from atypia.core.files import sha256_file, write_bytes
 from atypia.core.labels import N_SUBTYPES
 from atypia.data.field_of_view import check_patches
 from atypia.models import lite
@@ -41,19 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-__all__ = [
-    "Decision",
-    "Ensemble",
-    "add_quality",
-    "decide",
-    "load_network",
-    "p_atypical",
-    "predict_network",
-    "save_network",
-]
 
-
-@torch.inference_mode()
 def predict_network(
     network: Network,
     pixels: npt.NDArray[np.uint8],
@@ -65,7 +52,7 @@ def predict_network(
     batch_size: int = 64,
     rows: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Subtype probabilities of one network, in fp32: bf16 would round them by 0.001 and more.
+    """Subtype probabilities (M, 8) of one network, in fp32: bf16 would round them by 0.001.
 
     Args:
         network: In evaluation mode afterwards.
@@ -74,53 +61,37 @@ def predict_network(
         spec: What the network sees.
         device: Of the network.
         tta: Average over the eight rotations and flips.
-        batch_size: Patches per step; the answer does not depend on it.
+        batch_size: Patches per step; probabilities do not depend on it.
         rows: (M,) which of the patches, in which order; None is all.
-
-    Returns:
-        (M, 8), rows summing to 1.
     """
-    network.eval()
     rows = np.arange(len(pixels)) if rows is None else rows
-    answers = [np.empty((0, N_SUBTYPES), np.float32)]
-    for start in range(0, len(rows), batch_size):
-        batch = torch.from_numpy(pixels[rows[start : start + batch_size]])
-        images = normalise(sample_field(batch.to(device), mpp, spec), spec)
-        views = list(dihedral(images)) if tta else [images]
-        total = torch.zeros(len(batch), N_SUBTYPES, device=device)
-        for view in views:
-            logits = network(view.contiguous(memory_format=torch.channels_last))
-            total += logits.softmax(dim=1)
-        answers.append((total / len(views)).cpu().numpy())
-    return np.concatenate(answers)
+    predicted = _predict([network.eval()], pixels, rows, mpp, spec, device, tta, batch_size)
+    return np.asarray(predicted[0])
 
 
 @torch.inference_mode()
-def predict_heads(
+def _predict(
     networks: Sequence[Network],
     pixels: npt.NDArray[np.uint8],
+    rows: npt.NDArray[np.int64],
     mpp: float,
     spec: InputSpec,
-    *,
     device: torch.device,
-    tta: bool = False,
-    batch_size: int = 64,
-) -> list[npt.NDArray[np.float32]]:
-    """Predict as :func:`predict_network` with each of K networks that share one backbone.
-
-    The backbone, all the work of a linear probe, is asked once.
-    """
-    answers: list[npt.NDArray[np.float32]] = [np.empty((len(networks), 0, N_SUBTYPES), np.float32)]
-    for start in range(0, len(pixels), batch_size):
-        batch = torch.from_numpy(pixels[start : start + batch_size])
+    tta: bool,
+    batch_size: int,
+) -> npt.NDArray[np.float32]:
+    """Probabilities (K, M, 8) of K networks that share one backbone, which runs only once."""
+    predicted = [np.empty((len(networks), 0, N_SUBTYPES), np.float32)]
+    for start in range(0, len(rows), batch_size):
+        batch = torch.from_numpy(pixels[rows[start : start + batch_size]])
         images = normalise(sample_field(batch.to(device), mpp, spec), spec)
         views = list(dihedral(images)) if tta else [images]
         total = torch.zeros(len(networks), len(batch), N_SUBTYPES, device=device)
         for view in views:
             features = networks[0].backbone(view.contiguous(memory_format=torch.channels_last))
             total += torch.stack([network.scores(features) for network in networks]).softmax(dim=2)
-        answers.append((total / len(views)).cpu().numpy())
-    return list(np.concatenate(answers, axis=1))
+        predicted.append((total / len(views)).cpu().numpy())
+    return np.concatenate(predicted, axis=1)
 
 
 @dataclass
@@ -143,7 +114,7 @@ class Ensemble(Postprocessed):
     """Each member's configuration, where they differ; empty: `model`."""
     join: Aggregation = field(default_factory=Aggregation)
     """How the members' probabilities become one."""
-    _answering: list[Network] | None = field(default=None, init=False, repr=False, compare=False)
+    _fused: list[Network] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.specs = list(self.specs or [self.spec] * len(self.members))
@@ -163,7 +134,7 @@ class Ensemble(Postprocessed):
         """Move all members to a device."""
         for member in self.members:
             member.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.device, self._answering = device, None
+        self.device, self._fused = device, None
         return self
 
     def predict_proba(
@@ -171,32 +142,18 @@ class Ensemble(Postprocessed):
     ) -> npt.NDArray[np.float32]:
         """As :meth:`atypia.classifiers.protocol.SubtypeModel.predict_proba`."""
         check_patches(patches, mpp, self.specs)
-        if self._answering is None:
-            self._answering = _answering(self.members)
-        if len({id(network.backbone) for network in self._answering}) < len(self.members):
-            heads = predict_heads(
-                self._answering,
-                patches,
-                mpp,
-                self.spec,
-                device=self.device,
-                tta=self.tta,
-                batch_size=batch_size,
-            )
-            return self.postprocessing.calibration.apply(self.join(np.stack(heads)))
-        answers = [
-            predict_network(
-                network,
-                patches,
-                mpp,
-                spec,
-                device=self.device,
-                tta=self.tta,
-                batch_size=batch_size,
-            )
-            for network, spec in zip(self._answering, self.specs, strict=True)
+        if self._fused is None:
+            self._fused = _fused(self.members)
+        if len({id(network.backbone) for network in self._fused}) < len(self.members):
+            groups = [(self._fused, self.spec)]
+        else:
+            groups = [([n], spec) for n, spec in zip(self._fused, self.specs, strict=True)]
+        rows = np.arange(len(patches))
+        predicted = [
+            _predict(networks, patches, rows, mpp, spec, self.device, self.tta, batch_size)
+            for networks, spec in groups
         ]
-        return self.postprocessing.calibration.apply(self.join(np.stack(answers)))
+        return self.postprocessing.calibration.apply(self.join(np.concatenate(predicted)))
 
     def save(self, folder: Path, *, half: bool = False) -> None:
         """Write the bundle; ``model.json`` comes last, so a folder with it is complete.
@@ -281,8 +238,8 @@ class Ensemble(Postprocessed):
         )
 
 
-def _answering(members: Sequence[Network]) -> list[Network]:
-    """Members as they answer fastest; those of a linear probe keep their one backbone."""
+def _fused(members: Sequence[Network]) -> list[Network]:
+    """Members as they predict fastest; those of a linear probe keep their one backbone."""
     first = lite.fused(members[0].eval())
     if all(member.backbone is members[0].backbone for member in members):
         return [member.eval().on(first.backbone) for member in members]
@@ -330,8 +287,7 @@ def save_network(network: Network, file: Path, *, half: bool = False) -> None:
         lost = [k for k, v in tensors.items() if _is_matrix(v) and not v.isfinite().all()]
         if lost:
             raise AtypiaError(f"{file}: these weights do not fit into 16 bits: {', '.join(lost)}.")
-    with atomic_write(file, "wb") as stream:
-        stream.write(save(tensors))
+    write_bytes(file, save(tensors))
 
 
 def _is_matrix(tensor: torch.Tensor) -> bool:

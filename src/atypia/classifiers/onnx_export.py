@@ -12,8 +12,9 @@ from torch import nn
 
 from atypia.classifiers.bundle import Thresholds
 from atypia.classifiers.onnx_files import EXTRA, METADATA, OUTPUT, GraphHeader, GraphInput
+from atypia.classifiers.onnx_int8 import errors_only
 from atypia.core.errors import InputError, MissingExtraError
-from atypia.core.files import atomic_write, sha256_file
+from atypia.core.files import sha256_file, write_bytes
 from atypia.core.labels import N_SUBTYPES
 from atypia.models.transforms import normalise
 
@@ -69,15 +70,15 @@ class EnsembleGraph(nn.Module):
         if self.tta:
             # One batch of all views instead of a copy of the network for each.
             views = [torch.cat(_dihedral(images)) for images in views]  # (8 N, 3, S, S)
-        answers = torch.stack(
+        predicted = torch.stack(
             [
                 member(views[i]).float().softmax(dim=1)
                 for member, i in zip(self.members, self.sees, strict=True)
             ]
         )
         if self.tta:
-            answers = answers.view(len(answers), 8, -1, N_SUBTYPES).mean(dim=1)
-        joined = join(answers, self.join)
+            predicted = predicted.view(len(predicted), 8, -1, N_SUBTYPES).mean(dim=1)
+        joined = join(predicted, self.join)
         if self.temperature == 1:
             return joined / joined.sum(dim=1, keepdim=True)
         # Not clamp_min: quantisation takes a Clip for the network's own.
@@ -85,25 +86,25 @@ class EnsembleGraph(nn.Module):
         return (joined.log() / self.temperature).softmax(dim=1)
 
 
-def join(answers: torch.Tensor, how: Aggregation) -> torch.Tensor:
+def join(predicted: torch.Tensor, how: Aggregation) -> torch.Tensor:
     """Aggregate the probabilities (K, N, 8) of members; rows sum to 1.
 
     The same as :class:`atypia.classifiers.aggregation.Aggregation`, in torch.
     """
     # Sums over an axis, not of two tensors: quantisation would round those to 8 bits.
-    mean = answers.mean(dim=0)
+    mean = predicted.mean(dim=0)
     if how.weights is not None:
-        weights = torch.tensor(how.weights, dtype=answers.dtype, device=answers.device)
-        mean = (answers * (weights / weights.sum())[:, None, None]).sum(dim=0)
+        weights = torch.tensor(how.weights, dtype=predicted.dtype, device=predicted.device)
+        mean = (predicted * (weights / weights.sum())[:, None, None]).sum(dim=0)
     if how.kind == "median":
-        n = len(answers)
-        middle = answers.sort(dim=0).values[(n - 1) // 2 : n // 2 + 1].mean(dim=0)
+        n = len(predicted)
+        middle = predicted.sort(dim=0).values[(n - 1) // 2 : n // 2 + 1].mean(dim=0)
         total = middle.sum(dim=1, keepdim=True)
-        tiny = torch.tensor(_TINY, device=answers.device)
+        tiny = torch.tensor(_TINY, device=predicted.device)
         return torch.where(total > 0, middle / torch.maximum(total, tiny), mean)
     if how.kind == "majority":
-        classes = torch.arange(N_SUBTYPES, device=answers.device)
-        votes = (answers.argmax(dim=2, keepdim=True) == classes).to(answers.dtype)
+        classes = torch.arange(N_SUBTYPES, device=predicted.device)
+        votes = (predicted.argmax(dim=2, keepdim=True) == classes).to(predicted.dtype)
         return torch.cat([votes, mean[None]]).mean(dim=0)
     return mean
 
@@ -133,7 +134,7 @@ def write_graph(ensemble: Ensemble, file: Path, description: str) -> str:
     # Two of each: a batch of one would be taken for a fixed size.
     example = tuple(torch.rand(2, 3, e.spec.size_px, e.spec.size_px) for e in inputs)
     batch = torch.export.Dim("batch")
-    with warnings.catch_warnings(), _quiet("torch.onnx"):
+    with warnings.catch_warnings(), errors_only(logging.getLogger("torch.onnx")):
         warnings.simplefilter("ignore")  # of the exporter about its own future
         program = torch.onnx.export(
             graph,
@@ -151,8 +152,7 @@ def write_graph(ensemble: Ensemble, file: Path, description: str) -> str:
         del part.metadata_props[:]  # where on whose disk each line of code lies
     model.producer_name = "atypia"
     model.metadata_props.add(key=METADATA, value=description)
-    with atomic_write(file, "wb") as stream:
-        stream.write(model.SerializeToString())
+    write_bytes(file, model.SerializeToString())
     return sha256_file(file)
 
 
@@ -163,17 +163,3 @@ def _dihedral(images: torch.Tensor) -> list[torch.Tensor]:
         for turned in (images, images.transpose(-2, -1))
         for axes in ((), (-1,), (-2,), (-2, -1))
     ]
-
-
-class _quiet:  # noqa: N801
-    """Hold a logger at errors."""
-
-    def __init__(self, name: str) -> None:
-        self._log = logging.getLogger(name)
-
-    def __enter__(self) -> None:
-        self._level = self._log.level
-        self._log.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        self._log.setLevel(self._level)

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from atypia.classifiers.onnx_files import EXTRA
 from atypia.core.errors import MissingExtraError
-from atypia.core.files import atomic_write, sha256_file
+from atypia.core.files import sha256_file, write_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     import numpy as np
     import numpy.typing as npt
@@ -30,6 +31,17 @@ if TYPE_CHECKING:
 # they do with dynamic quantisation, which is slower than fp32 besides. Other ranges of activations
 # (percentile, entropy) gain nothing.
 _OPERATORS: Final = ["Conv", "Gemm", "MatMul", "Add", "Clip"]
+
+
+@contextmanager
+def errors_only(logger: logging.Logger) -> Iterator[None]:
+    """Hold a logger at errors."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def quantise(graph: Path, file: Path, batches: Iterable[Fields]) -> str:
@@ -54,29 +66,25 @@ def quantise(graph: Path, file: Path, batches: Iterable[Fields]) -> str:
         def get_next(self) -> Any:
             return next(self._batches, None)
 
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it advises steps that are done here
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            prepared, quantised = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
-            # Dimensions are inferred well enough without sympy.
-            quant_pre_process(str(graph), str(prepared), skip_symbolic_shape=True)
-            quantization.quantize_static(
-                str(prepared),
-                str(quantised),
-                Reader(),
-                quant_format=quantization.QuantFormat.QDQ,
-                op_types_to_quantize=_OPERATORS,
-                per_channel=True,
-                reduce_range=True,
-                activation_type=quantization.QuantType.QUInt8,
-                weight_type=quantization.QuantType.QInt8,
-                calibrate_method=quantization.CalibrationMethod.MinMax,
-            )
-            content = quantised.read_bytes()
-    finally:
-        logger.setLevel(level)
-    with atomic_write(file, "wb") as stream:
-        stream.write(content)
+    with (
+        errors_only(logging.getLogger()),  # it advises steps that are done here
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        prepared, quantised = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+        # Dimensions are inferred well enough without sympy.
+        quant_pre_process(str(graph), str(prepared), skip_symbolic_shape=True)
+        quantization.quantize_static(
+            str(prepared),
+            str(quantised),
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=_OPERATORS,
+            per_channel=True,
+            reduce_range=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            calibrate_method=quantization.CalibrationMethod.MinMax,
+        )
+        content = quantised.read_bytes()
+    write_bytes(file, content)
     return sha256_file(file)

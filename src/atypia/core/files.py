@@ -74,6 +74,12 @@ def write_text(path: Path, text: str) -> None:
         stream.write(text)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
+    with atomic_write(path, "wb") as stream:
+        stream.write(content)
+
+
 def write_json(path: Path, value: object) -> None:
     """Write strict JSON (no NaN) atomically, indented, with a newline at the end."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from atypia.core.errors import InputError, Problem
-from atypia.core.files import atomic_write, write_json
+from atypia.core.files import write_bytes, write_json
 from atypia.core.labels import SUBTYPES
 from atypia.data.images import read_pages
 from atypia.explain.evidence import maps_by, shown
@@ -124,8 +124,7 @@ def write_figures(
             probabilities=probabilities[i],
             highlighted=[s for s in SUBTYPES if s.startswith("amf_")] if every else [explained],
         )
-        with atomic_write(out / file, "wb") as stream:
-            stream.write(png)
+        write_bytes(out / file, png)
         records.append(
             {
                 "patch_id": patch.patch_id,
@@ -191,6 +190,5 @@ def check_sample(
     names = [patch.patch_id for patch, _, _ in sample]
     about = {"method": method, "seed": seed, "figures": names}
     write_json(out / "sanity.json", about | sanity.to_json())
-    with atomic_write(out / "sanity.png", "wb") as stream:
-        stream.write(curves_png(sanity))
+    write_bytes(out / "sanity.png", curves_png(sanity))
     return sanity

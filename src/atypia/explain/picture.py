@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from atypia.explain.sanity import Sanity
 
@@ -64,9 +65,7 @@ def figure_png(
             _scale_bar(axes, patch.shape[:2], mpp)
         _key(middle)
         _bars(right, probabilities, highlighted)
-        stream = io.BytesIO()
-        figure.savefig(stream, format="png", dpi=130, metadata={"Software": None})
-    return stream.getvalue()
+        return _png(figure)
 
 
 def curves_png(sanity: Sanity) -> bytes:
@@ -99,8 +98,12 @@ def curves_png(sanity: Sanity) -> bytes:
         both[0].set_ylabel(f"Probability, mean of {sanity.n} figures")
         both[0].set_ylim(bottom=0)
         both[0].legend(frameon=False)
-        stream = io.BytesIO()
-        figure.savefig(stream, format="png", dpi=130, metadata={"Software": None})
+        return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=130, metadata={"Software": None})
     return stream.getvalue()
 
 

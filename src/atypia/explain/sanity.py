@@ -44,7 +44,6 @@ MOST_CORRELATION: Final = 0.5
 LEAST_FIGURES: Final = 8
 """Fewer give no verdict: an interval of so few is too short."""
 _RESAMPLES: Final = 2000
-_N_RANDOM: Final = 1
 
 
 @dataclass(frozen=True)
@@ -180,26 +179,20 @@ def check(
 
     n, side = len(patches), grid.side
     orders = {
-        "map": [cells],
-        "random": [random_cells(n, side, 1000 * seed + i) for i in range(_N_RANDOM)],
-        "middle": [central_cells(n, side)],
-        "dark": [dark_cells(patches, grid)],
+        "map": cells,
+        "random": random_cells(n, side, 1000 * seed),
+        "middle": central_cells(n, side),
+        "dark": dark_cells(patches, grid),
     }
-    found = {
-        name: [curves(answer, patches, grid, order) for order in group]
-        for name, group in orders.items()
-    }
+    found = {name: curves(answer, patches, grid, order) for name, order in orders.items()}
     on_done(1)
     areas, means = {}, {}
     for kind, better in (("deletion", -1), ("insertion", 1)):
-        area = {
-            name: np.mean([getattr(c, f"{kind}_area") for c in group], axis=0)
-            for name, group in found.items()
-        }
+        area = {name: getattr(curve, f"{kind}_area") for name, curve in found.items()}
         gain = estimate(better * (area["map"] - area["random"]))
         areas[kind] = Area(**{name: estimate(value) for name, value in area.items()}, gain=gain)
-        for name, group in found.items():
-            means[f"{kind} {name}"] = np.mean([getattr(c, kind) for c in group], axis=(0, 1))
+        for name, curve in found.items():
+            means[f"{kind} {name}"] = getattr(curve, kind).mean(axis=0)
     return Sanity(len(patches), tuple(randomisation), **areas, mean_curves=means)
 
 

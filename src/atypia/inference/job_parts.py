@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from atypia.core.errors import AtypiaError, InputError, MissingExtraError
-from atypia.core.files import atomic_write
 from atypia.core.labels import PROBABILITY_COLUMNS
 
 if TYPE_CHECKING:
@@ -131,16 +130,18 @@ def keys_in(folder: Path) -> set[str]:
     return {n.removesuffix(SUFFIX) for n in names if n.endswith(SUFFIX) and n[0] != "."}
 
 
-# --- Parquet ------------------------------------------------------------------------------------
-
-
-def check_pyarrow() -> None:
-    """Check that pyarrow is there, before any work is done.
+def load_pyarrow() -> tuple[Any, Any]:
+    """Import pyarrow and its Parquet.
 
     Raises:
-        MissingExtraError: It is not.
+        MissingExtraError: It is not installed.
     """
-    _pyarrow()
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ModuleNotFoundError:
+        raise MissingExtraError("pyarrow", EXTRA, "Writing Parquet files") from None
+    return pyarrow, pyarrow.parquet
 
 
 def encode_part(part: FinishedPart) -> bytes:
@@ -149,7 +150,7 @@ def encode_part(part: FinishedPart) -> bytes:
     Columns have the same type in every file, whatever pandas takes them for: strings but for the
     numbers of a table of predictions.
     """
-    arrow, parquet = _pyarrow()
+    arrow, parquet = load_pyarrow()
     schema = arrow.schema([(name, _type(name, arrow)) for name in part.table.columns])
     called = part.table.get("predicted_atypical")
     about = {
@@ -168,16 +169,6 @@ def encode_part(part: FinishedPart) -> bytes:
     buffer = io.BytesIO()
     parquet.write_table(table, buffer, row_group_size=part.group_size, compression="zstd")
     return buffer.getvalue()
-
-
-def write_part(path: Path, content: bytes) -> None:
-    """Write a file atomically: under another name, flushed to the disk, renamed.
-
-    Raises:
-        AtypiaError: It cannot be written.
-    """
-    with atomic_write(path, "wb") as stream:
-        stream.write(content)
 
 
 def read_summary(path: Path) -> PartSummary:
@@ -215,7 +206,7 @@ def read_rows(
 
 
 def _open(path: Path) -> Any:
-    arrow, parquet = _pyarrow()
+    arrow, parquet = load_pyarrow()
     try:
         return parquet.ParquetFile(path)
     except FileNotFoundError:
@@ -237,12 +228,3 @@ def _type(column: str, arrow: Any) -> Any:
     if column in _FLOAT64:
         return arrow.float64()
     return arrow.bool_() if column in _BOOL else arrow.string()
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ModuleNotFoundError:
-        raise MissingExtraError("pyarrow", EXTRA, "Writing Parquet files") from None
-    return pyarrow, pyarrow.parquet

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, Protocol
 
 from atypia.core.errors import AtypiaError, InputError
+from atypia.core.files import write_bytes
 from atypia.core.progress import OnDone, silent
 from atypia.inference.job_parts import (
     AnyItem,
@@ -14,7 +15,6 @@ from atypia.inference.job_parts import (
     keys_in,
     part_path,
     reason_of,
-    write_part,
 )
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Station(Generic[AnyItem]):
         except (Exception, SystemExit) as error:  # whatever a library raises costs this item only
             return Outcome(item.key, reason_of(error), final=isinstance(error, InputError))
         try:
-            write_part(path, content)
+            write_bytes(path, content)
         except AtypiaError as error:
             return Outcome(item.key, stop=_plain(error))
         attempts.unlink(missing_ok=True)

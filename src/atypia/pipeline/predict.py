@@ -21,7 +21,7 @@ from atypia.inference.job import (
     write_failures,
     write_rows,
 )
-from atypia.inference.job_parts import check_pyarrow, hash_of
+from atypia.inference.job_parts import hash_of, load_pyarrow
 from atypia.inference.patch_predictions import (
     find_items,
     predict_items,
@@ -112,7 +112,7 @@ def predict_job(
     engine = engine or EngineChoice()
     problems = [*engine.problems(), *wrong_suffix("--csv", csv, ".csv")]
     with collected(problems):
-        check_pyarrow()
+        load_pyarrow()
     with collected(problems):
         folder = find_model(model).absolute()
     with collected(problems):

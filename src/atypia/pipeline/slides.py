@@ -12,7 +12,7 @@ from atypia.core.errors import InputError, collected
 from atypia.core.files import sha256_file, wrong_suffix
 from atypia.core.progress import OnDone, silent
 from atypia.inference.job import ITEM_SIZE, EngineChoice, JobModel, JobResult, open_job
-from atypia.inference.job_parts import check_pyarrow
+from atypia.inference.job_parts import load_pyarrow
 from atypia.inference.slide_list import read_slide_table
 from atypia.inference.slide_work import ClassifyCandidates, list_slides, write_counts, write_csv
 
@@ -66,7 +66,7 @@ def slides(
     engine = engine or EngineChoice()
     problems = [*engine.problems(), *wrong_suffix("--csv", csv, ".csv", "")]
     with collected(problems):
-        check_pyarrow()
+        load_pyarrow()
     with collected(problems):
         rows = read_slide_table(table)
     with collected(problems):

@@ -21,7 +21,8 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import update_bn
 
 from atypia.classifiers.calibration import calibrated_log_loss
-from atypia.classifiers.ensemble import decide, p_atypical, predict_network, save_network
+from atypia.classifiers.decision import decide, p_atypical
+from atypia.classifiers.ensemble import predict_network, save_network
 from atypia.core.errors import InputError, TrainingError
 from atypia.core.files import sha256_file, write_json
 from atypia.core.progress import OnEpoch, OnStep, silent
@@ -280,7 +281,7 @@ def measures(
         calls: (N,) from :func:`atypia.training.targets.atypical_calls`, for ``binary_auc``.
         prior: (8,) class distribution; with its power it makes the decisions that
             ``balanced_accuracy`` is of.
-        prior_power: See :func:`atypia.classifiers.ensemble.decide`.
+        prior_power: See :func:`atypia.classifiers.decision.decide`.
     """
     known = ~np.isnan(calls)
     p_of_known = p_atypical(probabilities[known]).astype(np.float64)
