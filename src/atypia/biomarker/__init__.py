@@ -15,25 +15,19 @@ from atypia.biomarker.figure_table import (
     read_slides,
     slide_figures,
 )
-from atypia.biomarker.hotspot import Hotspot, find_hotspot
+from atypia.biomarker.hotspot import find_hotspot
 from atypia.biomarker.regions import Region, read_regions, region_of
 from atypia.biomarker.slide_biomarkers import (
-    Biomarkers,
-    Counts,
     HotspotChoice,
     PatientBiomarkers,
     SlideBiomarkers,
     biomarkers,
-    biomarkers_of,
     by_patient,
     measure_table,
 )
 
 __all__ = [
-    "Biomarkers",
-    "Counts",
     "ErrorModel",
-    "Hotspot",
     "HotspotChoice",
     "ModelErrors",
     "PatientBiomarkers",
@@ -43,7 +37,6 @@ __all__ = [
     "areas_of",
     "as_json",
     "biomarkers",
-    "biomarkers_of",
     "by_patient",
     "cohort_table",
     "column_meanings",

@@ -18,7 +18,7 @@ from atypia.evaluation.intervals import (
     percentile_interval,
     resample,
 )
-from atypia.evaluation.predictions import MAJORITY, UNKNOWN, Predictions
+from atypia.evaluation.predictions import MAJORITY, Predictions
 from atypia.evaluation.scores import SIDES, binary_statistic, stage_statistic
 
 if TYPE_CHECKING:
@@ -69,9 +69,7 @@ def compare(
         tables = {name: table.averaged() for name, table in tables.items()}
     aligned, left_out = _align(tables, intersection=intersection)
     truth = _common_truth(aligned, label)
-    known = truth != UNKNOWN
-    if not known.any():
-        raise InputError(f"expected rows with the label {label!r} but none of {len(truth)} has it.")
+    known = next(iter(aligned.values())).rows_with(truth, label)
     scored = {name: table.take(known) for name, table in aligned.items()}
     patients = next(iter(scored.values())).patients
     values, samples = {}, {}
@@ -273,9 +271,7 @@ def trade(
     """
     first, aligned = next(iter(tables)), _aligned(tables)
     truth = aligned[first].subtypes_of(label)
-    known = truth != UNKNOWN
-    if not known.any():
-        raise InputError(f"expected rows with the label {label!r} but none of {len(truth)} has it.")
+    known = aligned[first].rows_with(truth, label)
     truth = truth[known]
     scored = {name: table.take(known) for name, table in aligned.items()}
 

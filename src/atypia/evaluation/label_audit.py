@@ -101,12 +101,7 @@ def audit(
         InputError: No row has the label, or a patch is there several times.
     """
     given = predictions.subtypes_of(label)
-    known = given != UNKNOWN
-    if not known.any():
-        raise InputError(
-            f"expected at least one row with the label {label!r} but none of the "
-            f"{len(predictions)} rows has it. Choose one of {list(predictions.label_choices)}."
-        )
+    known = predictions.rows_with(given, label)
     _check_each_patch_once(predictions)
     rows, given = predictions.take(known), given[known]
     thresholds = confident.class_thresholds(given, rows.probabilities)

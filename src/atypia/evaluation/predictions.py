@@ -26,7 +26,7 @@ import io
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -104,21 +104,27 @@ class Predictions:
 
     def take(self, rows: NDArray[np.generic]) -> Predictions:
         """Take the rows that a mask or an array of indices selects, in its order."""
-        return Predictions(
-            patch_ids=self.patch_ids[rows],
-            patients=self.patients[rows],
-            domains=self.domains[rows],
-            scanners=self.scanners[rows],
-            folds=self.folds[rows],
-            probabilities=self.probabilities[rows],
-            p_atypical=self.p_atypical[rows],
-            predicted=self.predicted[rows],
-            predicted_atypical=self.predicted_atypical[rows],
-            sets=self.sets[rows],
-            has_set=self.has_set[rows],
-            labels={rater: label[rows] for rater, label in self.labels.items()},
-            votes={column: vote[rows] for column, vote in self.votes.items()},
-        )
+        taken: dict[str, Any] = {
+            name: {key: column[rows] for key, column in value.items()}
+            if name in ("labels", "votes")
+            else value[rows]
+            for name, value in vars(self).items()
+        }
+        return Predictions(**taken)
+
+    def rows_with(self, truth: IntArray, label: str) -> BoolArray:
+        """Mark the rows, (N,), that have a label, whose codes `truth` holds.
+
+        Raises:
+            InputError: None has it.
+        """
+        known = truth != UNKNOWN
+        if not known.any():
+            raise InputError(
+                f"expected at least one row with the label {label!r} but none of the {len(self)} "
+                f"rows has it. Choose one of {list(self.label_choices)}."
+            )
+        return np.asarray(known)
 
     def averaged(self) -> Predictions:
         """Aggregate the predictions of a patch that is in the table several times, as of repeats.

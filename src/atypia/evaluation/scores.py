@@ -92,12 +92,7 @@ def evaluate(
     _check_threshold(predictions, threshold)
     binary_only = label == MAJORITY
     truth = predictions.atypical_of(label) if binary_only else predictions.subtypes_of(label)
-    known = truth != UNKNOWN
-    if not known.any():
-        raise InputError(
-            f"expected at least one row with the label {label!r} but none of the "
-            f"{len(predictions)} rows has it. Choose one of {list(predictions.label_choices)}."
-        )
+    known = predictions.rows_with(truth, label)
     scored = predictions.take(known)
     result: dict[str, Any] = {
         "label": label,
@@ -177,11 +172,7 @@ def rater_agreement(
             "n_patients": _count(patients),
             "overall": _pick(estimates, metrics.OVERALL),
             "per_class": _per_class(estimates, truth, given, patients),
-            "binary": {
-                name.removeprefix("binary_"): measure(value)
-                for name, value in estimates.items()
-                if name.startswith("binary_")
-            },
+            "binary": _of(estimates, "binary_"),
             "confusion": _confusion(truth, given),
         }
     return agreement
@@ -234,20 +225,13 @@ def _binary(
     statistic = binary_statistic(scored, atypical)
     estimates = estimate(statistic, scored.patients, resamples, seed)
 
-    def at(point: str) -> dict[str, Any]:
-        return {
-            name.removeprefix(point): measure(value)
-            for name, value in estimates.items()
-            if name.startswith(point)
-        }
-
     return {
         "n": len(scored),
         "n_patients": _count(scored.patients),
         "n_atypical": int(atypical.sum()),
         **_pick(estimates, ("auc", "average_precision")),
-        "at_0.5": {"threshold": DEFAULT_THRESHOLD, **at("at_0.5.")},
-        "at_operating_point": {"threshold": threshold, **at("at_operating_point.")},
+        "at_0.5": {"threshold": DEFAULT_THRESHOLD, **_of(estimates, "at_0.5.")},
+        "at_operating_point": {"threshold": threshold, **_of(estimates, "at_operating_point.")},
     }
 
 
@@ -325,11 +309,7 @@ def stages(scored: Predictions, truth: IntArray, resamples: int, seed: int) -> d
         stage: {
             "n": int(mine.sum()),
             "n_patients": len(np.unique(scored.patients[mine])),
-            **{
-                name.removeprefix(f"{stage}."): measure(value)
-                for name, value in estimates.items()
-                if name.startswith(f"{stage}.")
-            },
+            **_of(estimates, f"{stage}."),
         }
         for stage, mine in rows.items()
         if mine.any()
@@ -391,6 +371,15 @@ def _confusion(truth: IntArray, predicted: IntArray) -> list[list[int]]:
 
 def _pick(estimates: Mapping[str, Estimate], names: Iterable[str]) -> dict[str, Any]:
     return {name: measure(estimates[name]) for name in names if name in estimates}
+
+
+def _of(estimates: Mapping[str, Estimate], prefix: str) -> dict[str, Any]:
+    """Measures whose names begin so, by the rest of the name."""
+    return {
+        name.removeprefix(prefix): measure(value)
+        for name, value in estimates.items()
+        if name.startswith(prefix)
+    }
 
 
 def _count(values: Any) -> int:

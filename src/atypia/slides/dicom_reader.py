@@ -27,12 +27,6 @@ def is_dicom(path: Path) -> bool:
         return stream.read(4) == b"DICM"
 
 
-def dicom_files(path: Path) -> list[Path]:
-    """List the DICOM files of a folder, or of the folder around a file."""
-    folder = path if path.is_dir() else path.parent
-    return [f for f in sorted(folder.iterdir()) if f.is_file() and is_dicom(f)]
-
-
 def open_with_wsidicom(path: Path) -> DicomPixels:
     """Open a DICOM slide: a folder, or a file whose series is looked for beside it.
 
@@ -45,7 +39,8 @@ def open_with_wsidicom(path: Path) -> DicomPixels:
     except ImportError:
         raise MissingExtraError("wsidicom", "dicom", "Reading DICOM slides") from None
     series: dict[str, list[Path]] = {}
-    for file in dicom_files(path):
+    folder = path if path.is_dir() else path.parent
+    for file in sorted(f for f in folder.iterdir() if f.is_file() and is_dicom(f)):
         header = pydicom.dcmread(file, specific_tags=["SeriesInstanceUID", "SOPClassUID"])
         if header.get("SOPClassUID") == _WHOLE_SLIDE:  # annotations may lie beside it
             series.setdefault(str(header.get("SeriesInstanceUID", "")), []).append(file)

@@ -47,7 +47,7 @@ def read_midog(
     entries: list[tuple[str, str, str]] = []
     for number, annotation in enumerate(content["annotations"], 1):
         place = f"annotation {number}"
-        if not _is_dict(annotation):
+        if not isinstance(annotation, dict):
             found.problems.append(Problem(f"{place}: expected an object.", str(path)))
             continue
         if annotation.get("image_id") != image_id:
@@ -85,12 +85,8 @@ def _categories(listed: Any) -> dict[Any, str]:
     return {
         c.get("id"): str(c.get("name", ""))
         for c in (listed if isinstance(listed, list) else [])
-        if _is_dict(c) and isinstance(c.get("id"), Hashable)
+        if isinstance(c, dict) and isinstance(c.get("id"), Hashable)
     }
-
-
-def _is_dict(value: Any) -> bool:
-    return isinstance(value, dict)
 
 
 def _box(value: Any) -> list[float] | None:
@@ -103,7 +99,7 @@ def _box(value: Any) -> list[float] | None:
 
 def _image(images: list[Any], path: Path, slide: SlideInfo) -> Any:
     """Find the id of the image that has the slide's name."""
-    named = [i for i in images if _is_dict(i) and isinstance(i.get("file_name"), str)]
+    named = [i for i in images if isinstance(i, dict) and isinstance(i.get("file_name"), str)]
     for same in (
         [i for i in named if PurePosixPath(i["file_name"]).name == slide.path.name],
         [i for i in named if PurePosixPath(i["file_name"]).stem == slide.path.stem],
