@@ -254,11 +254,7 @@ def save_hybrid(
     postprocessing: Postprocessing,
     provenance: Mapping[str, Any],
 ) -> None:
-    """Write a bundle with a copy of its network's; a folder with ``model.json`` is complete.
-
-    Raises:
-        AtypiaError: The folder cannot be written.
-    """
+    """Write a bundle with a copy of its network's; a folder with ``model.json`` is complete."""
     inner = folder / HYBRID_NETWORK
     shutil.copytree(network, inner, dirs_exist_ok=True)
     header = HybridHeader(

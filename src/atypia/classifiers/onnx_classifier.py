@@ -114,11 +114,7 @@ class OnnxEnsemble(Postprocessed):
 
     @classmethod
     def of_graph(cls, session: Any, about: GraphHeader, file: str) -> OnnxEnsemble:
-        """Make an ensemble of an open graph; `file` is the name of its header, for messages.
-
-        Raises:
-            InputError: Calibration or conformal sets are not such.
-        """
+        """Make an ensemble of an open graph; `file` is the name of its header, for messages."""
         return cls(
             session=session,
             inputs=about.inputs,

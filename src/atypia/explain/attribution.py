@@ -1,8 +1,7 @@
 """Occlusion and integrated gradients, as the package captum does them.
 
-Both compare the image with one that shows nothing. What "nothing" is must be chosen: here it is a
-flat field in the median colour of the image, which is that of the tissue around a figure. Black or
-grey, the usual choices, are colours that no slide has.
+Both compare the image with a flat field in its median colour, which is that of the tissue around a
+figure. Black or grey, the usual choices, are colours that no slide has.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Items done on a Ray cluster by actors that hold the model; the only module that imports Ray.
 
 Ray Data hands one item to each free actor. An actor that dies is started again by Ray, on another
-machine if need be, and is given its item again. The answers go to files, by way of a file system
-that all machines share; through Ray go only items and outcomes, a few hundred bytes each.
+machine if need be, and is given its item again. Predictions go to files on a file system that all
+machines share; through Ray go only items and outcomes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Slides as items of a job: list the candidates of each, then classify them, a range at a time.
 
-A slide with a million candidates is many items, so that several workers share it. The candidates
-are listed once, into a file of the job: what is counted at the beginning is what is asked for at
-the end, even if the detector's file is written anew meanwhile.
+A slide with a million candidates is many items, so that several workers share it. They are listed
+once, into a file of the job, even if the detector's file is written anew meanwhile.
 """
 
 from __future__ import annotations
@@ -89,9 +88,6 @@ def cut_slide(listing: Listing, n_candidates: int, group_size: int) -> list[Cand
         CandidateRange(listing, group, min(group_size, n_candidates - start))
         for group, start in enumerate(starts)
     ]
-
-
-# --- Workers ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -212,9 +208,6 @@ class ClassifyCandidates:
             self._pool = SlidePool(row.slide, mpp=row.mpp, readers=self._readers)
             self._slide_id = row.slide_id
         return self._pool
-
-
-# --- All slides of a job ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -69,19 +69,11 @@ class RulesClassifier(Postprocessed):
         return probabilities, explanations
 
     def explain(self, patch: npt.NDArray[np.uint8], mpp: float) -> ShapeFeatures:
-        """Measure one patch (H, W, 3); the outlines are in its pixels.
-
-        Raises:
-            InputError: A patch of another type, or much smaller than the field of view.
-        """
+        """Measure one patch (H, W, 3); the outlines are in its pixels."""
         return measure_patches(patch[None], mpp)[0]
 
     def save(self, folder: Path) -> None:
-        """Write the bundle: ``model.json``.
-
-        Raises:
-            AtypiaError: The folder cannot be written.
-        """
+        """Write the bundle: ``model.json``."""
         header = RulesHeader(
             created_with=f"atypia {__version__}",
             provenance=self.provenance,
