@@ -27,7 +27,14 @@ from atypia.cli.options import (
     TorchModel,
     Workers,
 )
-from atypia.cli.show import counted, show_job, show_predictions, show_sanity, show_skipped
+from atypia.cli.show import (
+    counted,
+    show_job,
+    show_path,
+    show_predictions,
+    show_sanity,
+    show_skipped,
+)
 from atypia.core.errors import AtypiaError, InputError
 
 MOST_PRINTED = 100
@@ -122,7 +129,7 @@ def predict(
         line = f"{len(table):,} figures, {atypical:,} of them atypical"
         if min_confidence is not None:
             line += f", {int(table['abstained'].sum()):,} with too low a confidence"
-        out_console.print(f"{line}: {escape(str(out))}", soft_wrap=True)
+        show_path(line, out)
 
 
 def explain(
@@ -163,7 +170,7 @@ def explain(
             on_done=on_done,
         )
     show_skipped(skipped)
-    out_console.print(f"{n:,} figures: {escape(str(out / 'explanations.json'))}", soft_wrap=True)
+    show_path(f"{n:,} figures", out / "explanations.json")
     if sanity is not None:
         show_sanity(sanity)
     out_console.print("Research use; not a medical device.", style="dim")
@@ -370,8 +377,4 @@ def challenge(
         source, out, model, quality=quality, mpp=mpp, backend=backend, device=device
     )
     atypical = sum(answer["class"] == "atypical" for answer in given)
-    out_console.print(
-        f"{len(given)} pages at {mpp:g} µm per pixel, {atypical} of them atypical: "
-        f"{escape(str(out))}",
-        soft_wrap=True,
-    )
+    show_path(f"{len(given)} pages at {mpp:g} µm per pixel, {atypical} of them atypical", out)

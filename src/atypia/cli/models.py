@@ -52,10 +52,8 @@ def export(
         soft_wrap=True,
     )
     if written.int8 is not None and written.int8_check is not None:
-        out_console.print(
-            f"{escape(str(out / written.int8.file))}: {_loss(written.int8_check)}",
-            soft_wrap=True,
-        )
+        loss = _loss(written.int8_check)
+        out_console.print(f"{escape(str(out / written.int8.file))}: {loss}", soft_wrap=True)
 
 
 def _loss(check: Mapping[str, Any]) -> str:

@@ -66,11 +66,7 @@ def named_progress(*, transfer: bool = False) -> Iterator[OnStep]:
 
 @contextmanager
 def counted(what: str) -> Iterator[tuple[OnDone, OnDone]]:
-    """Show how many of the files, slides or candidates are done.
-
-    Yields:
-        What to call with the number of all, and what to call with how many more are done.
-    """
+    """Show how many items are done: yields calls for the number of all, and for more done."""
     with _progress() as bar:
         task = bar.add_task(what, total=None)
         yield lambda n: bar.update(task, total=n), lambda n: bar.advance(task, n)
@@ -136,11 +132,8 @@ def show_job(result: JobResult, inputs: str) -> None:
             f"{escape(str(result.folder / 'skipped.csv'))}",
             soft_wrap=True,
         )
-    out_console.print(
-        f"{result.rows:,} figures, {result.atypical:,} of them atypical: "
-        f"{escape(str(result.folder / 'parts'))}",
-        soft_wrap=True,
-    )
+    done = f"{result.rows:,} figures, {result.atypical:,} of them atypical"
+    show_path(done, result.folder / "parts")
     if not result.failures:
         return
     slides = sum(not failure.patch_id for failure in result.failures)
@@ -151,17 +144,13 @@ def show_job(result: JobResult, inputs: str) -> None:
         f"  {failure.patch_id or failure.slide}: {failure.reason}"
         for failure in result.failures[:MOST_FAILURES]
     ]
-    more = len(result.failures) - len(shown)
-    raise AtypiaError(
-        "\n".join(
-            [
-                f"{' and '.join(failed)} failed and are listed in {result.folder / 'failed.csv'}; "
-                "the others are done. The same command tries them again.",
-                *shown,
-                *([f"  ... and {more:,} more"] if more else []),
-            ]
-        )
+    if more := len(result.failures) - len(shown):
+        shown.append(f"  ... and {more:,} more")
+    what = (
+        f"{' and '.join(failed)} failed and are listed in {result.folder / 'failed.csv'}; the "
+        "others are done. The same command tries them again."
     )
+    raise AtypiaError("\n".join([what, *shown]))
 
 
 def show_predictions(frame: pd.DataFrame) -> None:

@@ -63,7 +63,7 @@ def train(
     if metrics is not None:
         show_metrics(metrics)
         if (out / "trade.md").is_file():
-            out_console.print(f"What the rules buy: {escape(str(out / 'trade.md'))}")
+            show_path("What the rules buy", out / "trade.md")
         show_path("Report", out / "report.html")
 
 
@@ -224,25 +224,25 @@ def mil(
 
     if (target is None) == (model is None):
         raise InputError("expected --target to learn, or --model to answer with a finished run.")
+    table = None if answers is None else str(answers)
     if model is not None:
         if settings or column or label or seed is not None:
             raise InputError("--model: expected no settings: they are those of the run.")
         with named_progress() as on_step:
-            table = pipeline.mil_predict(
+            predicted = pipeline.mil_predict(
                 model,
                 cohort,
                 out,
                 on_step,
-                None if answers is None else str(answers),
+                table,
                 allow_overlap=allow_overlap,
                 distinct_ids=distinct_ids,
             )
-        show_path("Patients", table)
+        show_path("Patients", predicted)
         return
     if allow_overlap or distinct_ids:
         raise InputError("--allow-overlap, --distinct-ids: expected --model with them.")
-    given = {"target": target, "column": column, "label": label, "seed": seed}
-    given["answers"] = None if answers is None else str(answers)
+    given = {"target": target, "column": column, "label": label, "seed": seed, "answers": table}
     tree: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     with named_progress() as on_step:
         metrics = pipeline.mil(

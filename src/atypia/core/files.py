@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -149,14 +150,11 @@ def building_folder(out: Path) -> Iterator[Path]:
 def only_process(folder: Path, otherwise: str) -> Iterator[None]:
     """Hold a folder that one process at a time may work in; a dead one holds nothing.
 
-    Needs filelock, of the extras that have such folders.
-
-    Args:
-        folder: Made if it is missing; gets a file ``.lock``.
-        otherwise: Message for when another process is there.
+    Needs filelock, of the extras that have such folders. The folder is made if it is missing, and
+    gets a file ``.lock``.
 
     Raises:
-        InputError: Another process is there.
+        InputError: Another process is there; the message is `otherwise`.
         AtypiaError: The folder cannot be made or written.
     """
     from filelock import FileLock, Timeout
@@ -223,11 +221,9 @@ def describe_machine() -> dict[str, str | int | None]:
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text("utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
+    lines = info.read_text("utf-8", errors="replace") if info.is_file() else ""
+    named = re.search(r"^model name.*?:(.*)", lines, re.MULTILINE)
+    return named[1].strip() if named else platform.processor()
 
 
 def read_as(kind: type[Model], file: Path) -> Model:

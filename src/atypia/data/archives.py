@@ -103,11 +103,7 @@ def content_digest(folder: Path) -> str:
 
 
 def check_hash(what: str, expected: str, got: str) -> None:
-    """Refuse content whose SHA-256 is not the expected one.
-
-    Raises:
-        AtypiaError: It differs.
-    """
+    """Raise an AtypiaError where a SHA-256 is not the expected one."""
     if got != expected:
         raise AtypiaError(
             f"{what}: expected the SHA-256 {expected} but got {got}. The download was removed. "
@@ -116,11 +112,7 @@ def check_hash(what: str, expected: str, got: str) -> None:
 
 
 def check_url(url: str) -> None:
-    """Let HTTPS pass, and plain HTTP on this very machine.
-
-    Raises:
-        InputError: It is neither.
-    """
+    """Raise an InputError unless it is HTTPS, or plain HTTP on this very machine."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if host and (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))):

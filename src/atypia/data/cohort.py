@@ -186,11 +186,9 @@ def read_manifest(path: Path) -> pd.DataFrame:
 
 def manifest_problems(table: pd.DataFrame, file: str) -> list[Problem]:
     """Every problem of a manifest whose cells are all strings; an empty list if it is sound."""
-    missing = [column for column in REQUIRED_COLUMNS if column not in table.columns]
-    if missing:
-        return [
-            Problem(f"expected the columns {missing} but got {list(table.columns)}.", file, row=1)
-        ]
+    if missing := [column for column in REQUIRED_COLUMNS if column not in table.columns]:
+        what = f"expected the columns {missing} but got {list(table.columns)}."
+        return [Problem(what, file, row=1)]
     problems = [] if len(table) else [Problem("expected at least one row but got none.", file)]
 
     def each(column: str, wrong: pd.Series, what: str) -> None:
@@ -198,9 +196,8 @@ def manifest_problems(table: pd.DataFrame, file: str) -> list[Problem]:
             value = table[column][i]
             problems.append(Problem(what.format(value=value), file, int(i) + 2, column))
 
-    each(
-        "patch_id", table["patch_id"].duplicated(), "expected a unique id but got {value!r} again."
-    )
+    again = table["patch_id"].duplicated()
+    each("patch_id", again, "expected a unique id but got {value!r} again.")
     for column in ("patch_id", "file", "patient_id"):
         each(column, table[column].str.strip() == "", "expected a value but the cell is empty.")
     outside = table["file"].map(lambda f: Path(f).is_absolute() or ".." in Path(f).parts)

@@ -128,11 +128,7 @@ def joined_manifest(cohorts: dict[str, Cohort], groups: dict[_Patient, _Patient]
 
 
 def _names(people: set[_Patient]) -> dict[_Patient, str]:
-    """Patient ids of the merged cohort: their own, and with that of the cohort where two are equal.
-
-    Raises:
-        InputError: Such a name is that of another patient.
-    """
+    """Patient ids of the merged cohort; two that are equal get their cohort before them."""
     held = Counter(patient for _, patient in people)
     names = {
         (part, patient): patient if held[patient] == 1 else f"{part}/{patient}"

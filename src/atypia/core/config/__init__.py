@@ -22,9 +22,7 @@ from atypia.core.config.run_configs import (
 )
 from atypia.core.config.settings import (
     LEAK,
-    AnswerConfig,
     AugmentConfig,
-    EnsembleConfig,
     InputConfig,
     InputSpec,
     JoinKind,
@@ -32,8 +30,6 @@ from atypia.core.config.settings import (
     ModelConfig,
     OptimConfig,
     PoolingKind,
-    RuntimeConfig,
-    SplitConfig,
     StackKind,
     Stages,
     TargetConfig,
@@ -42,10 +38,8 @@ from atypia.core.config.settings import (
 
 __all__ = [
     "LEAK",
-    "AnswerConfig",
     "AnyConfig",
     "AugmentConfig",
-    "EnsembleConfig",
     "HybridConfig",
     "InputConfig",
     "InputSpec",
@@ -56,8 +50,6 @@ __all__ = [
     "OptimConfig",
     "PoolingKind",
     "RulesConfig",
-    "RuntimeConfig",
-    "SplitConfig",
     "StackConfig",
     "StackKind",
     "Stages",

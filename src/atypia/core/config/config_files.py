@@ -84,20 +84,14 @@ def load_any_config(preset: str, overrides: Sequence[str] = ()) -> AnyConfig:
 
 
 def mil_config(settings: Sequence[str], tree: Mapping[str, Any] | None = None) -> MilConfig:
-    """Resolve ``key=value`` settings of a prediction for patients.
+    """Resolve settings of a prediction for patients, as of :func:`load_any_config`.
 
-    Args:
-        settings: Like ``"epochs=60"``; values are YAML.
-        tree: What they change, such as the content of a run's ``config.yaml``.
-
-    Raises:
-        InputError: Lists every unknown key and wrong value.
+    What they change is `tree`, such as the content of a run's ``config.yaml``.
     """
     own = dict(tree or {})
     # A group is given in part: the rest is that of the defaults.
     defaults = MilConfig(target="").model_dump(mode="json")
-    groups = {k: {**v, **own.get(k, {})} for k, v in defaults.items() if isinstance(v, dict)}
-    own |= groups
+    own |= {k: {**v, **own.get(k, {})} for k, v in defaults.items() if isinstance(v, dict)}
     problems = _apply(own, settings)
     try:
         config = MilConfig.model_validate(own)

@@ -66,10 +66,7 @@ class Splits:
             "kind": self.kind,
             "seed": self.seed,
             "cohort_sha256": self.cohort_sha256,
-            "outer": [
-                {"test": list(o.test), "inner": [list(fold) for fold in o.inner]}
-                for o in self.outer
-            ],
+            "outer": [{"test": [*o.test], "inner": [*map(list, o.inner)]} for o in self.outer],
         }
         if not path.exists():
             write_json(path, value)
