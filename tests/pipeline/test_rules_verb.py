@@ -20,6 +20,7 @@ from atypia.data.images import read_patch
 from atypia.data.sources.patients import veiled_cases
 from atypia.data.splits import published_roles
 from atypia.evaluation.predictions import read_predictions
+from atypia.training.base_predictions import BasePredictions, splits_of
 from atypia.training.rules_fitter import shaped_on
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -180,6 +181,16 @@ def test_runs_that_vote_call_a_figure_atypical_where_most_do_or_a_tie_by_their_m
     n, mean = votes[:, :N_ATYPICAL].sum(axis=1), np.mean(said, axis=0)[:, :N_ATYPICAL].sum(axis=1)
     assert {0, 1} <= set(n)  # on one mind, and of two
     np.testing.assert_array_equal(called, (n == 2) | ((n == 1) & (mean > 0.5)))
+
+
+def test_a_run_folder_named_rules_is_not_the_model_in_the_package(
+    ruled: Path, cohort_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ruled.parent)
+    cohort, source = Cohort.open(cohort_folder), Path(ruled.name)
+    assert str(source) == "rules"
+    (base,) = BasePredictions.of_run(source, cohort, splits_of("runs", source, cohort))
+    assert base.bundle == ruled / "model"
 
 
 def test_runs_that_do_not_fit_are_refused(

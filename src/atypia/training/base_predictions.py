@@ -57,7 +57,7 @@ class BasePredictions:
 
     @classmethod
     def _of_outer(cls, folder: Path, cohort: Cohort, outer: Outer) -> BasePredictions:
-        bundle = find_bundle(folder)
+        bundle = find_bundle(folder.absolute())  # a relative `rules` would be the package's
         whole = OuterRows.of(cohort.manifest, outer)
         row_of = {name: row for row, name in enumerate(cohort.manifest["patch_id"])}
         out_of_fold = read_predictions(folder / "predictions-oof.csv")
