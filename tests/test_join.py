@@ -17,7 +17,7 @@ from atypia.classifiers.ensemble import Ensemble
 from atypia.classifiers.onnx_export import join as join_tensors
 from atypia.core.config import load_any_config, load_config
 from atypia.core.errors import InputError
-from atypia.training.crossval import make_join
+from atypia.training.combiner_fit import fit_aggregation
 from tests.untrained import untrained_ensemble
 
 KINDS = ("mean", "weighted", "median", "majority")
@@ -156,9 +156,9 @@ def test_weights_are_the_auc_on_what_a_member_has_not_learned_from() -> None:
     said = np.full((2, 6, 8), np.nan)
     said[0, :2] = np.eye(8)[[0, 1]]  # right on both
     said[1, 2:] = np.eye(8)[[1, 0, 2, 2]]  # right on the third alone
-    join = make_join("weighted", said.astype(np.float32), labels)
+    join = fit_aggregation("weighted", said.astype(np.float32), labels)
     np.testing.assert_allclose(join.weights, [1, (0.25 + 0.25 + 1) / 3])
-    assert make_join("median", said.astype(np.float32), labels) == Aggregation(kind="median")
+    assert fit_aggregation("median", said.astype(np.float32), labels) == Aggregation(kind="median")
 
 
 def test_votes_refuse_what_is_fixed_on_probabilities() -> None:

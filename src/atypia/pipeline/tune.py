@@ -14,7 +14,7 @@ from atypia.core.errors import AtypiaError, InputError
 from atypia.core.files import describe_machine, read_json, versions, write_json
 from atypia.core.progress import OnStep, silent
 from atypia.data.cohort import Cohort
-from atypia.training.run_folder import Clock, Run, network_config, run_splits
+from atypia.training.run_folder import Clock, Run, logged_to, network_config, run_splits
 from atypia.training.search_space import Measure, read_space
 from atypia.training.study import HEARTBEAT_SECONDS, load_optuna, local_storage, shared_storage
 from atypia.training.study_folder import StudyFolder, checked_options, one_outer, only_worker
@@ -109,7 +109,7 @@ def tune(
             write_json(out / "tune.json", content)
             return content
 
-        with folder.logged():
+        with logged_to(out / "tune.log"):
             trainings = FoldTrainings.of(folder, on_step)
             try:
                 note("running")

@@ -96,12 +96,7 @@ def _rows(
 
 
 def splits_of(key: str, source: Path, cohort: Cohort) -> Splits:
-    """Read the splits of a finished run.
-
-    Args:
-        key: The setting that names the run, for messages.
-        source: The run.
-        cohort: Of this run.
+    """Read the splits of a finished run, which the setting `key` names.
 
     Raises:
         InputError: No run, one that is not finished, or one of another cohort.

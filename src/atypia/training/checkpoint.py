@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 import torch
@@ -67,9 +66,5 @@ def read_history(file: Path) -> list[dict[str, float | str]]:
     """
     if not file.is_file():
         return []
-    with file.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    return [
-        {key: cell if key == "phase" else float(cell or "nan") for key, cell in r.items()}
-        for r in rows
-    ]
+    table = pd.read_csv(file, dtype={"phase": str}, float_precision="round_trip")
+    return cast("list[dict[str, float | str]]", table.to_dict("records"))

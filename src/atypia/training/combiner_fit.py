@@ -1,15 +1,18 @@
-"""Fit the classifier behind other models, and choose what it may use, by patient-level folds."""
+"""Fit what combines models, and choose what it may use, by patient-level folds."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from atypia.classifiers.aggregation import Aggregation
 from atypia.classifiers.combined import GROUPS, Combiner, columns_of, standardised
 from atypia.core.labels import N_SUBTYPES
+from atypia.evaluation.metrics import one_vs_rest_auc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,8 +20,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from atypia.classifiers.combined import Array, Groups
+    from atypia.core.config import JoinKind
 
     Indices = npt.NDArray[np.int64]
+    Mask = npt.NDArray[np.bool_]
     Uses = tuple[str, ...]
 
 USES: Final = (("network",), ("network", "truths"), ("network", "truths", "measures"))
@@ -32,9 +37,9 @@ STRENGTHS: Final = (0.01, 0.1, 1.0)
 class Choice:
     """What a classifier uses, and how good that was in cross-validation."""
 
-    uses: tuple[str, ...]
+    uses: Uses
     strength: float
-    log_loss: float
+    log_loss: float = math.nan
 
     def to_json(self) -> dict[str, Any]:
         """Entries for ``run.json``."""
@@ -74,6 +79,12 @@ def fit_combiner(
     return Combiner(names, mean, scale, coefficients, intercept)
 
 
+def fit_choice(table: Array, labels: Indices, choice: Choice, groups: Groups = GROUPS) -> Combiner:
+    """Fit a chosen classifier on the rows that have a label, those of 0 or more."""
+    known = labels >= 0
+    return fit_combiner(table[known], labels[known], choice.uses, choice.strength, groups)
+
+
 def choose(
     table: Array,
     labels: Indices,
@@ -84,19 +95,18 @@ def choose(
     """Score every combination by cross-validation over `folds`; the best one comes first.
 
     Args:
-        table: (N, features).
+        table: As `groups`, see :func:`fit_combiner`.
         labels: (N,) subtype indices; -1, where there is none, does not count.
         folds: (N,) patient-level fold of each row, at least two.
         every: What may be used.
         groups: All features, by group.
     """
-    scored = []
-    for uses in every:
-        for strength in STRENGTHS:
-            p = _out_of_fold(table, labels, folds, uses, strength, groups)
-            known = labels >= 0
-            loss = -np.log(np.maximum(p[known, labels[known]], 1e-12)).mean()
-            scored.append(Choice(uses, strength, float(loss)))
+    known, scored = labels >= 0, []
+    for uses, strength in product(every, STRENGTHS):
+        choice = Choice(uses, strength)
+        p = _out_of_fold(table, labels, folds, groups, choice)
+        loss = -np.log(np.maximum(p[known, labels[known]], 1e-12)).mean()
+        scored.append(replace(choice, log_loss=float(loss)))
     return sorted(scored, key=lambda choice: choice.log_loss)
 
 
@@ -109,38 +119,48 @@ def cross_fitted(
 ) -> Array:
     """Out-of-fold probabilities (N, 8) of the whole recipe, the choice included.
 
-    For each fold, :func:`choose` and the fit see the other folds alone (nested cross-validation:
-    Varma and Simon, BMC Bioinformatics 7, 2006). One path is left: the network's answers to these
-    other folds come from members that have learned the fold's labels, as in any stacking.
-
-    Args:
-        table: (N, features).
-        labels: (N,) subtype indices, -1 where there is none.
-        folds: (N,) patient-level fold of each row, at least three.
-        every: What may be used.
-        groups: All features, by group.
+    For each fold, of at least three, :func:`choose` and the fit see the other folds alone (nested
+    cross-validation: Varma and Simon, BMC Bioinformatics 7, 2006). One path is left: the network's
+    answers to these other folds come from members that have learned the fold's labels, as in any
+    stacking. Arguments as for :func:`choose`.
     """
-    probabilities = np.empty((len(table), N_SUBTYPES))
-    for held_out, rest in parts(folds):
-        best = choose(table[rest], labels[rest], folds[rest], every, groups)[0]
-        known = rest & (labels >= 0)
-        combiner = fit_combiner(table[known], labels[known], best.uses, best.strength, groups)
-        probabilities[held_out] = combiner.predict_proba(table[held_out], columns_of(groups))
-    return probabilities
+    return _out_of_fold(table, labels, folds, groups, every)
 
 
 def _out_of_fold(
-    table: Array, labels: Indices, folds: Indices, uses: Uses, strength: float, groups: Groups
+    table: Array, labels: Indices, folds: Indices, groups: Groups, how: Choice | Sequence[Uses]
 ) -> Array:
+    """(N, 8) by one choice, or by the best one for the rows outside the fold."""
     probabilities = np.empty((len(table), N_SUBTYPES))
     for held_out, rest in parts(folds):
-        known = rest & (labels >= 0)
-        combiner = fit_combiner(table[known], labels[known], uses, strength, groups)
+        own, known = table[rest], labels[rest]
+        best = how if isinstance(how, Choice) else choose(own, known, folds[rest], how, groups)[0]
+        combiner = fit_choice(own, known, best, groups)
         probabilities[held_out] = combiner.predict_proba(table[held_out], columns_of(groups))
     return probabilities
 
 
-def parts(folds: Indices) -> Iterator[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
+def fit_aggregation(
+    kind: JoinKind, predictions: npt.NDArray[np.floating[Any]], labels: Indices
+) -> Aggregation:
+    """Decide how members are aggregated, from their out-of-fold predictions.
+
+    The weight of a member is its mean one-vs-rest AUC on these (as AUCMEDI weighs on a part of the
+    data that is held out for it). Each has its own such patients; a fold of easy figures makes for
+    a larger weight. `predictions` are (K, N, 8), NaN where a member has learned from the patient or
+    was not asked; `labels` (N,) are -1 where there is none.
+    """
+    if kind != "weighted":
+        return Aggregation(kind=kind)
+    weights = []
+    for own in predictions:
+        mine = ~np.isnan(own).any(axis=1) & (labels >= 0)
+        auc = one_vs_rest_auc(labels[mine], own[mine].astype(np.float64))
+        weights.append(float(np.nanmean(auc)))
+    return Aggregation(kind=kind, weights=tuple(weights))
+
+
+def parts(folds: Indices) -> Iterator[tuple[Mask, Mask]]:
     """Yield which rows are held out and which are not, fold by fold."""
     for fold in np.unique(folds):
         held_out = folds == fold

@@ -9,29 +9,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atypia.classifiers.aggregation import Aggregation
 from atypia.classifiers.ensemble import load_network, predict_network
 from atypia.core.errors import TrainingError
 from atypia.core.files import read_json, sha256_file
 from atypia.core.labels import N_SUBTYPES
 from atypia.core.progress import OnEpoch, OnStep, silent
 from atypia.data.splits import rows
-from atypia.evaluation.metrics import one_vs_rest_auc
 from atypia.models.network import make_network
 from atypia.training.checkpoint import read_history
+from atypia.training.combiner_fit import fit_aggregation
 from atypia.training.fit import fit
 from atypia.training.member_tasks import member_tasks, write_bag
 from atypia.training.probe import fit_probe, open_probe
-from atypia.training.targets import (
-    chosen_labels,
-)
+from atypia.training.targets import chosen_labels
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
 
-    from atypia.core.config import InputSpec, JoinKind, TrainConfig
+    from atypia.classifiers.aggregation import Aggregation
+    from atypia.core.config import InputSpec, TrainConfig
     from atypia.data.cohort import Cohort
     from atypia.data.splits import Outer
     from atypia.models.network import Network
@@ -73,16 +71,9 @@ def train_members(
 ) -> Members:
     """Train every member that is not finished, then predict the patients it has not learned from.
 
-    Args:
-        cohort: The cohort.
-        outer: Which patients; its test part is not touched.
-        number: Of the outer split.
-        config: The training.
-        store: The cohort's pixels.
-        place: Device, number format, processes.
-        folder: Gets one ``fold-<i>`` per member.
-        on_step: Called with the member's name, batches done and batches in all.
-        on_epoch: Called after each epoch, and for a member that is already trained.
+    The test part of `outer`, split `number`, is not touched; `folder` gets one ``fold-<i>`` per
+    member. Other arguments as for :func:`atypia.training.fit.fit`; `on_epoch` is also called for
+    a member that is already trained.
     """
     tasks = member_tasks(cohort, outer, number, config)
     networks: list[Network] = []
@@ -96,12 +87,8 @@ def train_members(
         member_folder = folder / f"fold-{i}"
         weights, record = member_folder / "member.safetensors", member_folder / "done.json"
         if not record.is_file():
-            log.info(
-                "%s: %d figures to learn from, %d to validate on",
-                task.name,
-                len(task.train_rows),
-                len(task.valid_rows),
-            )
+            sizes = len(task.train_rows), len(task.valid_rows)
+            log.info("%s: %d figures to learn from, %d to validate on", task.name, *sizes)
             if config.ensemble.bagging is not None and place.world.is_main:
                 write_bag(member_folder / "bag.csv", task.bag)
             if probe is not None:
@@ -143,7 +130,7 @@ def train_members(
     folds = np.select(
         [rows(cohort.manifest, fold) for fold in outer.inner], range(len(outer.inner))
     )
-    join = make_join(config.ensemble.join, answers, labels)
+    join = fit_aggregation(config.ensemble.join, answers, labels)
     return Members(
         networks,
         spec,
@@ -153,27 +140,3 @@ def train_members(
         join(answers[:, oof_rows]).astype(np.float32),
         join,
     )
-
-
-def make_join(
-    kind: JoinKind, answers: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
-) -> Aggregation:
-    """Decide how members are aggregated, from their out-of-fold predictions.
-
-    The weight of a member is its mean one-vs-rest AUC on these (as AUCMEDI weighs on a part of the
-    data that is held out for it). Each has its own such patients; a fold of easy figures makes for
-    a larger weight.
-
-    Args:
-        kind: Of the join.
-        answers: (K, N, 8), NaN where a member has learned from the patient or was not asked.
-        labels: (N,) subtype indices, -1 where there is none.
-    """
-    if kind != "weighted":
-        return Aggregation(kind=kind)
-    weights = []
-    for answer in answers:
-        mine = ~np.isnan(answer).any(axis=1) & (labels >= 0)
-        auc = one_vs_rest_auc(labels[mine], answer[mine].astype(np.float64))
-        weights.append(float(np.nanmean(auc)))
-    return Aggregation(kind=kind, weights=tuple(weights))

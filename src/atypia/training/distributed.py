@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import distributed, nn
 
+from atypia.models.hardware import choose_device, choose_precision, make_deterministic
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from atypia.core.config import RuntimeConfig
 
 
 @dataclass(frozen=True)
@@ -65,9 +69,25 @@ class ComputePlace:
 
     device: torch.device
     precision: torch.dtype
-    world: World
+    world: World = field(default_factory=World)
     layout: torch.memory_format = torch.channels_last
     """Of images and kernels in memory; most networks are faster with channels last."""
+
+    @classmethod
+    def of(cls, runtime: RuntimeConfig, world: World | None = None) -> ComputePlace:
+        """Set up this process, one of `world`, by the configuration."""
+        world = world or World()
+        device = world.device(choose_device(runtime.device))
+        make_deterministic(device)
+        if runtime.threads:
+            torch.set_num_threads(runtime.threads)
+        layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
+        return cls(device, choose_precision(runtime.precision, device), world, layout)
+
+    def autocast(self) -> torch.autocast:
+        """Make a context in which networks compute in `precision`."""
+        reduced = self.precision != torch.float32
+        return torch.autocast(self.device.type, self.precision, enabled=reduced)
 
 
 @contextmanager

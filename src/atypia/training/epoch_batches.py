@@ -65,13 +65,12 @@ def plan_epoch(
         # A sample that comes twice is changed in two ways: each place is a pass of its own.
         return Epoch(drawn, position.reshape(batches, batch_size))
     passes = position // n
-    order = {i: _permutation(n, seed, i) for i in np.unique(passes)}
+    order = {
+        i: np.random.Generator(np.random.Philox(key=[seed, i])).permutation(n)
+        for i in np.unique(passes)
+    }
     samples = np.array([order[i][p % n] for i, p in zip(passes, position, strict=True)])
     return Epoch(samples.reshape(batches, batch_size), passes.reshape(batches, batch_size))
-
-
-def _permutation(n: int, seed: int, number: int) -> npt.NDArray[np.int64]:
-    return np.random.Generator(np.random.Philox(key=[seed, number])).permutation(n)
 
 
 def prefetch(
@@ -180,16 +179,10 @@ def mixed(
     images: torch.Tensor,
     *targets: torch.Tensor,
 ) -> tuple[torch.Tensor, ...]:
-    """Join each sample of a batch with another one, as far as the configuration asks for it.
+    """Mix each sample of a batch with another one, by `mixup` and `cutmix` of the configuration.
 
-    Args:
-        config: Its `mixup` and `cutmix`; with both, a coin decides for the batch.
-        random: Of this batch.
-        images: (B, 3, S, S).
-        targets: (B, ...) each. What is unknown (NaN) of either sample stays unknown.
-
-    Returns:
-        Images and targets, of the same shapes.
+    With both, a coin decides for the batch. Images (B, 3, S, S) and targets (B, ...) keep their
+    shapes; what is unknown (NaN) of either sample stays unknown.
     """
     both = bool(config.mixup and config.cutmix)
     if config.cutmix and not (both and random.random() < 0.5):
@@ -216,10 +209,8 @@ def cutmix(
     One rectangle for the batch: its area has a Beta-distributed share, its centre lies anywhere,
     and what reaches beyond the edge is cut off. Targets are mixed by the area that is left.
 
-    A mitotic figure is in the centre of its patch and fills a small part of it. A rectangle at the
-    edge therefore brings in the partner's label with none of its chromosomes, one over the centre
-    the reverse: area carries less about the label here than in photographs, and the targets
-    are noisier. That is what this method is, and a reason to compare it with :func:`mixup`.
+    A figure fills a small part of its patch, in the centre: area carries less about the label here
+    than in photographs, and the targets are noisier than those of :func:`mixup`.
     """
     share = float(random.beta(alpha, alpha))
     partner = _partners(random, images)

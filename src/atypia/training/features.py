@@ -80,7 +80,7 @@ def cohort_features(
         spec: What the network sees.
         place: Device and processes; numbers are fp32 everywhere.
         fallback: Folder for a cohort that cannot be written.
-        all_views: The eight rotations and flips of each patch; else the patch as it is.
+        all_views: Whether to look at all rotations and flips of each patch, not just as it is.
         on_step: Called with ``features``, patches done and patches in all.
 
     Raises:

@@ -40,12 +40,7 @@ from atypia.training.checkpoint import Progress, load_checkpoint, save_checkpoin
 from atypia.training.epoch_batches import Views, mixed, row_weights, seed_of
 from atypia.training.epoch_batches import plan as plan_of
 from atypia.training.losses import SubtypeLoss
-from atypia.training.optimisation import (
-    answering,
-    is_averaged,
-    make_average,
-    make_optimizer,
-)
+from atypia.training.optimisation import answering, is_averaged, make_average, make_optimizer
 from atypia.training.self_supervised import warm_up
 from atypia.training.targets import atypical_calls
 from atypia.training.unlabelled import Unlabelled
@@ -75,16 +70,8 @@ def fit(
 ) -> None:
     """Train one member; leaves ``member.safetensors`` and, last, ``done.json`` in `folder`.
 
-    Goes on from ``folder/checkpoint.pt`` where there is one.
-
-    Args:
-        task: Which data.
-        config: The training.
-        store: Decoded patches.
-        place: Device, number format, processes.
-        folder: Of this member.
-        on_step: Called after each batch.
-        on_epoch: Called after each epoch.
+    Goes on from ``folder/checkpoint.pt`` where there is one. `store` has the decoded patches of the
+    whole cohort; `on_step` is called after each batch, `on_epoch` after each epoch.
 
     Raises:
         InputError: Sizes that do not fit each other.
@@ -175,9 +162,7 @@ def fit(
                 last = start + size >= len(images)
                 with (
                     nullcontext() if last or world.size == 1 else learner.no_sync(),  # type: ignore[operator]
-                    torch.autocast(
-                        device.type, place.precision, enabled=place.precision != torch.float32
-                    ),
+                    place.autocast(),
                 ):
                     loss = loss_of(learner(part), subtypes[share], atypical[share])
                     (loss * (len(part) / len(images))).backward()
@@ -233,17 +218,14 @@ def fit(
             # writes the same file again.
             if better and optim.select == "best":
                 save_network(kept, folder / "best.safetensors")
-            save_checkpoint(
-                checkpoint,
-                progress,
-                {
-                    "phase": phase,
-                    "network": network.state_dict(),
-                    "average": average.state_dict() if average is not None else {},
-                    "optimizer": optimizer.state_dict(),
-                    "schedule": schedule.state_dict(),
-                },
-            )
+            states = {
+                "phase": phase,
+                "network": network.state_dict(),
+                "average": average.state_dict() if average is not None else {},
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+            }
+            save_checkpoint(checkpoint, progress, states)
             write_history(folder / "history.csv", progress)
         _log_epoch(task.name, progress, n_epochs)
         on_epoch(task.name, progress.history)
@@ -279,8 +261,7 @@ def measures(
         probabilities: (N, 8) float32.
         labels: (N,) subtype indices; rows of -1 count for ``binary_auc`` alone.
         calls: (N,) from :func:`atypia.training.targets.atypical_calls`, for ``binary_auc``.
-        prior: (8,) class distribution; with its power it makes the decisions that
-            ``balanced_accuracy`` is of.
+        prior: (8,) class distribution, for the decisions that ``balanced_accuracy`` is of.
         prior_power: See :func:`atypia.classifiers.decision.decide`.
     """
     known = ~np.isnan(calls)

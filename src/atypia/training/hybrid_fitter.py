@@ -20,7 +20,7 @@ from atypia.evaluation.comparison import trade, trade_table
 from atypia.evaluation.predictions import predictions_from_table
 from atypia.inference.patch_predictions import prediction_table
 from atypia.training.base_predictions import BasePredictions, splits_of
-from atypia.training.combiner_fit import choose, cross_fitted, fit_combiner
+from atypia.training.combiner_fit import choose, cross_fitted, fit_choice
 from atypia.training.outer_split import FittedModel, fit_postprocessing
 from atypia.training.rules_fitter import ShapeFitter
 from atypia.training.targets import chosen_labels
@@ -83,9 +83,9 @@ class HybridFitter(ShapeFitter[HybridConfig]):
         labels = chosen_labels(self.run.cohort.manifest, self.config.label)[part.training]
         table = feature_table(base.training, [self.features[row] for row in part.training])
         choices = choose(table, labels, part.folds)
-        best, known = choices[0], labels >= 0
+        best = choices[0]
         log.info("hybrid: %s with C = %g is best out of fold", " + ".join(best.uses), best.strength)
-        combiner = fit_combiner(table[known], labels[known], best.uses, best.strength)
+        combiner = fit_choice(table, labels, best)
         test = feature_table(base.test, [self.features[row] for row in part.test])
         facts = {
             "initial_weights": f"network: {os.path.relpath(base.bundle, self.run.folder)}",

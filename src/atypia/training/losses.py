@@ -68,8 +68,8 @@ class SubtypeLoss(nn.Module):
 
         Args:
             logits: (B, R * 8), the raters' scores side by side.
-            subtypes: (B, R, 8) targets; each row sums to 1, or to 0 where a rater gave none.
-            atypical: (B,) share of atypical votes; NaN where there is none.
+            subtypes: (B, R, 8) as in :class:`atypia.training.targets.Targets`.
+            atypical: (B,) likewise.
         """
         batch = len(logits)
         log_p = logits.float().view(batch, -1, N_SUBTYPES).log_softmax(dim=2)

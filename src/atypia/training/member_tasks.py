@@ -133,14 +133,7 @@ def make_bags(
     patients are drawn from these with replacement, as bagging does with samples (Breiman, Machine
     Learning 24, 1996); figures of one patient are alike, so that the patient is what is drawn. The
     fold stays out, so that every patient is out of bag at least once. A bag that lacks a subtype
-    which its patients have is drawn anew.
-
-    Args:
-        manifest: Of the cohort.
-        labels: (N,) subtype index of every row; -1 where there is none.
-        outer: The split.
-        number: Of the outer split; with the seed it decides the draw.
-        config: The training.
+    which its patients have, by `labels` (N,), is drawn anew.
     """
     patients = manifest["patient_id"].to_numpy(dtype=str)
     bags = []
@@ -191,7 +184,7 @@ def hidden_rows(
     there hold about as large a part of each subtype as of the patients: a tenth of the labels holds
     a tenth of the ring shapes, not none or all by chance.
 
-    The share is ``target.labelled_patients``; the arguments are those of :func:`make_bags`.
+    The share is ``target.labelled_patients``.
     """
     patients = manifest["patient_id"].to_numpy(dtype=str)
     hidden = np.zeros(len(manifest), bool)
@@ -211,16 +204,11 @@ def order_patients(
     chosen: tuple[str, ...],
     seed: list[int],
 ) -> list[str]:
-    """Put patients into an order of which every beginning is like the whole.
+    """Put the `chosen` patients into an order of which every beginning is like the whole.
 
     Each place goes to the patient after whom the parts that the patients up to there hold of each
     subtype differ least from their part of the patients, in squares, times a random factor.
-
-    Args:
-        patients: (N,) patient of each figure.
-        labels: (N,) subtype index of each figure, -1 where there is none.
-        chosen: The patients to put in order.
-        seed: Of the random factors.
+    `patients` and `labels` (-1: none) are (N,), of each figure.
     """
     names = sorted(chosen)
     random = np.random.default_rng(seed)

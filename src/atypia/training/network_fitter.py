@@ -55,21 +55,14 @@ class NetworkFitter(ModelFitter[TrainConfig]):
         """Choose the device and the number format, and join the processes of ``torchrun``."""
         import torch
 
-        from atypia.models.hardware import choose_device, choose_precision, make_deterministic
+        from atypia.models.hardware import choose_device
         from atypia.training.distributed import ComputePlace, world
 
-        runtime = self.config.runtime
-        device = choose_device(runtime.device)
-        precision = choose_precision(runtime.precision, device)
-        make_deterministic(device)
-        if runtime.threads:
-            torch.set_num_threads(runtime.threads)
-        layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
-        with world(device) as processes:
-            self._place = ComputePlace(processes.device(device), precision, processes, layout)
+        with world(choose_device(self.config.runtime.device)) as processes:
+            self._place = ComputePlace.of(self.config.runtime, processes)
             self.machine = {
                 "device": str(self._place.device),
-                "precision": str(precision).removeprefix("torch."),
+                "precision": str(self._place.precision).removeprefix("torch."),
                 "threads": torch.get_num_threads(),
                 "processes": processes.size,
             }
@@ -179,10 +172,7 @@ def train_on_one_split(
     command: str = "",
     on_step: OnStep = silent,
 ) -> dict[str, Any] | None:
-    """Train networks on the first outer split, as :func:`atypia.pipeline.train` on each of them.
-
-    Arguments and result are those of that function.
-    """
+    """Train networks on the first outer split, as :func:`atypia.pipeline.train` on each of them."""
     fitter = NetworkFitter(config)
     with fitter.start(cohort_folder, out, command, on_step) as (run, note):
         model = fitter.fit(0)

@@ -40,13 +40,9 @@ def make_optimizer(
 
 
 def one_cycle(optimizer: Optimizer, rate: float, steps: int, rising: float) -> OneCycleLR:
-    """Let the rate rise and fall once, by cosines (Smith and Topin 2019).
+    """Let rate and momentum go up to `rate` and down once, by cosines (Smith and Topin 2019).
 
-    Args:
-        optimizer: Its rates and momenta are changed.
-        rate: The highest one.
-        steps: Of the whole cycle.
-        rising: Share of `steps` before the highest rate.
+    `rising` is the share of `steps` before the highest rate.
     """
     if rising * steps == 1:  # torch divides by the length of the rise less 1
         rising *= 1 + 1e-9

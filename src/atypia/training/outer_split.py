@@ -103,9 +103,6 @@ class FittedModel(ABC):
 class ModelFitter(ABC, Generic[Config]):
     """Fits one kind of model on each outer split of a run.
 
-    Args:
-        config: Of the run.
-
     Raises:
         InputError: The configuration is not complete, or a package is missing.
     """
@@ -154,14 +151,8 @@ class ModelFitter(ABC, Generic[Config]):
     ) -> Iterator[tuple[Run[Config], Callable[..., None]]]:
         """Open the cohort, split it, and open the run folder.
 
-        Args:
-            cohort_folder: From :func:`atypia.pipeline.prepare`.
-            out: The run folder.
-            command: The command line, for the record.
-            on_step: Called with what is being done, steps done and steps in all.
-
-        Yields:
-            The run, and a function that adds entries to its ``run.json``.
+        Yields the run, and a function that adds entries to its ``run.json``. Arguments as for
+        :func:`atypia.pipeline.train`.
         """
         clock, cohort = Clock(), self.open_cohort(cohort_folder)
         with self.processes() as processes:
@@ -175,11 +166,7 @@ class ModelFitter(ABC, Generic[Config]):
 
 
 def finish_outer(run: Run[AnyConfig], number: int, model: FittedModel) -> dict[str, Any]:
-    """Fit a model's postprocessing, save its bundle, write its predictions.
-
-    Returns:
-        What ``run.json`` has on the model.
-    """
+    """Fit a model's postprocessing, save bundle and predictions; give its entry of ``run.json``."""
     manifest, config, part = with_true_patients(run.cohort.manifest), run.config, model.part
     folder, outer = run.outer_folder(number), run.splits.outer[number]
     postprocessing, out_of_fold = fit_postprocessing(
@@ -189,12 +176,11 @@ def finish_outer(run: Run[AnyConfig], number: int, model: FittedModel) -> dict[s
         model.out_of_fold,
         part.folds,
     )
+    conformal = postprocessing.conformal
     facts = model.facts | {
         "threshold_atypical": postprocessing.threshold,
         "calibration": postprocessing.calibration.to_json(),
-        "always_in_set": list(postprocessing.conformal.always_in)
-        if postprocessing.conformal
-        else [],
+        "always_in_set": [] if conformal is None else list(conformal.always_in),
     }
     target = {}
     if isinstance(config, TrainConfig):
@@ -235,15 +221,8 @@ def fit_postprocessing(
 ) -> tuple[Postprocessing, pd.DataFrame]:
     """Fit calibration, conformal sets, threshold and error rates on out-of-fold predictions.
 
-    Args:
-        config: Of the run.
-        manifest: (N rows) of the training part.
-        labels: (N,) subtype indices, -1 where there is none.
-        probabilities: (N, 8) before any calibration.
-        folds: (N,) inner fold of each row.
-
-    Returns:
-        The postprocessing, and the table ``predictions-oof.csv``.
+    Gives the postprocessing, and the table ``predictions-oof.csv``. `manifest`, `labels` (-1:
+    none), `probabilities` (N, 8) before any calibration and `folds` are of the training part.
 
     Raises:
         InputError: Too few labels or patients to fit something on.
@@ -255,11 +234,9 @@ def fit_postprocessing(
         calibration = fit_calibration(probabilities[known], labels[known], domains[known])
     calibrated = calibration.apply(probabilities)
     if config.answer.conformal_alpha is not None:
+        alpha = config.answer.conformal_alpha
         conformal = ConformalSets.fit(
-            calibrated[known],
-            labels[known],
-            config.answer.conformal_alpha,
-            class_conditional=True,
+            calibrated[known], labels[known], alpha, class_conditional=True
         )
     threshold = fit_threshold(config, manifest, p_atypical(calibrated), labels)
     counts = np.bincount(labels[known], minlength=N_SUBTYPES)

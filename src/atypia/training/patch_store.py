@@ -1,4 +1,4 @@
-"""Decoded patches of a cohort, and the batches of an epoch."""
+"""Decoded patches of a cohort."""
 
 from __future__ import annotations
 
@@ -46,14 +46,10 @@ def open_store(
     """Decode the part of each patch that training can reach.
 
     Patches of different resolution are brought to one: the finest of them, but no finer than the
-    network needs. Those of one resolution stay as they are.
+    network needs. Those of one resolution stay as they are. Rotation, scale and shift of `augment`
+    ask for a margin around the field; it is kept as far as the smallest patch has it.
 
-    Args:
-        cohort: Its patches must reach at least over the field of view.
-        spec: What the network sees.
-        augment: Rotation, scale and shift ask for a margin around the field; it is kept as far as
-            the smallest patch has it. None: no margin.
-        cache: File for the pixels where they do not fit in memory.
+    `cache` is a file for the pixels where they do not fit in memory.
 
     Raises:
         InputError: Lists every patch that cannot be read or is smaller than the field of view.
@@ -71,11 +67,8 @@ def open_store(
     side = min(math.ceil(field / mpp), smallest)
     side -= (smallest - side) % 2  # an odd margin would shift the centre by half a pixel
     shape = (len(paths), side, side, 3)
-    pixels: npt.NDArray[np.uint8]
-    if math.prod(shape) <= IN_MEMORY_BYTES:
-        pixels = np.empty(shape, np.uint8)
-    else:
-        pixels = _allocate(cache, shape)
+    fits = math.prod(shape) <= IN_MEMORY_BYTES
+    pixels = np.empty(shape, np.uint8) if fits else _allocate(cache, shape)
 
     def decode(i: int) -> list[Problem]:
         try:
@@ -131,18 +124,15 @@ def _extents_um(
             with Image.open(path) as image:
                 extents[i] = min(image.size) * mpp
         except OSError as error:
-            problems.append(
-                Problem(f"expected an image but it cannot be read ({error}).", str(path))
-            )
+            what = f"expected an image but it cannot be read ({error})."
+            problems.append(Problem(what, str(path)))
             continue
         if extents[i] < spec.field_of_view_um - 1e-6:
-            problems.append(
-                Problem(
-                    f"expected at least the field of view of {spec.field_of_view_um:g} µm but got "
-                    f"{extents[i]:g} µm. Choose a smaller input.field_of_view_um.",
-                    str(path),
-                )
+            what = (
+                f"expected at least the field of view of {spec.field_of_view_um:g} µm but got "
+                f"{extents[i]:g} µm. Choose a smaller input.field_of_view_um."
             )
+            problems.append(Problem(what, str(path)))
     if problems:
         raise InputError(problems)
     return extents

@@ -28,7 +28,7 @@ from atypia.training.losses import SubtypeLoss
 from atypia.training.patch_store import IN_MEMORY_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -78,9 +78,8 @@ class Probe:
         step = max(1, _CHUNK // n_views)
         with torch.inference_mode():
             for start in range(0, len(rows), step):
-                values = torch.from_numpy(
-                    self.features.values[rows[start : start + step], :n_views]
-                )
+                chunk = rows[start : start + step]
+                values = torch.from_numpy(self.features.values[chunk, :n_views])
                 scores = head(values.flatten(0, 1))[:, :N_SUBTYPES]
                 out.append(scores.softmax(1).view(len(values), n_views, -1).mean(1).numpy())
         return np.concatenate(out)
@@ -96,8 +95,8 @@ def open_probe(
 ) -> Probe:
     """Load the backbone of ``config.model`` and find or compute its features.
 
-    With ``augment.flip`` and ``augment.rotate`` a patch is looked at in its eight views. The other
-    arguments are those of :func:`atypia.training.features.cohort_features`.
+    With ``augment.flip`` and ``augment.rotate`` a patch is looked at in its eight views. Arguments
+    as for :func:`atypia.training.features.cohort_features`.
     """
     torch.manual_seed(config.seed)  # all members have one backbone, also without weights
     network, spec, origin = make_network(config.model, config.input)
@@ -138,18 +137,7 @@ def fit_probe(
 def fit_layer(
     config: TrainConfig, features: Features, targets: Targets, rows: Rows, penalty: float
 ) -> FlatHead | StagedHead:
-    """Fit a layer with a penalty that is known.
-
-    Args:
-        config: Head and loss.
-        features: (N, V, F).
-        targets: For every row.
-        rows: To learn from.
-        penalty: Of the order of :data:`PENALTIES`.
-
-    Returns:
-        A layer that takes features as they are.
-    """
+    """Fit a layer, which takes features as they are, on some rows with a given penalty."""
     fitter = _Fitter(config, features, targets, rows)
     head = fitter.new_head()
     fitter.fit(head, rows, penalty, _STEPS["fit"])
@@ -215,15 +203,7 @@ def _patient_folds(
 
 
 class _Fitter:
-    """Fits heads on standardised features.
-
-    Args:
-        config: Head and loss.
-        features: (N, V, F).
-        targets: For every row.
-        rows: Training rows of the member; they give the scale of the features and the loss its
-            class distribution.
-    """
+    """Fits heads on features that were standardised by the training rows of the member."""
 
     def __init__(
         self, config: TrainConfig, features: Features, targets: Targets, rows: Rows
@@ -264,12 +244,12 @@ class _Fitter:
             tolerance_change=0,  # in fp32 the loss stands still before the layer does
             line_search_fn="strong_wolfe",
         )
-        blocks = self._blocks(rows)
+        blocks_of = self._blocks(rows)
 
         def closure() -> float:
             optimizer.zero_grad()
             total = 0.0
-            for share, *block in blocks:
+            for share, *block in blocks_of():
                 loss = self._loss(head(block[0]), *block[1:]) * share
                 loss.backward()
                 total += float(loss.detach())
@@ -289,15 +269,16 @@ class _Fitter:
         with torch.inference_mode():
             return sum(
                 float(self._loss(head(x), subtypes, atypical)) * share
-                for share, x, subtypes, atypical in self._blocks(rows)
+                for share, x, subtypes, atypical in self._blocks(rows)()
             )
 
-    def _blocks(self, rows: Rows) -> Iterable[Block]:
-        """Blocks of (share of all rows, features, subtypes, atypical), for going through often."""
+    def _blocks(self, rows: Rows) -> Callable[[], Iterable[Block]]:
+        """Make what yields (share of all rows, features, subtypes, atypical), each time anew."""
         parts = _chunks(rows, self._values.shape[1])
-        if len(rows) * self._values[0].nbytes <= IN_MEMORY_BYTES:
-            return [self._block(part, len(rows)) for part in parts]
-        return _Again(lambda: (self._block(part, len(rows)) for part in parts))
+        if len(rows) * self._values[0].nbytes > IN_MEMORY_BYTES:
+            return lambda: (self._block(part, len(rows)) for part in parts)
+        kept = [self._block(part, len(rows)) for part in parts]
+        return lambda: kept
 
     def _block(self, part: Rows, n: int) -> Block:
         n_views = self._values.shape[1]
@@ -315,16 +296,6 @@ class _Fitter:
                     layer.weight.div_(self._scale)
                     layer.bias.sub_(layer.weight @ self._mean)
         return head
-
-
-@dataclass(frozen=True)
-class _Again:
-    """What can be gone through again and again, made anew each time."""
-
-    make: Callable[[], Iterator[Block]]
-
-    def __iter__(self) -> Iterator[Block]:
-        return self.make()
 
 
 def _chunks(rows: Rows, n_views: int) -> Sequence[Rows]:

@@ -35,11 +35,7 @@ MEASURES: Final = "measures.csv"
 
 
 class ShapeFitter(ModelFitter[Config]):
-    """What fitters of the rules and of the hybrid share.
-
-    Raises:
-        MissingExtraError: The extra ``rules`` is not installed.
-    """
+    """What fitters of the rules and of the hybrid share: shape features of every patch."""
 
     features: list[ShapeFeatures]
     """Of every patch, in the order of the manifest."""

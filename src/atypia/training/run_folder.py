@@ -14,13 +14,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from atypia.core.config import (
-    AnyConfig,
-    MilConfig,
-    RulesConfig,
-    TrainConfig,
-    any_config_from_tree,
-)
+from atypia.core.config import AnyConfig, MilConfig, RulesConfig, TrainConfig, any_config_from_tree
 from atypia.core.errors import AtypiaError, InputError
 from atypia.core.files import (
     describe_machine,
@@ -185,14 +179,8 @@ def session(
 ) -> Iterator[Callable[..., None]]:
     """Write what is fixed from the start, and in ``run.json`` how the work ended.
 
-    Args:
-        run: The run.
-        record: From :func:`run_record`.
-        clock: When this session began.
-        processes: Of ``torchrun``; only the first one writes.
-
-    Yields:
-        A function that adds entries, by name, to ``run.json``.
+    Yields a function that adds entries, by name, to ``run.json``. `record` is that of
+    :func:`run_record`. Of several `processes` of ``torchrun`` the first one writes.
     """
     if processes is not None:
         processes.barrier()  # all have looked at the folder before anything is written to it
@@ -201,7 +189,7 @@ def session(
         _wait_for_folder(run.folder, processes)
         yield lambda **_: None
         return
-    handler = _open(run, record)
+    _open(run, record)
     sessions = read_json(run.folder / "run.json")["sessions"]
 
     def write(status: str, **more: Any) -> None:
@@ -214,19 +202,30 @@ def session(
         entries.update(more)
         write("running", **entries)
 
-    try:
-        _wait_for_folder(run.folder, processes)
-        yield note
-    except BaseException as error:
+    with logged_to(run.folder / "train.log"):
         try:
-            write("failed", error=f"{type(error).__name__}: {error}")
-        except AtypiaError as second:  # a full disk; the first error is the one to report
-            log.warning("%s", second)
-        raise
+            _wait_for_folder(run.folder, processes)
+            yield note
+        except BaseException as error:
+            try:
+                write("failed", error=f"{type(error).__name__}: {error}")
+            except AtypiaError as second:  # a full disk; the first error is the one to report
+                log.warning("%s", second)
+            raise
+    write("finished", **entries)
+
+
+@contextmanager
+def logged_to(file: Path) -> Iterator[None]:
+    """Append what is logged to a file."""
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
     finally:
         log.removeHandler(handler)
         handler.close()
-    write("finished", **entries)
 
 
 def _wait_for_folder(out: Path, processes: World | None) -> None:
@@ -241,8 +240,8 @@ def _wait_for_folder(out: Path, processes: World | None) -> None:
         )
 
 
-def _open(run: Run[AnyConfig | MilConfig], record: dict[str, Any]) -> logging.Handler:
-    """Write what is fixed from the start; open ``train.log``."""
+def _open(run: Run[AnyConfig | MilConfig], record: dict[str, Any]) -> None:
+    """Write what is fixed from the start."""
     file = run.folder / "run.json"
     earlier = read_json(file)["sessions"] if file.is_file() else []
     for leftover in run.folder.rglob(".*"):  # of writes that a kill cut off
@@ -251,10 +250,6 @@ def _open(run: Run[AnyConfig | MilConfig], record: dict[str, Any]) -> logging.Ha
     write_text(run.folder / "config.yaml", run.config.to_yaml())
     run.splits.write(run.folder / "splits.json")
     write_json(file, {**record, "sessions": earlier})
-    handler = logging.FileHandler(run.folder / "train.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    return handler
 
 
 def warn_of_missing_classes(run: Run[AnyConfig]) -> None:
@@ -275,24 +270,17 @@ def warn_of_another_scale(config: TrainConfig | MilConfig) -> None:
 def score_run(
     run: Run[AnyConfig], models: Sequence[dict[str, Any]], optimistic: tuple[bool, bool]
 ) -> dict[str, Any]:
-    """Score the predictions of every outer split and write ``metrics.json``.
+    """Score the predictions of every outer split; write ``metrics.json`` and give its content.
 
     Args:
         run: With the predictions in it.
         models: What ``run.json`` has on the model of each outer split.
         optimistic: Whether the measures out of fold, and those of the test part, flatter the model.
-
-    Returns:
-        The content of ``metrics.json``.
     """
     n_outer, thresholds = len(run.splits.outer), [m["threshold_atypical"] for m in models]
     if n_outer > 1:
-        parts = [
-            pd.read_csv(
-                run.outer_folder(i) / "predictions-test.csv", dtype=str, keep_default_na=False
-            )
-            for i in range(n_outer)
-        ]
+        files = [run.outer_folder(number) / "predictions-test.csv" for number in range(n_outer)]
+        parts = [pd.read_csv(file, dtype=str, keep_default_na=False) for file in files]
         write_predictions(run.folder / "predictions-test.csv", pd.concat(parts))
     options: dict[str, Any] = {
         "label": run.config.label,

@@ -33,8 +33,6 @@ from atypia.training.optimisation import one_cycle
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy.typing as npt
-
     from atypia.core.config import InputSpec, TrainConfig
     from atypia.core.progress import OnStep
     from atypia.models.network import Network
@@ -56,19 +54,12 @@ _STREAM = 1  # of random numbers, beside those of the training
 
 
 def vicreg(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Compute the weighted terms of VICReg, whose sum is the loss.
+    """Compute the weighted terms of VICReg, (3,) as in :data:`TERMS`; the loss is their sum.
 
-    Invariance draws the two descriptions of a crop together; variance keeps the standard deviation
-    of each dimension over the crops from falling below 1; covariance
-    decorrelates the dimensions. The authors' code halves the variance, their paper does not; this
-    is the code.
-
-    Args:
-        first: (B, D) float32, one view of each crop; B and D of at least 2.
-        second: (B, D) float32, the other view.
-
-    Returns:
-        (3,) in the order of :data:`TERMS`.
+    Invariance draws the descriptions of two views of a crop, (B, D) float32 each, together;
+    variance keeps the standard deviation of each dimension over the crops from falling below 1;
+    covariance decorrelates the dimensions. The authors' code halves the variance, their paper does
+    not; this is the code. B and D are at least 2.
     """
     invariance = functional.mse_loss(first, second)
     variance, covariance = torch.zeros_like(invariance), torch.zeros_like(invariance)
@@ -82,16 +73,16 @@ def vicreg(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     return weights * torch.stack([invariance, variance, covariance])
 
 
-def make_projector(n_features: int, width: int = WIDTH) -> nn.Sequential:
+def make_projector(n_features: int) -> nn.Sequential:
     """Three layers between the features and what VICReg compares; thrown away afterwards."""
     return nn.Sequential(
-        nn.Linear(n_features, width, bias=False),
-        nn.BatchNorm1d(width),
+        nn.Linear(n_features, WIDTH, bias=False),
+        nn.BatchNorm1d(WIDTH),
         nn.ReLU(),
-        nn.Linear(width, width, bias=False),
-        nn.BatchNorm1d(width),
+        nn.Linear(WIDTH, WIDTH, bias=False),
+        nn.BatchNorm1d(WIDTH),
         nn.ReLU(),
-        nn.Linear(width, width, bias=False),
+        nn.Linear(WIDTH, WIDTH, bias=False),
     )
 
 
@@ -123,10 +114,9 @@ def warm_up(
         InputError: The file in `folder` is damaged.
     """
     weights, checkpoint = folder / f"{NAME}.safetensors", folder / f"{NAME}.pt"
-    rows = task.seen_rows
     if place.world.is_main:
         if not weights.is_file():
-            _learn(network, rows, task, config, spec, store, place, folder, on_step)
+            _learn(network, task, config, spec, store, place, folder, on_step)
             tensors = {k: v.cpu().contiguous() for k, v in network.backbone.state_dict().items()}
             with atomic_write(weights, "wb") as stream:
                 stream.write(save(tensors))
@@ -136,7 +126,7 @@ def warm_up(
     return {
         "self_supervised": {
             "epochs": config.optim.self_supervised_epochs,
-            "figures": len(rows),
+            "figures": len(task.seen_rows),
             "sha256": sha256_file(weights),
         }
     }
@@ -144,7 +134,6 @@ def warm_up(
 
 def _learn(
     network: Network,
-    rows: npt.NDArray[np.int64],
     task: MemberTask,
     config: TrainConfig,
     spec: InputSpec,
@@ -153,7 +142,8 @@ def _learn(
     folder: Path,
     on_step: OnStep,
 ) -> None:
-    optim, name, seed = config.optim, f"{task.name}, without labels", seed_of(task.seed, _STREAM)
+    rows, name = task.seen_rows, f"{task.name}, without labels"
+    optim, seed = config.optim, seed_of(task.seed, _STREAM)
     torch.manual_seed(seed)
     model = nn.Sequential(network.backbone, make_projector(network.head.in_features))
     model.to(place.device)
@@ -182,9 +172,7 @@ def _learn(
         pair = (Epoch(plan.samples, 2 * plan.passes + i) for i in range(2))
         views = (Views(store, rows, each, augmenter, place) for each in pair)
         for step, (first, second) in enumerate(zip(*views, strict=True)):
-            with torch.autocast(
-                place.device.type, place.precision, enabled=place.precision != torch.float32
-            ):
+            with place.autocast():
                 described = model(torch.cat([first, second])).float()  # (2 B, WIDTH)
             terms = vicreg(*described.chunk(2))
             loss = terms.sum()
@@ -206,18 +194,14 @@ def _learn(
         mean = dict(zip(TERMS, (total / batches).tolist(), strict=True))
         row = {"epoch": progress.epoch, "loss": sum(mean.values()), **mean, "seconds": seconds}
         progress.history.append(row)
-        save_checkpoint(
-            checkpoint,
-            progress,
-            {
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
-            },
-        )
+        states = {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+        }
+        save_checkpoint(checkpoint, progress, states)
         write_history(folder / f"{NAME}.csv", progress)
         terms_text = "  ".join(f"{term} {value:.3f}" for term, value in mean.items())
         log.info("%s  epoch %d/%d  %s  %.0f s", name, progress.epoch, n_epochs, terms_text, seconds)
-    write_history(
-        folder / f"{NAME}.csv", progress
-    )  # a kill after the last checkpoint left it short
+    # A kill after the last checkpoint left it short.
+    write_history(folder / f"{NAME}.csv", progress)

@@ -16,9 +16,14 @@ from atypia.core.config import StackConfig
 from atypia.core.errors import InputError, LeakError, Problem
 from atypia.core.files import read_json, sha256_file
 from atypia.core.labels import N_SUBTYPES
-from atypia.evaluation.metrics import one_vs_rest_auc
 from atypia.training.base_predictions import BasePredictions, splits_of
-from atypia.training.combiner_fit import Choice, choose, cross_fitted, fit_combiner, parts
+from atypia.training.combiner_fit import (
+    choose,
+    cross_fitted,
+    fit_aggregation,
+    fit_choice,
+    parts,
+)
 from atypia.training.outer_split import FittedModel, ModelFitter
 from atypia.training.targets import chosen_labels
 
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from atypia.core.config import StackKind
     from atypia.data.cohort import Cohort
     from atypia.data.splits import Splits
+    from atypia.training.combiner_fit import Choice
 
     Array = npt.NDArray[np.float64]
     Indices = npt.NDArray[np.int64]
@@ -152,29 +158,18 @@ def fit_meta(
     """Fit what makes one prediction of several, on patients that no model has learned from.
 
     ``logistic`` is multinomial logistic regression on the logarithms of all probabilities; its
-    penalty is chosen by cross-validation over the folds. ``weighted`` goes by each model's mean
-    AUC.
-
-    Args:
-        kind: Of the aggregation.
-        base: (K, N, 8) out of fold.
-        labels: (N,) subtype indices, -1 where there is none.
-        folds: (N,) patient-level fold of each row; at least two for ``logistic``.
+    penalty is chosen by cross-validation over the folds. The other kinds and the arguments are
+    those of :func:`~atypia.training.combiner_fit.fit_aggregation`, with `folds` (N,) as well: at
+    least two for ``logistic``.
 
     Returns:
         The aggregation, and of ``logistic`` the penalties that were tried, the best one first.
     """
-    known = labels >= 0
-    if kind == "logistic":
-        groups, table = groups_of(len(base)), meta_features(base)
-        choices = choose(table, labels, folds, [tuple(groups)], groups)
-        best = choices[0]
-        fitted = fit_combiner(table[known], labels[known], best.uses, best.strength, groups)
-        return fitted, choices
-    if kind == "weighted":
-        aucs = [np.nanmean(one_vs_rest_auc(labels[known], own[known])) for own in base]
-        return Aggregation(kind=kind, weights=tuple(float(auc) for auc in aucs)), []
-    return Aggregation(kind=kind), []
+    if kind != "logistic":
+        return fit_aggregation(kind, base, labels), []
+    groups, table = groups_of(len(base)), meta_features(base)
+    choices = choose(table, labels, folds, [tuple(groups)], groups)
+    return fit_choice(table, labels, choices[0], groups), choices
 
 
 def cross_validated(kind: StackKind, base: Array, labels: Indices, folds: Indices) -> Array:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -20,7 +19,7 @@ from atypia.training.search_space import MINIMISED, Measure, default_measure
 from atypia.training.study import Study
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -237,18 +236,6 @@ class StudyFolder:
         ]
         names = ["trial", "state", "value", *self.space.dimensions]
         return pd.DataFrame(rows, columns=[*names, "share_done", "seconds", "started", "note"])
-
-    @contextmanager
-    def logged(self) -> Iterator[None]:
-        """Keep what is logged in ``tune.log``."""
-        handler = logging.FileHandler(self.path / "tune.log", encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        log.addHandler(handler)
-        try:
-            yield
-        finally:
-            log.removeHandler(handler)
-            handler.close()
 
 
 def only_worker(folder: Path) -> AbstractContextManager[None]:

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 def chosen_labels(manifest: pd.DataFrame, label: str) -> npt.NDArray[np.int64]:
     """Subtype index of every patch, (N,), by the chosen label; -1 where there is none.
 
-    Args:
-        manifest: Of a cohort.
-        label: Name of a rater, or ``agreed``: where all raters who gave a subtype gave the same.
+    The label is the name of a rater, or ``agreed``: where all raters who gave a subtype gave the
+    same.
 
     Raises:
         InputError: The cohort has no such rater, or no subtypes at all.
@@ -75,12 +74,7 @@ class Targets:
     def masses(
         self, rows: npt.NDArray[np.int64], often: npt.NDArray[np.float64] | None = None
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Give how much there is of each of the first rater's subtypes (8,), and each side (2,).
-
-        Args:
-            rows: (n,) of the training part.
-            often: (n,) how often each is shown; None: all alike.
-        """
+        """Sum the first rater's subtypes (8,) and the sides (2,) of `rows`, each shown `often`."""
         often = np.ones(len(rows)) if often is None else often
         subtypes = (self.subtypes[rows, 0] * often[:, None]).sum(axis=0)
         sides = (self.sides[rows] * often[:, None]).sum(axis=0)
@@ -101,12 +95,8 @@ def make_targets(
     rater's scores learn, and all of it where there is no label. The share of atypical votes is
     that of the votes, where there are any, else that of the chosen label.
 
-    Args:
-        manifest: Of a cohort.
-        labels: (N,) subtype index by the chosen label; -1 where there is none.
-        config: How they are joined.
-        hidden: (N,) rows of which no rater's subtype is learned and, with ``others`` = ``none``, no
-            vote either; None: no row.
+    `labels` (N,) are those of :func:`chosen_labels`. Of rows that are `hidden` (N,) no rater's
+    subtype is learned and, with ``others`` = ``none``, no vote either.
     """
     hidden = np.zeros(len(manifest), bool) if hidden is None else hidden
     first = _one_hot(np.where(hidden, -1, labels))
@@ -137,12 +127,7 @@ def make_targets(
 def atypical_share(
     manifest: pd.DataFrame, labels: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
-    """Share of the votes for atypical, (N,); where there are none, by the label; NaN without both.
-
-    Args:
-        manifest: Of a cohort.
-        labels: (N,) subtype index by the chosen label; -1 where there is none.
-    """
+    """Share of the votes for atypical, (N,); without votes by the label; NaN without both."""
     votes = _share_of_votes(manifest)
     return np.where(np.isnan(votes), _side_of(labels), votes)
 
@@ -152,10 +137,8 @@ def atypical_calls(
 ) -> npt.NDArray[np.float64]:
     """By what a binary answer is measured, (N,): 1 atypical, 0 normal, NaN not known or a tie.
 
-    Args:
-        labels: (N,) subtype index by the chosen label; -1 where there is none.
-        share: (N,) from :func:`atypical_share`.
-        of: ``loss.of``: where only the ``sides`` are learned, the majority counts, else the label.
+    Where only the ``sides`` are learned (``loss.of``), it is the majority of the votes, by the
+    `share` of :func:`atypical_share`; else the label.
     """
     if of == "sides":
         return np.where(share == 0.5, np.nan, _majority(share))
@@ -193,11 +176,7 @@ def _share_of_votes(manifest: pd.DataFrame) -> npt.NDArray[np.float64]:
 
 
 def require_both_sides(sides: npt.NDArray[np.floating[Any]], part: str) -> None:
-    """Refuse a part of the data that most votes call all atypical, or all normal.
-
-    Raises:
-        InputError: Names the missing side.
-    """
+    """Raise InputError for a part of the data that most votes call all atypical, or all normal."""
     for side, name in enumerate(("atypical", "normal")):
         if not (sides[:, side] == 1).any():
             raise InputError(
@@ -207,11 +186,7 @@ def require_both_sides(sides: npt.NDArray[np.floating[Any]], part: str) -> None:
 
 
 def require_every_class(labels: npt.NDArray[np.int64], part: str) -> None:
-    """Refuse a part of the data in which a subtype is missing.
-
-    Raises:
-        InputError: Names the missing subtypes.
-    """
+    """Raise InputError for a part of the data in which a subtype is missing."""
     missing = [SUBTYPES[i] for i in range(N_SUBTYPES) if not (labels == i).any()]
     if missing:
         raise InputError(
@@ -226,11 +201,7 @@ def read_teacher(file: Path, patch_ids: Sequence[str]) -> npt.NDArray[np.float64
 
     The student learns from them, not from labels alone (Hinton, Vinyals and Dean, arXiv 1503.02531,
     2015). They must be out of fold, each from a model that has not learned from the patch: of a
-    patch learned by heart they hold no more than its label.
-
-    Args:
-        file: A table of predictions; several rows of one patch are averaged.
-        patch_ids: (N,) of a cohort.
+    patch learned by heart they hold no more than its label. Several rows of a patch are averaged.
 
     Returns:
         (N, 8) rows summing to 1, or to 0 where the teacher has no answer.
@@ -254,15 +225,10 @@ def read_teacher(file: Path, patch_ids: Sequence[str]) -> npt.NDArray[np.float64
 def with_teacher(
     own: npt.NDArray[np.floating[Any]], teacher: npt.NDArray[np.floating[Any]], mass: float
 ) -> npt.NDArray[np.float64]:
-    """Mix the teacher's probabilities into target distributions.
+    """Mix the teacher's probabilities into target distributions, (N, 8) all.
 
-    Args:
-        own: (N, 8) zero where there is no label; those rows get the teacher's alone.
-        teacher: (N, 8) zero where there is none; those rows stay as they are.
-        mass: The teacher's share where there are both, 0 to 1.
-
-    Returns:
-        (N, 8) rows summing to 1, or to 0 where there is neither.
+    Where there are both, `mass` (0 to 1) is the teacher's share; where one is zero, the other alone
+    counts.
     """
     labelled, answered = own.any(axis=1, keepdims=True), teacher.any(axis=1, keepdims=True)
     share = np.where(labelled & answered, mass, answered)
@@ -272,12 +238,7 @@ def with_teacher(
 def require_unseen_test_part(file: Path, patients: Collection[str], split: int) -> None:
     """Refuse a teacher that has learned from the patients that the student is tested on.
 
-    An out-of-fold table has exactly the patients that its run trained on.
-
-    Args:
-        file: A table of out-of-fold predictions.
-        patients: Of the test part.
-        split: Number of the outer split, for the message.
+    An out-of-fold table, `file`, has exactly the patients that its run trained on.
 
     Raises:
         LeakError: The table has figures of these patients.

@@ -19,10 +19,9 @@ from atypia.core.errors import InputError, Problem, TrainingError
 from atypia.core.labels import N_SUBTYPES
 from atypia.core.progress import OnStep, silent
 from atypia.data.splits import Outer, rows
-from atypia.models.hardware import choose_device, choose_precision, make_deterministic
 from atypia.models.network import make_network
 from atypia.training.crossval import train_members
-from atypia.training.distributed import ComputePlace, World
+from atypia.training.distributed import ComputePlace
 from atypia.training.fit import measures
 from atypia.training.member_tasks import member_tasks
 from atypia.training.patch_store import open_store
@@ -120,13 +119,8 @@ class FoldTrainings:
     @classmethod
     def of(cls, folder: StudyFolder, on_step: OnStep) -> FoldTrainings:
         """Prepare the trainings of a study on this machine."""
-        run, runtime = folder.run, folder.run.config.runtime
-        device = choose_device(runtime.device)
-        make_deterministic(device)
-        if runtime.threads:
-            torch.set_num_threads(runtime.threads)
-        layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
-        place = ComputePlace(device, choose_precision(runtime.precision, device), World(), layout)
+        run = folder.run
+        place = ComputePlace.of(run.config.runtime)
         cohort, outer = training_part(run.cohort, run.splits.outer[0])
         return cls(
             cohort,

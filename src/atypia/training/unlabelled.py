@@ -36,11 +36,7 @@ _STREAM = 2  # of random numbers, beside those of the training and of the warm-u
 
 
 class Unlabelled:
-    """The second batch of every step of a member's training.
-
-    `changed` makes the views that the network learns from; the other arguments are those of
-    :func:`atypia.training.fit.fit`.
-    """
+    """The second batch of every step; `changed` makes the views that the network learns from."""
 
     def __init__(
         self,
@@ -94,15 +90,11 @@ class Unlabelled:
         batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
         progress: float,
     ) -> None:
-        """Add the gradients of the term on one batch to those that are there.
+        """Add the gradients of the term on one batch of :meth:`epoch` to those that are there.
 
-        Args:
-            learner: The network, in training mode.
-            teacher: Who answers the plain views; may be the network.
-            batch: From :meth:`epoch`.
-            progress: Share of the training that is done.
+        The teacher, which predicts the plain views, may be the network; `progress` is the share of
+        the training that is done.
         """
-        device, precision = self.place.device, self.place.precision
         size = self.config.optim.micro_batch or len(batch[0])
         for start in range(0, len(batch[0]), size):
             plain, changed, votes = (tensor[start : start + size] for tensor in batch)
@@ -111,7 +103,7 @@ class Unlabelled:
                 learner.no_sync()
                 if isinstance(learner, DistributedDataParallel)
                 else nullcontext(),
-                torch.autocast(device.type, precision, enabled=precision != torch.float32),
+                self.place.autocast(),
             ):
                 targets = pseudo_labels(answers_of(teacher, plain), votes, self.config.unlabelled)
                 learner.train()
@@ -150,15 +142,10 @@ def consistency(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 def pseudo_labels(
     probabilities: torch.Tensor, votes: torch.Tensor, config: UnlabelledConfig
 ) -> torch.Tensor:
-    """Decide what the network is to answer.
+    """Make targets (B, 8), rows summing to 1, or to 0 where the teacher is not sure enough.
 
-    Args:
-        probabilities: (B, 8) of the teacher.
-        votes: (B,) share of experts who call the figure atypical; NaN where none voted.
-        config: Its threshold.
-
-    Returns:
-        (B, 8), rows summing to 1, or to 0 where the teacher is not sure enough.
+    `probabilities` (B, 8) are the teacher's; `votes` (B,) the share of experts who call the figure
+    atypical, NaN where none voted.
     """
     parts = probabilities[:, :N_ATYPICAL], probabilities[:, N_ATYPICAL:]
     within = torch.cat([p / p.sum(dim=1, keepdim=True).clamp_min(1e-12) for p in parts], dim=1)

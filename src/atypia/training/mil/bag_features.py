@@ -98,9 +98,9 @@ def describe_figures(cohort: Cohort, config: MilConfig, out: Path, on_step: OnSt
     """Describe the figures of a cohort by a table of predictions, or by features of a backbone."""
     import torch
 
-    from atypia.models.hardware import choose_device, choose_precision
+    from atypia.models.hardware import choose_device
     from atypia.models.network import make_network
-    from atypia.training.distributed import ComputePlace, World
+    from atypia.training.distributed import ComputePlace
     from atypia.training.features import cohort_features
     from atypia.training.patch_store import open_store
 
@@ -109,8 +109,7 @@ def describe_figures(cohort: Cohort, config: MilConfig, out: Path, on_step: OnSt
     warn_of_another_scale(config)
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
-    device = choose_device(config.runtime.device)
-    place = ComputePlace(device, choose_precision("fp32", device), World())
+    place = ComputePlace(choose_device(config.runtime.device), torch.float32)
     torch.manual_seed(config.seed)
     network, spec, origin = make_network(config.model, config.input)
     cache = out / ".pixels.npy"
@@ -157,10 +156,7 @@ def write_attention(
 ) -> None:
     """Write the weight of each figure, and how many times the mean's it is; heaviest first.
 
-    Args:
-        file: The table, ``attention.csv``.
-        figures: N of them.
-        weights: (N,) by pooling, NaN where there is none; without ``attention`` nothing is written.
+    `weights` are (N,) by pooling, NaN where there is none. Without ``attention`` nothing is done.
     """
     attention = weights.get("attention")
     if attention is None:

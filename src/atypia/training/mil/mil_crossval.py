@@ -51,12 +51,6 @@ def cross_validate(
 ) -> OutOfFold:
     """Fit every pooling on the other folds' patients and predict for each fold's.
 
-    Args:
-        figures: Of the patients.
-        target: What is predicted of them.
-        config: Folds, repeats, poolings, and how they are fitted.
-        on_step: Called with ``folds``, folds done and folds in all.
-
     Raises:
         InputError: Fewer patients than folds.
     """
@@ -73,16 +67,9 @@ def cross_validate(
     for of_figures in weights.values():
         of_figures[np.concatenate(rows)] = 0
     shares = np.full(config.folds, 1 / config.folds)
-    folds = np.stack(
-        [
-            stratify(
-                np.eye(n_classes, dtype=np.int64)[target.values],
-                shares,
-                np.random.default_rng([config.seed, 3, repeat]),
-            )
-            for repeat in range(config.repeats)
-        ]
-    )
+    classes = np.eye(n_classes, dtype=np.int64)[target.values]
+    draws = [np.random.default_rng([config.seed, 3, repeat]) for repeat in range(config.repeats)]
+    folds = np.stack([stratify(classes, shares, random) for random in draws])
     for repeat, fold_of in enumerate(folds):
         for fold in range(config.folds):
             train, test = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)

@@ -39,12 +39,7 @@ _FORMAT = 1
 class BagClassifier(nn.Module):
     """Maps bags of figures (B, T, D), some of them shorter than T, to scores (B, C).
 
-    Args:
-        n_features: D.
-        n_classes: C.
-        pooling: ``attention`` or ``mean``.
-        width: Of the attention's hidden layer.
-        dropout: On the features of the figures.
+    `width` is that of the attention's hidden layer; dropout is on the features of the figures.
     """
 
     def __init__(
@@ -62,15 +57,9 @@ class BagClassifier(nn.Module):
     def forward(
         self, figures: torch.Tensor, present: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Score bags.
+        """Score bags: (B, C), and the weights (B, T) of the figures, which sum to 1.
 
-        Args:
-            figures: (B, T, D).
-            present: (B, T) which of them are there; at least one in each bag.
-
-        Returns:
-            Scores (B, C), and the weights (B, T) of the figures, which sum to 1 over those that are
-            there.
+        Only figures that are `present` (B, T) count: at least one in each bag.
         """
         x = self.dropout(figures)
         if self.attends:
@@ -122,10 +111,7 @@ class PatientModel:
         views = self.projection(bag).transpose(0, 1)  # (V, T, D)
         present = torch.ones(views.shape[:2], dtype=torch.bool)
         scores, weights = self.network.eval()(views, present)
-        return (
-            scores.softmax(1).mean(0).double().numpy(),
-            weights.mean(0).double().numpy(),
-        )
+        return scores.softmax(1).mean(0).double().numpy(), weights.mean(0).double().numpy()
 
     def save(self, folder: Path, header: Mapping[str, Any]) -> None:
         """Write ``mil.safetensors`` and, last, ``mil.json``: its hash and `header`."""
@@ -174,15 +160,9 @@ def fit_patients(
     config: MilConfig,
     seed: int,
 ) -> PatientModel:
-    """Fit a pooling and a classifier; each step shows each figure in one of its views.
+    """Fit a pooling and a classifier of P bags, of classes `values` (P,).
 
-    Args:
-        bags: (P) features of each patient's figures.
-        values: (P,) class indices.
-        n_classes: C.
-        pooling: Which one.
-        config: Sizes and optimiser.
-        seed: Of weights, order and views.
+    Each step shows each figure in one of its views.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)

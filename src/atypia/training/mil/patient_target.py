@@ -156,12 +156,8 @@ def write_patients(
 ) -> Path:
     """Write ``predictions-patients.csv``.
 
-    Args:
-        folder: Gets the table.
-        columns: The first ones, by name, each with P entries.
-        probabilities: (P, C) by model: columns ``p_MODEL`` of the second of two classes, else
-            ``p_MODEL_CLASS``.
-        classes: (C).
+    After the given columns come the probabilities (P, C) of each model: ``p_MODEL`` of the second
+    of two classes, else ``p_MODEL_CLASS``.
     """
     table = dict(columns)
     for name, p in probabilities.items():
