@@ -132,7 +132,6 @@ def tune(
     if content["best"] is None:
         reason = next((t.note for t in ended if t.note), "it was pruned")
         raise AtypiaError(
-            f"{folder.path}: none of {len(ended)} trials could be completed. The first one: "
-            f"{reason}"
+            f"{out}: none of {len(ended)} trials could be completed. The first one: {reason}"
         )
     return content

@@ -22,7 +22,7 @@ from atypia.classifiers.decision import Decision, p_atypical
 from atypia.classifiers.postprocessing import Postprocessing
 from atypia.core.config import TrainConfig
 from atypia.core.files import sha256_file
-from atypia.core.labels import N_ATYPICAL, N_SUBTYPES, parse_atypical
+from atypia.core.labels import N_ATYPICAL, N_SUBTYPES
 from atypia.core.progress import OnStep, silent
 from atypia.data.cohort import MAJORITY_COLUMN, Cohort
 from atypia.data.sources.patients import veiled_cases
@@ -31,7 +31,7 @@ from atypia.evaluation.predictions import predictions_from_table, write_predicti
 from atypia.evaluation.thresholds import operating_point
 from atypia.inference.patch_predictions import prediction_table
 from atypia.training.run_folder import Clock, Config, Run, run_record, session
-from atypia.training.targets import chosen_labels
+from atypia.training.targets import chosen_labels, votes_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -253,11 +253,8 @@ def fit_threshold(
     if config.fixed_threshold is not None:
         return config.fixed_threshold
     calls = [np.where(labels >= 0, labels < N_ATYPICAL, np.nan)]
-    if config.answer.threshold_by == "label_and_majority" and MAJORITY_COLUMN in manifest.columns:
-        votes = [
-            parse_atypical(str(vote)) if str(vote) else None for vote in manifest[MAJORITY_COLUMN]
-        ]
-        calls.append(np.array(votes, dtype=float))  # None becomes NaN
+    if config.answer.threshold_by == "label_and_majority":
+        calls.append(votes_in(manifest, MAJORITY_COLUMN))
     call = np.concatenate(calls)
     known, rows_of = ~np.isnan(call), np.tile(np.arange(len(labels)), len(calls))
     domains = manifest["domain"].to_numpy(dtype=str)[rows_of]

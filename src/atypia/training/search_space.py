@@ -208,12 +208,7 @@ def default_space(preset: str) -> Path:
 
 
 def read_space(file: Path, base: TrainConfig, measure: str) -> SearchSpace:
-    """Read a space and check both ends of every range, and every choice, against the configuration.
-
-    Args:
-        file: YAML.
-        base: The configuration that the space varies.
-        measure: What trials are compared by.
+    """Read a space of `base`; check both ends of every range, and every choice, against it.
 
     Raises:
         InputError: Lists every key that is not a setting or must not be searched, and every value

@@ -1,9 +1,7 @@
 """Warm-up without labels: the backbone learns that two views show the same cell.
 
 The method is VICReg (Bardes, Ponce and LeCun, ICLR 2022). Of its kind it suits small networks and
-small batches on a CPU best: it needs one network, no negatives, hence no large batch, and no second
-network that follows. What keeps BYOL and SimSiam from giving every image the same description is
-implicit; here it is a term of the loss, which the record shows epoch by epoch.
+small batches on a CPU best: it needs no second network and no negatives, hence no large batch.
 
 An epoch is one pass over the crops, and what survives a kill, as in :mod:`atypia.training.fit`.
 """
@@ -100,14 +98,9 @@ def warm_up(
 
     Only crops of the member's training patients are seen, those without a label among them. Where
     the file is there already it is taken; a warm-up that was stopped goes on after its last epoch.
-    Of several processes the first one works and the others wait for the file.
-
-    Of `network` the backbone is changed; `spec` is what it sees; the other arguments are those of
-    :func:`atypia.training.fit.fit`. Learning rate and its rise, weight decay and augmentation are
-    those of the training.
-
-    Returns:
-        Its entry of the member's record.
+    Of several processes the first one works and the others wait for the file. Learning rate and its
+    rise, weight decay and augmentation are those of the training. Gives its entry of the member's
+    record.
 
     Raises:
         TrainingError: The loss is not finite.

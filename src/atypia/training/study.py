@@ -119,18 +119,10 @@ class Study:
     ) -> Study:
         """Open a study, or make it where there is none.
 
-        Args:
-            name: Of the study within its data base.
-            url: From :func:`local_storage` or :func:`shared_storage`. A local one belongs to one
-                worker at a time; the caller keeps others away.
-            space: What is searched.
-            minimised: Whether small values are good ones.
-            seed: Of all that is drawn.
-            identity: What makes results comparable, such as the hash of the cohort. All workers of
-                a study must agree on it.
-            first: The point of the first trial.
-            resume: Whether the study may be there already.
-            heartbeat_seconds: Of a shared study; see :data:`HEARTBEAT_SECONDS`.
+        A local data base (:func:`local_storage`) belongs to one worker at a time; the caller keeps
+        others away. `identity` is what makes results comparable, such as the hash of the cohort:
+        all workers must agree on it. The `first` point is that of the first trial. With `resume`
+        the study may be there already.
 
         Raises:
             InputError: The study is there and is not to be resumed, or is of something else.
@@ -176,15 +168,11 @@ class Study:
         """Run trials until there are as many as wanted, those of other workers included.
 
         A worker that finds none left to start waits for those of the others, and takes over those
-        of a dead one.
+        of a dead one. Complete, pruned and failed trials count. None begins after `deadline`, of
+        :func:`time.monotonic`.
 
-        Args:
-            objective: Returns the value of a candidate. :class:`InputError` and
-                :class:`TrainingError` mean that this candidate has none; anything else ends the
-                work, and the trial is repeated when the study goes on.
-            trials: Complete, pruned and failed ones together.
-            deadline: Of :func:`time.monotonic`; no trial begins later.
-            after_trial: Called after each one.
+        Where the objective raises :class:`InputError` or :class:`TrainingError` the candidate has
+        no value; anything else ends the work, and the trial is repeated when the study goes on.
 
         Raises:
             InputError: The study has been replaced by one of something else.

@@ -11,6 +11,7 @@ import pandas as pd
 
 from atypia.core.errors import InputError, LeakError
 from atypia.core.labels import N_ATYPICAL, N_SUBTYPES, SUBTYPES, parse_atypical, subtype_index
+from atypia.data.cohort import MAJORITY_COLUMN
 from atypia.evaluation.predictions import read_predictions
 
 if TYPE_CHECKING:
@@ -161,18 +162,20 @@ def _one_hot(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
 
 def _share_of_votes(manifest: pd.DataFrame) -> npt.NDArray[np.float64]:
     """Share of the experts who voted atypical, (N,); the majority where only that is known."""
-    columns = [c for c in manifest.columns if c.startswith("atypical_")]
-    if "majority_atypical" in manifest.columns:
-        columns.append("majority_atypical")  # last: used where no single vote is known
-    votes = np.full((len(manifest), len(columns)), np.nan)
-    for i, column in enumerate(columns):
-        parsed = [parse_atypical(str(v)) if str(v) else None for v in manifest[column]]
-        votes[:, i] = [np.nan if v is None else float(v) for v in parsed]
-    single = votes[:, [c != "majority_atypical" for c in columns]]
-    n = (~np.isnan(single)).sum(axis=1)
-    share = np.nansum(single, axis=1) / np.maximum(n, 1)
-    majority = votes[:, -1] if "majority_atypical" in columns else np.full(len(manifest), np.nan)
-    return np.where(n > 0, share, majority)
+    experts = [c for c in manifest.columns if c.startswith("atypical_")]
+    votes = np.array([votes_in(manifest, expert) for expert in experts])
+    votes = votes.reshape(len(experts), len(manifest))
+    n = (~np.isnan(votes)).sum(axis=0)
+    share = np.nansum(votes, axis=0) / np.maximum(n, 1)
+    return np.where(n > 0, share, votes_in(manifest, MAJORITY_COLUMN))
+
+
+def votes_in(manifest: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
+    """Parse the calls of a column, (N,): 1 atypical, 0 normal, NaN where there is none."""
+    if column not in manifest.columns:
+        return np.full(len(manifest), np.nan)
+    votes = [parse_atypical(str(vote)) if str(vote) else None for vote in manifest[column]]
+    return np.array(votes, dtype=float)  # None becomes NaN
 
 
 def require_both_sides(sides: npt.NDArray[np.floating[Any]], part: str) -> None:
