@@ -127,9 +127,7 @@ def in_cache(repository: str, *names: str) -> Path | None:
 
 
 def fetch_weights(encoder: Encoder) -> Path:
-    """Find the weights in the local cache, else download them.
-
-    What the cache holds is taken without a question to the hub: the same weights each time.
+    """Find the weights in the local cache, without a question to the hub, else download them.
 
     Raises:
         InputError: They cannot be had; with the reason and the remedies.

@@ -86,10 +86,9 @@ class SideBySide(nn.Module):
     """Backbones that see the same image (B, 3, S, S); their features (B, F) are joined: (B, 3 F).
 
     With a :class:`StagedHead` that keeps the features apart they are three networks in one module:
-    no weight and no gradient is shared. AdamW treats every weight by itself, so that training them
-    in one loop is training each alone. What they do have in common: the batches (a stage of
-    subtypes sees the figures of the other side in its batch norms, though it learns nothing from
-    them), the learning rate and its schedule, when to stop, which epoch is kept, the clipping of
+    no weight and no gradient is shared, and AdamW treats every weight by itself. In common they
+    have the batches (a stage of subtypes sees the figures of the other side in its batch norms,
+    though it learns nothing from them), the schedule, the epoch that is kept, the clipping of
     gradients, and a warm-up without labels, which compares their joint description.
     """
 

@@ -26,15 +26,10 @@ _POINTWISE: Final = re.compile(r"(.*\.)?(conv_pw|conv_pwl|conv_head)")
 
 
 def adapt(backbone: nn.Module, model: ModelConfig, size_px: int) -> int:
-    """Freeze a backbone and add what learns, in place; A is drawn from torch's generator.
+    """Freeze a backbone of (B, 3, S, S) and add what learns, in place; returns how many numbers.
 
-    Args:
-        backbone: Maps (B, 3, S, S) to features.
-        model: Its ``lora_*`` settings; the rank is above 0.
-        size_px: S.
-
-    Returns:
-        How many numbers learn in the backbone.
+    A is drawn from torch's generator. Of `model` the ``lora_*`` settings count; the rank is above
+    0.
 
     Raises:
         MissingExtraError: peft is not installed.
@@ -72,10 +67,8 @@ def adapt(backbone: nn.Module, model: ModelConfig, size_px: int) -> int:
 def adaptable(backbone: nn.Module, *, with_mlp: bool) -> list[str]:
     """Names of the layers that get something to learn.
 
-    Args:
-        backbone: A vision transformer: query, key, value and output of its attention. A network of
-            the EfficientNet family: its convolutions of 1 x 1 pixels.
-        with_mlp: Those of a transformer's MLP as well.
+    Of a vision transformer: query, key, value and output of its attention, `with_mlp` its MLP as
+    well. Of a network of the EfficientNet family: its convolutions of 1 x 1 pixels.
     """
     names = []
     for name, module in backbone.named_modules():

@@ -131,14 +131,8 @@ def make_network(
 ) -> tuple[Network, InputSpec, str]:
     """Build a network from its configuration.
 
-    Args:
-        model: Backbone, weights, dropout.
-        size: Field of view and pixels of the input.
-        initial_weights: False skips pretrained weights, for a network that is about to be loaded.
-        n_raters: How many raters get scores of their own while the network learns.
-
-    Returns:
-        The network, what it sees, and the origin of its initial weights.
+    Without `initial_weights` it is one that is about to be loaded. Returns the network, what it
+    sees, and the origin of its initial weights.
     """
     # Importing timm takes seconds, and prediction does without; see atypia.models.lite.
     from atypia.models.backbones import make_backbone
@@ -174,14 +168,7 @@ def n_backbones(model: ModelConfig) -> int:
 def assemble(
     backbones: Sequence[nn.Module], n_features: int, model: ModelConfig, n_raters: int = 1
 ) -> Network:
-    """Join backbones and a head.
-
-    Args:
-        backbones: As many as :func:`n_backbones` gives; each maps images to features (B, F).
-        n_features: F.
-        model: The network's configuration.
-        n_raters: How many raters get scores of their own while the network learns.
-    """
+    """Join a head and :func:`n_backbones` backbones, each of which gives features (B, F)."""
     backbone = backbones[0] if len(backbones) == 1 else SideBySide(backbones)
     n_features *= len(backbones)
     return Network(backbone, n_features, model.dropout, n_raters, model.stages)

@@ -219,9 +219,7 @@ class Augmenter:
     def _recolour(self, images: torch.Tensor, uniform: npt.NDArray[np.float64]) -> torch.Tensor:
         """All changes of colour are one affine map of optical density per sample.
 
-        Args:
-            images: (B, 3, S, S) RGB in 0..1.
-            uniform: (B, 24) uniform numbers.
+        Images are (B, 3, S, S) RGB in 0..1, uniform numbers (B, 24).
         """
         c, device = self.config, images.device
         density = optical_density(images)

@@ -99,14 +99,10 @@ def renamed(encoder: Encoder, tensors: dict[str, torch.Tensor]) -> dict[str, tor
 
 
 def read_dinov2(file: Path) -> dict[str, torch.Tensor]:
-    """Read a DINOv2 encoder that was exported from PyTorch with constant folding.
+    """Read a DINOv2 encoder from an ONNX graph that PyTorch wrote with constant folding.
 
-    Args:
-        file: ONNX graph whose encoder is a ``Dinov2Model`` of transformers, named ``backbone``;
-            what else the graph does is left out.
-
-    Returns:
-        Tensors by timm's names, ``pos_embed`` (1, 1 + n x n, D) on the grid of the graph.
+    The encoder is a ``Dinov2Model`` of transformers, named ``backbone``; what else the graph does
+    is left out. Returns tensors by timm's names, ``pos_embed`` (1, 1 + n x n, D) on its grid.
 
     Raises:
         MissingExtraError: The extra ``weights-vit`` is not installed.

@@ -95,16 +95,12 @@ class ServerLimits:
 class Admission:
     """Counters of what all requests hold, each with a bound.
 
-    Args:
-        limits: The bounds.
-        seconds_per_patch: Called when a request is refused, for ``Retry-After``.
-
-    Attributes:
-        held: Requests, bytes of uploads, and patches without an answer yet.
+    `seconds_per_patch` is called when a request is refused, for ``Retry-After``.
     """
 
     def __init__(self, limits: ServerLimits, seconds_per_patch: Callable[[], float]) -> None:
         self.held: Counter[str] = Counter()
+        """Requests, bytes of uploads, and patches without an answer yet."""
         self._most = {
             "requests": limits.requests,
             "upload_bytes": limits.buffer_bytes,
@@ -165,14 +161,7 @@ class Access:
 
 
 class Guard:
-    """An ASGI middleware.
-
-    Args:
-        app: The application behind it.
-        admission: Counts requests with a body.
-        limits: Of bodies, in bytes and seconds.
-        access: Who may ask.
-    """
+    """An ASGI middleware that checks requests and counts those with a body."""
 
     def __init__(
         self, app: App, admission: Admission, limits: ServerLimits, access: Access

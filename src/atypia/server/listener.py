@@ -30,11 +30,7 @@ log = logging.getLogger("atypia")
 
 
 def check_installed() -> None:
-    """Check that the extra is installed.
-
-    Raises:
-        MissingExtraError: It is not.
-    """
+    """Raise a MissingExtraError where the extra is not installed."""
     for package in ("fastapi", "uvicorn", "python_multipart"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, "serve", "The server")
@@ -99,11 +95,7 @@ def answer(
 ) -> None:
     """Answer what comes to a bound socket until the process gets SIGINT or SIGTERM.
 
-    Args:
-        service: Open.
-        listener: Bound.
-        access: Who may ask.
-        extend: Adds further addresses to the application, a ``fastapi.FastAPI``.
+    Arguments as for :func:`atypia.server.api_routes.make_app`.
     """
     import uvicorn
 

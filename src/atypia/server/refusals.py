@@ -15,13 +15,7 @@ if TYPE_CHECKING:
 
 
 class RefusalError(Exception):
-    """Ends a request.
-
-    Args:
-        status: HTTP status.
-        problems: One sentence for each thing that is wrong.
-        headers: Further headers of the response.
-    """
+    """Ends a request with an HTTP status, a sentence for each problem, and further headers."""
 
     def __init__(
         self, status: int, problems: str | Iterable[str], headers: Mapping[str, str] | None = None

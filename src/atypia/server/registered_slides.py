@@ -28,15 +28,12 @@ log = logging.getLogger("atypia")
 def register_slides(
     folder: Path | None = None, named: Iterable[tuple[str, Path]] = ()
 ) -> dict[str, Path]:
-    """List slides.
+    """List slides by id; none is opened.
 
     Args:
         folder: Every slide right in it, and every folder in it with DICOM files, has its own name
             for an id.
         named: Ids and slides.
-
-    Returns:
-        Slides by id. None has been opened.
 
     Raises:
         InputError: Lists what does not exist, ids that occur twice or cannot be part of an
@@ -88,12 +85,9 @@ def _is_id(text: str) -> bool:
 
 
 class OpenSlides:
-    """A few slides that nobody uses at the moment; to open one starts a process, for a second.
+    """Up to `most` slides that nobody uses at the moment; to open one starts a process.
 
-    Use it as a context manager.
-
-    Args:
-        most: Slides to keep; the one that was used longest ago goes first.
+    Use it as a context manager. The one that was used longest ago is closed first.
     """
 
     def __init__(self, most: int) -> None:
@@ -112,14 +106,7 @@ class OpenSlides:
     def borrow(self, slide_id: str, path: Path, mpp: float | None = None) -> Iterator[SlidePool]:
         """Open a slide, or take it as the last request has left it; nobody else uses it meanwhile.
 
-        Args:
-            slide_id: Its name in answers.
-            path: Where it lies.
-            mpp: µm per pixel; None is that of the file.
-
-        Raises:
-            InputError: The slide cannot be opened.
-            AtypiaError: A process that should read it ended.
+        Errors are those of :class:`atypia.slides.slide_pool.SlidePool`.
         """
         try:
             changed = path.stat().st_mtime_ns

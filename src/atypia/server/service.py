@@ -47,17 +47,7 @@ _SLIDES: Final = 2
 
 
 class Service:
-    """The model, the slides and the limits. Use it as a context manager.
-
-    Args:
-        model: Asked by one thread.
-        about: What it is.
-        slides: By id.
-        limits: The bounds.
-
-    Attributes:
-        admission: What requests hold at the moment.
-    """
+    """The model, the slides by id, and the limits. Use it as a context manager."""
 
     def __init__(
         self,
@@ -115,14 +105,7 @@ class Service:
             raise
 
     async def predict(self, uploads: Sequence[Upload], *, skip_bad: bool) -> dict[str, Any]:
-        """Classify images.
-
-        Args:
-            uploads: In files that live until this returns.
-            skip_bad: Answer the good ones, and list what is wrong with the others.
-
-        Returns:
-            The content of :class:`atypia.server.schemas.PatchAnswers`.
+        """Classify images; returns the content of :class:`atypia.server.schemas.PatchAnswers`.
 
         Raises:
             RefusalError: 413, 422, 503.
@@ -168,7 +151,7 @@ class Service:
         Args:
             slide_id: One of :attr:`slides`.
             candidates: Called in a thread.
-            names: By file, what the client calls it.
+            names: As for :func:`sentences`.
             mpp: µm per pixel of the slide; None is its own.
 
         Returns:

@@ -44,11 +44,7 @@ log = logging.getLogger("atypia")
 def load_described(
     model: Path | str, quality: str, backend: str, device: str
 ) -> tuple[SubtypeModel, About]:
-    """Load a model and describe it; see :func:`atypia.classifiers.loading.load_ensemble`.
-
-    Raises:
-        InputError: No such model, quality, backend or device, or damaged files.
-    """
+    """Load a model, as :func:`atypia.classifiers.loading.load_ensemble` does, and describe it."""
     folder = find_model(model)
     loaded = load_ensemble(folder, quality, backend=backend, device=device)
     if isinstance(loaded, OnnxEnsemble):
@@ -106,11 +102,7 @@ class _Job:
 
 
 class ModelThread:
-    """The thread that holds the model. Use it as a context manager.
-
-    Args:
-        model: Asked by this thread alone.
-    """
+    """The thread that alone asks the model. Use it as a context manager."""
 
     def __init__(self, model: SubtypeModel) -> None:
         self.model = model
@@ -175,11 +167,7 @@ class ModelThread:
 
 
 class SharedModel:
-    """The model as one request sees it: a :class:`atypia.classifiers.protocol.SubtypeModel`.
-
-    Args:
-        thread: Holds the model.
-    """
+    """The model as one request sees it: a :class:`atypia.classifiers.protocol.SubtypeModel`."""
 
     def __init__(self, thread: ModelThread) -> None:
         model = thread.model
@@ -197,12 +185,7 @@ class SharedModel:
     def predict_proba(
         self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = BATCH
     ) -> npt.NDArray[np.float32]:
-        """Wait for the answer of the thread, (N, 8).
-
-        Args:
-            patches: (N, H, W, 3).
-            mpp: µm per pixel.
-            batch_size: At most :data:`BATCH`.
+        """Wait for the answer of the thread, (N, 8), on patches (N, H, W, 3).
 
         Raises:
             StoppedError: :meth:`stop` was called.
@@ -221,11 +204,7 @@ class SharedModel:
             raise StoppedError from None
 
     def go_on(self) -> None:
-        """Check that the answer is still wanted.
-
-        Raises:
-            StoppedError: It is not.
-        """
+        """Raise a StoppedError where the answer is no longer wanted."""
         if self._stopped:
             raise StoppedError
 

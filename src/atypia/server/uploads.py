@@ -80,9 +80,6 @@ def too_many(limits: ServerLimits) -> RefusalError:
     return RefusalError(413, f"{what} Send several requests.")
 
 
-# --- Images -------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Upload:
     """One image of a request."""
@@ -237,15 +234,8 @@ def _measure(path: Path, needed_px: float, limits: ServerLimits) -> tuple[int, i
     return max(pages, 1), pixels, small
 
 
-# --- Candidates of a slide ----------------------------------------------------------------------
-
-
 def store_candidates(sent: CandidatesRequest | CandidatesForm, folder: Path) -> dict[str, str]:
-    """Put the file of a form into a folder.
-
-    Returns:
-        What the client calls the file, by the paths that it may have here.
-    """
+    """Put the file of a form into a folder; returns its name at the client by its paths here."""
     file, name = folder / "candidates", "candidates"
     if isinstance(sent, CandidatesForm):
         name = sent.candidates.filename or name
@@ -257,13 +247,7 @@ def store_candidates(sent: CandidatesRequest | CandidatesForm, folder: Path) -> 
 def stored_candidates(
     sent: CandidatesRequest | CandidatesForm, folder: Path, limits: ServerLimits, slide: SlideInfo
 ) -> CandidateList:
-    """Read the candidates of a request, and check them against the slide.
-
-    Args:
-        sent: As :func:`store_candidates` had it.
-        folder: Likewise.
-        limits: Of candidates.
-        slide: With a known resolution.
+    """Read the candidates of a request from its folder, and check them against the slide.
 
     Raises:
         InputError: Lists everything that is wrong.

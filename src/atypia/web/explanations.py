@@ -54,11 +54,7 @@ class Explanations:
 
 
 def find_explanations(model: object) -> Explanations:
-    """Find what this installation and this model can explain.
-
-    Args:
-        model: As :func:`atypia.classifiers.loading.load_ensemble` gives it.
-    """
+    """Find what this installation, and this model from ``load_ensemble``, can explain."""
     read = _rules() if importlib.util.find_spec("skimage") is not None else None
     if not hasattr(model, "members"):  # an ONNX graph has no gradients, rules have no network
         return Explanations(read)

@@ -49,11 +49,7 @@ class AlignedPredictions:
     def align(
         cls, patch_ids: Sequence[str], tables: Mapping[str, Predictions]
     ) -> AlignedPredictions:
-        """Bring tables of predictions into the order of the figures.
-
-        Args:
-            patch_ids: Of the figures.
-            tables: By part; each figure at most once in all of them.
+        """Bring tables of predictions, by part, into the order of the figures.
 
         Raises:
             InputError: Figures that are predicted twice, or that are not among the given ones.
@@ -138,16 +134,7 @@ class Doubt:
 
     @classmethod
     def find(cls, patch_ids: Sequence[str], table: Predictions, label: str) -> Doubt:
-        """Audit labels; see :func:`atypia.evaluation.label_audit.audit`.
-
-        Args:
-            patch_ids: Of the figures.
-            table: By models that have not learned from the figures in it.
-            label: The label to audit.
-
-        Raises:
-            InputError: As the audit.
-        """
+        """Audit labels of these figures as :func:`atypia.evaluation.label_audit.audit` does."""
         # The intervals are not shown; two resamples are the fewest.
         audited = audit_labels(table, label, resamples=2).table.set_index("patch_id")
         suggested = audited["suggested_subtype"].map(SUBTYPES.index)

@@ -39,12 +39,7 @@ def embedder(model: object) -> tuple[Embed, str] | None:
     """Make the function that reads features, and a hash of the weights behind it.
 
     The first member's backbone alone: features of different members lie in different spaces.
-
-    Args:
-        model: As :func:`atypia.classifiers.loading.load_ensemble` gives it.
-
-    Returns:
-        None for a model that gives no features, such as an ONNX graph.
+    None for a model that gives no features, such as an ONNX graph.
     """
     if not hasattr(model, "members"):
         return None
@@ -72,11 +67,7 @@ def embedder(model: object) -> tuple[Embed, str] | None:
 class Neighbours:
     """Features of all figures, and who is near whom.
 
-    Args:
-        pictures: Of the figures.
-        embed: Reads features; see :func:`embedder`.
-        key: Hash of the weights behind `embed`.
-        cache: Keeps features; of these pictures alone.
+    `embed` and `key` are from :func:`embedder`; `cache` is that of these pictures alone.
     """
 
     def __init__(self, pictures: Pictures, embed: Embed, key: str, cache: Cache) -> None:

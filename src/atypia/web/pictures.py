@@ -75,11 +75,7 @@ class Pictures(Protocol):
 
 
 class CohortPictures:
-    """The patches of a cohort.
-
-    Args:
-        cohort: Opened.
-    """
+    """The patches of a cohort."""
 
     def __init__(self, cohort: Cohort) -> None:
         self.key = cohort.sha256
@@ -166,10 +162,7 @@ def _distinct(names: list[str]) -> list[str]:
 class Cache:
     """Bytes by name in one folder, kept on this machine between two starts.
 
-    A folder that cannot be written to is a cache of nothing.
-
-    Args:
-        folder: Made when the first entry is written.
+    The folder is made with the first entry; one that cannot be written to is a cache of nothing.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -201,9 +201,6 @@ class ReviewStore:
 def agreement(labels: Mapping[str, IntArray]) -> list[dict[str, object]]:
     """Cohen's κ of every pair of raters, on the figures that both have labelled.
 
-    Args:
-        labels: By rater, (N,) subtype indices.
-
     Returns:
         ``{"raters": [a, b], "n", "kappa", "agree"}`` for each pair with a common figure; κ is None
         where chance alone would agree completely. ``agree`` is the share of equal labels.
@@ -225,21 +222,17 @@ def agreement(labels: Mapping[str, IntArray]) -> list[dict[str, object]]:
     return pairs
 
 
-# --- Exports --------------------------------------------------------------------------------------
-
-
 def export_cohort(cohort: Cohort, rater: str, labels: IntArray, out: Path) -> Path:
-    """Write a cohort with one more rater. The cohort itself is not touched.
+    """Write a cohort with one more rater, ``label_<rater>``. The cohort itself is not touched.
 
     Args:
         cohort: What was reviewed.
-        rater: Name of the column, ``label_<rater>``.
+        rater: Who labelled.
         labels: (N,) subtype indices.
         out: A folder that does not exist; patches are linked where the file system can.
 
     Raises:
         InputError: The rater is there already, nothing is labelled, or `out` exists.
-        AtypiaError: It could not be written.
     """
     if rater in cohort.raters:
         what = f"the cohort has a rater {rater!r} already. Review under another name."
@@ -273,14 +266,10 @@ def export_places(cohort: Cohort, rater: str, labels: IntArray, out: Path) -> li
     """Write labels of a cohort as one GeoJSON per slide that its patches were cut from.
 
     Patches without a label, or without a place, are left out. Arguments are those of
-    :func:`export_cohort`.
-
-    Returns:
-        The files, named as QuPath's image with ``.geojson`` behind.
+    :func:`export_cohort`. Returns the files, named as QuPath's image with ``.geojson`` behind.
 
     Raises:
         InputError: No patch with a place is labelled, or `out` exists.
-        AtypiaError: It could not be written.
     """
     if not has_places(cohort):
         what = "The cohort does not tell where its figures lie on a slide."
@@ -305,13 +294,7 @@ def export_places(cohort: Cohort, rater: str, labels: IntArray, out: Path) -> li
 
 
 def export_geojson(found: SlideFigures, slide: SlideInfo, rater: str, labels: IntArray) -> str:
-    """Write a reviewer's labels on a slide as GeoJSON for QuPath.
-
-    Args:
-        found: The figures and their places.
-        slide: The slide; coordinates count from the corner that QuPath shows.
-        rater: Who labelled.
-        labels: (N,) subtype indices; figures without one are left out.
+    """Write a reviewer's labels (N,) on a slide as GeoJSON for QuPath.
 
     Raises:
         InputError: Nothing is labelled.
@@ -327,15 +310,7 @@ def export_geojson(found: SlideFigures, slide: SlideInfo, rater: str, labels: In
 def _geojson(
     slide: str, patch_ids: Sequence[str], centres: FloatArray, rater: str, codes: Iterable[int]
 ) -> str:
-    """Points that QuPath opens as annotations.
-
-    Args:
-        slide: Name of the image.
-        patch_ids: Of N figures.
-        centres: (N, 2) px, as QuPath counts.
-        rater: Who labelled.
-        codes: N subtype indices.
-    """
+    """Points that QuPath opens as annotations; centres (N, 2) px count from QuPath's corner."""
     features = []
     for patch_id, (x, y), code in zip(patch_ids, centres, codes, strict=True):
         subtype = SUBTYPES[code]

@@ -48,12 +48,7 @@ class Show:
 
 
 class Comparison:
-    """A second model's answers on the figures.
-
-    Args:
-        figures: With the first model's answers.
-        first: The first model's run or table.
-        second: The second's.
+    """A second model's answers on the figures; `first` and `second` are runs or tables.
 
     Raises:
         InputError: One has no answers, or a problem of a table.
@@ -166,11 +161,6 @@ class Site:
 @contextmanager
 def open_site(show: Show, shown: Shown, model: object) -> Iterator[Site]:
     """Put together what the app shows; what works in the background ends with the block.
-
-    Args:
-        show: What was asked for.
-        shown: What was read; see :func:`atypia.web.source.open_source`.
-        model: Gives the features of figures, and what is to be explained.
 
     Raises:
         InputError: A problem of the run or table to compare with.

@@ -31,12 +31,7 @@ _BANDWIDTH_UM: Final = 150.0
 
 
 class SlideView:
-    """A slide and its figures.
-
-    Args:
-        pool: The open slide.
-        found: Its figures; None where there are no results.
-    """
+    """An open slide and its figures, None where there are no results."""
 
     def __init__(self, pool: SlidePool, found: SlideFigures | None) -> None:
         self._pool = pool

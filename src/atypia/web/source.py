@@ -74,10 +74,10 @@ def open_source(
     results: Path | None = None,
     mpp: float | None = None,
 ) -> Iterator[Shown]:
-    """Read a source; a slide stays open until the block ends.
+    """Read a run, a cohort or a slide, which stays open until the block ends.
 
     Args:
-        source: A run, a cohort or a slide.
+        source: Any of them.
         cohort: Of a run, where it no longer lies where it was.
         results: Of a cohort: a table of predictions. Of a slide: what ``atypia slide`` wrote, as
             CSV.

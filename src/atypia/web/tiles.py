@@ -1,12 +1,9 @@
 """Thumbnails of all figures, many on one sheet, made once.
 
 The browser asks for sheets, not for figures: ten thousand requests would take longer than their
-pictures. There are two sizes. Large thumbnails show a cell; small ones, 1,024 on a sheet, are few
-enough for the browser to hold all of them, so that a wall that is scrolled faster than large ones
-arrive still shows every figure.
-
-A large sheet has 8 × 8 thumbnails, by rows. A small one has 4 × 4 blocks, each a large sheet made
-smaller.
+pictures. A large sheet has 8 × 8 thumbnails, by rows; a small one has 4 × 4 blocks, each a large
+sheet made smaller. The browser holds all small ones, so that a wall that is scrolled faster than
+large ones arrive still shows every figure.
 """
 
 from __future__ import annotations
@@ -37,17 +34,11 @@ _VERSION: Final = 1
 _UNREADABLE: Final = (128, 128, 128)
 _QUALITY: Final = 85
 
-
 log = logging.getLogger("atypia")
 
 
 class Tiles:
-    """The sheets of all figures.
-
-    Args:
-        pictures: Of the figures.
-        cache: Keeps sheets; of these pictures alone.
-    """
+    """The sheets of all figures, kept in the cache of these pictures."""
 
     def __init__(self, pictures: Pictures, cache: Cache) -> None:
         self._pictures = pictures
