@@ -107,7 +107,6 @@ def make_backbone(
     Args:
         name: Of an encoder, or any timm model name.
         size_px: S; needed by transformers.
-        pretrained: False gives random weights.
         weights: Local `.safetensors` or `.pt`/`.pth` file, preferred to all other sources.
         drop_path: Stochastic depth.
         reduction: Stop where feature maps have 1/reduction of S; None keeps all stages.

@@ -18,13 +18,9 @@ channels and 5 x 5 taps, forward and backward, 8 ms against 62 ms at 2 x 2, 13 m
 class SmallMapDepthwise(nn.Conv2d):
     """A depthwise convolution of stride 1 that keeps the size of its map.
 
-    The last stages of an EfficientNet filter maps of 2 x 2 to 4 x 4 pixels with kernels of 5 x 5.
-    The backward pass of such a convolution is the slowest part of a training step on a CPU: its
-    kernels are made for large maps. On S pixels the convolution of a channel is a product with an
-    (S, S) matrix of its weights.
-
-    Small maps on a CPU go through matrix products while the network learns, everything else
-    through the ordinary convolution: the same numbers up to rounding.
+    On the small maps of an EfficientNet's last stages its backward pass is the slowest part of a
+    training step on a CPU. There it is a product with an (S, S) matrix of a channel's weights on
+    S pixels; everything else goes through the ordinary convolution.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:

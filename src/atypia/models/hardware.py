@@ -41,10 +41,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """Resolve ``auto`` to bf16 where the hardware multiplies it natively, else to fp32.
-
-    On a CPU without such instructions bf16 is emulated and several times slower than fp32.
-    """
+    """Resolve ``auto`` to bf16 where the hardware multiplies it natively, else to fp32."""
     import torch
 
     if name == "auto":
@@ -84,14 +81,10 @@ def peak_memory_bytes() -> int:
 def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, instead of handing it back at once.
 
-    glibc maps each large buffer anew and unmaps it when it is freed, so every operation of a
-    network on the CPU first waits for the kernel to clear its output, page by page. Kept memory
-    is used again: a training step on the CPU gets a third shorter, prediction a fifth. In exchange
-    the process stays as large as it ever was. For the heads of processes that do little else;
-    it cannot be undone.
-
-    Returns:
-        Whether it was done: on Linux with glibc.
+    glibc maps each large buffer anew, so every operation of a network on the CPU first waits for
+    the kernel to clear its output. With memory that is used again a training step gets a third
+    shorter, prediction a fifth; the process stays as large as it ever was. It cannot be undone.
+    Returns whether it was done: on Linux with glibc.
     """
     if not sys.platform.startswith("linux"):
         return False

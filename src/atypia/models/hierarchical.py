@@ -8,12 +8,8 @@ members, distillation, export.
 
 Cross-entropy of the product is the sum of the stages' own: for a target t with the mass t_A on the
 atypical subtypes, ``-sum t log p = CE(t_A, side) + t_A CE(t / t_A, atypical) + t_N CE(t / t_N,
-normal)``. A stage learns from its own term alone, and nothing from figures of the other side. Soft
-targets, several raters, class weights and the term of atypical votes, which is heard by the side
-alone, keep it so; the focal loss does not, since it weighs by the product.
-
-A temperature on the eight log-probabilities divides those of all stages by the same number; it is
-not one temperature for each.
+normal)``: a stage learns nothing from figures of the other side (but by the focal loss, which
+weighs by the product). A temperature divides the log-probabilities of all stages by one number.
 """
 
 from __future__ import annotations
@@ -37,11 +33,8 @@ _N_NORMAL: Final = N_SUBTYPES - N_ATYPICAL
 class StagedHead(nn.Module):
     """Maps features (B, F) to log-probabilities of the subtypes (B, R * 8), R raters side by side.
 
-    Args:
-        in_features: F.
-        n_raters: R.
-        separate: The stages share no feature: each looks at a third of them, in the order of
-            :data:`N_STAGES`, as :class:`SideBySide` gives them.
+    Stages that are `separate` share no feature: each has a third of them, in the order of
+    :data:`N_STAGES`, as :class:`SideBySide` gives them.
     """
 
     def __init__(self, in_features: int, n_raters: int = 1, *, separate: bool = False) -> None:

@@ -118,9 +118,7 @@ class _Inverted(nn.Module):
 class Lite(nn.Module):
     """Maps (B, 3, S, S) to features (B, n_features). For prediction: it has no stochastic depth.
 
-    Args:
-        name: One of :data:`SCALES`.
-        reduction: Stop where feature maps have 1/reduction of S; None keeps the head as well.
+    With a `reduction` it stops where feature maps have 1/reduction of S, and has no head.
     """
 
     pairs: ClassVar = (("conv_stem", "bn1"), ("conv_head", "bn2"))

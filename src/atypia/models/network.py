@@ -41,15 +41,8 @@ class Network(nn.Module):
     """Maps normalised images (B, 3, S, S) to logits (B, 8).
 
     With several raters each has scores of its own while the network learns, (B, R * 8); those of
-    the first one answer.
-
-    Args:
-        backbone: Maps images to features (B, F).
-        n_features: F.
-        dropout: Between backbone and head.
-        n_raters: R.
-        stages: How the head comes from features to subtypes; with ``separate`` the backbone is
-            a :class:`SideBySide`. See :mod:`atypia.models.hierarchical`.
+    the first one answer. The backbone maps images to features (B, F); for the stages ``separate``
+    it is a :class:`SideBySide`, see :mod:`atypia.models.hierarchical`.
     """
 
     def __init__(

@@ -125,16 +125,8 @@ class Augmenter:
 
     Geometry (flip, any rotation, scale, shift) is one resampling. Stain varies as a factor and an
     offset on each channel's optical density, -log I, or on the amount of each dye (Tellez et al.,
-    IEEE TMI 2018), and towards the colours of other training patches; noise is Gaussian on RGB.
-
-    Args:
-        config: How much of each.
-        spec: What the network sees.
-        seed: Of the training.
-        styles: (N, 2, 3) from :func:`colour_styles`; needed for `config.style`.
-
-    Raises:
-        ValueError: There are no styles though `config.style` is above 0.
+    IEEE TMI 2018), and towards the colours of other training patches, their `styles` (N, 2, 3)
+    from :func:`colour_styles`, which `config.style` needs; noise is Gaussian on RGB.
     """
 
     def __init__(

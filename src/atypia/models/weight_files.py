@@ -77,8 +77,6 @@ def _rename(name: str) -> str:
     return name
 
 
-_TRUNK: Final = "trunk."
-_VISUAL: Final = "visual."
 _OF_CAPTIONS: Final = ("attn_pool_caption.", "ln_caption.", "proj_contrast")
 
 
@@ -91,10 +89,10 @@ def renamed(encoder: Encoder, tensors: dict[str, torch.Tensor]) -> dict[str, tor
     if encoder.names == "dinov2":
         tensors = from_dinov2(tensors)
     elif encoder.names == "conch":
-        visual = {n.removeprefix(_VISUAL): t for n, t in tensors.items() if n.startswith(_VISUAL)}
-        tensors = {n: t for n, t in visual.items() if not n.startswith(_OF_CAPTIONS)}
+        own = {n.removeprefix("visual."): t for n, t in tensors.items() if n.startswith("visual.")}
+        tensors = {n: t for n, t in own.items() if not n.startswith(_OF_CAPTIONS)}
     elif encoder.names == "timm" and encoder.embedding == "class_token_and_patch_mean":
-        tensors = {f"{_TRUNK}{n}": t for n, t in tensors.items()}
+        tensors = {f"trunk.{n}": t for n, t in tensors.items()}
     return {n: t for n, t in tensors.items() if not n.endswith("mask_token")}
 
 
@@ -109,14 +107,10 @@ def read_dinov2(file: Path) -> dict[str, torch.Tensor]:
         InputError: Not such a graph.
     """
     graph, constants = _open(file)
+    named = constants | _linear_weights(graph, constants)
     encoder = {
         name.removeprefix("backbone."): tensor
-        for name, tensor in constants.items()
-        if name.startswith("backbone.")
-    }
-    encoder |= {
-        name.removeprefix("backbone."): tensor
-        for name, tensor in _linear_weights(graph, constants).items()
+        for name, tensor in named.items()
         if name.startswith("backbone.")
     }
     nameless = [t for n, t in constants.items() if n.startswith("onnx::") and t.ndim == 3]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from atypia.reports.report_input import cohort_of, patch_reader, read_run
-from atypia.reports.run_report import build_report
+from atypia.reports.run_report import write_report
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,19 +13,9 @@ if TYPE_CHECKING:
 
 
 def report(folder: Path, cohort: Cohort | None = None) -> Path:
-    """Rebuild ``report.html`` of a run folder; give its path.
+    """Rebuild ``report.html`` of a run as its training wrote it, with its predictions and measures.
 
-    Args:
-        folder: The run.
-        cohort: For the images of patches; None looks for it where it was when the run began.
-
-    Raises:
-        InputError: The folder holds no finished run.
+    Arguments as for :func:`write_report`; returns the path of the page.
     """
-    page = read_run(folder)
-    cohort = cohort or cohort_of(folder, page.run or {})
-    if cohort is not None:
-        page = replace(page, patches=patch_reader(cohort))
-    out = folder / "report.html"
-    build_report(page, out)
-    return out
+    write_report(folder, cohort)
+    return folder / "report.html"

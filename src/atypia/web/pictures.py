@@ -97,12 +97,7 @@ class CohortPictures:
 
 
 class SlidePictures:
-    """Squares of :data:`FIELD_UM` around places on a slide.
-
-    Args:
-        pool: The open slide; it must outlive this.
-        centres_px: (N, 2) on level 0.
-    """
+    """Squares of :data:`FIELD_UM` around places (N, 2), px of level 0, on an open slide."""
 
     def __init__(self, pool: SlidePool, centres_px: FloatArray) -> None:
         self._pool = pool

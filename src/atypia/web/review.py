@@ -62,11 +62,8 @@ CREATE INDEX IF NOT EXISTS event_of ON event (cohort, reviewer, undone, patch_id
 class ReviewStore:
     """The labels of all reviewers on one set of figures. Safe to use from several threads.
 
-    Args:
-        file: Made when the first reviewer comes; one file may hold several sets.
-        key: Of the patches or the slide: labels of others are not mixed in.
-        names: Of the figures, in the column ``patch_id``; see
-            :attr:`atypia.web.pictures.Pictures.names`.
+    The file is made when the first reviewer comes; it may hold several sets, by their `key`: see
+    ``subject`` of :class:`atypia.web.pictures.Pictures`, and ``names`` there.
     """
 
     def __init__(self, file: Path, key: str, names: Sequence[str]) -> None:

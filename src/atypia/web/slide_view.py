@@ -97,12 +97,7 @@ class SlideView:
         }
 
     def _make_tile(self, level: int, column: int, row: int) -> bytes:
-        """JPEG of a tile.
-
-        Raises:
-            RefusalError: There is no such tile.
-            InputError: The slide is damaged there.
-        """
+        """JPEG of a tile; an error where there is none, or where the slide is damaged."""
         info = self._pool.info
         if not 0 <= level <= self.most_level:
             raise no_picture()

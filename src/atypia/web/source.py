@@ -120,11 +120,7 @@ def run_tables(run: Path) -> dict[str, Predictions]:
 
 
 def answers_of(path: Path, patch_ids: list[str]) -> AlignedPredictions:
-    """Read the answers of a run, or of a table, on these figures.
-
-    Raises:
-        InputError: There are none, or a problem of a table.
-    """
+    """Read the answers of a run, or of a table, on these figures."""
     tables = run_tables(path) if path.is_dir() else {GIVEN: read_predictions(path)}
     return AlignedPredictions.align(patch_ids, tables)
 

@@ -68,11 +68,7 @@ class Tiles:
             self._thread.join()
 
     def large(self, number: int) -> bytes:
-        """JPEG of a large sheet.
-
-        Raises:
-            RefusalError: There is no such sheet.
-        """
+        """JPEG of a large sheet; a RefusalError where there is no such sheet."""
         if not 0 <= number < self.n_large:
             raise no_picture()
         name = f"large-{_VERSION}-{number}.jpg"
@@ -80,11 +76,7 @@ class Tiles:
             return self._cache.kept(name, lambda: self._make_large(number))
 
     def small(self, number: int) -> bytes:
-        """JPEG of a small sheet.
-
-        Raises:
-            RefusalError: There is no such sheet.
-        """
+        """JPEG of a small sheet; a RefusalError where there is no such sheet."""
         if not 0 <= number < self.n_small:
             raise no_picture()
         name = f"small-{_VERSION}-{number}.jpg"
