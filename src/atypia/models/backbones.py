@@ -120,6 +120,8 @@ def make_backbone(
     _set_size(module, name, size_px)
     origin = "random"
     if pretrained:
+        if weights is not None and not weights.is_file():
+            raise InputError(f"model.weights: {weights} does not exist.")
         origin = (
             _load_weights(module, name, size_px, weights)
             if encoder is None
@@ -162,8 +164,6 @@ def _near(name: str) -> str:
 
 def _load_encoder(module: nn.Module, encoder: Encoder, file: Path | None) -> str:
     """Fill an encoder with its weights; returns their origin and licence."""
-    if file is not None and not file.is_file():
-        raise InputError(f"model.weights: {file} does not exist.")
     found = file or fetch_weights(encoder)
     tensors = renamed(encoder, read_tensors(found))
     unknown = sorted(tensors.keys() - module.state_dict().keys())
@@ -217,8 +217,6 @@ def _stop_at(module: nn.Module, name: str, reduction: int) -> int:
 def _load_weights(module: nn.Module, name: str, size_px: int, file: Path | None) -> str:
     """Fill `module` with pretrained weights; returns their origin."""
     if file is not None:
-        if not file.is_file():
-            raise InputError(f"model.weights: {file} does not exist.")
         _fill(module, read_tensors(file), str(file))
         return f"file {file.name}, SHA-256 {sha256_file(file)}"
     package = package_of(name)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from atypia.core.errors import InputError
 
@@ -29,10 +29,8 @@ FAR: Final = 1.5
 """Factor from which on a scale or a size is another one than an encoder was trained at."""
 
 
-class Encoder(BaseModel):
+class Encoder(BaseModel, frozen=True, extra="forbid"):
     """A pretrained vision transformer; the fields are explained in the YAML file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]

@@ -32,10 +32,8 @@ _CELL = (
 )
 
 
-class _Strict(BaseModel):
+class _Strict(BaseModel, extra="forbid"):
     """Unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class Patch(_Strict):

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from atypia.core.errors import AtypiaError, InputError, Problem
 from atypia.core.labels import N_SUBTYPES
@@ -49,18 +49,14 @@ _AGAINST: Final = (0, 114, 178)
 """Of heat maps, as in those of ``atypia explain``."""
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Joining(_Body):
+class Joining(BaseModel, extra="forbid"):
     """A reviewer begins or comes back."""
 
     name: Annotated[str, Field(max_length=1000)]
     blind: bool
 
 
-class Label(_Body):
+class Label(BaseModel, extra="forbid"):
     """A key press."""
 
     number: Annotated[int, Field(ge=0)]

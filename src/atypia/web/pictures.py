@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
 from collections import Counter
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
+    from PIL import Image
 
     from atypia.data.cohort import Cohort
     from atypia.evaluation.metrics import FloatArray
@@ -43,6 +45,13 @@ class GoneError(AtypiaError):
 def no_picture() -> RefusalError:
     """Make the refusal of a picture that does not exist."""
     return RefusalError(404, "There is no such picture.")
+
+
+def as_jpeg(image: Image.Image) -> bytes:
+    """Encode an image as tiles and thumbnails are sent."""
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=85)
+    return stream.getvalue()
 
 
 class Pictures(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +13,7 @@ from scipy import ndimage
 from atypia.biomarker import find_hotspot
 from atypia.biomarker.hotspot import AREA_MM2
 from atypia.core.errors import InputError
-from atypia.web.pictures import no_picture
+from atypia.web.pictures import as_jpeg, no_picture
 
 if TYPE_CHECKING:
     from atypia.biomarker import SlideFigures
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 TILE_PX: Final = 256
 _KEPT_TILES: Final = 2048
 """About 40 MB."""
-_QUALITY: Final = 85
 _GRID: Final = 160
 """Cells of the density map along the longer side."""
 _BANDWIDTH_UM: Final = 150.0
@@ -111,6 +109,4 @@ class SlideView:
         if not isinstance(pixels, np.ndarray):
             raise InputError(pixels)
         size = (min(TILE_PX, width - column * TILE_PX), min(TILE_PX, height - row * TILE_PX))
-        stream = io.BytesIO()
-        Image.fromarray(pixels[: size[1], : size[0]]).save(stream, "JPEG", quality=_QUALITY)
-        return stream.getvalue()
+        return as_jpeg(Image.fromarray(pixels[: size[1], : size[0]]))

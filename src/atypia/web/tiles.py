@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from PIL import Image
 
 from atypia.core.errors import AtypiaError
-from atypia.web.pictures import GoneError, no_picture
+from atypia.web.pictures import GoneError, as_jpeg, no_picture
 
 if TYPE_CHECKING:
     from atypia.web.pictures import Cache, Pictures
@@ -32,7 +32,6 @@ FIELD_UM: Final = 24.0
 _VERSION: Final = 1
 """In the names of files; goes up when sheets are made in another way."""
 _UNREADABLE: Final = (128, 128, 128)
-_QUALITY: Final = 85
 
 log = logging.getLogger("atypia")
 
@@ -91,7 +90,7 @@ class Tiles:
             thumbnail = self._thumbnail(figure)
             if thumbnail is not None:
                 sheet.paste(thumbnail, corner)
-        return _jpeg(sheet)
+        return as_jpeg(sheet)
 
     def _make_small(self, number: int) -> bytes:
         side = COLUMNS * SMALL_PX
@@ -101,7 +100,7 @@ class Tiles:
             with Image.open(io.BytesIO(self.large(large))) as image:
                 block = image.resize((side, side), Image.Resampling.BOX)
             sheet.paste(block, (place % BLOCKS * side, place // BLOCKS * side))
-        return _jpeg(sheet)
+        return as_jpeg(sheet)
 
     def _thumbnail(self, figure: int) -> Image.Image | None:
         """Cut out the middle; None where the picture cannot be read."""
@@ -131,9 +130,3 @@ class Tiles:
                     self.small(large // BLOCKS**2)
         except GoneError as error:
             log.warning("No more thumbnails are made before they are asked for: %s", error)
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=_QUALITY)
-    return stream.getvalue()
