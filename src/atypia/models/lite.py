@@ -1,7 +1,6 @@
 """EfficientNet-Lite for prediction: timm's network without timm, and faster.
 
-Importing timm takes longer than importing torch; a person who asks about one cell waits for it.
-The networks that Atypia ships are EfficientNet-Lite, which is simple enough to be written down
+Importing timm takes longer than importing torch. The networks that Atypia ships are written down
 here under timm's names: the weights of either fill the other, and they give the same answers.
 
 EfficientNet: Tan and Le, ICML 2019. Lite has ReLU6 instead of SiLU, no squeeze-and-excitation, and

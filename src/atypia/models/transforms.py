@@ -1,11 +1,8 @@
 """Patches of pixels into the network's input: the field of view, its augmentation, its symmetry.
 
-Everything works on a whole batch on the device of its tensors. Training, evaluation and
-prediction all sample the field of view through :func:`sample_field`, so a network never meets
-other pixels than those it was trained on.
-
-Every random number is a function of (seed, pass over the training set, sample). Results therefore
-depend neither on the order of samples, nor on the number of processes, nor on a restart.
+Everything works on a whole batch on the device of its tensors. Every random number is a function
+of (seed, pass over the training set, sample). Results therefore depend neither on the order of
+samples, nor on the number of processes, nor on a restart.
 """
 
 from __future__ import annotations

@@ -65,11 +65,7 @@ def audit(
 def out_of_fold_table(source: Path) -> Path:
     """Find the table of a run in which no model has learned from the patches that it predicts.
 
-    These are the predictions of the training part, each by the member that was not trained on it.
-    With several outer folds they are those of the test parts, which together hold every patient.
-
-    Raises:
-        InputError: The run has neither.
+    With several outer folds it is that of the test parts, which together hold every patient.
     """
     if not source.is_dir():
         return source

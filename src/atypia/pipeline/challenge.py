@@ -32,7 +32,7 @@ def challenge(
     backend: str = "auto",
     device: str = "auto",
 ) -> list[dict[str, str | float]]:
-    """Classify the stack below `source` and write the answer into `out`.
+    """Classify the stack below `source` and write the answer, one per page, into `out`.
 
     Args:
         source: ``/input`` of the container; only read.
@@ -40,9 +40,6 @@ def challenge(
         model: With `quality`, `backend` and `device` as for :func:`load_ensemble`. None: what is
             in ``/opt/ml/model``, else the model in the package.
         mpp: µm per pixel of the pages.
-
-    Returns:
-        One answer per page, in their order.
 
     Raises:
         InputError: The case is not one of this challenge, or there is no model; nothing is

@@ -45,10 +45,9 @@ def distill(
     averaged over rotations and flips: networks that learn from an ensemble of their own kind
     surpass it (born-again networks: Furlanello et al., ICML 2018).
 
-    On the folds left out, temperature, threshold and prediction sets are fitted; the test part of
-    the run is predicted once. A student has seen labels of its fold only through the teacher's
-    predictions for other patients, which makes measures on that fold optimistic; the test part is
-    clean.
+    On the folds left out, temperature, threshold and prediction sets are fitted. A student has seen
+    labels of its fold through the teacher's predictions for other patients, which makes measures
+    on that fold optimistic; the test part is clean, and is predicted once.
 
     Args:
         teacher: Folder of a finished run with one outer split.

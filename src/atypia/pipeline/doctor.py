@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 
 def doctor(model: Path | str | None = None) -> Examination:
-    """Examine the installation, or a model.
-
-    Args:
-        model: A bundle, a run folder, or a model in the package, whose files are checked; or an
-            encoder or a backbone of timm by name; None for the installation.
+    """Examine the installation; or a model's files; or an encoder or backbone of timm by name.
 
     Raises:
         InputError: Not a model; or lists every file of it that is damaged or missing.

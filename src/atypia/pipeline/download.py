@@ -1,7 +1,4 @@
-"""``atypia download``: fetch a public release, check it, unpack it.
-
-Leaves a folder with exactly the wanted files; of a transfer that broke off ``<out>.part``.
-"""
+"""``atypia download``: fetch a public release, check it, unpack it."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ def download(
     progress: Callable[[int, int | None], None] = silent,
     limits: ArchiveLimits | None = None,
 ) -> Path:
-    """Fetch, check and unpack a release.
+    """Fetch, check and unpack a release; `out` holds exactly the files that ``keep`` names.
 
     A transfer that breaks off leaves ``<out>.part``; the same call goes on from there. Any other
     failure leaves nothing.
@@ -45,9 +42,6 @@ def download(
         sha256: Of the archive, checked before it is unpacked.
         progress: Called with (bytes so far, bytes in all, or None where the server gives no size).
         limits: What the archive may cost.
-
-    Returns:
-        `out`, holding exactly the files that ``release.keep`` names.
 
     Raises:
         InputError: `out` exists, or the address is neither HTTPS nor on this machine.

@@ -40,11 +40,7 @@ def mil(
     that have not seen its patient), ``metrics.json``, ``splits.json``, and in ``model/`` the first
     pooling fitted on all patients, for :func:`mil_predict`.
 
-    Args:
-        cohort_folder: From :func:`atypia.pipeline.prepare`.
-        out: The run folder; this, `command`, `on_step` and what is returned are those of
-            :func:`atypia.pipeline.train`.
-        config: Target, description of the figures, poolings.
+    Arguments and result are as those of :func:`atypia.pipeline.train`.
 
     Raises:
         InputError: Options, cohort, target or run folder do not fit each other.

@@ -1,8 +1,7 @@
 """``atypia prepare``: from what people have (a release, folders, a table, slides) to a cohort.
 
-A reader turns the source into records; every image is decoded and written as PNG; everything that
-is wrong is reported at once or, with ``skip_bad``, left out, counted and listed. Leaves a cohort
-folder: patches, ``manifest.csv``, ``cohort.json`` with all hashes, ``skipped.csv``.
+Leaves a cohort folder: patches as PNG, ``manifest.csv``, ``cohort.json`` with all hashes, and
+``skipped.csv`` where bad records are left out.
 """
 
 from __future__ import annotations
@@ -31,8 +30,7 @@ def prepare(
     """Make a cohort folder from a source.
 
     Args:
-        source: A public cohort as its authors publish it, a folder with one folder per class, or a
-            table; see :func:`atypia.data.sources.read_source`.
+        source: See :func:`atypia.data.sources.read_source`.
         out: The cohort folder to make; it must not exist yet, or be empty.
         options: What the source itself lacks.
         progress: Called with (patches done, patches in all).

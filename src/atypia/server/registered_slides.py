@@ -28,12 +28,7 @@ log = logging.getLogger("atypia")
 def register_slides(
     folder: Path | None = None, named: Iterable[tuple[str, Path]] = ()
 ) -> dict[str, Path]:
-    """List slides by id; none is opened.
-
-    Args:
-        folder: Every slide right in it, and every folder in it with DICOM files, has its own name
-            for an id.
-        named: Ids and slides.
+    """List slides by id: those of a folder, DICOM folders too, by name; and those with given ids.
 
     Raises:
         InputError: Lists what does not exist, ids that occur twice or cannot be part of an

@@ -62,6 +62,9 @@ CREATE INDEX IF NOT EXISTS event_of ON event (cohort, reviewer, undone, patch_id
 class ReviewStore:
     """The labels of all reviewers on one set of figures. Safe to use from several threads.
 
+    Every method raises an InputError for a reviewer who never began, but :meth:`is_blind`; and an
+    AtypiaError where the file cannot be used.
+
     The file is made when the first reviewer comes; it may hold several sets, by their `key`: see
     ``subject`` of :class:`atypia.web.pictures.Pictures`, and ``names`` there.
     """
@@ -78,7 +81,6 @@ class ReviewStore:
 
         Raises:
             InputError: Not a name; or the reviewer began otherwise.
-            AtypiaError: The file cannot be used.
         """
         if not _NAME.fullmatch(name):
             raise InputError(
@@ -108,12 +110,7 @@ class ReviewStore:
         return True if blind is None else blind
 
     def give(self, name: str, number: int, subtype: int | None) -> None:
-        """Save a label; None takes the label away. It is on the disk when this returns.
-
-        Raises:
-            InputError: No such reviewer.
-            AtypiaError: It could not be saved.
-        """
+        """Save a label, which is then on the disk; None takes the label away."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         text = None if subtype is None else SUBTYPES[subtype]
         with self._lock, closing(self._open()) as base, base:
@@ -125,11 +122,7 @@ class ReviewStore:
             )
 
     def undo(self, name: str) -> int | None:
-        """Take back the last label; returns the number of its figure, None if none is left.
-
-        Raises:
-            InputError: No such reviewer.
-        """
+        """Take back the last label; returns the number of its figure, None if none is left."""
         with self._lock, closing(self._open()) as base, base:
             self._check(base, name)
             rows = base.execute(
