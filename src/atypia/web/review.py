@@ -62,7 +62,7 @@ CREATE INDEX IF NOT EXISTS event_of ON event (cohort, reviewer, undone, patch_id
 class ReviewStore:
     """The labels of all reviewers on one set of figures. Safe to use from several threads.
 
-    Every method raises an InputError for a reviewer who never began, but :meth:`is_blind`; and an
+    :meth:`give` and :meth:`undo` raise an InputError for a reviewer who never began; all raise an
     AtypiaError where the file cannot be used.
 
     The file is made when the first reviewer comes; it may hold several sets, by their `key`: see
