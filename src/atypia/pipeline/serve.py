@@ -19,6 +19,7 @@ from atypia.server.listener import answer, bound, check_installed, choose_access
 from atypia.server.registered_slides import register_slides
 from atypia.server.service import Service
 from atypia.server.shared_model import load_described
+from atypia.web.app_routes import mount
 from atypia.web.site import open_site
 from atypia.web.source import kind_of, open_source
 
@@ -94,8 +95,6 @@ def serve(
         service = stack.enter_context(Service(loaded, about, registered, limits))
         extend = None
         if show is not None and shown is not None:
-            from atypia.web.app_routes import mount
-
             site = stack.enter_context(open_site(show, shown, loaded))
             extend = partial(mount, site=site, limits=limits)
             log.info("labels of reviewers are saved in %s", show.reviews)

@@ -7,16 +7,17 @@ FastAPI's documentation pages are off: they load scripts from another host, and 
 nobody ask another one. ``/openapi.json`` opens in any viewer.
 """
 
+# No `from __future__ import annotations`: FastAPI looks at the annotations of functions that are
+# made where FastAPI is imported, and as strings they could not be found.
+
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from fastapi import APIRouter, FastAPI, Request
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
-from starlette.requests import ClientDisconnect
 
 from atypia._version import __version__
 from atypia.server.guard import HEALTH, Access, Guard
@@ -35,6 +36,9 @@ from atypia.server.schemas import (
 )
 from atypia.server.service import Service
 from atypia.server.uploads import parse, store_candidates, store_images, stored_candidates
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter, FastAPI, Request
 
 T = TypeVar("T")
 J = TypeVar("J", bound=BaseModel)
@@ -65,8 +69,8 @@ _WHY: Final = {
 def make_app(
     service: Service,
     access: Access | None = None,
-    extend: Callable[[FastAPI], None] | None = None,
-) -> FastAPI:
+    extend: "Callable[[FastAPI], None] | None" = None,
+) -> "FastAPI":
     """Make the application.
 
     Args:
@@ -74,6 +78,8 @@ def make_app(
         access: Who may ask; None: everybody.
         extend: Adds further addresses.
     """
+    from fastapi import FastAPI
+
     app = FastAPI(
         title="Atypia",
         version=__version__,
@@ -101,7 +107,9 @@ def make_app(
     return app
 
 
-def _router(service: Service) -> APIRouter:
+def _router(service: Service) -> "APIRouter":
+    from fastapi import APIRouter, Request
+
     router = APIRouter()
 
     @router.get(HEALTH, tags=["about"])
@@ -176,9 +184,11 @@ def _body(json: type[BaseModel], form: type[BaseModel]) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _sent(
-    request: Request, service: Service, json: type[J], form: type[F]
+    request: "Request", service: Service, json: type[J], form: type[F]
 ) -> AsyncIterator[J | F]:
     """Read a body of either type. Files of a form are gone at the end of the block."""
+    from starlette.requests import ClientDisconnect
+
     limits = service.limits
     given = request.headers.get("content-type", "")
     match given.partition(";")[0].strip().lower():
@@ -204,8 +214,9 @@ async def _sent(
             raise RefusalError(415, what)
 
 
-async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
+async def _unless_gone(request: "Request", work: Awaitable[T]) -> T:
     """Wait for work, and stop it when the client hangs up."""
+    from starlette.requests import ClientDisconnect
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":

@@ -3,14 +3,15 @@
 They work in threads (plain functions), and are no part of the API that ``/openapi.json`` describes.
 """
 
+# No `from __future__ import annotations`, as in atypia.server.api_routes.
+
 import io
 import json
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from PIL import Image
 from pydantic import BaseModel, Field
 
@@ -22,6 +23,9 @@ from atypia.server.refusals import RefusalError
 from atypia.web.pictures import no_picture
 from atypia.web.review import agreement, export_cohort, export_geojson, export_places
 from atypia.web.site import Site
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter, FastAPI, Response
 
 KINDS: Final = {
     ".html": "text/html; charset=utf-8",
@@ -63,8 +67,10 @@ class Label(BaseModel, extra="forbid"):
     subtype: Annotated[int, Field(ge=0, lt=N_SUBTYPES)] | None
 
 
-def mount(app: FastAPI, site: Site, limits: ServerLimits) -> None:
+def mount(app: "FastAPI", site: Site, limits: ServerLimits) -> None:
     """Put the app beside the API, whose limits the drop zone checks before it sends."""
+    from fastapi import Request, Response
+
     for router in (page_router(site, limits), figure_router(site), review_router(site)):
         app.include_router(router)
 
@@ -87,8 +93,10 @@ def read_assets() -> dict[str, tuple[bytes, str]]:
     }
 
 
-def page_router(site: Site, limits: ServerLimits) -> APIRouter:
+def page_router(site: Site, limits: ServerLimits) -> "APIRouter":
     """Make the addresses of the page, of what it loads, and of what it asks first."""
+    from fastapi import APIRouter, Response
+
     router = APIRouter(include_in_schema=False)
     assets = read_assets()
 
@@ -121,8 +129,9 @@ def page_router(site: Site, limits: ServerLimits) -> APIRouter:
     return router
 
 
-def figure_router(site: Site) -> APIRouter:
+def figure_router(site: Site) -> "APIRouter":
     """Make the addresses of answers and labels, which blind reviewers do not get."""
+    from fastapi import APIRouter, Depends, Response
 
     def seeing() -> None:
         if site.show.blind:
@@ -207,8 +216,10 @@ def figure_router(site: Site) -> APIRouter:
     return router
 
 
-def review_router(site: Site) -> APIRouter:
+def review_router(site: Site) -> "APIRouter":
     """Make the addresses of reviewers. Those who are blind get pictures and their own labels."""
+    from fastapi import APIRouter, Response
+
     router = APIRouter(prefix="/web/reviews", include_in_schema=False)
     figures, store = site.shown.figures, site.reviews
     reserved = {AGREED, "majority", "soft", *figures.labels}
@@ -314,7 +325,7 @@ def review_router(site: Site) -> APIRouter:
     return router
 
 
-def _new_folder(site: Site, what: str) -> Path:
+def _new_folder(site: Site, what: str) -> "Path":
     """Name a folder beside the labels that is not there yet."""
     folder = site.show.reviews.absolute().parent
     wanted = f"{site.show.source.resolve().name}-{what}"
@@ -338,12 +349,13 @@ def _labels_of(site: Site, name: str) -> Any:
     return labels[name]
 
 
-def _response(content: bytes, kind: str) -> Response:
+def _response(content: bytes, kind: str) -> "Response":
+    from fastapi import Response
 
     return Response(content, media_type=kind, headers=HEADERS)
 
 
-def _json(value: object) -> Response:
+def _json(value: object) -> "Response":
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return _response(text.encode(errors="replace"), "application/json")
 
