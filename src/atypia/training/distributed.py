@@ -16,7 +16,7 @@ from atypia.models.hardware import choose_device, choose_precision, make_determi
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from atypia.core.config import RuntimeConfig
+    from atypia.core.config.settings import RuntimeConfig
 
 
 @dataclass(frozen=True)
