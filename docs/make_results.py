@@ -4,7 +4,7 @@
 
 =============================  =====================================================================
 ``predictions-*.csv.bz2``      of the test part, or out of fold where there is none; probabilities
-                               with four significant digits, at most six decimals, which keep every
+                               with five significant digits, at most six decimals, which keep every
                                measure to the digits shown;
                                reasons and what follows from other columns are left out
 ``metrics.json.bz2``           the measures of that table; bins and curves are left out
@@ -12,7 +12,7 @@
                                another one
 ``history.csv.bz2``            every epoch of every member
 ``splits.json``                their kind, and the file in ``docs/results/splits`` with the patients
-``tables.md``                  the measures to be read
+``tables.md``                  the measures to be read; committed where a page links to it
 ``config.yaml``, ``run.json``  as in the run
 =============================  =====================================================================
 
@@ -35,7 +35,7 @@ from atypia.core.files import read_json, write_json, write_text
 from atypia.core.labels import DISPLAY_NAMES, PROBABILITY_COLUMNS
 from atypia.reports import published_results as reference
 
-DIGITS, DECIMALS = 4, 6
+DIGITS, DECIMALS = 5, 6
 """Of a probability: as many significant digits, but no more decimals."""
 DERIVED = ("reason", "p_atypical", "atypical_expert1", "atypical_expert2", "atypical_expert3")
 LEFT_OUT = {"definitions", "subtypes", "calibration", "class_size_vs_sensitivity"}
