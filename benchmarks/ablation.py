@@ -147,7 +147,7 @@ def main() -> None:
     if options.table:
         done = [v for v in VARIANTS if (options.out / v / "predictions.csv").is_file()]
         result = table(options.out, done)
-        write_json(options.out / "ablation.json", result)
+        write_json(options.out / "ablation.json", result, compact=True)
         write_text(options.out / "ablation.md", markdown(result))
         print(markdown(result))
 

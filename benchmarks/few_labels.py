@@ -109,7 +109,7 @@ def main() -> None:
         train_variant(options)
     if options.table:
         result = table(options.out)
-        write_json(options.out / "few_labels.json", result)
+        write_json(options.out / "few_labels.json", result, compact=True)
         write_text(options.out / "few_labels.md", markdown(result))
         print(markdown(result))
 

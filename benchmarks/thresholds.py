@@ -66,7 +66,7 @@ def main() -> None:
         target = read_predictions(outer / "predictions-test.csv")
         for name, rows in groups(target).items():
             told.append({"tested": name, **travel(source, target.take(rows))})
-    write_json(options.out.with_suffix(".json"), told)
+    write_json(options.out.with_suffix(".json"), told, compact=True)
     write_text(options.out, page(told))
     print(page(told))
 

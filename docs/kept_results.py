@@ -60,10 +60,10 @@ def difference(measure: dict[str, Any] | None, *, bold: bool) -> str:
     return f"**{text}**" if bold else text
 
 
-def rounded(tree: Any) -> Any:
-    """Give measures with seven decimals, without how many resamples had none."""
+def rounded(tree: Any, decimals: int = 7) -> Any:
+    """Give measures with so many decimals, without how many resamples had none."""
     if isinstance(tree, dict):
-        return {k: rounded(v) for k, v in tree.items() if k != "undefined"}
+        return {k: rounded(v, decimals) for k, v in tree.items() if k != "undefined"}
     if isinstance(tree, list):
-        return [rounded(v) for v in tree]
-    return round(tree, 7) if isinstance(tree, float) else tree
+        return [rounded(v, decimals) for v in tree]
+    return round(tree, decimals) if isinstance(tree, float) else tree

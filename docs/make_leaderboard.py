@@ -10,7 +10,6 @@ the command that makes one. Speeds come from the file of benchmarks/speed_of_run
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import yaml
 from kept_results import rounded
 from leaderboard import differences, page, runs
 
-from atypia.core.files import read_json, write_text
+from atypia.core.files import read_json, write_json, write_text
 
 APPROACHES = Path(__file__).parent / "leaderboard.yaml"
 SPLITS = {
@@ -51,8 +50,7 @@ def main() -> None:
         lines += page.section(title, split, entries, speeds)
         figures[split] = {e.name: differences.record(e) for e in entries if e.folder is not None}
     write_text(options.out, "\n".join(lines) + "\n")
-    text = json.dumps(rounded(figures), separators=(",", ":"), ensure_ascii=False)
-    write_text(options.out.with_suffix(".json"), text + "\n")
+    write_json(options.out.with_suffix(".json"), rounded(figures, 6), compact=True)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def main() -> None:
             lines += ["", f"## {figure['question']}", "", *head()]
         lines.append(row(figure))
     write_text(options.out, "\n".join(lines) + "\n")
-    write_json(options.out.with_suffix(".json"), rounded(figures))
+    write_json(options.out.with_suffix(".json"), rounded(figures, 6), compact=True)
 
 
 def differences(results: Path, resamples: int) -> Iterator[dict[str, Any]]:

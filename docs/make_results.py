@@ -4,10 +4,10 @@
 
 =============================  =====================================================================
 ``predictions-*.csv.bz2``      of the test part, or out of fold where there is none; probabilities
-                               with five significant digits, at most six decimals, which keep every
-                               measure to the digits shown;
+                               with six decimals, which keep every measure to the digits shown;
                                reasons and what follows from other columns are left out
-``metrics.json.bz2``           the measures of that table; bins and curves are left out
+``metrics.json.bz2``           the measures of that table; bins and curves are left out, and but for
+                               the runs of the model card (``--card``) groups, abstention and sets
 ``metrics-oof.json.bz2``       likewise out of fold, without groups and raters, where the table is
                                another one
 ``history.csv.bz2``            every epoch of every member
@@ -35,11 +35,13 @@ from atypia.core.files import read_json, write_json, write_text
 from atypia.core.labels import DISPLAY_NAMES, PROBABILITY_COLUMNS
 from atypia.reports import published_results as reference
 
-DIGITS, DECIMALS = 5, 6
-"""Of a probability: as many significant digits, but no more decimals."""
+DECIMALS = 6
+"""Of a probability."""
 DERIVED = ("reason", "p_atypical", "atypical_expert1", "atypical_expert2", "atypical_expert3")
 LEFT_OUT = {"definitions", "subtypes", "calibration", "class_size_vs_sensitivity"}
-LEFT_OUT_OUT_OF_FOLD = LEFT_OUT | {"groups", "raters", "selective", "conformal"}
+IN_CARD = {"groups", "selective", "conformal"}
+"""Measures that ``make_model_card.py`` alone reads; kept of its runs, with ``--card``."""
+LEFT_OUT_OUT_OF_FOLD = LEFT_OUT | IN_CARD | {"raters"}
 
 
 def write_compressed(path: Path, text: str) -> None:
@@ -53,15 +55,14 @@ def keep_predictions(table: Path, out: Path) -> None:
     cells = cells.drop(columns=list(DERIVED), errors="ignore")
     for column in PROBABILITY_COLUMNS:
         p = cells[column].astype(float)
-        kept = [round(float(f"{x:.{DIGITS}g}"), DECIMALS) for x in p]
-        cells[column] = [f"{x:.{DECIMALS}f}".rstrip("0").rstrip(".") for x in kept]
+        cells[column] = [f"{x:.{DECIMALS}f}".rstrip("0").rstrip(".") for x in p]
     write_compressed(out / f"{table.name}.bz2", cells.to_csv(index=False, lineterminator="\n"))
 
 
-def keep_metrics(folder: Path, out: Path) -> None:
+def keep_metrics(folder: Path, out: Path, *, card: bool = False) -> None:
     """Write the measures of a run, or of one of its outer splits."""
     metrics = read_metrics(folder)
-    kept = {"metrics": (metrics, LEFT_OUT)}
+    kept = {"metrics": (metrics, LEFT_OUT if card else LEFT_OUT | IN_CARD)}
     out_of_fold = folder / "metrics-oof.json"
     if out_of_fold.is_file() and metrics.get("part") != "out of fold":
         kept["metrics-oof"] = (read_json(out_of_fold), LEFT_OUT_OUT_OF_FOLD)
@@ -158,6 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--card", action="store_true", help="of a run of the model card")
     options = parser.parse_args()
     run, out = options.run, options.out
     out.mkdir(parents=True, exist_ok=True)
@@ -166,7 +168,7 @@ def main() -> None:
         shutil.copy(run / "trade.md", out)
     test = run / "predictions-test.csv"  # a run of the split "all" has none
     keep_predictions(test if test.is_file() else run / "predictions-oof.csv", out)
-    keep_metrics(run, out)
+    keep_metrics(run, out, card=options.card)
     keep_history(sorted(run.glob("fold-*/history.csv")), out)
     keep_splits(run / "splits.json", out)
     for part in sorted(run.glob("outer-*/predictions-test.csv")):
@@ -174,7 +176,7 @@ def main() -> None:
         if len(tested) == 1:  # of the split "domains": by itself, at its own threshold
             own = out / f"tested-on-{tested[0]}"
             own.mkdir(exist_ok=True)
-            keep_metrics(part.parent, own)
+            keep_metrics(part.parent, own, card=options.card)
     record = read_json(run / "run.json")
     record["cohort"].pop("path", None)
     write_json(out / "run.json", record)

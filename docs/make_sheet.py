@@ -38,5 +38,5 @@ def sheet(seed: int = 0) -> Image.Image:
 if __name__ == "__main__":
     path = Path(__file__).parent / "images" / "synthetic-cohort.webp"
     path.parent.mkdir(exist_ok=True)
-    sheet().convert("RGB").save(path, quality=75, method=6)
+    sheet().convert("RGB").save(path, quality=60, method=6)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")

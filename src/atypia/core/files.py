@@ -81,9 +81,10 @@ def write_bytes(path: Path, content: bytes) -> None:
         stream.write(content)
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write strict JSON (no NaN) atomically, indented, with a newline at the end."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, value: object, *, compact: bool = False) -> None:
+    """Write strict JSON (no NaN) atomically, with a newline at the end; indented or compact."""
+    layout: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 2}
+    write_text(path, json.dumps(value, ensure_ascii=False, allow_nan=False, **layout) + "\n")
 
 
 def read_json(path: Path) -> Any:
