@@ -33,7 +33,7 @@ VIEW = {"width": 1180, "height": 760}
 FIGURE = "TUPAC16_1324"
 """A segregation abnormality by both experts, of which the model is not sure."""
 PATIENCE_MS = 300_000
-QUALITY = 60
+QUALITY = 55
 
 
 @contextmanager
