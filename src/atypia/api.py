@@ -199,7 +199,7 @@ class TrainedRun:
 
     @property
     def report(self) -> Path:
-        """The page with all figures."""
+        """The page with all measures and plots."""
         return self.folder / "report.html"
 
     def predictions(self, part: Literal["test", "oof"] = "test") -> pd.DataFrame:

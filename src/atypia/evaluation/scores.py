@@ -38,7 +38,6 @@ SIDES: Final = {
     "atypical_subtypes": slice(0, N_ATYPICAL),
     "normal_subtypes": slice(N_ATYPICAL, N_SUBTYPES),
 }
-OF_SIDE: Final = ("auc", "balanced_accuracy", "log_loss")
 OF_SUBTYPES: Final = ("mean_auc", "balanced_accuracy", "log_loss")
 
 DEFINITIONS = {

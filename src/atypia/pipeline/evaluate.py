@@ -1,4 +1,4 @@
-"""Evaluate and compare tables of predictions."""
+"""Evaluate a table of predictions, ours or anyone's: ``metrics.json`` and ``report.html``."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def slide(
         check_dicom_output([o for o in outs if forms[o] == ".dcm"], info, len(found.candidates))
         info.log_oddities(mpp)
         on_start(len(found.candidates))
-        # Only now, with torch: errors above need not wait for it.
+        # Only now: the errors above need not wait for the model.
         ensemble = load_ensemble(folder, quality, backend=backend, device=device)
         table, unread = classify_slide(ensemble, pool, found.candidates, on_done=on_done)
         errors = _errors_of(folder, quality)

@@ -9,7 +9,7 @@ from atypia.core.progress import OnStep, silent
 from atypia.reports.run_report import write_report
 from atypia.training.hybrid_fitter import HybridFitter
 from atypia.training.network_fitter import NetworkFitter
-from atypia.training.outer_split import finish_outer
+from atypia.training.outer_split import ModelFitter, finish_outer
 from atypia.training.rules_fitter import RulesFitter
 from atypia.training.run_folder import run_config, score_run
 from atypia.training.stack_fitter import StackFitter
@@ -17,7 +17,7 @@ from atypia.training.stack_fitter import StackFitter
 if TYPE_CHECKING:
     from pathlib import Path
 
-FITTERS: Final[dict[type[AnyConfig], Any]] = {
+FITTERS: Final[dict[type[AnyConfig], type[ModelFitter[Any]]]] = {
     TrainConfig: NetworkFitter,
     RulesConfig: RulesFitter,
     HybridConfig: HybridFitter,

@@ -86,8 +86,10 @@ class FittedModel(ABC):
     ) -> None:
         """Write the bundle."""
 
-    def reasons(self, rows: Indices, subtypes: Sequence[str]) -> list[str] | None:  # noqa: B027
-        """Give reasons for the predicted `subtypes` of some `rows`, if the model has any."""
+    def reasons(self, rows: Indices, subtypes: Sequence[str]) -> list[str] | None:
+        """Give reasons for the predicted `subtypes` of some `rows`; None: the model has none."""
+        del rows, subtypes
+        return None
 
     def predict_test(self, run: Run[AnyConfig], postprocessing: Postprocessing) -> pd.DataFrame:
         """Make the table of the test part, but for its column ``fold``."""
