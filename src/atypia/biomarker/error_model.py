@@ -1,4 +1,4 @@
-"""The errors of a model, counted on patients that it has not learned from.
+"""The errors of a model, counted on patients that it was not trained on.
 
 Figures of one patient share a stain, a scanner and a tumour, so a model is better on some patients
 than on others. A model's sensitivity on a new slide is therefore not its mean sensitivity: it is

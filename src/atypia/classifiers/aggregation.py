@@ -1,6 +1,6 @@
 """Aggregate the probabilities of several members.
 
-A row of a member that does not count (one that has learned from the patient) is NaN.
+A row of a member that does not count (one that was trained on the patient) is NaN.
 """
 
 from __future__ import annotations

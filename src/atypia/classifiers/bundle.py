@@ -36,7 +36,7 @@ STACK: Final = "stack"
 HEADER: Final = "model.json"
 CARD: Final = "model-card.md"
 PATIENTS: Final = "patients"
-"""Entry of the provenance: whom the model has learned from, public cases by the name that they have
+"""Entry of the provenance: whom the model was trained on, public cases by the name that they have
 in every cohort, others by a hash of their id."""
 _PACKAGED: Final = {RELEASED: RELEASED, RULES: "classifiers/rules/bundle"}
 """Models in the package and their folders."""
@@ -61,7 +61,7 @@ class Thresholds(BaseModel):
 
 
 class PostprocessingHeader(BaseModel):
-    """What becomes of a model's probabilities."""
+    """How a model's probabilities are post-processed."""
 
     calibration: dict[str, Any] = {"kind": "none"}
     """See :class:`atypia.classifiers.calibration.Calibration`."""

@@ -69,7 +69,7 @@ class ConformalSets:
         *,
         class_conditional: bool = False,
     ) -> ConformalSets:
-        """Find the quantiles on probabilities (N, 8) that the model has not learned from.
+        """Find the quantiles on probabilities (N, 8) that the model was not trained on.
 
         They are as it gives them, calibrated. `alpha` is the rate of sets that may miss the label
         (N,), above 0 and below 1: within each subtype where `class_conditional`, else over all.

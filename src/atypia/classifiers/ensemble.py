@@ -105,7 +105,7 @@ class Ensemble(Postprocessed):
     model: ModelConfig
     tta: bool
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
-    """What becomes of the members' aggregated probabilities."""
+    """How the members' aggregated probabilities are post-processed."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     specs: Sequence[InputSpec] = ()

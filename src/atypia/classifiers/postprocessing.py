@@ -26,7 +26,7 @@ def _even() -> Decision:
 
 @dataclass(frozen=True)
 class Postprocessing:
-    """What becomes of a model's probabilities; the default leaves them as they are."""
+    """How a model's probabilities are post-processed; the default leaves them as they are."""
 
     decision: Decision = field(default_factory=_even)
     threshold: float = 0.5

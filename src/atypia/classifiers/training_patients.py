@@ -1,4 +1,4 @@
-"""Refuse to judge predictions for patients that the model has learned from."""
+"""Refuse to judge predictions for patients that the model was trained on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def require_new_patients(
     allow_overlap: bool = False,
     distinct_ids: bool = False,
 ) -> None:
-    """Refuse predictions for patients that the model has learned from.
+    """Refuse predictions for patients that the model was trained on.
 
     Args:
         predictions: The table.
@@ -84,7 +84,7 @@ def refuse_learned(
 
 
 def _learned(source: Path | str) -> Cohort | list[str]:
-    """Figures that a model has learned from, or, where only they are known, the patients."""
+    """Figures that a model was trained on, or, where only they are known, the patients."""
     path = Path(source)
     if str(source) in (RELEASED, RULES):
         return _named_by(find_bundle(source))

@@ -1,6 +1,6 @@
 """Label audit: which patches have a label that is probably wrong, in the order to look at them.
 
-A patch is an issue where the model, which has not learned from it, is confident of another subtype
+A patch is an issue where the model, which was not trained on it, is confident of another subtype
 than the label (:mod:`atypia.evaluation.confident_learning`). A confident mistake of the model looks
 the same, so issues are ranked first by the labels of the other raters (:data:`EVIDENCE`) and only
 then by the quality of the label.
@@ -91,8 +91,8 @@ def audit(
     """Find the labels that are probably wrong, and measure the model by what raters agree on.
 
     Args:
-        predictions: Each patch once, by a model that has not learned from it: out-of-fold
-            predictions. On patches that a model has learned from, it repeats wrong labels.
+        predictions: Each patch once, by a model that was not trained on it: out-of-fold
+            predictions. On patches that a model was trained on, it repeats wrong labels.
         label: A rater, or ``agreed`` for the patches that all raters label alike.
         resamples: As for :func:`atypia.evaluation.intervals.estimate`.
         seed: As there.

@@ -74,7 +74,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Curves:
-    """What becomes of the probability; arrays (N, steps + 1)."""
+    """The course of the probability; arrays (N, steps + 1)."""
 
     deletion: FloatArray
     insertion: FloatArray

@@ -30,7 +30,7 @@ def audit(
     """List the patches whose label is probably wrong: ``audit.csv``, ``.json`` and ``.html``.
 
     Args:
-        source: A run folder, or a table of predictions by a model that has not learned from the
+        source: A run folder, or a table of predictions by a model that was not trained on the
             patches in it.
         out: The folder to write to.
         label: A rater, or ``agreed``.
@@ -63,7 +63,7 @@ def audit(
 
 
 def out_of_fold_table(source: Path) -> Path:
-    """Find the table of a run in which no model has learned from the patches that it predicts.
+    """Find the table of a run in which no model was trained on the patches that it predicts.
 
     With several outer folds it is that of the test parts, which together hold every patient.
     """

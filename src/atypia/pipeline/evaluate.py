@@ -41,7 +41,7 @@ def evaluate(
             :func:`atypia.classifiers.training_patients.require_new_patients`; None checks nothing.
 
     Raises:
-        LeakError: The model has learned from patients of the table; lists them.
+        LeakError: The model was trained on patients of the table; lists them.
         InputError: Lists every problem of the table.
     """
     predictions = read_predictions(table)

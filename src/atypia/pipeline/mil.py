@@ -110,7 +110,7 @@ def mil_predict(
         allow_overlap: With `distinct_ids` as for :func:`refuse_learned`.
 
     Raises:
-        LeakError: The model has learned from some of the patients; lists them.
+        LeakError: The model was trained on some of the patients; lists them.
         InputError: Not such a run, its own cohort, or figures that are described otherwise.
     """
     from atypia.training.mil.mil_network import PatientModel

@@ -147,7 +147,7 @@ def fit_aggregation(
 
     The weight of a member is its mean one-vs-rest AUC on these (as AUCMEDI weighs on a part of the
     data that is held out for it). Each has its own such patients; a fold of easy figures makes for
-    a larger weight. `predictions` are (K, N, 8), NaN where a member has learned from the patient or
+    a larger weight. `predictions` are (K, N, 8), NaN where a member was trained on the patient or
     was not asked; `labels` (N,) are -1 where there is none.
     """
     if kind != "weighted":

@@ -69,7 +69,7 @@ def train_members(
     on_step: OnStep = silent,
     on_epoch: OnEpoch = silent,
 ) -> Members:
-    """Train every member that is not finished, then predict the patients it has not learned from.
+    """Train every member that is not finished, then predict the patients it was not trained on.
 
     The test part of `outer`, split `number`, is not touched; `folder` gets one ``fold-<i>`` per
     member. Other arguments as for :func:`atypia.training.fit.fit`; `on_epoch` is also called for

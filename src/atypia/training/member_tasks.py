@@ -78,7 +78,7 @@ def member_tasks(
 
     Raises:
         InputError: A member's training part lacks a subtype, or its validation part any label.
-        LeakError: A teacher has learned from the test part.
+        LeakError: A teacher was trained on the test part.
     """
     labels = chosen_labels(cohort.manifest, config.label)
     hidden = hidden_rows(cohort.manifest, labels, outer, number, config)

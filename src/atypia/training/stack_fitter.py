@@ -155,7 +155,7 @@ class FittedStack(FittedModel):
 def fit_meta(
     kind: StackKind, base: Array, labels: Indices, folds: Indices
 ) -> tuple[Meta, list[Choice]]:
-    """Fit what makes one prediction of several, on patients that no model has learned from.
+    """Fit what makes one prediction of several, on patients that no model was trained on.
 
     ``logistic`` is multinomial logistic regression on the logarithms of all probabilities; its
     penalty is chosen by cross-validation over the folds. The other kinds and the arguments are

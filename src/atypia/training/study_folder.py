@@ -180,7 +180,7 @@ class StudyFolder:
         config = self.space.configure(self.run.config, best.point)
         split = config.split
         if split.kind not in _OF_ONE_TEST_PART and not split.kind.endswith(".csv"):
-            # The other test parts of such a split hold patients that the search has learned from.
+            # The other test parts of such a split hold patients that the search has used.
             split = split.model_copy(update={"kind": str((self.path / "splits.json").resolve())})
         write_text(
             self.path / "best.yaml",

@@ -203,7 +203,7 @@ def read_teacher(file: Path, patch_ids: Sequence[str]) -> npt.NDArray[np.float64
     """Read a teacher's probabilities of each patch, for distillation.
 
     The student learns from them, not from labels alone (Hinton, Vinyals and Dean, arXiv 1503.02531,
-    2015). They must be out of fold, each from a model that has not learned from the patch: of a
+    2015). They must be out of fold, each from a model that was not trained on the patch: of a
     patch learned by heart they hold no more than its label. Several rows of a patch are averaged.
 
     Returns:
@@ -239,7 +239,7 @@ def with_teacher(
 
 
 def require_unseen_test_part(file: Path, patients: Collection[str], split: int) -> None:
-    """Refuse a teacher that has learned from the patients that the student is tested on.
+    """Refuse a teacher that was trained on the patients that the student is tested on.
 
     An out-of-fold table, `file`, has exactly the patients that its run trained on.
 

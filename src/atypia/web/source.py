@@ -153,7 +153,7 @@ def _labelled(
 
     labels = {rater: codes(f"label_{rater}", _CODES) for rater in cohort.raters}
     chosen = label if label in labels else next(iter(labels), None)
-    # Each of these models has not learned from the figures that it answers for.
+    # Each of these models was not trained on the figures that it answers for.
     # A table that was given may be by one that has, and would repeat wrong labels.
     honest = tables.get(OUT_OF_FOLD, tables.get(TEST))
     doubt = None

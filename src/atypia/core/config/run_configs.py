@@ -151,7 +151,7 @@ class HybridConfig(RunConfig):
     kind: Literal["hybrid"]
     network: str | None = None
     """Folder of the network's finished run, whose cohort and splits are taken: what to make of a
-    member's answers can only be learned on patients that it has not learned from."""
+    member's answers can only be learned on patients that it was not trained on."""
     answer: AnswerConfig = AnswerConfig()
 
 
@@ -196,7 +196,7 @@ class MilConfig(RunConfig):
     """Its backbone describes the figures; it is not trained."""
     answers: str | None = None
     """A table of predictions whose probabilities describe the figures instead. They must be of
-    patients that its model has not learned from, as in a run's ``predictions-oof.csv``."""
+    patients that its model was not trained on, as in a run's ``predictions-oof.csv``."""
     pooling: tuple[PoolingKind, ...] = ("attention", "mean")
     """How figures become one answer; of several, the first is the model that is kept."""
     folds: Annotated[int, Field(ge=2, le=20)] = 5

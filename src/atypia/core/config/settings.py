@@ -349,9 +349,9 @@ class EnsembleConfig(AnswerConfig):
     is then joined from all members that have not drawn the patient, its fold's among them. None:
     each member learns from every patient outside its fold once."""
     join: JoinKind = "mean"
-    """What becomes of the members' probabilities, see
+    """How the members' probabilities are aggregated, see
     :class:`atypia.classifiers.aggregation.Aggregation`. ``weighted`` goes by each member's mean AUC
-    on patients that it has not learned from; folds differ, so weights do by chance, too. With
+    on patients that it was not trained on; folds differ, so weights do by chance, too. With
     ``majority`` a figure is atypical where most of the votes are for it, and in a tie by the
     members' mean."""
 

@@ -65,7 +65,7 @@ def figures_from_answers(manifest: pd.DataFrame, table: Path) -> BagFeatures:
     Args:
         manifest: Of the cohort. Figures that the table does not have are left out.
         table: Of predictions, or a run folder: its answers out of fold and to its test part,
-            neither by a model that has learned from the patient.
+            neither by a model that was trained on the patient.
 
     Raises:
         InputError: No figure of the cohort is in the table, or one is in it several times.
