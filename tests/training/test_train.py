@@ -218,7 +218,7 @@ def test_a_changed_member_file_is_refused(
     with (out / "fold-0" / "member.safetensors").open("r+b") as stream:
         stream.seek(-1, 2)
         stream.write(b"x")
-    with pytest.raises(TrainingError, match="is not what"):
+    with pytest.raises(TrainingError, match="but the file differs"):
         pipeline.train(cohort_folder, out, None, resume=True)
 
 

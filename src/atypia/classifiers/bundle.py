@@ -19,7 +19,7 @@ from atypia.classifiers.decision import Decision  # noqa: TC001
 from atypia.core.choices import BEST, FAST, RELEASED
 from atypia.core.config import InputSpec, ModelConfig  # noqa: TC001
 from atypia.core.errors import InputError, Problem
-from atypia.core.files import read_as, read_json, sha256_file, write_json, write_text
+from atypia.core.files import damaged, read_as, read_json, write_json, write_text
 from atypia.core.labels import SUBTYPES
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ HYBRID_NETWORK: Final = "network"
 STACK: Final = "stack"
 HEADER: Final = "model.json"
 CARD: Final = "model-card.md"
+COPY_AGAIN: Final = "Copy the bundle again."
 PATIENTS: Final = "patients"
 """Entry of the provenance: whom the model was trained on, public cases by the name that they have
 in every cohort, others by a hash of their id."""
@@ -228,12 +229,11 @@ def parts_of(folder: Path) -> list[Path]:
         parts = {HYBRID_NETWORK: header.network_sha256}
     elif isinstance(header, StackHeader):
         parts = {model.folder: model.sha256 for model in header.models}
-    problems = []
-    for name, sha256 in parts.items():
-        file = folder / name / HEADER
-        if not file.is_file() or sha256_file(file) != sha256:
-            what = f"expected the SHA-256 that {folder / HEADER} gives. Copy the bundle again."
-            problems.append(Problem(what, str(file)))
+    problems = [
+        problem
+        for name, sha256 in parts.items()
+        for problem in damaged(folder / name / HEADER, sha256, folder / HEADER, COPY_AGAIN)
+    ]
     if problems:
         raise InputError(problems)
     return [folder / name for name in parts]
@@ -273,14 +273,8 @@ def read_card(folder: Path) -> str | None:
 
 def damaged_files(folder: Path, members: Iterable[MemberFile]) -> list[Problem]:
     """List weights that are missing or not those that ``model.json`` was written for."""
-    problems = []
-    for member in members:
-        file = folder / member.file
-        if not file.is_file() or sha256_file(file) != member.sha256:
-            state = "differs" if file.is_file() else "is missing"
-            what = (
-                f"expected the SHA-256 that {HEADER} gives, but the file {state}. "
-                "Copy the bundle again."
-            )
-            problems.append(Problem(what, str(file)))
-    return problems
+    return [
+        problem
+        for member in members
+        for problem in damaged(folder / member.file, member.sha256, folder / HEADER, COPY_AGAIN)
+    ]

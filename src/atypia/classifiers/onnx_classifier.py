@@ -19,7 +19,7 @@ from atypia.classifiers.onnx_files import (
 from atypia.classifiers.postprocessing import Postprocessed, Postprocessing
 from atypia.core.choices import BEST
 from atypia.core.errors import InputError, Problem
-from atypia.core.files import sha256_file
+from atypia.core.files import damaged, sha256_file
 from atypia.core.labels import N_SUBTYPES
 from atypia.data.field_of_view import check_patches, sample_field
 
@@ -106,10 +106,8 @@ class OnnxEnsemble(Postprocessed):
                 f"{folder} has no graph in 8-bit integers. Make it: atypia export --int8"
             )
         file = folder / graph.file
-        if not file.is_file() or sha256_file(file) != graph.sha256:
-            state = "differs" if file.is_file() else "is missing"
-            what = f"expected the SHA-256 that {HEADER} gives, but the file {state}. Copy it again."
-            raise InputError(Problem(what, str(file)))
+        if problems := damaged(file, graph.sha256, folder / HEADER, "Copy the export again."):
+            raise InputError(problems)
         return cls.of_graph(open_session(file, device, threads), export, str(folder / HEADER))
 
     @classmethod

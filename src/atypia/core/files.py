@@ -118,6 +118,15 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def damaged(file: Path, sha256: str | None, record: Path, remedy: str) -> list[Problem]:
+    """One problem where a file is missing or its SHA-256 is not that in `record`; else none."""
+    if file.is_file() and sha256_file(file) == sha256:
+        return []
+    state = "differs" if file.is_file() else "is missing"
+    what = f"expected the SHA-256 that {record} gives, but the file {state}. {remedy}"
+    return [Problem(what, str(file))]
+
+
 @contextmanager
 def building_folder(out: Path) -> Iterator[Path]:
     """Fill a hidden folder beside `out` and rename it to `out` when the block ends well.

@@ -11,7 +11,7 @@ import numpy as np
 
 from atypia.classifiers.ensemble import load_network, predict_network
 from atypia.core.errors import TrainingError
-from atypia.core.files import read_json, sha256_file
+from atypia.core.files import damaged, read_json
 from atypia.core.labels import N_SUBTYPES
 from atypia.core.progress import OnEpoch, OnStep, silent
 from atypia.data.splits import rows
@@ -101,10 +101,9 @@ def train_members(
             if place.world.is_main:  # of a run that was killed between the last two writes
                 (member_folder / "checkpoint.pt").unlink(missing_ok=True)
         done = read_json(record)
-        if sha256_file(weights) != done["sha256"]:
-            raise TrainingError(
-                f"{weights} is not what {record} says. Remove {member_folder} to train it again."
-            )
+        again = f"Remove {member_folder} to train it again."
+        if problems := damaged(weights, done["sha256"], record, again):
+            raise TrainingError(str(problems[0]))
         origin = done["initial_weights"]
         network = load_network(config.model, spec, weights)
         network.to(place.device)

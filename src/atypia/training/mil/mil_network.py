@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from atypia.core.errors import InputError
-from atypia.core.files import atomic_write, read_json, sha256_file, write_json
+from atypia.core.files import atomic_write, damaged, read_json, sha256_file, write_json
 from atypia.training.optimisation import one_cycle
 
 if TYPE_CHECKING:
@@ -135,8 +135,9 @@ class PatientModel:
             raise InputError(
                 f"{folder}: expected format {_FORMAT} but got {header.get('format')!r}."
             )
-        if not file.is_file() or sha256_file(file) != header["sha256"]:
-            raise InputError(f"{file} is missing or not what mil.json says. Copy it again.")
+        record = folder / "mil.json"
+        if problems := damaged(file, header["sha256"], record, "Copy the folder again."):
+            raise InputError(problems)
         tensors = load_file(file)
         projection = Projection(
             tensors.pop("projection.mean").numpy(), tensors.pop("projection.matrix").numpy()
