@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from atypia.core.errors import InputError, Problem, first_few
+from atypia.core.found_files import entries_in
 from atypia.core.labels import N_SUBTYPES, ORIGIN_COLUMNS, PROBABILITY_COLUMNS
 from atypia.evaluation.predictions import (
     REQUIRED_COLUMNS,
@@ -195,7 +196,7 @@ def open_image(folder: Path | None, source: SlideFigures) -> Iterator[SlidePool 
         if not folder.is_dir():
             raise InputError(Problem("expected a folder with slides.", str(folder)))
         exact = folder / source.slide
-        same = [p for p in sorted(folder.iterdir()) if p.is_file() and p.stem == source.slide]
+        same = [p for p in entries_in(folder) if p.is_file() and p.stem == source.slide]
         path = exact if exact.exists() else same[0] if len(same) == 1 else None
         if path is None:
             found = f"{len(same)} files of that name" if same else "no such file"

@@ -19,6 +19,7 @@ from rich.markup import escape
 
 from atypia._version import __version__
 from atypia.core.errors import AtypiaError, InputError, MissingExtraError
+from atypia.core.found_files import require_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +43,7 @@ MOST_LISTED = 100
 def main() -> None:
     """Entry point of the command ``atypia``."""
     try:
+        require_utf8(sys.argv[1:])
         app(standalone_mode=False)
     except AtypiaError as error:
         _print_error(error)

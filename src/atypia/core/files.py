@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from atypia._version import __version__
 from atypia.core.errors import AtypiaError, InputError, Problem
+from atypia.core.found_files import refuse_special
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,6 +94,7 @@ def read_json(path: Path) -> Any:
     Raises:
         InputError: The file is missing or is not JSON.
     """
+    refuse_special(path)
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from atypia.core.errors import InputError, Problem
+from atypia.core.found_files import refuse_special
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -98,6 +99,7 @@ def read_table(path: Path, *, may_be_empty: bool = False) -> Table:
 
 
 def _decode(path: Path) -> str:
+    refuse_special(path)
     try:
         data = path.read_bytes()
     except OSError as error:

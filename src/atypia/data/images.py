@@ -17,6 +17,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 from atypia.core.errors import InputError, Problem
+from atypia.core.found_files import refuse_special
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -161,6 +162,7 @@ def _read(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], bool]:
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open an image; whatever a decoder raises inside the block becomes an InputError."""
     try:
+        refuse_special(path)
         with Image.open(path, formats=_FORMATS) as image:
             yield image
     except InputError:

@@ -33,6 +33,7 @@ import pandas as pd
 
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import read_json, write_text
+from atypia.core.found_files import refuse_special
 from atypia.core.labels import (
     N_ATYPICAL,
     N_SUBTYPES,
@@ -292,6 +293,7 @@ def read_cells(path: Path, required: Sequence[str]) -> tuple[pd.DataFrame, list[
     file = str(path)
     unpack = {".gz": gzip.decompress, ".bz2": bz2.decompress}.get(path.suffix, bytes)
     lines, rows, problems = [], [], []
+    refuse_special(path)
     try:
         text = unpack(path.read_bytes()).decode("utf-8-sig")
         reader = csv.reader(io.StringIO(text, newline=""))

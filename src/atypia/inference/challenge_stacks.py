@@ -21,6 +21,7 @@ import numpy as np
 
 from atypia.core.errors import InputError, MissingExtraError, Problem
 from atypia.core.files import read_json
+from atypia.core.found_files import entries_in
 from atypia.data.images import read_pages
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def find_stack(folder: Path) -> Path:
             f"{folder / 'inputs.json'}: expected the one socket {SOCKET!r} but got {names}."
         )
     place = folder / "images" / SOCKET
-    found = sorted(place.iterdir()) if place.is_dir() else []
+    found = entries_in(place) if place.is_dir() else []
     stacks = [file for file in found if file.suffix.lower() in STACK_SUFFIXES]
     if len(stacks) != 1:
         got = ", ".join(file.name for file in found) or "nothing"

@@ -16,6 +16,7 @@ import pandas as pd
 from atypia.classifiers.protocol import ExplainingModel
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import write_json, write_text
+from atypia.core.found_files import files_below, refuse_special, require_utf8
 from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES, subtype_index
 from atypia.core.progress import OnDone, silent
 from atypia.data.cohort import Cohort
@@ -74,6 +75,7 @@ def find_items(inputs: Sequence[Path], mpp: float | None) -> list[PatchFile]:
     """
     items: list[PatchFile] = []
     problems = mpp_problems(mpp)
+    require_utf8(inputs)
     for path in inputs:
         if (path / "cohort.json").is_file():
             items += _cohort_items(Cohort.open(path))
@@ -103,7 +105,7 @@ def _file_items(path: Path, mpp: float | None) -> tuple[list[PatchFile], list[Pr
     """Items of an image or of a folder of images, and what is wrong with them."""
     files, names = [path], [path.stem]
     if path.is_dir():
-        every = sorted(p for p in path.rglob("*") if p.is_file())
+        every = files_below(path)
         files = [p for p in every if p.suffix.lower() in IMAGE_SUFFIXES]
         if len(files) < len(every):
             log.warning("%s: %d files are no images", path, len(every) - len(files))
@@ -113,6 +115,7 @@ def _file_items(path: Path, mpp: float | None) -> tuple[list[PatchFile], list[Pr
     items, problems, unknown = [], [], 0
     for name, file in zip(names, files, strict=True):
         try:
+            refuse_special(file)
             own = tiff_mpp(file) if mpp is None else mpp
         except InputError as error:
             problems += error.problems

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from atypia.core.errors import InputError, Problem
+from atypia.core.found_files import entries_in
 from atypia.slides.slide_pool import SlidePool
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _slides_in(folder: Path, problems: list[Problem]) -> list[tuple[str, Path]]:
     if not folder.is_dir():
         problems.append(Problem("expected a folder of slides but there is none.", str(folder)))
         return []
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    entries = entries_in(folder)
     slides = [entry for entry in entries if _is_slide(entry)]
     if len(slides) < len(entries):
         log.warning("%s: %d entries are no slides", folder, len(entries) - len(slides))

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from atypia.core.files import sha256_file
+from atypia.core.found_files import files_below
 from atypia.core.tables import Row, read_table
 from atypia.data.cohort import MAJORITY_COLUMN
 from atypia.data.sources.records import Record, SourceRecords
@@ -59,7 +60,7 @@ def read_ami_br(source: Path, options: PrepareOptions) -> SourceRecords:
     if options.images is not None:
         return SourceRecords("ami-br from images", records, about, NAME)
     listed = {record.origin for record in records}
-    ignored = [p for p in sorted((source / "patches").rglob("*.png")) if p not in listed]
+    ignored = [p for p in files_below(source / "patches") if p.suffix == ".png" and p not in listed]
     if ignored:
         about["ignored_files"] = [p.relative_to(source).as_posix() for p in ignored]
     return SourceRecords("ami-br", records, about, NAME)

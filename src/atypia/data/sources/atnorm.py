@@ -17,6 +17,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from atypia.core.errors import InputError, Problem
+from atypia.core.found_files import entries_in
 from atypia.data.cohort import MAJORITY_COLUMN
 from atypia.data.sources.crops import column_of_crops, images_in, path_in_cell, tables_in
 from atypia.data.sources.patients import (
@@ -145,7 +146,7 @@ def _problem_of(path: Path, rows: list[tuple[Row, list[Path]]], table: str) -> s
 
 def _class_folders(source: Path) -> dict[str, Path]:
     """Vote to folder, of those that there are."""
-    folders = (path for path in sorted(source.iterdir()) if path.is_dir())
+    folders = (path for path in entries_in(source) if path.is_dir())
     return {_FOLDERS[p.name.lower()]: p for p in folders if p.name.lower() in _FOLDERS}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from atypia.core.errors import InputError, Problem
+from atypia.core.found_files import entries_in
 from atypia.core.tables import Table, read_table
 from atypia.data.images import IMAGE_SUFFIXES
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def tables_in(source: Path) -> list[Table]:
     """Every CSV file of a folder that can be read; of a file, that one."""
-    files = sorted(source.glob("*.csv")) if source.is_dir() else [source]
+    files = entries_in(source) if source.is_dir() else [source]
     tables = []
     for path in files:
         with suppress(InputError):  # not a table of ours, then
@@ -38,7 +39,7 @@ def folder_of_crops(table: Table, names: Iterable[str]) -> Path:
         InputError: None of them holds any.
     """
     beside = table.path.parent
-    folders = [beside, *(path for path in sorted(beside.iterdir()) if path.is_dir())]
+    folders = [beside, *(path for path in entries_in(beside) if path.is_dir())]
     wanted = set(names)
     held = [sum(path.name in wanted for path in folder.iterdir()) for folder in folders]
     if not any(held):
@@ -50,7 +51,7 @@ def folder_of_crops(table: Table, names: Iterable[str]) -> Path:
 
 def images_in(folder: Path) -> list[Path]:
     """Images directly in a folder, by name."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    return [p for p in entries_in(folder) if p.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def path_in_cell(cell: str) -> PurePosixPath:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from atypia.core import labels
 from atypia.core.errors import InputError
+from atypia.core.found_files import files_below
 from atypia.data.images import IMAGE_SUFFIXES
 from atypia.data.sources.patients import assign_patients, check_patient_options
 from atypia.data.sources.records import Record, SourceRecords, resolution_problems
@@ -28,9 +29,7 @@ def read_folders(source: Path, options: PrepareOptions) -> SourceRecords:
     Raises:
         InputError: No image, no resolution, or no patients.
     """
-    files = sorted(
-        path for path in source.rglob("*") if path.is_file() and not _hidden(path, source)
-    )
+    files = files_below(source)
     images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         raise InputError(
@@ -45,10 +44,6 @@ def read_folders(source: Path, options: PrepareOptions) -> SourceRecords:
     assign_patients(records, options)
     ignored = [path.relative_to(source).as_posix() for path in files if path not in set(images)]
     return SourceRecords("folders", records, {"ignored_files": ignored} if ignored else {})
-
-
-def _hidden(path: Path, source: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(source).parts)
 
 
 def _record(source: Path, path: Path, options: PrepareOptions) -> Record:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import read_json
+from atypia.core.found_files import entries_in
 from atypia.core.tables import read_table
 from atypia.data.cohort import MAJORITY_COLUMN
 from atypia.data.sources.crops import folder_of_crops, table_with
@@ -105,7 +106,7 @@ _CASES: Final = "datasets_xvalidation.csv"
 
 def find_midog_json(source: Path) -> Path | None:
     """Find the JSON file: the file itself, or the only one of a folder with all of its parts."""
-    files = sorted(source.glob("*.json")) if source.is_dir() else [source]
+    files = entries_in(source) if source.is_dir() else [source]
     fitting = [file for file in files if file.suffix.lower() == ".json" and _fits(file)]
     return fitting[0] if len(fitting) == 1 else None
 
