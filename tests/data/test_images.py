@@ -181,6 +181,27 @@ def test_check_patches_lists_all_in_order(tmp_path):
     assert [p.file for p in problems] == [str(path) for path in bad]
 
 
+@pytest.mark.parametrize("damage", ["end mark put back", "hole of zeros", "bytes between"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_a_jpeg_decoder_only_warns_of_is_damage(tmp_path, damage, progressive):
+    whole = save(
+        RGB.resize((128, 128)), tmp_path / "whole.jpg", quality=90, progressive=progressive
+    )
+    data, half = whole.read_bytes(), whole.stat().st_size // 2
+    damaged = tmp_path / "damaged.jpg"
+    damaged.write_bytes(
+        {
+            "end mark put back": data[:half] + b"\xff\xd9",
+            "hole of zeros": data[:half] + bytes(1000) + data[half + 1000 :],
+            "bytes between": data[:20] + b"xx" + data[20:],  # behind the first segment
+        }[damage]
+    )
+    for read in (read_patch, read_pages, lambda path: export_png(path, tmp_path / "out.png")):
+        read(whole)
+        with pytest.raises(InputError, match="damaged or truncated"):
+            read(damaged)
+
+
 @given(position=st.floats(0, 1, exclude_max=True), cut=st.booleans(), value=st.integers(1, 255))
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -18,12 +19,15 @@ import torch
 from safetensors.torch import load_file
 
 from atypia import pipeline
+from atypia.biomarker import model_errors
+from atypia.classifiers.bundle import read_header
 from atypia.classifiers.ensemble import Ensemble, predict_network
 from atypia.core.config import load_config
 from atypia.core.errors import AtypiaError, InputError, LeakError, TrainingError
 from atypia.core.files import read_json, sha256_file
 from atypia.data.cohort import Cohort
 from atypia.data.splits import stratify
+from atypia.data.synthetic import make_synthetic_cohort
 from atypia.evaluation.predictions import read_predictions
 from atypia.training import fit as fit_module
 from atypia.training.patch_store import open_store
@@ -386,6 +390,26 @@ def test_each_domain_is_tested_by_a_model_that_has_not_seen_it(
         assert set(table.domains[table.folds == str(number)]) == {domain}
         learned_from = {domain_of[p] for fold in outer[number]["inner"] for p in fold}
         assert learned_from == {"A", "B"} - {domain}
+
+
+def test_nine_patients_give_a_model_without_error_model(
+    tmp_path: Path, tiny: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    make_synthetic_cohort(tmp_path / "cohort", patients=9, patches=160, seed=1, size_px=80)
+    config = load_config("quick", [*tiny, "split.kind=all", "optim.epochs=1"])
+    with caplog.at_level(logging.WARNING, "atypia"):
+        pipeline.train(tmp_path / "cohort", tmp_path / "run", config)
+    assert "will have no error model, for biomarkers: expected" in caplog.text
+    (entry,) = [entry["no_error_model"] for entry in read_json(tmp_path / "run/run.json")["models"]]
+    assert "at least 10 patients" in entry
+    assert "of 9 patients by 'expert1'" in entry
+    assert "no error model" in (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert read_header(tmp_path / "run" / "model").errors is None
+    with pytest.raises(InputError, match="at least 10 patients"):
+        model_errors(tmp_path / "run")
+    before = weights(tmp_path / "run")
+    pipeline.train(tmp_path / "cohort", tmp_path / "run", None, resume=True)
+    assert weights(tmp_path / "run") == before
 
 
 def test_early_stopping_and_the_best_epoch(

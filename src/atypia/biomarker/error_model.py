@@ -32,6 +32,8 @@ from atypia.evaluation.predictions import MAJORITY, UNKNOWN, read_predictions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from atypia.biomarker.figure_table import SlideFigures
     from atypia.evaluation.metrics import FloatArray, IntArray
     from atypia.evaluation.predictions import Predictions
@@ -71,6 +73,22 @@ class ErrorRates:
     """Each subtype against all others; empty where the label has no subtypes."""
 
 
+def no_error_model(truth: IntArray, patients: NDArray[np.str_], label: str) -> str:
+    """Explain why errors cannot be counted on these figures; empty where they can.
+
+    `truth` (N,) is 1 (atypical), 0 (normal) or :data:`UNKNOWN` by `label`, `patients` (N,) are
+    theirs.
+    """
+    n_patients, n = len(np.unique(patients[truth != UNKNOWN])), [(truth == c).sum() for c in (1, 0)]
+    if n_patients >= MIN_PATIENTS and all(n):
+        return ""
+    return (
+        f"expected atypical and normal figures of at least {MIN_PATIENTS} patients to count a "
+        f"model's errors on but got {n[0]} atypical and {n[1]} normal figures of {n_patients} "
+        f"patients by {label!r}."
+    )
+
+
 @dataclass(frozen=True)
 class ErrorModel:
     """Confusion counts per patient, out of fold, at the model's own operating point."""
@@ -95,13 +113,9 @@ class ErrorModel:
         table = predictions.take(once)
         truth = table.atypical_of(label)
         known = truth != UNKNOWN
+        if lacking := no_error_model(truth, table.patients, label):
+            raise InputError(lacking)
         names, patient = np.unique(table.patients[known], return_inverse=True)
-        if len(names) < MIN_PATIENTS or len(np.unique(truth[known])) < 2:
-            raise InputError(
-                f"expected atypical and normal figures of at least {MIN_PATIENTS} patients to "
-                f"count a model's errors on but got {int((truth == 1).sum())} atypical and "
-                f"{int((truth == 0).sum())} normal figures of {len(names)} patients by {label!r}."
-            )
         atypical = np.zeros((len(names), 2, 2), np.int64)
         called = table.predicted_atypical[known].astype(np.int64)
         np.add.at(atypical, (patient, 1 - truth[known], 1 - called), 1)

@@ -75,7 +75,7 @@ def read_pages(path: Path, *, max_pixels: int = MAX_STACK_PIXELS) -> list[NDArra
                 problems.append(_oversized(path, f"page {number} goes beyond", max_pixels))
                 break
             fault = _fault(page)
-            upright = None if fault else _upright_rgb(page)
+            upright = None if fault else _upright_rgb(page, path)
             if upright is None:
                 fault = fault or _TRANSPARENT
                 problems.append(Problem(f"page {number}: {fault}", str(path)))
@@ -152,7 +152,7 @@ def _read(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], bool]:
             and not image.has_transparency_data
             and _orientation(image) == 1
         )
-        upright = _upright_rgb(image)
+        upright = _upright_rgb(image, path)
         if upright is None:
             raise InputError(Problem(_TRANSPARENT, str(path)))
         return np.asarray(upright), plain_png
@@ -219,8 +219,13 @@ def _orientation(image: Image.Image) -> int:
     return int(image.getexif().get(ExifTags.Base.Orientation, 1))
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image | None:
+def _upright_rgb(image: Image.Image, path: Path) -> Image.Image | None:
     """Decode, rotate by the EXIF orientation, convert to RGB; None if any pixel is transparent."""
+    if image.format == "JPEG":
+        # Pillow is silent where libjpeg fills in what is missing; this decoder is not.
+        import simplejpeg
+
+        simplejpeg.decode_jpeg(path.read_bytes(), strict=True)
     image.load()
     upright = ImageOps.exif_transpose(image)
     if upright.has_transparency_data:

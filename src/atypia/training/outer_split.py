@@ -6,6 +6,7 @@ split; what follows is the same for all: :func:`finish_outer`.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
-from atypia.biomarker.error_model import ErrorModel
+from atypia.biomarker.error_model import ErrorModel, no_error_model
 from atypia.classifiers.bundle import PATIENTS
 from atypia.classifiers.calibration import Calibration, fit_calibration
 from atypia.classifiers.conformal import ConformalSets
@@ -27,7 +28,7 @@ from atypia.core.progress import OnStep, silent
 from atypia.data.cohort import MAJORITY_COLUMN, Cohort
 from atypia.data.sources.patients import veiled_cases
 from atypia.data.splits import rows, with_true_patients
-from atypia.evaluation.predictions import predictions_from_table, write_predictions
+from atypia.evaluation.predictions import UNKNOWN, predictions_from_table, write_predictions
 from atypia.evaluation.thresholds import operating_point
 from atypia.inference.patch_predictions import prediction_table
 from atypia.training.run_folder import Clock, Config, Run, run_record, session
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 
     Indices = npt.NDArray[np.int64]
     Probabilities = npt.NDArray[np.floating[Any]]
+
+
+log = logging.getLogger("atypia")
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,22 @@ class ModelFitter(ABC, Generic[Config]):
             record = run_record(run, cohort_folder, command)
             record["machine"] |= self.machine
             with session(run, record, clock, processes) as note, self.prepared():
+                warn_of_no_error_model(run)
                 yield run, note
+
+
+def warn_of_no_error_model(run: Run[AnyConfig]) -> None:
+    """Warn before the training of each model that will not have its errors with it."""
+    for outer in run.splits.outer:
+        training = run.cohort.manifest[rows(run.cohort.manifest, outer.training)]
+        if lacking := _no_error_model(with_true_patients(training), run.config.label):
+            log.warning("The model will have no error model, for biomarkers: %s", lacking)
+
+
+def _no_error_model(manifest: pd.DataFrame, label: str) -> str:
+    labels = chosen_labels(manifest, label)
+    truth = np.where(labels < 0, UNKNOWN, labels < N_ATYPICAL)
+    return no_error_model(truth, manifest["patient_id"].to_numpy(dtype=str), label)
 
 
 def finish_outer(run: Run[AnyConfig], number: int, model: FittedModel) -> dict[str, Any]:
@@ -184,6 +203,8 @@ def finish_outer(run: Run[AnyConfig], number: int, model: FittedModel) -> dict[s
         "calibration": postprocessing.calibration.to_json(),
         "always_in_set": [] if conformal is None else list(conformal.always_in),
     }
+    if lacking := _no_error_model(manifest.iloc[part.training], config.label):
+        facts["no_error_model"] = lacking
     target = {}
     if isinstance(config, TrainConfig):
         target["target"] = config.target.model_dump(mode="json", exclude={"teacher"})
@@ -244,7 +265,9 @@ def fit_postprocessing(
     counts = np.bincount(labels[known], minlength=N_SUBTYPES)
     decision = Decision(prior=(counts / counts.sum()).tolist(), power=config.answer.prior_power)
     table = prediction_table(manifest, calibrated, decision, threshold, folds)
-    errors = ErrorModel.fit(predictions_from_table(table), config.label).to_json()
+    errors = None
+    if not _no_error_model(manifest, config.label):
+        errors = ErrorModel.fit(predictions_from_table(table), config.label).to_json()
     return Postprocessing(decision, threshold, calibration, conformal, errors), table
 
 
