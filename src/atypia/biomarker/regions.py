@@ -7,19 +7,24 @@ from the corner of the scanned part instead: :meth:`Region.moved` brings such a 
 
 from __future__ import annotations
 
-import gzip
-import json
 import logging
-import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atypia.core.errors import InputError, MissingExtraError, Problem
-from atypia.core.files import read_json
-from atypia.slides.candidates import LARGEST_UM
+from atypia.core.errors import InputError, Problem
+from atypia.slides.candidates import LARGEST_UM, is_ignored
+from atypia.slides.geojson_features import (
+    BadFeatureError,
+    features_of,
+    load_shapely,
+    read_feature,
+    read_json_of,
+)
+from atypia.slides.slide_names import of_slide
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,11 +32,6 @@ if TYPE_CHECKING:
     from atypia.evaluation.metrics import BoolArray, FloatArray
 
 log = logging.getLogger("atypia")
-
-
-_AREAL = ("Polygon", "MultiPolygon")
-_FIGURES = ("detection", "cell", "tile")
-"""Objects of QuPath that have an outline and are no annotated region."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,19 @@ class Region:
 
     def contains(self, points_px: FloatArray) -> BoolArray:
         """Which points (N, 2) lie inside or on the outline, (N,)."""
-        shapely = _shapely()
+        shapely = load_shapely()
         inside = shapely.intersects_xy(self.geometry, points_px[:, 0], points_px[:, 1])
         return np.asarray(inside, dtype=np.bool_)
 
     def share_of(self, outline_px: FloatArray) -> float:
         """Share of the area within a closed outline (V, 2) that lies in the region."""
-        window = _shapely().Polygon(outline_px)
+        window = load_shapely().Polygon(outline_px)
         return float(self.geometry.intersection(window).area / window.area)
 
     def moved(self, x_px: float, y_px: float) -> Region:
         """Give the region moved to the right and down."""
         offset = np.array([x_px, y_px])
-        return Region(_shapely().transform(self.geometry, lambda points: points + offset))
+        return Region(load_shapely().transform(self.geometry, lambda points: points + offset))
 
     def rings_px(self) -> list[FloatArray]:
         """Give the outlines and the holes, each (V, 2), for drawing by the even-odd rule."""
@@ -76,13 +76,13 @@ def region_of(outlines: Sequence[Mapping[str, Any]]) -> Region | None:
     """Unite outlines, GeoJSON geometries in px; None where they have no area.
 
     Raises:
+        BadFeatureError: One of them is no sound polygon.
         MissingExtraError: The extra ``slides`` is not installed.
     """
     if not outlines:
         return None
-    shapely = _shapely()
-    shapes = [shapely.make_valid(shapely.from_geojson(json.dumps(outline))) for outline in outlines]
-    region = Region(shapely.union_all(shapes))
+    shapes = [shape for outline in outlines for shape in read_feature(outline).shapes]
+    region = Region(load_shapely().union_all(shapes))
     return region if region.geometry.area > 0 else None
 
 
@@ -97,7 +97,7 @@ def read_regions(
     Args:
         path: A GeoJSON file (also gzipped), or a folder with one per slide, named as the slide
             with or without its own extension. In a file for several slides, every feature has the
-            property ``slide``.
+            property ``slide`` (or ``image``, ``filename`` and the like).
         slides: Names of the slides that regions are wanted for.
         mpp: By slide.
 
@@ -139,10 +139,12 @@ def read_regions(
                 )
                 if not any(p.what == what for p in problems):
                     problems.append(Problem(what, str(path)))
-            elif named in shapes:
-                add(named, shape, path)
             else:
-                log.warning("%s: a region of slide %r, which has no results", path, named)
+                ours = [slide for slide in slides if of_slide([named], Path(slide))[0]]
+                if not ours:
+                    log.warning("%s: a region of slide %r, which has no results", path, named)
+                for slide in ours:
+                    add(slide, shape, path)
     for file, n in small.items():
         log.warning(
             "%s: %d outlines up to %g µm long are taken for figures, not for regions",
@@ -159,7 +161,7 @@ def read_regions(
                 "%s has no region of slide %s: its region's measures are empty", path, slide
             )
             continue
-        region = Region(_shapely().union_all(parts))
+        region = Region(load_shapely().union_all(parts))
         if region.geometry.area > 0:
             regions[slide] = region
         else:
@@ -172,58 +174,26 @@ def read_regions(
 
 
 def _shapes(file: Path, problems: list[Problem]) -> Iterable[tuple[str | None, Any]]:
-    """Slide (if the feature names one) and geometry of every polygon of a file."""
-    shapely = _shapely()
+    """Slide (if the feature names one) and shape of every annotated polygon of a file."""
     try:
-        content = _read(file)
+        content = read_json_of(file)
     except InputError as error:
         problems += error.problems
         return
-    features = content.get("features", [content]) if isinstance(content, dict) else content
-    others = 0
-    for number, feature in enumerate(features if isinstance(features, list) else [None], 1):
-        is_feature = isinstance(feature, dict) and feature.get("type") == "Feature"
-        geometry = feature.get("geometry") if is_feature else feature
-        kind = geometry.get("type") if isinstance(geometry, dict) else None
-        if kind is None:
-            what = f"expected a GeoJSON feature with a geometry but number {number} is none."
-            problems.append(Problem(what, str(file)))
-        elif kind not in _AREAL or _property(feature, "objectType") in _FIGURES:
-            others += 1
+    left_out: Counter[str] = Counter()
+    for number, raw in enumerate(features_of(content), 1):
+        try:
+            feature = read_feature(raw)
+        except BadFeatureError as error:
+            problems.append(Problem(f"feature {number}: {error}", str(file)))
+            continue
+        if feature.kind not in ("", "annotation"):
+            left_out[f"{feature.kind}, no annotated area"] += 1
+        elif is_ignored(feature.class_name):
+            left_out[f"class {feature.class_name!r}"] += 1
+        elif not feature.shapes:
+            left_out["points"] += 1
         else:
-            try:
-                shape = shapely.make_valid(shapely.from_geojson(json.dumps(geometry)))
-            except (shapely.errors.ShapelyError, ValueError, TypeError) as error:
-                what = f"expected a sound polygon but feature {number} cannot be read: {error}"
-                problems.append(Problem(what, str(file)))
-                continue
-            slide = _property(feature, "slide")
-            yield (None if slide is None else str(slide)), shape
-    if others:
-        log.warning("%s: %d features are no annotated areas and not used", file, others)
-
-
-def _read(file: Path) -> Any:
-    with file.open("rb") as stream:
-        if stream.read(2) != b"\x1f\x8b":
-            return read_json(file)
-    try:
-        with gzip.open(file, "rt", encoding="utf-8-sig") as text:
-            return json.load(text)
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
-        what = f"expected gzipped GeoJSON but it cannot be read ({error})."
-        raise InputError(Problem(what, str(file))) from None
-
-
-def _property(feature: dict[str, Any], name: str) -> Any:
-    properties = feature.get("properties")
-    return properties.get(name) if isinstance(properties, dict) else None
-
-
-def _shapely() -> Any:
-    try:
-        import shapely
-        import shapely.errors
-    except ImportError:
-        raise MissingExtraError("shapely", "slides", "Reading annotated regions") from None
-    return shapely
+            yield from ((feature.slide, shape) for shape in feature.shapes)
+    for reason, n in left_out.items():
+        log.warning("%s: %d features left out: %s", file, n, reason)

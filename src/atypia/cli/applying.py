@@ -12,6 +12,7 @@ from atypia import pipeline
 from atypia.cli.app import out_console
 from atypia.cli.options import (
     Address,
+    AllClasses,
     Backend,
     Device,
     Engine,
@@ -202,6 +203,7 @@ def slide(
     backend: Backend = "auto",
     device: Device = "auto",
     skip_bad: SkipBad = False,
+    all_classes: AllClasses = False,
 ) -> None:
     """Classify the mitotic figures that were found on a slide; QuPath opens the answers."""
     from atypia.reports.words import measures_in_words
@@ -218,6 +220,7 @@ def slide(
             backend=backend,
             device=device,
             skip_bad=True,  # the good ones are done; what is bad decides how the command ends
+            all_classes=all_classes,
             on_start=on_start,
             on_done=on_done,
         )
@@ -258,6 +261,7 @@ def slides(
     backend: Backend = "auto",
     device: Device = "auto",
     skip_bad: SkipBad = False,
+    all_classes: AllClasses = False,
 ) -> None:
     """Classify the figures found on many slides; the same command goes on where it stopped."""
     from atypia.inference.job import EngineChoice
@@ -275,6 +279,7 @@ def slides(
             backend=backend,
             device=device,
             skip_bad=skip_bad,
+            all_classes=all_classes,
             item_size=item_size,
             on_start=on_start,
             on_done=on_done,

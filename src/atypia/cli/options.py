@@ -15,6 +15,9 @@ Settings = Annotated[
 
 Out = Annotated[Path, Option("--out", help="Where to write.", show_default=False)]
 SkipBad = Annotated[bool, Option("--skip-bad", help="Leave out bad items; list them.")]
+AllClasses = Annotated[
+    bool, Option("--all-classes", help="Take candidates of all classes, not of mitoses alone.")
+]
 
 Model = Annotated[
     str, Option(help="'released' (in the package), a bundle, run folder or ONNX export.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import json
 import os
 import platform
@@ -10,6 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import zlib
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -118,6 +121,23 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def gunzip(data: bytes) -> bytes:
+    """Unpack gzip, which a real file fills at most a hundredfold.
+
+    Raises:
+        ValueError: It unpacks to more, or is damaged.
+    """
+    most = max(64 << 20, 100 * len(data))
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
+            unpacked = stream.read(most + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"damaged gzip: {error}") from None
+    if len(unpacked) > most:
+        raise ValueError(f"it unpacks to more than {most >> 20} MB")
+    return unpacked
 
 
 def damaged(file: Path, sha256: str | None, record: Path, remedy: str) -> list[Problem]:

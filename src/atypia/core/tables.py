@@ -39,6 +39,7 @@ class Table:
     path: Path
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    separator: str = ","
 
     def missing(self, columns: Iterable[str]) -> list[Problem]:
         """One problem for each of `columns` that is absent, with the nearest name present."""
@@ -70,8 +71,9 @@ def _suggestion(column: str, table: Table) -> str:
 def read_table(path: Path, *, may_be_empty: bool = False) -> Table:
     """Read a UTF-8 CSV file with a header line.
 
-    Commas, semicolons or tabs separate, whichever the header uses most. Blank lines are skipped. A
-    header without a row is refused unless it `may_be_empty`.
+    Commas, semicolons or tabs separate, whichever the header uses most. Blank lines, and empty
+    cells beyond the header, are skipped. A header without a row is refused unless it
+    `may_be_empty`.
 
     Raises:
         InputError: The file cannot be read, is not UTF-8, or has no header, no rows, or an empty
@@ -83,19 +85,19 @@ def read_table(path: Path, *, may_be_empty: bool = False) -> Table:
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     rows: list[Row] = []
     try:
-        columns = tuple(name.strip() for name in next(lines, []))
+        columns = tuple(name.strip() for name in _without_empty_end(next(lines, []), 1))
         problems = _header_problems(path, columns)
         if problems:
             raise InputError(problems)
         for cells in lines:
-            if cells:
+            if any(cell.strip() for cell in cells):
                 rows.append(_row(path, columns, cells, lines.line_num))
     except csv.Error as error:
         what = f"expected comma-separated cells but got: {error}."
         raise InputError(Problem(what, str(path), lines.line_num)) from None
     if not rows and not may_be_empty:
         raise InputError(Problem("expected at least one row below the header.", str(path)))
-    return Table(path, columns, tuple(rows))
+    return Table(path, columns, tuple(rows), separator)
 
 
 def _decode(path: Path) -> str:
@@ -129,8 +131,17 @@ def _header_problems(path: Path, columns: tuple[str, ...]) -> list[Problem]:
     ]
 
 
+def _without_empty_end(cells: list[str], least: int) -> list[str]:
+    """Leave out the empty cells behind the first `least`, which spreadsheets write."""
+    end = len(cells)
+    while end > least and not cells[end - 1].strip():
+        end -= 1
+    return cells[:end]
+
+
 def _row(path: Path, columns: tuple[str, ...], cells: list[str], line: int) -> Row:
     problem = None
+    cells = _without_empty_end(cells, len(columns))
     if len(cells) != len(columns):
         what = f"expected {len(columns)} cells as in the header but got {len(cells)}."
         problem = Problem(what, str(path), line)

@@ -98,6 +98,7 @@ class ListCandidates:
     """Largest number of candidates in a range."""
     skip_bad: bool
     """Leave out bad candidates; they are the failures of the part."""
+    all_classes: bool = False
 
     def __call__(self, item: Listing) -> FinishedPart:
         """List the candidates of a slide: a row each, with a name that is its own in the job.
@@ -111,7 +112,13 @@ class ListCandidates:
         try:
             with SlidePool(row.slide, mpp=row.mpp, readers=1) as pool:
                 info = pool.info
-            found = read_candidates(row.candidates, info, units=row.units, skip_bad=self.skip_bad)
+            found = read_candidates(
+                row.candidates,
+                info,
+                units=row.units,
+                skip_bad=self.skip_bad,
+                all_classes=self.all_classes,
+            )
         except InputError as error:
             problems = [
                 Problem(_for_tables(p.what), p.file, p.row, p.column) for p in error.problems
@@ -231,12 +238,20 @@ class ListedSlides:
 
 
 def list_slides(
-    job: Job, rows: Sequence[SlideRow], item_size: int, *, skip_bad: bool
+    job: Job,
+    rows: Sequence[SlideRow],
+    item_size: int,
+    *,
+    skip_bad: bool,
+    all_classes: bool = False,
 ) -> ListedSlides:
     """List the candidates of all slides that are not listed yet, and cut them into ranges."""
     listings = [Listing(job.key, row) for row in rows]
     lost = do_all(
-        job.engine, partial(ListCandidates, item_size, skip_bad), listings, job.candidates
+        job.engine,
+        partial(ListCandidates, item_size, skip_bad, all_classes),
+        listings,
+        job.candidates,
     )
     ranges: list[CandidateRange] = []
     further: set[str] = set()

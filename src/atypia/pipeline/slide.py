@@ -41,6 +41,7 @@ def slide(
     backend: str = "auto",
     device: str = "auto",
     skip_bad: bool = False,
+    all_classes: bool = False,
     on_start: OnDone = silent,
     on_done: OnDone = silent,
 ) -> SlidePredictions:
@@ -57,7 +58,7 @@ def slide(
         model: With `quality`, `backend` and `device` as for :func:`load_ensemble`.
         mpp: µm per pixel, where that of the slide is missing or wrong.
         units: ``px`` or ``um``, where the file of candidates does not name them.
-        skip_bad: Leave out bad candidates, and return what is wrong with them.
+        skip_bad: With `all_classes` as for :func:`read_candidates`; what is bad is returned.
         on_start: With `on_done`, called with numbers of candidates.
 
     Raises:
@@ -72,43 +73,43 @@ def slide(
     folder = find_model(model)
     with SlidePool(path, mpp=mpp) as pool:
         info = pool.info
-        found = read_candidates(candidates, info, units=units, skip_bad=skip_bad)
+        found = read_candidates(
+            candidates, info, units=units, skip_bad=skip_bad, all_classes=all_classes
+        )
         check_dicom_output([o for o in outs if forms[o] == ".dcm"], info, len(found.candidates))
         info.log_oddities(mpp)
         on_start(len(found.candidates))
         # Only now: the errors above need not wait for the model.
         ensemble = load_ensemble(folder, quality, backend=backend, device=device)
         table, unread = classify_slide(ensemble, pool, found.candidates, on_done=on_done)
+        for out, form in forms.items():  # first: what follows cannot lose the answers
+            if form == ".geojson":
+                write_geojson(out, table, found.candidates, info, ensemble.field_of_view_um)
+            elif form == ".csv":
+                write_table(out, table)
+            elif form == ".dcm":
+                write_dicom_annotations(out, table, info)
+            elif form == ".json":
+                content = {
+                    "slide": info.path.name,
+                    "width_px": info.width,
+                    "height_px": info.height,
+                    "mpp": info.mpp,
+                    "figures": prediction_records(table),
+                    "left_out": found.left_out,
+                    "problems": [str(problem) for problem in (*found.problems, *unread)],
+                }
+                write_json(out, content)
         errors = _errors_of(folder, quality)
         measured = measure_table(table, [r.geometry for r in found.regions], info, errors.rates())
-        page = ""
-        if {".html", ".pdf"} & set(forms.values()):
+        if pages := [out for out, form in forms.items() if form in (".html", ".pdf")]:
             images = images_of(pool, measured.source)
             missing = len(unread) + len(found.problems)
             page = render_summary(
                 BiomarkerPage(measured, images, errors.errors, errors.facts, missing)
             )
-    for out, form in forms.items():
-        if form == ".html":
-            write_text(out, page)
-        elif form == ".pdf":
-            write_pdf(out, page)
-        elif form == ".geojson":
-            write_geojson(out, table, found.candidates, info, ensemble.field_of_view_um)
-        elif form == ".csv":
-            write_table(out, table)
-        elif form == ".dcm":
-            write_dicom_annotations(out, table, info)
-        else:
-            content = {
-                "slide": info.path.name,
-                "width_px": info.width,
-                "height_px": info.height,
-                "mpp": info.mpp,
-                "figures": prediction_records(table),
-                "problems": [str(problem) for problem in (*found.problems, *unread)],
-            }
-            write_json(out, content)
+            for out in pages:
+                (write_pdf if forms[out] == ".pdf" else write_text)(out, page)
     return SlidePredictions(table, found, unread, info, measured)
 
 

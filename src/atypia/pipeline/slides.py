@@ -31,6 +31,7 @@ def slides(
     backend: str = "auto",
     device: str = "auto",
     skip_bad: bool = False,
+    all_classes: bool = False,
     item_size: int = ITEM_SIZE,
     on_start: OnDone = silent,
     on_done: OnDone = silent,
@@ -52,6 +53,7 @@ def slides(
             what :func:`atypia.pipeline.biomarker` reads.
         skip_bad: Leave out candidates that are bad (outside their slide, twice) and list them,
             instead of failing their slide.
+        all_classes: As for :func:`atypia.slides.read_candidates.read_candidates`.
         item_size: Most candidates that one worker does at a time.
         on_start: Called with the number of candidates.
         on_done: Called with the number of candidates done since the last call; first with those
@@ -80,9 +82,10 @@ def slides(
         **job_model.identity(),
         "skip_bad": skip_bad,
         "item_size": item_size,
+        **({"all_classes": True} if all_classes else {}),
     }
     with open_job(out, identity, engine, job_model) as job:
-        listed = list_slides(job, rows, item_size, skip_bad=skip_bad)
+        listed = list_slides(job, rows, item_size, skip_bad=skip_bad, all_classes=all_classes)
         on_start(sum(item.size for item in listed.ranges))
         worker = partial(ClassifyCandidates, job_model, job.candidates, listed.further)
         done = job.run(worker, listed.ranges, lambda item: item.inputs(job.candidates), on_done)

@@ -160,6 +160,7 @@ class CandidatesForm(_Form):
     ] = None
     mpp: Mpp | None = None
     skip_bad: Switch = False
+    all_classes: Switch = False
 
 
 class Prediction(BaseModel):

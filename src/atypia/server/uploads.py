@@ -260,7 +260,13 @@ def stored_candidates(
         return read_candidates(file, slide, skip_bad=sent.skip_bad)
     file = file.rename(file.with_suffix(".json" if _is_json(file, limits) else ".csv"))
     try:
-        return read_candidates(file, slide, units=sent.units, skip_bad=sent.skip_bad)
+        return read_candidates(
+            file,
+            slide,
+            units=sent.units,
+            skip_bad=sent.skip_bad,
+            all_classes=sent.all_classes,
+        )
     except InputError:
         raise
     except Exception as error:

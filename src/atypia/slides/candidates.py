@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from atypia.core.labels import SUBTYPES
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from atypia.core.errors import Problem
 
@@ -15,6 +19,16 @@ LARGEST_UM: Final = 200.0
 figure measures up to 30 µm; the field in which pathologists count them, 500 µm and more."""
 
 NOTHING: Final[Mapping[str, str]] = {}
+
+_NO_FIGURE: Final = re.compile(
+    r"\b(non|not|no)[\W_]*(a[\W_]*)?mito|mito\w*[\W_]*(figure)?[\W_]*like|\bmlf|im[po]+ster|hard[\W_]*neg"
+    r"|look[\W_]*a?likes?|mimic|\bnegative\b|artefact|artifact|apopto|pyknot|necro|\bignore"
+    r"|background|immune|lympho",
+    re.IGNORECASE,
+)
+_FIGURE: Final = re.compile(
+    r"mitos|mitot|\b(mf|amf|nmf)\b|phase\b|" + "|".join(SUBTYPES), re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +65,41 @@ class CandidateList:
     problems: list[Problem] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     """Number of entries that are sound but not asked for, by reason."""
+
+    def leave_out(self, reason: str, n: int = 1) -> None:
+        """Count `n` entries that are left out for a reason."""
+        self.left_out[reason] = self.left_out.get(reason, 0) + n
+
+
+def is_figure(name: str) -> bool | None:
+    """Whether a class or category names mitotic figures; None where its name leaves it open."""
+    if _NO_FIGURE.search(name):
+        return False
+    return True if _FIGURE.search(name) else None
+
+
+def is_ignored(name: str) -> bool:
+    """Whether QuPath leaves objects of this class out of every measurement: ``Ignore*``."""
+    return name.strip().lower().startswith("ignore")
+
+
+def wanted_classes(names: Iterable[str]) -> set[str]:
+    """Those of a file's classes whose objects are figures.
+
+    Where any of them names mitotic figures, only such do; else all that do not exclude it. What has
+    no class, ``""``, is of no other one.
+    """
+    meant = {name: is_figure(name) for name in names if name}
+    best = True if True in meant.values() else None
+    return {"", *(name for name, figure in meant.items() if figure is best)}
+
+
+def with_own_ids(candidates: list[Candidate], slide: str) -> list[Candidate]:
+    """Give every candidate whose id an earlier one of its file has, as copies do, a new one."""
+    seen = Counter[str]()
+    own = []
+    for number, candidate in enumerate(candidates, 1):
+        seen[candidate.id] += 1
+        repeated = seen[candidate.id] > 1
+        own.append(replace(candidate, id=f"{slide}/{number}") if repeated else candidate)
+    return own

@@ -1,69 +1,125 @@
-"""Candidates from a table of centres: a CSV, the manifest of a cohort, our own predictions."""
+"""Candidates from a table of centres or boxes: CSV, QuPath's measurements, a cohort's manifest."""
 
 from __future__ import annotations
 
 import math
+import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from atypia.core.errors import InputError, Problem
 from atypia.core.tables import Row, Table, read_table
-from atypia.slides.candidates import NOTHING, Candidate, CandidateList
+from atypia.slides.candidates import (
+    LARGEST_UM,
+    NOTHING,
+    Candidate,
+    CandidateList,
+    wanted_classes,
+)
+from atypia.slides.slide_names import of_slide, slide_keys
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from atypia.slides import SlideInfo
 
-_ID: Final = ("patch_id", "id")
-_SLIDE: Final = ("slide", "image")
+_ID: Final = ("patch_id", "id", "Object ID")
+_CLASS: Final = ("candidate_class", "class", "classification", "category", "label")
+"""Columns, in any case, that name the class of an object."""
 _KEPT: Final = ("label_", "atypical_", "majority_", "candidate_class", "patient_id", "domain")
 """Columns that begin so are handed on; an earlier model's answers are not."""
+_CENTRE: Final = {
+    axis: (axis, f"centroid{axis}", f"center{axis}", f"centre{axis}", f"{axis}center", f"c{axis}")
+    for axis in "xy"
+}
+_LOW: Final = {"x": ("x", "x1", "xmin", "left", "minx"), "y": ("y", "y1", "ymin", "top", "miny")}
+_HIGH: Final = {"x": ("x2", "xmax", "right", "maxx"), "y": ("y2", "ymax", "bottom", "maxy")}
+_SIZE: Final = {"x": ("w", "width", "boxwidth"), "y": ("h", "height", "boxheight")}
+_UNITS: Final = {"px": "px", "pixel": "px", "pixels": "px", "um": "um", "micron": "um"}
+_THOUSANDS: Final = re.compile(r"[+-]?\d{1,3}(\.\d{3})+")
 
 
-def read_listing(path: Path, slide: SlideInfo, units: str | None) -> CandidateList:
+def read_listing(
+    path: Path, slide: SlideInfo, units: str | None, *, all_classes: bool = False
+) -> CandidateList:
     """Read a table; see :func:`atypia.slides.read_candidates.read_candidates`.
 
-    Columns are ``x_px, y_px`` or ``x_um, y_um``, or ``x, y`` whose units the user gives. Where a
-    column ``slide`` or ``image`` names several, the rows of this slide are taken.
+    Columns are ``x_px, y_px`` or ``x_um, y_um`` (QuPath: ``Centroid X µm``), or ``x, y`` whose
+    units the user gives. With ``w, h`` or ``x2, y2`` beside them they are boxes. Where a column
+    names slides, the rows of this slide are taken, and the others counted.
     """
     assert slide.mpp is not None
     table = read_table(path, may_be_empty=True)
-    x_column, y_column, unit = _columns(table, units)
+    columns, unit, kind = _columns(table, units)
     scale = 1.0 if unit == "px" else 1 / slide.mpp
     id_column = next((c for c in _ID if c in table.columns), None)
+    class_column = next((c for c in table.columns if c.lower() in _CLASS), None)
     kept = [c for c in table.columns if c.startswith(_KEPT)]
     found = CandidateList()
-    for number, row in enumerate(_rows(table, slide), 1):
-        centre: list[float] = []
+    rows = _rows(table, slide)
+    if others := len(table.rows) - len(rows):
+        found.left_out["of another slide"] = others
+    classes = [row.cells[class_column] if class_column else "" for row in rows]
+    wanted = set(classes) if all_classes else wanted_classes(classes)
+    for number, (row, class_name) in enumerate(zip(rows, classes, strict=True), 1):
         problems = [row.problem] if row.problem else []
-        for column in (x_column, y_column):
-            value = _number(row.cells[column])
+        numbers: list[float] = []
+        for column in columns:
+            value = _number(row.cells[column], table)
             if value is None:
                 what = f"expected a number ({unit}) but got {row.cells[column]!r}."
                 problems.append(Problem(what, str(path), row.line, column))
             else:
-                centre.append(value * scale)
+                numbers.append(value * scale)
+        if not problems and kind != "centre":
+            if kind == "corners":
+                numbers[2:] = numbers[2] - numbers[0], numbers[3] - numbers[1]
+            width, height = (size * slide.mpp for size in numbers[2:])
+            if not (0 <= width <= LARGEST_UM and 0 <= height <= LARGEST_UM):
+                what = (
+                    f"expected a box up to {LARGEST_UM:g} µm but got one of {width:.0f} × "
+                    f"{height:.0f} µm."
+                )
+                problems.append(Problem(what, str(path), row.line))
         if problems:
             found.problems += problems
             continue
+        if class_name not in wanted:
+            found.leave_out(f"class {class_name!r}")
+            continue
+        x, y = numbers[:2]
+        if kind != "centre":
+            x, y = x + numbers[2] / 2, y + numbers[3] / 2
         name = (row.cells[id_column] if id_column else "") or f"{slide.path.stem}/{number}"
         about = {c: row.cells[c] for c in kept} if kept else NOTHING
-        found.candidates.append(
-            Candidate(name, centre[0], centre[1], f"row {row.line}", None, about)
-        )
+        if class_name:
+            about = {**about, "candidate_class": class_name}
+        found.candidates.append(Candidate(name, x, y, f"row {row.line}", None, about))
     return found
 
 
-def _columns(table: Table, units: str | None) -> tuple[str, str, str]:
-    """Names of the columns with the centre, and its unit; never guessed."""
-    named = [u for u in ("px", "um") if {f"x_{u}", f"y_{u}"} <= set(table.columns)]
+def _columns(table: Table, units: str | None) -> tuple[tuple[str, ...], str, str]:
+    """Columns of the place, their unit, and what they hold: a centre, a size or corners.
+
+    The unit is never guessed.
+    """
+    by_unit: dict[str, dict[str, str]] = {"px": {}, "um": {}, "": {}}
+    for column in table.columns:
+        name = re.sub(r"[^a-z0-9]", "", column.lower().replace("µ", "u").replace("μ", "u"))
+        base, unit = name, ""
+        for ending, meant in _UNITS.items():
+            if name.endswith(ending) and len(name) > len(ending):
+                base, unit = name.removesuffix(ending), meant
+        by_unit[unit].setdefault(base, column)
+    places = {unit: place for unit, bases in by_unit.items() if (place := _place(bases))}
+    named = [unit for unit in ("px", "um") if unit in places]
     if named and (units is None or units in named):
         unit = units or named[0]
-        return f"x_{unit}", f"y_{unit}", unit
+        return places[unit][0], unit, places[unit][1]
     if named:
         what = f"expected columns x_{units}, y_{units} as --units says but got those in {named}."
-    elif not {"x", "y"} <= set(table.columns):
+    elif not places:
         what = (
             "expected columns x_px, y_px or x_um, y_um (or x, y with --units px or um) but got "
             f"{list(table.columns)}."
@@ -73,25 +129,43 @@ def _columns(table: Table, units: str | None) -> tuple[str, str, str]:
             "expected the units of x and y: name the columns x_px, y_px or give --units px or um."
         )
     else:
-        return "x", "y", units
+        return places[""][0], units, places[""][1]
     raise InputError(Problem(what, str(table.path), row=1))
+
+
+def _place(bases: Mapping[str, str]) -> tuple[tuple[str, ...], str] | None:
+    """Columns, and "centre", "size" or "corners", that columns of one unit give by their names."""
+
+    def of(names: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+        found = (next((bases[n] for n in names[axis] if n in bases), "") for axis in "xy")
+        return tuple(column for column in found if column)
+
+    plain = {axis: names[1:] for axis, names in _CENTRE.items()}
+    low, centre = of(_LOW), of(plain)
+    ways = (
+        ("centre", centre, ()),
+        ("corners", low, of(_HIGH)),
+        ("size", low, of(_SIZE)),
+        ("centre", of(_CENTRE), ()),
+    )
+    for kind, first, second in ways:
+        if len(first) == 2 and (kind == "centre" or len(second) == 2):
+            return (*first, *second), kind
+    return None
 
 
 def _rows(table: Table, slide: SlideInfo) -> list[Row]:
     """Rows of the slide, all rows where no column names slides."""
-    column = next((c for c in _SLIDE if c in table.columns), None)
-    if column is None or not table.rows:
+    columns = slide_keys(table.columns)
+    if not columns or not table.rows:
         return list(table.rows)
-    cells = [row.cells[column].replace("\\", "/") for row in table.rows]
-    for part, wanted in (("name", slide.path.name), ("stem", slide.path.stem)):
-        rows = [
-            row
-            for row, cell in zip(table.rows, cells, strict=True)
-            if getattr(PurePosixPath(cell), part) == wanted
-        ]
-        if rows:
+    for column in columns:
+        ours = of_slide([row.cells[column] for row in table.rows], slide.path)
+        if any(ours):
+            rows = [row for row, here in zip(table.rows, ours, strict=True) if here]
             return _of_one(rows, column, slide, table)
-    names = sorted(set(cells))
+    column = columns[0]
+    names = sorted({row.cells[column] for row in table.rows})
     what = f"expected rows of {slide.path.name!r} but got {names[:10]} ({len(names)} names)."
     raise InputError(Problem(what, str(table.path), column=column))
 
@@ -117,7 +191,15 @@ def _of_one(rows: list[Row], column: str, slide: SlideInfo, table: Table) -> lis
     raise InputError(Problem(what, str(table.path), column=column))
 
 
-def _number(text: str) -> float | None:
+def _number(text: str, table: Table) -> float | None:
+    """Read a number; in a table with semicolons the comma is decimal, and 1.500 may be two things.
+
+    None where it is none.
+    """
+    if table.separator != "," and "," in text:
+        text = text.replace(".", "").replace(",", ".")
+    elif table.separator == ";" and _THOUSANDS.fullmatch(text):
+        return None
     try:
         value = float(text)
     except ValueError:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import logging
-import zlib
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -13,8 +10,14 @@ import numpy as np
 from atypia.core.errors import InputError, Problem
 from atypia.slides.candidates import LARGEST_UM
 from atypia.slides.csv_candidates import read_listing
-from atypia.slides.geojson_candidates import is_geojson, read_geojson
-from atypia.slides.midog_candidates import is_midog, read_midog
+from atypia.slides.geojson_candidates import read_geojson
+from atypia.slides.geojson_features import is_geojson, read_json_of
+from atypia.slides.midog_candidates import (
+    is_grand_challenge,
+    is_midog,
+    read_grand_challenge,
+    read_midog,
+)
 from atypia.slides.reader import unknown_resolution
 
 if TYPE_CHECKING:
@@ -36,19 +39,26 @@ log = logging.getLogger("atypia")
 
 
 def read_candidates(
-    path: Path, slide: SlideInfo, *, units: Units | None = None, skip_bad: bool = False
+    path: Path,
+    slide: SlideInfo,
+    *,
+    units: Units | None = None,
+    skip_bad: bool = False,
+    all_classes: bool = False,
 ) -> CandidateList:
     """Read candidates and annotated regions of one slide, centres in px on level 0.
 
     There may be none, where the file is sound: the slide was searched, and nothing was found.
 
     Args:
-        path: GeoJSON as QuPath exports it (also gzipped), MIDOG or COCO JSON, a CSV of centres,
-            or a cohort whose manifest has centres.
+        path: GeoJSON as QuPath exports it (also gzipped), MIDOG or COCO JSON, points of Grand
+            Challenge, a table of centres or boxes, or a cohort whose manifest has centres.
         slide: The slide they lie on.
         units: Of the coordinates, where the file does not name them: px on level 0, or µm from the
             slide's corner.
         skip_bad: Leave out what is wrong, and list it, instead of raising.
+        all_classes: Take the candidates of all classes, not just of those that are figures; see
+            :func:`atypia.slides.candidates.wanted_classes`.
 
     Raises:
         InputError: Lists every problem: what cannot be read, what lies outside the slide, what
@@ -56,10 +66,10 @@ def read_candidates(
     """
     if slide.mpp is None:
         raise InputError(unknown_resolution(slide.path))
-    found = _read(path, slide, units)
+    found = _read(path, slide, units, all_classes=all_classes)
     found.problems += _check(found, path, slide)
     for reason, n in found.left_out.items():
-        log.info("%s: %d entries left out: %s", path, n, reason)
+        log.warning("%s: %d left out: %s", path, n, reason)
     if found.problems and not skip_bad:
         raise InputError(found.problems)
     if found.problems and not found.candidates:
@@ -80,37 +90,26 @@ def _besides(found: CandidateList) -> str:
     )
 
 
-def _read(path: Path, slide: SlideInfo, units: Units | None) -> CandidateList:
+def _read(path: Path, slide: SlideInfo, units: Units | None, *, all_classes: bool) -> CandidateList:
     if (path / "cohort.json").is_file():
         path /= "manifest.csv"
     if not path.is_file():
         raise InputError(Problem("expected a file of candidates but there is none.", str(path)))
-    if path.suffix.lower() in (".csv", ".tsv"):
-        return read_listing(path, slide, units)
-    content = _json(path)
+    if path.suffix.lower() in (".csv", ".tsv", ".txt"):
+        return read_listing(path, slide, units, all_classes=all_classes)
+    content = read_json_of(path)
     if is_geojson(content):
-        return read_geojson(content, path, slide, units)
+        return read_geojson(content, path, slide, units, all_classes=all_classes)
     if is_midog(content):
-        return read_midog(content, path, slide, units)
+        return read_midog(content, path, slide, units, all_classes=all_classes)
+    if is_grand_challenge(content):
+        return read_grand_challenge(content, path, slide, all_classes=all_classes)
     what = (
-        "expected GeoJSON (a FeatureCollection, a Feature, or a list of Features) or MIDOG JSON "
-        f"('images' and 'annotations') but got {_kind(content)}."
+        "expected GeoJSON (a FeatureCollection, a Feature, or a list of Features), MIDOG JSON "
+        "('images' and 'annotations') or the points of Grand Challenge but got "
+        f"{_kind(content)}. Other tools' objects can be given as a CSV of centres (x_px, y_px)."
     )
     raise InputError(Problem(what, str(path)))
-
-
-def _json(path: Path) -> Any:
-    try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        return json.loads(data.decode("utf-8-sig"))
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
-        what = (
-            f"expected GeoJSON or MIDOG JSON but it cannot be read ({error}). "
-            "A table of centres must have a name that ends in .csv."
-        )
-        raise InputError(Problem(what, str(path))) from None
 
 
 def _kind(content: Any) -> str:
