@@ -24,7 +24,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from atypia.core.files import write_json, write_text
-from atypia.data.sources.patients import case_of
+from atypia.data.patient_names import case_of
 from atypia.evaluation import metrics
 from atypia.evaluation.intervals import estimate, measure
 from atypia.evaluation.predictions import Predictions, read_predictions

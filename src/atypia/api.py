@@ -27,6 +27,7 @@ from atypia.core.errors import InputError
 from atypia.core.labels import SUBTYPES
 from atypia.core.progress import OnStep, silent
 from atypia.data.images import read_patch
+from atypia.evaluation.predictions import read_cells
 from atypia.inference.patch_predictions import find_items, predict_arrays, predict_items
 
 if TYPE_CHECKING:
@@ -212,12 +213,16 @@ class TrainedRun:
 
         path = self.folder / f"predictions-{part}.csv"
         try:
-            return pd.read_csv(path, dtype={"patch_id": str, "patient_id": str})
+            table = pd.read_csv(path, keep_default_na=False, na_values=[""])
         except FileNotFoundError:
             there = [p.stem.removeprefix("predictions-") for p in self.folder.glob("predictions-*")]
             raise InputError(
                 f"part: expected {' or '.join(sorted(there)) or 'a finished run'} but got {part!r}."
             ) from None
+        # Ids such as 007 and NA are text, whatever they look like.
+        cells, _ = read_cells(path, ())
+        names = [c for c in ("patch_id", "patient_id", "domain", "scanner") if c in cells]
+        return table.assign(**{name: cells[name].to_numpy() for name in names})
 
     def model(self, quality: Quality = BEST) -> Classifier:
         """Load the ensemble."""

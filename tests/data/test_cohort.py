@@ -145,5 +145,5 @@ def test_manifests_that_are_no_table(tmp_path, data, what):
 
 
 def test_no_manifest(tmp_path):
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="does not exist"):
         read_manifest(tmp_path / "manifest.csv")

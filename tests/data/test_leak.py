@@ -15,7 +15,7 @@ from atypia.core.errors import LeakError
 from atypia.core.files import read_json
 from atypia.core.labels import SUBTYPES
 from atypia.data.cohort import Cohort
-from atypia.data.sources.patients import veiled_cases
+from atypia.data.patient_names import veiled_cases
 from atypia.data.splits import Splits, leaking, make_splits, with_true_patients
 
 pytestmark = pytest.mark.usefixtures("undrawn")

@@ -435,6 +435,31 @@ def test_table_faults_are_listed_at_once(tmp_path):
     assert "nowhere.png: expected an image but there is no such file" in told[9]
 
 
+def test_tables_as_spreadsheets_write_them(tmp_path):
+    image(tmp_path / "a.png")
+    image(tmp_path / "b.png")
+    rows = 'patch_id;file;patient_id;label_e;"x,y,z,u,v,w"\n'
+    rows += "'=1;a.png;007 ;nmf_ring;\n-b;b.png;NA;nmf_ring;\n;;;;\n"
+    (tmp_path / "t.csv").write_text("sep=;\n" + rows)
+    cohort = prepare(tmp_path / "t.csv", tmp_path / "out", PrepareOptions(mpp=0.25))
+    assert cohort.manifest["patch_id"].tolist() == ["=1", "-b"]
+    assert cohort.manifest["patient_id"].tolist() == ["007", "NA"]
+    assert "\n'=1,patches/=1.png,007," in (tmp_path / "out" / "manifest.csv").read_text()
+
+
+def test_long_ids_and_two_spellings_are_named_by_their_rows(tmp_path):
+    image(tmp_path / "a.png")
+    rows = [
+        {"patch_id": "x" * 201, "file": "a.png", "patient_id": "P0", "label_e": "nmf_ring"},
+        {"patch_id": "y", "file": "a.png", "patient_id": "P1", "label_e": "nmf_ring"},
+        {"patch_id": "z", "file": "a.png", "patient_id": "p1", "label_e": "nmf_ring"},
+    ]
+    told = faults(table(tmp_path / "t.csv", rows), tmp_path / "out", PrepareOptions(mpp=0.25))
+    assert "row 2, column 'patch_id': expected an id of at most 200 bytes" in told[0]
+    assert [line.partition(":")[0][-5:] for line in told[1:]] == ["row 3", "row 4"]
+    assert "'P1' and 'p1'" in told[1]
+
+
 def test_table_without_what_it_needs(tmp_path):
     source = table(tmp_path / "s" / "t.csv", [{"File": "a.png", "label": "nmf_ring", "x": 1}])
     told = faults(source, tmp_path / "out", PrepareOptions(columns=Columns(scanner="device")))

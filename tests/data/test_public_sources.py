@@ -15,8 +15,9 @@ from PIL import Image
 
 from atypia.core.errors import InputError
 from atypia.data.cohort import Cohort
+from atypia.data.overlap import shared_cases
+from atypia.data.patient_names import case_of, midog_patient, public_case, veiled, veiled_cases
 from atypia.data.sources import PrepareOptions
-from atypia.data.sources.patients import case_of, midog_patient, public_case, veiled, veiled_cases
 from atypia.pipeline import prepare
 
 if TYPE_CHECKING:
@@ -458,8 +459,37 @@ def test_a_public_case_is_told_from_an_id_of_ones_own(patient: str, case: str | 
     assert public_case(patient) == case
 
 
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        "MIDOG21_002 ",
+        "\u200bMIDOG21_002\u00a0",
+        "midog21_002",
+        "MIDOG21_002.tiff",
+        "MIDOG21/002.tiff",
+        "MIDOG21\\002.TIF",
+        "MIDOG21  2",
+        "MIDOG++-2",
+    ],
+)
+def test_no_spelling_hides_a_public_case(spelt: str) -> None:
+    assert public_case(spelt) == "MIDOG 2"
+    (entry,) = shared_cases(["MIDOG 2"], [spelt])
+    assert (entry.second, entry.same_case) == (spelt, True)
+
+
+def test_a_model_of_a_version_that_hashed_ids_as_spelt_is_understood() -> None:
+    old = "sha256:" + hashlib.sha256(b"Case-7").hexdigest()[:32]
+    (entry,) = shared_cases([old], ["Case-7"])
+    assert (entry.first, entry.by_id_alone) == ("Case-7", True)
+    (entry,) = shared_cases(veiled_cases(["Case-7"]), ["case-7.svs"])
+    assert entry.first == "case-7.svs"
+    assert shared_cases(veiled_cases(["Case-7"]), ["Case-70"]) == []
+    assert public_case("TUPAC16_01_stitched1.tif") == "TUPAC 1"
+
+
 def test_cases_are_named_once_each() -> None:
-    own = "sha256:" + hashlib.sha256(b"P1").hexdigest()[:32]
+    own = "sha256:" + hashlib.sha256(b"p1").hexdigest()[:32]
     assert veiled_cases(["P1", "MIDOG_002", "MIDOG21_002", "P1"]) == ["MIDOG 2", own]
     assert veiled(own) == own  # once is enough
 

@@ -54,11 +54,11 @@ def test_round_trip_in_the_agreed_order(table, tmp_path):
 
 def test_a_run_stands_for_its_test_part_and_without_one_for_its_out_of_fold_table(table, tmp_path):
     save(table, tmp_path / "predictions-oof.csv")
-    with pytest.raises(InputError, match=r"predictions-test\.csv: does not exist"):
+    with pytest.raises(InputError, match=r"predictions-test\.csv: .* does not exist"):
         read_predictions(tmp_path)
     for kind in ("holdout", "cv", "domains"):  # stopped before it came to its test part
         (tmp_path / "splits.json").write_text(f'{{"format": 1, "kind": "{kind}"}}')
-        with pytest.raises(InputError, match=r"predictions-test\.csv: does not exist"):
+        with pytest.raises(InputError, match=r"predictions-test\.csv: .* does not exist"):
             read_predictions(tmp_path)
     (tmp_path / "splits.json").write_text('{"format": 1, "kind": "all"}')
     assert list(read_predictions(tmp_path).patch_ids) == list(table["patch_id"])
@@ -138,19 +138,65 @@ def test_the_same_patch_in_two_folds_is_no_problem(table, tmp_path):
 
 def test_missing_and_repeated_columns(table, tmp_path):
     path = save(table.drop(columns=["patient_id", "p_nmf_ring"]), tmp_path / "p.csv")
-    path.write_text(path.read_text().replace("scanner", "domain", 1))
-    (_, column, first), (row, _, second) = problems_of(path)
-    assert column == "domain"
-    assert "one column of this name but got 2" in first
+    ((row, _, what),) = problems_of(path)
     assert row == 1
-    assert "['patient_id', 'p_nmf_ring']" in second
+    assert "['patient_id', 'p_nmf_ring']" in what
+    path.write_text(path.read_text().replace("scanner", "domain", 1))
+    assert "each column name once but got 'domain' 2 times" in problems_of(path)[0][2]
 
 
-def test_semicolons(table, tmp_path):
-    table = table.drop(columns="patient_id")
-    found = problems_of(save(table, tmp_path / "p.csv", sep=";", decimal=","))
-    assert "got semicolons" in found[0][2]
-    assert "['patient_id']" in found[1][2]
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_semicolons_tabs_and_decimal_commas(table, tmp_path, separator):
+    plain = read_predictions(save(table, tmp_path / "plain.csv"))
+    path = save(table, tmp_path / "p.csv", sep=separator, decimal=",")
+    np.testing.assert_array_equal(read_predictions(path).probabilities, plain.probabilities)
+    path.write_text(f"sep={separator}\n" + path.read_text())
+    assert read_predictions(path).patch_ids.tolist() == plain.patch_ids.tolist()
+    path.write_text(path.read_text().replace("0,", "0.7x,", 1))
+    assert problems_of(path)[0][0] == 3
+
+
+def test_rounded_probabilities_may_miss_1_by_what_their_decimals_allow(table, tmp_path):
+    columns = list(PROBABILITY_COLUMNS)
+    plain = table.drop(columns="p_atypical")
+    plain[columns] = [0.126, 0.126, 0.126, 0.126, 0.125, 0.125, 0.125, 0.125]
+    plain["p_amf_other"] -= 0.001
+    plain[columns] = plain[columns].round(3)
+    total = plain[columns].iloc[0].sum()
+    assert 1.001 < total < 1.004
+    read = read_predictions(save(plain, tmp_path / "p.csv"))
+    np.testing.assert_allclose(read.probabilities.sum(axis=1), 1, atol=1e-12)
+    np.testing.assert_allclose(read.probabilities[0], plain[columns].iloc[0] / total)
+    plain.loc[0, "p_nmf_ring"] = 0.1252  # four decimals may miss it by less
+    found = problems_of(save(plain, tmp_path / "p.csv"))
+    assert len(found) == len(plain)
+
+
+def test_two_spellings_of_a_patient_are_an_error_that_names_both(table, tmp_path):
+    for other in ("p07", "P07.svs", "P 07"):
+        changed = table.assign(patient_id=["P07", other, *table["patient_id"][2:]])
+        if other == "P 07":
+            assert len(read_predictions(save(changed, tmp_path / "p.csv"))) == len(table)
+            continue
+        ((_, column, what),) = problems_of(save(changed, tmp_path / "p.csv"))
+        assert column == "patient_id"
+        assert f"but got 'P07' and {other!r}" in what
+    blank = ["P07", " P07\u00a0", "P07\u200b"]
+    changed = table.assign(patient_id=[*blank, *table["patient_id"][3:]])
+    read = read_predictions(save(changed, tmp_path / "p.csv"))
+    assert read.patients[:3].tolist() == ["P07"] * 3
+
+
+def test_text_that_a_spreadsheet_would_run_is_written_so_that_it_does_not(table, tmp_path):
+    ids = ["=1+1", "+cmd|' /C calc'!A0", "-x", "@SUM(A1)", "'=2", "-5", "NA", "None", "null", "007"]
+    table = table.assign(patch_id=[*ids, *table["patch_id"][len(ids) :]])
+    write_predictions(tmp_path / "p.csv", table)
+    written = (tmp_path / "p.csv").read_text()
+    assert "\n'=1+1," in written
+    assert "\n''=2," in written
+    assert "\n-5," in written
+    again = read_predictions(tmp_path / "p.csv")
+    assert again.patch_ids[: len(ids)].tolist() == ids
 
 
 def test_rows_of_another_length_and_other_faults_together(table, tmp_path):
@@ -164,7 +210,7 @@ def test_rows_of_another_length_and_other_faults_together(table, tmp_path):
         (7, "p_atypical"),
         (242, None),
     ]
-    assert found[2][2] == "expected 21 cells but got 1."
+    assert found[2][2] == "expected 21 cells as in the header but got 1."
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"a" * 200_000 + b",b\n"])

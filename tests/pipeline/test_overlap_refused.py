@@ -15,7 +15,7 @@ from atypia.classifiers.bundle import read_header
 from atypia.core.errors import InputError, LeakError
 from atypia.core.files import write_json
 from atypia.data.cohort import Cohort
-from atypia.data.sources.patients import veiled_cases
+from atypia.data.patient_names import veiled_cases
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ from atypia.core.files import read_json, write_json
 from atypia.core.labels import N_ATYPICAL, PROBABILITY_COLUMNS
 from atypia.data.cohort import Cohort
 from atypia.data.images import read_patch
-from atypia.data.sources.patients import veiled_cases
+from atypia.data.patient_names import veiled_cases
 from atypia.data.splits import published_roles
 from atypia.evaluation.predictions import read_predictions
 from atypia.training.base_predictions import BasePredictions, splits_of

@@ -22,6 +22,7 @@ import pandas as pd
 from atypia.core.errors import InputError, Problem, first_few
 from atypia.core.found_files import entries_in
 from atypia.core.labels import N_SUBTYPES, ORIGIN_COLUMNS, PROBABILITY_COLUMNS
+from atypia.data.patient_names import spelling_problems
 from atypia.evaluation.predictions import (
     REQUIRED_COLUMNS,
     Predictions,
@@ -137,6 +138,7 @@ def read_patients(path: Path) -> dict[str, str]:
         if not slide.strip() or not patient.strip():
             what = f"expected a slide and its patient but got {slide!r} and {patient!r}."
             problems.append(Problem(what, str(path), row))
+    problems += spelling_problems(table["patient_id"], str(path))
     for row in table.index[table.duplicated("slide")]:
         what = f"expected each slide once but got {table['slide'][row]!r} again."
         problems.append(Problem(what, str(path), row, "slide"))

@@ -2,16 +2,22 @@
 
 A byte order mark and semicolons or tabs as separators are taken as they come. Anything that would
 need a guess is a :class:`~atypia.core.errors.Problem`.
+
+Text that a spreadsheet would run as a formula is written behind an apostrophe, and read without it.
 """
 
 from __future__ import annotations
 
+import bz2
 import csv
 import difflib
+import gzip
 import io
+import re
+import zlib
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from atypia.core.errors import InputError, Problem
 from atypia.core.found_files import refuse_special
@@ -20,10 +26,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    import pandas as pd
+
+_ENDS: Final = re.compile(r"^[\s\u200b-\u200f\u2060\ufeff]+|[\s\u200b-\u200f\u2060\ufeff]+$")
+"""Blanks, those without width among them."""
+_FORMULA: Final = re.compile(r"'*[=+\-@\t\r]")
+_QUOTED: Final = re.compile(r'"[^"]*"')
+_LONGEST_HEADER: Final = 2**16
+_SEPARATOR: Final = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
+_PACKED: Final = {".gz": gzip.decompress, ".bz2": bz2.decompress}
+
 
 @dataclass(frozen=True)
 class Row:
-    """One row: cells by column name, stripped, ``""`` where a cell is empty."""
+    """One row: cells by column name, without blanks around, ``""`` where a cell is empty."""
 
     line: int
     """Line of the file on which the row ends, the header being line 1."""
@@ -69,45 +85,80 @@ def _suggestion(column: str, table: Table) -> str:
 
 
 def read_table(path: Path, *, may_be_empty: bool = False) -> Table:
-    """Read a UTF-8 CSV file with a header line.
+    """Read a UTF-8 CSV file with a header line, which may be compressed (``.gz``, ``.bz2``).
 
-    Commas, semicolons or tabs separate, whichever the header uses most. Blank lines, and empty
-    cells beyond the header, are skipped. A header without a row is refused unless it
-    `may_be_empty`.
+    Commas, semicolons or tabs separate, whichever the header uses most outside of quotes, or what
+    a first line ``sep=;`` names. Blank lines, rows of empty cells, and empty cells beyond the
+    header are skipped. A header without a row is refused unless it `may_be_empty`.
 
     Raises:
         InputError: The file cannot be read, is not UTF-8, or has no header, no rows, or an empty
             or repeated column name. Rows of the wrong length carry their problem instead.
     """
     text = _decode(path)
-    header_line = text.split("\n", 1)[0]
-    separator = max(",;\t", key=header_line.count)
+    named = _SEPARATOR.match(text)
+    first, text = (1, text[named.end() :]) if named else (0, text)
+    header_line = _QUOTED.sub("", text[:_LONGEST_HEADER]).split("\n", 1)[0]
+    separator = named[1] if named else max(",;\t", key=header_line.count)
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     rows: list[Row] = []
     try:
-        columns = tuple(name.strip() for name in _without_empty_end(next(lines, []), 1))
+        columns = tuple(_cell(name) for name in _without_empty_end(next(lines, []), 1))
         problems = _header_problems(path, columns)
         if problems:
             raise InputError(problems)
         for cells in lines:
             if any(cell.strip() for cell in cells):
-                rows.append(_row(path, columns, cells, lines.line_num))
+                rows.append(_row(path, columns, cells, first + lines.line_num))
     except csv.Error as error:
         what = f"expected comma-separated cells but got: {error}."
-        raise InputError(Problem(what, str(path), lines.line_num)) from None
+        raise InputError(Problem(what, str(path), first + lines.line_num)) from None
     if not rows and not may_be_empty:
         raise InputError(Problem("expected at least one row below the header.", str(path)))
     return Table(path, columns, tuple(rows), separator)
 
 
+def _cell(text: str) -> str:
+    text = _ENDS.sub("", text)
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def csv_text(table: pd.DataFrame, **options: Any) -> str:
+    """Write a table as CSV whose text no spreadsheet runs as a formula; see :func:`read_table`.
+
+    `options` are those of :meth:`pandas.DataFrame.to_csv`. Numbers are left as they are.
+    """
+
+    def guarded(value: object) -> object:
+        text = isinstance(value, str) and _FORMULA.match(value) and not _is_number(value)
+        return f"'{value}" if text else value
+
+    safe = table.rename(columns=guarded)
+    for i, kind in enumerate(table.dtypes):
+        if kind.kind not in "biuf":
+            safe.isetitem(i, [guarded(value) for value in table.iloc[:, i]])
+    return str(safe.to_csv(index=False, lineterminator="\n", **options))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _decode(path: Path) -> str:
     refuse_special(path)
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            Problem(f"expected a CSV file but it cannot be read: {error.strerror}.", str(path))
-        ) from None
+        data = _PACKED.get(path.suffix.lower(), bytes)(path.read_bytes())
+    except FileNotFoundError:
+        what = "expected a CSV file but it does not exist."
+        raise InputError(Problem(what, str(path))) from None
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        what = f"expected a CSV file but it cannot be read: {reason}."
+        raise InputError(Problem(what, str(path))) from None
     advice = "Save the file as CSV in UTF-8."
     if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data:
         what = f"expected a UTF-8 text file but got UTF-16 or binary data. {advice}"
@@ -146,4 +197,4 @@ def _row(path: Path, columns: tuple[str, ...], cells: list[str], line: int) -> R
         what = f"expected {len(columns)} cells as in the header but got {len(cells)}."
         problem = Problem(what, str(path), line)
     padded = [*cells, *[""] * (len(columns) - len(cells))]
-    return Row(line, {name: padded[i].strip() for i, name in enumerate(columns)}, problem)
+    return Row(line, {name: _cell(padded[i]) for i, name in enumerate(columns)}, problem)

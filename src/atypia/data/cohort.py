@@ -29,7 +29,8 @@ from atypia._version import __version__
 from atypia.core import labels
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import read_json, sha256_file, write_json, write_text
-from atypia.core.tables import read_table
+from atypia.core.tables import csv_text, read_table
+from atypia.data.patient_names import spelling_problems
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -135,7 +136,7 @@ class Cohort:
 
         ``cohort.json`` is written last; a folder without it is no cohort.
         """
-        write_text(folder / "manifest.csv", manifest.to_csv(index=False, lineterminator="\n"))
+        write_text(folder / "manifest.csv", csv_text(manifest))
         files = {"manifest.csv": sha256_file(folder / "manifest.csv")}
         files |= {file: sha256_file(folder / file) for file in manifest["file"]}
         mpps = sorted(set(manifest["mpp"].astype(float)))
@@ -200,6 +201,7 @@ def manifest_problems(table: pd.DataFrame, file: str) -> list[Problem]:
     each("patch_id", again, "expected a unique id but got {value!r} again.")
     for column in ("patch_id", "file", "patient_id"):
         each(column, table[column].str.strip() == "", "expected a value but the cell is empty.")
+    problems += spelling_problems(table["patient_id"], file)
     outside = table["file"].map(lambda f: Path(f).is_absolute() or ".." in Path(f).parts)
     each("file", outside.astype(bool), "expected a path below the cohort folder but got {value!r}.")
     for column in PLACE_COLUMNS[1:]:

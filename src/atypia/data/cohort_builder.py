@@ -14,6 +14,7 @@ import pandas as pd
 
 from atypia.core.errors import InputError, MissingExtraError, Problem
 from atypia.core.labels import SUBTYPES
+from atypia.core.tables import csv_text
 from atypia.data.cohort import PLACE_COLUMNS, REQUIRED_COLUMNS, Cohort, column_order
 from atypia.data.images import export_png, read_patch, write_png
 from atypia.data.sources.records import ImageRegion, PrepareOptions, Record, SlidePosition
@@ -209,7 +210,7 @@ def problem_table(problems: list[Problem]) -> str:
     """Render problems as CSV."""
     rows = [(p.file or "", p.row or "", p.column or "", p.what) for p in problems]
     table = pd.DataFrame(rows, columns=["file", "row", "column", "what"])
-    return table.to_csv(index=False, lineterminator="\n")
+    return csv_text(table)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Patients who are in two cohorts: by the names of cases, by equal pixels, by pictures alike.
 
 A figure that is trained on and tested on in another cohort is a leak, and so is another figure of
-the same patient. Public cohorts share many: see :mod:`atypia.data.sources.patients`. An equal id
+the same patient. Public cohorts share many: see :mod:`atypia.data.patient_names`. An equal id
 alone proves nothing: every hospital has a patient 1.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 from atypia.core.errors import InputError, LeakError, Problem
 from atypia.core.progress import silent
 from atypia.data.images import read_patch
-from atypia.data.sources.patients import public_case, veiled
+from atypia.data.patient_names import public_case, veils
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -132,20 +132,21 @@ def shared_cases(first: Sequence[str], second: Sequence[str]) -> list[Shared]:
     """Patients of two cohorts whose ids name one public case, or are equal.
 
     `first` may also be a model's names for its patients, see
-    :func:`atypia.data.sources.patients.veiled`.
+    :func:`atypia.data.patient_names.veiled`.
     """
     named: defaultdict[str, list[str]] = defaultdict(list)
     for patient in second:
-        named[veiled(patient)].append(patient)
+        for name in veils(patient):
+            named[name].append(patient)
     return [
         Shared(
-            b if public_case(a) is None and veiled(a) == a else a,  # a hash is of no use
+            b if a in veils(a) and public_case(a) is None else a,  # a hash is of no use
             b,
             same_case=public_case(b) is not None,
             same_id=public_case(b) is None,
         )
         for a in first
-        for b in named.get(veiled(a), [])
+        for b in dict.fromkeys(b for name in veils(a) for b in named.get(name, []))
     ]
 
 

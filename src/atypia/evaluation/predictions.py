@@ -19,11 +19,6 @@
 
 from __future__ import annotations
 
-import bz2
-import csv
-import gzip
-import io
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -33,7 +28,6 @@ import pandas as pd
 
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import read_json, write_text
-from atypia.core.found_files import refuse_special
 from atypia.core.labels import (
     N_ATYPICAL,
     N_SUBTYPES,
@@ -43,6 +37,8 @@ from atypia.core.labels import (
     parse_subtype,
     subtype_index,
 )
+from atypia.core.tables import csv_text, read_table
+from atypia.data.patient_names import spelling_problems
 from atypia.evaluation.prediction_sets import EMPTY, parse_set
 
 if TYPE_CHECKING:
@@ -266,8 +262,7 @@ def write_predictions(path: Path, table: pd.DataFrame, *, patients_known: bool =
         checked = table.assign(patient_id=table["patient_id"].replace("", "unknown"))
     predictions_from_table(checked, str(path))
     columns = in_order(table.columns)
-    text = table[columns].to_csv(index=False, float_format="%.9g", lineterminator="\n")
-    write_text(path, text)
+    write_text(path, csv_text(table[columns], float_format="%.9g"))
 
 
 def in_order(columns: Iterable[str]) -> list[str]:
@@ -283,54 +278,26 @@ def _as_text(value: object) -> str:
 
 
 def read_cells(path: Path, required: Sequence[str]) -> tuple[pd.DataFrame, list[Problem]]:
-    """Read a CSV, which may be compressed, as strings; the index is the line in the file.
+    """Read a CSV by :func:`atypia.core.tables.read_table`; the index is the line in the file.
 
-    Rows of another length than the header's are left out, a problem each.
+    Rows of another length than the header's are left out, a problem each. Where semicolons or tabs
+    separate, probabilities may have a decimal comma.
 
     Raises:
         InputError: The file cannot be read, or lists the faults of its header.
     """
-    file = str(path)
-    unpack = {".gz": gzip.decompress, ".bz2": bz2.decompress}.get(path.suffix, bytes)
-    lines, rows, problems = [], [], []
-    refuse_special(path)
-    try:
-        text = unpack(path.read_bytes()).decode("utf-8-sig")
-        reader = csv.reader(io.StringIO(text, newline=""))
-        header = _header(next(reader, []), required, file)
-        for row in reader:
-            if row and len(row) != len(header):
-                what = f"expected {len(header)} cells but got {len(row)}."
-                problems.append(Problem(what, file, reader.line_num))
-            elif row:
-                lines.append(reader.line_num)
-                rows.append(row)
-    except FileNotFoundError:
-        raise InputError(Problem("does not exist.", file)) from None
-    except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
-        what = f"expected a CSV file in UTF-8 but got: {error}"
-        raise InputError(Problem(what, file)) from None
-    index = pd.Index(lines, dtype="int64")
-    return pd.DataFrame(rows, columns=header, index=index, dtype=object), problems
-
-
-def _header(header: list[str], required: Sequence[str], file: str) -> list[str]:
-    problems = []
-    if len(header) < 2 and ";" in "".join(header):
-        what = (
-            "expected commas between columns but got semicolons. Save it with commas and decimal "
-            "points."
-        )
-        problems.append(Problem(what, file, 1))
-        header = "".join(header).split(";")
-    problems += [
-        Problem(f"expected one column of this name but got {header.count(name)}.", file, 1, name)
-        for name in sorted({name for name in header if header.count(name) > 1})
-    ]
-    problems += _missing(header, required, file)
-    if problems:
+    table = read_table(path, may_be_empty=True)
+    if problems := _missing(table.columns, required, str(path)):
         raise InputError(problems)
-    return header
+    sound = [row for row in table.rows if row.problem is None]
+    index = pd.Index([row.line for row in sound], dtype="int64")
+    cells = pd.DataFrame(
+        [row.cells for row in sound], columns=list(table.columns), index=index, dtype=object
+    )
+    if table.separator != ",":
+        numbers = [c for c in cells.columns if c in (*PROBABILITY_COLUMNS, "p_atypical")]
+        cells[numbers] = cells[numbers].map(lambda text: text.replace(",", "."))
+    return cells, [row.problem for row in table.rows if row.problem is not None]
 
 
 def _missing(columns: Sequence[str], required: Sequence[str], file: str) -> list[Problem]:
@@ -383,6 +350,7 @@ def parse_cells(table: pd.DataFrame, file: str) -> Predictions:
 
     for column in ("patch_id", "patient_id"):
         report(table[column].str.strip() == "", column, "expected a value but the cell is empty.")
+    problems += spelling_problems(table["patient_id"], file)
     keys = ["patch_id", "fold"] if "fold" in table.columns else ["patch_id"]
     report(
         table.duplicated(keys),
@@ -392,9 +360,11 @@ def parse_cells(table: pd.DataFrame, file: str) -> Predictions:
 
     probabilities = np.stack([numbers(column) for column in PROBABILITY_COLUMNS], axis=1)
     total = probabilities.sum(1)
-    for i in np.flatnonzero(np.abs(total - 1) > _SUM_TOLERANCE):
+    rounded = np.abs(total - 1) > _SUM_TOLERANCE
+    for i in np.flatnonzero(np.abs(total - 1) > _tolerance(table)):
         what = f"expected the eight probabilities to sum to 1 but got {total[i]:.6g}."
         problems.append(Problem(what, file, int(lines[i])))
+    probabilities[rounded] /= np.maximum(total[rounded], 0.5)[:, None]
 
     p_atypical = (
         numbers("p_atypical")
@@ -454,6 +424,16 @@ def parse_cells(table: pd.DataFrame, file: str) -> Predictions:
         labels=labels,
         votes=votes,
     )
+
+
+def _tolerance(table: pd.DataFrame) -> float:
+    """Give what eight rounded probabilities may miss 1 by, from the decimals that the table has."""
+    decimals = 0
+    for column in PROBABILITY_COLUMNS:
+        for text in table[column]:
+            fraction = str(text).lower().partition(".")[2]
+            decimals = max(decimals, 9 if "e" in str(text).lower() else len(fraction))
+    return max(_SUM_TOLERANCE, 1.001 * N_SUBTYPES * 0.5 * 10.0 ** -max(decimals, 2))
 
 
 def _subtype_code(text: str) -> int | None:

@@ -31,6 +31,7 @@ from atypia.core.files import (
     write_text,
 )
 from atypia.core.progress import OnDone, silent
+from atypia.core.tables import csv_text
 from atypia.evaluation.predictions import in_order
 from atypia.inference.job_parts import Failure, hash_of, keys_in, part_path, read_rows, read_summary
 from atypia.inference.local_engine import LocalEngine, do_all
@@ -343,7 +344,7 @@ def _holds_anything(folder: Path) -> bool:
 def write_failures(path: Path, failures: Sequence[Failure]) -> None:
     """Write a CSV with ``slide``, ``patch_id`` and ``reason``; it is there even if it is empty."""
     table = pd.DataFrame([asdict(f) for f in failures], columns=["slide", "patch_id", "reason"])
-    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+    write_text(path, csv_text(table))
 
 
 def write_rows(path: Path, files: Iterable[Path], columns: Sequence[str]) -> None:
@@ -352,8 +353,7 @@ def write_rows(path: Path, files: Iterable[Path], columns: Sequence[str]) -> Non
     Columns that a file lacks are empty.
     """
     with atomic_write(path) as stream:
-        pd.DataFrame(columns=list(columns)).to_csv(stream, index=False, lineterminator="\n")
+        stream.write(csv_text(pd.DataFrame(columns=list(columns))))
         for file in files:
-            read_rows(file).reindex(columns=list(columns)).to_csv(
-                stream, index=False, header=False, float_format="%.9g", lineterminator="\n"
-            )
+            rows = read_rows(file).reindex(columns=list(columns))
+            stream.write(csv_text(rows, header=False, float_format="%.9g"))

@@ -19,6 +19,7 @@ from atypia.core.files import write_json, write_text
 from atypia.core.found_files import files_below, refuse_special, require_utf8
 from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES, subtype_index
 from atypia.core.progress import OnDone, silent
+from atypia.core.tables import csv_text
 from atypia.data.cohort import Cohort
 from atypia.data.images import IMAGE_SUFFIXES, read_pages
 from atypia.evaluation.predictions import in_order, predictions_from_table, write_predictions
@@ -382,7 +383,7 @@ def write_table(out: Path, table: pd.DataFrame) -> None:
         return
     plain = table.drop(columns="measures", errors="ignore")
     if plain.empty:
-        write_text(out, plain[in_order(plain.columns)].to_csv(index=False, lineterminator="\n"))
+        write_text(out, csv_text(plain[in_order(plain.columns)]))
     else:
         write_predictions(out, plain, patients_known=False)
 

@@ -18,6 +18,7 @@ import pandas as pd
 from atypia.biomarker.figure_table import PLACE_COLUMNS
 from atypia.core.errors import AtypiaError, InputError, Problem
 from atypia.core.files import write_text
+from atypia.core.tables import csv_text
 from atypia.evaluation.predictions import REQUIRED_COLUMNS, in_order
 from atypia.inference.job import FAILED, write_failures, write_rows
 from atypia.inference.job_parts import (
@@ -285,7 +286,7 @@ def write_counts(job: Job, slides: ListedSlides, result: JobResult) -> None:
             counts = ["", 0, ""]
         rows.append([name, row.patient, *counts])
     columns = ["slide", "patient_id", "candidates", "answered", "failed"]
-    text = pd.DataFrame(rows, columns=columns).to_csv(index=False, lineterminator="\n")
+    text = csv_text(pd.DataFrame(rows, columns=columns))
     write_text(job.path / "slides.csv", text)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from atypia.core.errors import InputError, Problem, first_few
 from atypia.core.files import read_json, sha256_file, write_json, write_text
+from atypia.core.tables import csv_text
 from atypia.evaluation.label_audit import audit as audit_labels
 from atypia.evaluation.predictions import read_predictions
 from atypia.reports.audit_page import TOP, render_audit
@@ -54,7 +55,7 @@ def audit(
         patches=patch_reader(cohort) if cohort is not None else None,
         top=top,
     )
-    rounded = result.table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    rounded = csv_text(result.table, float_format="%.6g")
     write_text(out / "audit.csv", rounded)
     origin = {"predictions": {"file": table.name, "sha256": sha256_file(table)}}
     write_json(out / "audit.json", origin | result.summary)

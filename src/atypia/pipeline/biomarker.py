@@ -25,6 +25,7 @@ from atypia.biomarker import (
 )
 from atypia.core.files import building_folder, write_json, write_text
 from atypia.core.progress import OnDone, silent
+from atypia.core.tables import csv_text
 from atypia.reports.biomarker_page import BiomarkerPage, render_summary
 from atypia.reports.pdf import check_pdf, write_pdf
 
@@ -145,4 +146,4 @@ def _file_names(names: Sequence[str]) -> list[str]:
 
 
 def _write_table(path: Path, table: pd.DataFrame) -> None:
-    write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write_text(path, csv_text(table, float_format="%.6g"))

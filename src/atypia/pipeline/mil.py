@@ -15,7 +15,7 @@ from atypia.core.files import write_json
 from atypia.core.progress import OnStep, silent
 from atypia.data.cohort import Cohort
 from atypia.data.overlap import shared_cases
-from atypia.data.sources.patients import veiled_cases
+from atypia.data.patient_names import veiled_cases
 from atypia.evaluation.patient_scores import score_patients
 from atypia.training.mil.bag_features import describe_alike, describe_figures, write_attention
 from atypia.training.mil.patient_target import DERIVED, find_target, write_patients

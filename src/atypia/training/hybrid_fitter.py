@@ -16,8 +16,9 @@ from atypia.classifiers.rules.shape_features import raw_probabilities
 from atypia.core.config import HybridConfig
 from atypia.core.errors import InputError
 from atypia.core.files import sha256_file, write_text
+from atypia.core.tables import csv_text
 from atypia.evaluation.comparison import trade, trade_table
-from atypia.evaluation.predictions import predictions_from_table
+from atypia.evaluation.predictions import predictions_from_table, read_cells
 from atypia.inference.patch_predictions import prediction_table
 from atypia.training.base_predictions import BasePredictions, splits_of
 from atypia.training.combiner_fit import choose, cross_fitted, fit_choice
@@ -129,7 +130,7 @@ class HybridFitter(ShapeFitter[HybridConfig]):
             table = trade(named, run.config.label, run.config.resamples, run.config.seed)
             tables.append(table.assign(part=part))
             lines.append(f"## {part.capitalize()}\n\n{trade_table(table)}")
-        text = pd.concat(tables).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        text = csv_text(pd.concat(tables), float_format="%.6g")
         write_text(run.folder / f"{TRADE}.csv", text)
         write_text(run.folder / f"{TRADE}.md", "\n".join([_TRADE_HEADER, *lines]))
 
@@ -176,4 +177,4 @@ class FittedHybrid(FittedModel):
 
 
 def _read(file: Path) -> pd.DataFrame:
-    return pd.read_csv(file, dtype=str, keep_default_na=False)
+    return read_cells(file, ())[0]

@@ -26,7 +26,7 @@ from atypia.core.files import sha256_file
 from atypia.core.labels import N_ATYPICAL, N_SUBTYPES
 from atypia.core.progress import OnStep, silent
 from atypia.data.cohort import MAJORITY_COLUMN, Cohort
-from atypia.data.sources.patients import veiled_cases
+from atypia.data.patient_names import veiled_cases
 from atypia.data.splits import rows, with_true_patients
 from atypia.evaluation.predictions import UNKNOWN, predictions_from_table, write_predictions
 from atypia.evaluation.thresholds import operating_point

@@ -12,8 +12,9 @@ from atypia.classifiers.rules.rules_classifier import RulesClassifier
 from atypia.classifiers.rules.shape_features import measure_patches, raw_probabilities
 from atypia.core.config import RulesConfig
 from atypia.core.files import write_text
+from atypia.core.tables import csv_text
 from atypia.data.images import read_patch
-from atypia.data.sources.patients import case_of
+from atypia.data.patient_names import case_of
 from atypia.data.splits import published_roles
 from atypia.training.outer_split import FittedModel, ModelFitter, OuterRows
 from atypia.training.run_folder import Config, run_splits, warn_of_missing_classes
@@ -55,7 +56,7 @@ class ShapeFitter(ModelFitter[Config]):
             self.on_step("shapes", row + 1, len(mpp))
         table = pd.DataFrame([dict(features.measures) for features in self.features])
         table.insert(0, "patch_id", manifest["patch_id"].to_numpy())
-        text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        text = csv_text(table, float_format="%.6g")
         write_text(self.run.folder / MEASURES, text)
         yield
 

@@ -26,7 +26,7 @@ from atypia.core.files import (
 )
 from atypia.core.labels import SUBTYPES
 from atypia.data.splits import Splits, make_splits, missing_classes, rows
-from atypia.evaluation.predictions import read_predictions, write_predictions
+from atypia.evaluation.predictions import read_cells, read_predictions, write_predictions
 from atypia.evaluation.scores import evaluate
 from atypia.models.encoders import find_encoder
 from atypia.models.hardware import peak_memory_bytes
@@ -280,7 +280,7 @@ def score_run(
     n_outer, thresholds = len(run.splits.outer), [m["threshold_atypical"] for m in models]
     if n_outer > 1:
         files = [run.outer_folder(number) / "predictions-test.csv" for number in range(n_outer)]
-        parts = [pd.read_csv(file, dtype=str, keep_default_na=False) for file in files]
+        parts = [read_cells(file, ())[0] for file in files]
         write_predictions(run.folder / "predictions-test.csv", pd.concat(parts))
     options: dict[str, Any] = {
         "label": run.config.label,

@@ -13,6 +13,7 @@ import pandas as pd
 
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import only_process, write_text
+from atypia.core.tables import csv_text
 from atypia.data.splits import PUBLISHED
 from atypia.reports.search_page import StudyInput, history_svg, importance_svg, render_study
 from atypia.training.search_space import MINIMISED, Measure, default_measure
@@ -167,7 +168,7 @@ class StudyFolder:
             of the configuration that the search began with, and the best trial.
         """
         trials, start = study.trials(), self._start(study)
-        table = self._table(study).to_csv(index=False, lineterminator="\n")
+        table = csv_text(self._table(study))
         write_text(self.path / "trials.csv", table)
         results: dict[str, Any] = {
             "done": dict(Counter(trial.state for trial in trials)),

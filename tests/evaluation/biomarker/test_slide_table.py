@@ -73,7 +73,7 @@ def test_every_problem_of_every_table_at_once(table: Table, tmp_path: Path) -> N
         f"{bad}, row 2, column 'p_amf_other': expected a probability",
         f"{mixed}: expected one patient for slide 'm' but got 'P1', 'P2'",
         "expected the columns ['slide', 'x_px'] but got",
-        "none.csv: does not exist.",
+        "none.csv: expected a CSV file but it does not exist.",
     ):
         assert part in text, part
 
@@ -123,7 +123,7 @@ def test_tables_of_patients_and_areas_are_checked(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected the columns"):
         areas_of(["a"], path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="CSV file in UTF-8"):
+    with pytest.raises(InputError, match="CSV in UTF-8"):
         read_patients(path)
 
 

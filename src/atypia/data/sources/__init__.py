@@ -19,6 +19,7 @@ from atypia.data.sources.records import (
     SourceRecords,
     field_of,
     mark_duplicates,
+    mark_spellings,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def read_source(source: Path, options: PrepareOptions) -> SourceRecords:
     for record in found.records:
         record.check()
     mark_duplicates(found.records)
+    mark_spellings(found.records)
     return found
 
 

@@ -19,13 +19,9 @@ from typing import TYPE_CHECKING, Final
 from atypia.core.errors import InputError, Problem
 from atypia.core.found_files import entries_in
 from atypia.data.cohort import MAJORITY_COLUMN
+from atypia.data.patient_names import midog_patient, tcga_patient
 from atypia.data.sources.crops import column_of_crops, images_in, path_in_cell, tables_in
-from atypia.data.sources.patients import (
-    assign_patients,
-    check_patient_options,
-    midog_patient,
-    tcga_patient,
-)
+from atypia.data.sources.patients import assign_patients, check_patient_options
 from atypia.data.sources.records import (
     Record,
     SourceRecords,

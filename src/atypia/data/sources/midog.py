@@ -29,8 +29,8 @@ from atypia.core.files import read_json
 from atypia.core.found_files import entries_in
 from atypia.core.tables import read_table
 from atypia.data.cohort import MAJORITY_COLUMN
+from atypia.data.patient_names import midog_patient
 from atypia.data.sources.crops import folder_of_crops, table_with
-from atypia.data.sources.patients import midog_patient
 from atypia.data.sources.records import ImageRegion, Record, SourceRecords, table_facts
 
 if TYPE_CHECKING:

@@ -7,13 +7,14 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from atypia.core import labels
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import sha256_file
+from atypia.data.patient_names import spellings, two_spellings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -108,6 +109,8 @@ def field_of(options: PrepareOptions) -> float:
 
 
 # Characters that some file system refuses, or that would leave the folder of the cohort.
+_LONGEST_NAME: Final = 200
+"""File systems take 255 bytes, an extension and what a file is called while it is written in it."""
 _UNSAFE = re.compile(r'[\x00-\x1f\\:*?"<>|]')
 
 
@@ -223,6 +226,11 @@ class Record:
                 f'\\ : * ? " < > |) but got {self.patch_id!r}.',
                 "patch_id",
             )
+        elif max(len(part.encode()) for part in parts) > _LONGEST_NAME:
+            what = (
+                f"expected an id of at most {_LONGEST_NAME} bytes but got {self.patch_id[:40]!r}..."
+            )
+            self.fault(f"{what}.", "patch_id")
         if not self.problems and not self.unlabelled and not any(self.answers.values()):
             self.fault(
                 "expected at least one label or vote but every such cell is empty. Where it is "
@@ -267,3 +275,16 @@ def mark_duplicates(records: Iterable[Record]) -> None:
             record.fault(
                 f"expected a unique id but {record.patch_id!r} stands for {n} patches.", "patch_id"
             )
+
+
+def mark_spellings(records: Iterable[Record]) -> None:
+    """Note a problem at every sound record whose patient is spelt in another way elsewhere."""
+    records = [record for record in records if record.patient_id and not record.problems]
+    ways_of = {
+        patient: ways
+        for ways in spellings(record.patient_id for record in records)
+        for patient in ways
+    }
+    for record in records:
+        if ways := ways_of.get(record.patient_id):
+            record.fault(two_spellings(ways))

@@ -13,6 +13,7 @@ import pandas as pd
 from atypia.core.config import AugmentConfig
 from atypia.core.errors import InputError
 from atypia.core.files import write_text
+from atypia.core.tables import csv_text
 from atypia.evaluation.predictions import read_predictions
 from atypia.training.run_folder import warn_of_another_scale
 
@@ -169,4 +170,4 @@ def write_attention(
     table = table.sort_values(
         ["patient_id", "attention", "patch_id"], ascending=[True, False, True], kind="stable"
     )
-    write_text(file, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+    write_text(file, csv_text(table, float_format="%.6g"))

@@ -13,7 +13,7 @@ import pandas as pd
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import write_text
 from atypia.core.labels import N_ATYPICAL, SUBTYPES, subtype_index
-from atypia.core.tables import read_table
+from atypia.core.tables import csv_text, read_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -166,6 +166,6 @@ def write_patients(
         else:
             table |= {f"p_{name}_{label}": p[:, c] for c, label in enumerate(classes)}
     file = folder / "predictions-patients.csv"
-    text = pd.DataFrame(table).to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    text = csv_text(pd.DataFrame(table), float_format="%.6g")
     write_text(file, text)
     return file
