@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from atypia import pipeline
 from atypia.core.errors import InputError, LeakError
 from atypia.data.cohort import Cohort
 from atypia.data.merged_cohort import find_copies, without_copies
 from atypia.data.overlap import Shared, find_overlap, shared_cases
 from atypia.data.splits import make_splits
 from atypia.data.synthetic import make_synthetic_cohort
-from atypia.pipeline import merge
+
+merge = partial(pipeline.merge, same_raters=True)
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +213,23 @@ def test_a_merged_cohort_is_a_cohort_with_the_hash_of_its_parts(
     ):
         assert path.read_bytes() == before.read_bytes()
     Cohort.open(tmp_path / "out", verify=True)
+
+
+def test_raters_of_one_name_are_one_person_only_if_it_is_said(
+    source: Cohort, tmp_path: Path
+) -> None:
+    a = part(source, tmp_path / "AMi-Br", of(source, 0))
+    b = part(source, tmp_path / "AtNorM-MD", of(source, 1))
+    folders = [a.path, b.path]
+    with pytest.raises(InputError, match=r"'expert1' in AMi-Br and AtNorM-MD.*--distinct-raters"):
+        pipeline.merge(folders, tmp_path / "out")
+    merged = pipeline.merge(folders, tmp_path / "out", same_raters=False)
+    labels = merged.manifest[["label_expert1", "label_AtNorM_MD_expert1"]]
+    first = merged.manifest["patch_id"].str.startswith("AMi-Br/")
+    assert labels["label_expert1"].tolist() == [*a.manifest["label_expert1"], *[""] * len(b)]
+    assert (labels["label_AtNorM_MD_expert1"] != "").tolist() == (~first).tolist()
+    assert "atypical_AtNorM_MD_expert3" in merged.vote_columns
+    assert len(merge(folders, tmp_path / "same").raters) == len(source.raters)
 
 
 def test_overlapping_patients_become_one_patient_of_one_domain(

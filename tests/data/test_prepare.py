@@ -83,7 +83,13 @@ def ami_br_like(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
 def test_ami_br_keeps_every_rater_and_every_byte(tmp_path):
     rows = [
         ami_br_row(7),
-        ami_br_row(9, dataset="TUPAC16", slide="01_stitched1.tif", majority_atypical=False),
+        ami_br_row(
+            9,
+            dataset="TUPAC16",
+            slide="01_stitched1.tif",
+            expert3_atypical=False,
+            majority_atypical=False,
+        ),
     ]
     source = ami_br_like(tmp_path / "src", rows)
     seen: list[tuple[int, int]] = []
@@ -142,7 +148,7 @@ def test_ami_br_faults_are_listed_at_once(tmp_path):
         ami_br_row(3, expert2_atypical="perhaps"),
         ami_br_row(4, dataset="MIDOG22"),
         ami_br_row(5),
-        ami_br_row(5),
+        ami_br_row(5, expert1_label="NMF metaphase"),
         ami_br_row(6),
         ami_br_row(8, slide=""),
         ami_br_row(9),
@@ -433,6 +439,40 @@ def test_table_faults_are_listed_at_once(tmp_path):
     for what, problem in zip(expected, told, strict=True):
         assert f"SOURCE, {what}" in problem
     assert "nowhere.png: expected an image but there is no such file" in told[9]
+
+
+def test_one_picture_of_two_patients_or_labels_is_refused_with_both_rows(tmp_path):
+    pixels = np.asarray(Image.open(image(tmp_path / "a.png")))
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    image(tmp_path / "b.png")
+    for name in ("white", "blank"):  # shows nothing, and is nobody's
+        Image.new("RGB", (32, 32), "white").save(tmp_path / f"{name}.png")
+    rows = [
+        ("a.png", "P1", "nmf_ring"),
+        ("a.tif", "P2", "nmf_ring"),
+        ("b.png", "P3", "nmf_ring"),
+        ("b.png", "P3", "amf_other"),
+        ("white.png", "P1", "nmf_ring"),
+        ("blank.png", "P3", "nmf_ring"),
+    ]
+    columns = ("file", "patient_id", "label_e")
+    listed = [{"patch_id": i, **dict(zip(columns, r, strict=True))} for i, r in enumerate(rows)]
+    path = table(tmp_path / "t.csv", listed)
+    told = faults(path, tmp_path / "out", PrepareOptions(mpp=0.25))
+    assert [line.partition(": ")[0][-5:] for line in told] == ["row 2", "row 3", "row 4", "row 5"]
+    assert "one patient_id, but got it in row 2 and row 3." in told[0]
+    assert "one label_e, but got it in row 4 and row 5." in told[3]
+    cohort = prepare(path, tmp_path / "out", PrepareOptions(mpp=0.25, skip_bad=True))
+    assert cohort.manifest["patch_id"].tolist() == ["4", "5"]
+    assert len(list((tmp_path / "out" / "patches").iterdir())) == 2
+
+
+def test_a_repeated_row_is_taken_once_and_counted(tmp_path, caplog):
+    image(tmp_path / "a.png")
+    row = {"file": "a.png", "patient_id": "P1", "label_e": "nmf_ring"}
+    cohort = prepare(table(tmp_path / "t.csv", [row] * 3), tmp_path / "out", PrepareOptions(mpp=1))
+    assert len(cohort) == 1
+    assert "2 rows repeat another one" in caplog.text
 
 
 def test_tables_as_spreadsheets_write_them(tmp_path):

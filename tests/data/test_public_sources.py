@@ -93,6 +93,16 @@ def test_midog25_keeps_votes_cases_and_tumours(tmp_path: Path, as_file: bool) ->
     assert cohort.image_paths()[1].read_bytes() == original
 
 
+def test_midog25_repeats_and_contradictions(tmp_path: Path) -> None:
+    contradiction = ROWS[0].replace("AMF,NMF,NMF,NMF", "AMF,NMF,NMF,AMF")
+    folder = midog25(tmp_path / "src", [ROWS[1], contradiction, ROWS[1]])
+    text = told(folder, tmp_path / "out", PrepareOptions())
+    assert "row 3, column 'majority': expected the majority of the votes, False by 2 of 3" in text
+    cohort = prepare(folder, tmp_path / "out", PrepareOptions(skip_bad=True))
+    assert cohort.manifest["patch_id"].tolist() == ["8"]
+    assert cohort.source["n_skipped"] == 1
+
+
 def test_midog25_from_the_source_images(tmp_path: Path) -> None:
     folder = midog25(tmp_path / "src", ROWS[:1])
     pixels = source_image(tmp_path / "images" / "201.tiff")
@@ -225,6 +235,21 @@ def test_atnorm_md_has_cases_of_midog(tmp_path: Path) -> None:
     cohort = prepare(folder, tmp_path / "out", PrepareOptions(mpp=0.25))
     assert cohort.manifest["patient_id"].tolist() == ["MIDOG_245", "MIDOG_002"]
     assert cohort.manifest["atypical_expert2"].tolist() == ["True", "True"]
+
+
+def test_atnorm_keeps_its_name_in_a_folder_of_another(tmp_path: Path) -> None:
+    rows = [{"image": "1.png", "expert1": 1, "expert2": 1, "majority": 1}]
+    rows += [{"image": "2.png", "expert1": 1, "expert2": 1, "majority": 0}]
+    folder = atnorm(tmp_path / "downloads", rows)
+    next(folder.glob("*.csv")).rename(folder / "AtNorM-MD_expert_votes.csv")
+    options = PrepareOptions(mpp=0.25, patient_per_patch=True, skip_bad=True)
+    cohort = prepare(folder, tmp_path / "some name", options)
+    assert cohort.name == "AtNorM-MD"
+    assert cohort.manifest["domain"].tolist() == ["AtNorM-MD"]
+    problem = told(folder, tmp_path / "out", options.model_copy(update={"skip_bad": False}))
+    assert (
+        "'majority': expected the majority of the votes, True by 2 of 2, but got False" in problem
+    )
 
 
 def test_atnorm_faults_are_listed_at_once(tmp_path: Path) -> None:

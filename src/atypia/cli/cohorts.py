@@ -146,6 +146,13 @@ def merge(
     name: Annotated[str | None, typer.Option(help="Name of the new cohort.")] = None,
     allow_overlap: AllowOverlap = False,
     distinct_ids: DistinctIds = False,
+    same_raters: Annotated[
+        bool | None,
+        typer.Option(
+            "--same-raters/--distinct-raters",
+            help="Raters of one name in two cohorts are one person, or several.",
+        ),
+    ] = None,
 ) -> None:
     """Make one cohort of several, and refuse patients who are in two of them."""
     with named_progress() as on_step:
@@ -155,6 +162,7 @@ def merge(
             name,
             allow_overlap=allow_overlap,
             distinct_ids=distinct_ids,
+            same_raters=same_raters,
             progress=on_step,
         )
     show_cohort(cohort)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import bz2
 import csv
 import difflib
-import gzip
 import io
 import re
 import zlib
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from atypia.core.errors import InputError, Problem
+from atypia.core.files import gunzip
 from atypia.core.found_files import refuse_special
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _FORMULA: Final = re.compile(r"'*[=+\-@\t\r]")
 _QUOTED: Final = re.compile(r'"[^"]*"')
 _LONGEST_HEADER: Final = 2**16
 _SEPARATOR: Final = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
-_PACKED: Final = {".gz": gzip.decompress, ".bz2": bz2.decompress}
+_PACKED: Final = {".gz": gunzip, ".bz2": bz2.decompress}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +18,21 @@ from atypia.core.labels import SUBTYPES
 from atypia.core.tables import csv_text
 from atypia.data.cohort import PLACE_COLUMNS, REQUIRED_COLUMNS, Cohort, column_order
 from atypia.data.images import export_png, read_patch, write_png
-from atypia.data.sources.records import ImageRegion, PrepareOptions, Record, SlidePosition
+from atypia.data.sources.records import (
+    ImageRegion,
+    PrepareOptions,
+    Record,
+    SlidePosition,
+    mark_same_pictures,
+)
 from atypia.slides import Slide, open_slide
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 SKIPPED_FILE: Final = "skipped.csv"
 
@@ -67,7 +77,11 @@ def write_patches(
             for _ in _crop_all(path, wanted, folder, pool):
                 advance()
     if not options.mixed_sizes:
-        _mark_odd_sizes(sizes, folder)
+        _mark_odd_sizes(sizes)
+    mark_same_pictures(records)
+    for record in records:
+        if record.picture is not None and record.problems:
+            _target(folder, record).unlink(missing_ok=True)
 
 
 def _target(folder: Path, record: Record) -> Path:
@@ -81,10 +95,16 @@ def _export(record: Record, path: Path, folder: Path) -> _Size | None:
         if record.problems:
             read_patch(path)
             return None
-        return export_png(path, _target(folder, record))
+        pixels = export_png(path, _target(folder, record))
     except InputError as error:
         _note(record, error)
         return None
+    record.picture = _hash(pixels)
+    return pixels.shape[1], pixels.shape[0]
+
+
+def _hash(pixels: NDArray[np.uint8]) -> str | None:
+    return None if (pixels == pixels[0, 0]).all() else hashlib.sha256(pixels.data).hexdigest()
 
 
 def _note(record: Record, error: InputError) -> None:
@@ -143,9 +163,10 @@ def _crop(slide: Slide, record: Record, region: ImageRegion, folder: Path) -> No
         target = _target(folder, record)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_png(target, pixels)
+        record.picture = _hash(pixels)
 
 
-def _mark_odd_sizes(sizes: list[tuple[Record, _Size]], folder: Path) -> None:
+def _mark_odd_sizes(sizes: list[tuple[Record, _Size]]) -> None:
     """Note every patch whose size differs from the usual one at its resolution."""
     by_mpp: defaultdict[float | None, Counter[_Size]] = defaultdict(Counter)
     for record, size in sizes:
@@ -159,7 +180,6 @@ def _mark_odd_sizes(sizes: list[tuple[Record, _Size]], folder: Path) -> None:
                 f"pixel but got {size[0]} × {size[1]} px in {record.path_text or record.origin}. "
                 "Crop them alike, or say that it is meant (--mixed-sizes)."
             )
-            _target(folder, record).unlink()
 
 
 def manifest_of(records: list[Record], name: str) -> pd.DataFrame:

@@ -101,8 +101,8 @@ def check_patches(paths: Iterable[Path]) -> list[Problem]:
         return [problem for found in pool.map(problems_of, paths) for problem in found]
 
 
-def export_png(source: Path, target: Path) -> tuple[int, int]:
-    """Read a patch strictly and write it as PNG; returns its width and height in px.
+def export_png(source: Path, target: Path) -> NDArray[np.uint8]:
+    """Read a patch strictly and write it as PNG; returns its pixels (H, W, 3).
 
     The bytes are copied unchanged where the source is a plain RGB PNG already.
 
@@ -115,7 +115,7 @@ def export_png(source: Path, target: Path) -> tuple[int, int]:
         shutil.copyfile(source, target)
     else:
         write_png(target, pixels)
-    return pixels.shape[1], pixels.shape[0]
+    return pixels
 
 
 def write_png(target: Path, pixels: NDArray[np.uint8]) -> None:

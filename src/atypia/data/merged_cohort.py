@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("atypia")
 
+_NO_WORD: Final = re.compile(r"\W+", re.ASCII)
 _UNSAFE: Final = re.compile(r"[^\w.+-]+")
 _Patient = tuple[str, str]  # part and id in it
 
@@ -43,6 +44,36 @@ def open_cohorts(folders: Sequence[Path]) -> dict[str, Cohort]:
             "again with another --name."
         )
     return dict(zip(names, cohorts, strict=True))
+
+
+def raters_of_parts(
+    cohorts: Mapping[str, Cohort], same_raters: bool | None
+) -> dict[str, dict[str, str]]:
+    """Columns to rename in each part, so that two raters of one name stay two people.
+
+    The first cohort that has the name keeps it; the others put the name of the cohort before it.
+
+    Raises:
+        InputError: There are such raters, and `same_raters`, whether they are one person, is None.
+    """
+    first: dict[str, str] = {}
+    shared: dict[str, list[str]] = {}
+    renamed: dict[str, dict[str, str]] = {part: {} for part in cohorts}
+    for part, cohort in cohorts.items():
+        for column in cohort.manifest.columns:
+            kind, _, rater = column.partition("_")
+            if kind in ("label", "atypical") and first.setdefault(rater, part) != part:
+                shared.setdefault(rater, [first[rater]])
+                shared[rater] += [part] * (part not in shared[rater])
+                renamed[part][column] = f"{kind}_{_NO_WORD.sub('_', part)}_{rater}"
+    if shared and same_raters is None:
+        found = "; ".join(f"{rater!r} in {' and '.join(parts)}" for rater, parts in shared.items())
+        raise InputError(
+            f"expected raters of different names but got {found}. Say whether they are one person "
+            "(--same-raters) or several (--distinct-raters: all but the first cohort's get the "
+            "name of their cohort)."
+        )
+    return {} if same_raters else renamed
 
 
 def overlap_of_each_two(
@@ -99,8 +130,12 @@ def _first_of_linked(
     return {node: first.setdefault(component, node) for component, node in pairs}
 
 
-def joined_manifest(cohorts: dict[str, Cohort], groups: dict[_Patient, _Patient]) -> pd.DataFrame:
-    """Make one manifest of all cohorts', whose patients are each one person."""
+def joined_manifest(
+    cohorts: dict[str, Cohort],
+    groups: dict[_Patient, _Patient],
+    raters: Mapping[str, Mapping[str, str]],
+) -> pd.DataFrame:
+    """Make one manifest of all, whose patients are each one person; `raters` are renamed."""
     names = _names(set(groups.values()))
     domains: dict[_Patient, str] = {}
     for part, cohort in cohorts.items():
@@ -109,7 +144,7 @@ def joined_manifest(cohorts: dict[str, Cohort], groups: dict[_Patient, _Patient]
             domains.setdefault((part, patient), domain)
     parts = []
     for part, cohort in cohorts.items():
-        table = cohort.manifest.copy()
+        table = cohort.manifest.rename(columns=raters.get(part, {}))
         patients = [(part, patient) for patient in table["patient_id"]]
         table["patch_id"] = [patch_name(part, patch) for patch in table["patch_id"]]
         table["file"] = [patch_file(part, file) for file in table["file"]]

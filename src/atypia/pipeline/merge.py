@@ -22,6 +22,7 @@ from atypia.data.merged_cohort import (
     overlap_of_each_two,
     patch_file,
     patch_name,
+    raters_of_parts,
     without_copies,
 )
 
@@ -39,14 +40,14 @@ def merge(
     *,
     allow_overlap: bool = False,
     distinct_ids: bool = False,
+    same_raters: bool | None = None,
     progress: Callable[[str, int, int], None] = silent,
 ) -> Cohort:
     """Make one cohort of several.
 
-    Patches get the name of their cohort before their own. Raters keep their names, so that equal
-    ones of two cohorts become one column. A patient who is in several cohorts is one patient of the
-    new one, with the id and the domain of the first; so no split can tear the figures apart. Of a
-    figure that is in several, the first copy is kept, with the labels of all.
+    Patches get the name of their cohort before their own. A patient who is in several cohorts is
+    one patient of the new one, with the id and the domain of the first; so no split can tear the
+    figures apart. Of a figure that is in several, the first copy is kept, with the labels of all.
 
     Args:
         folders: Two or more cohorts.
@@ -55,17 +56,20 @@ def merge(
         allow_overlap: Take cohorts that have patients in common.
         distinct_ids: Equal ids that name no public case are of different people, unless they have a
             picture in common: they get the name of their cohort before their own.
+        same_raters: Whether raters of one name in two cohorts are one person, with one column;
+            False puts the name of the cohort before those of all but the first; None refuses them.
         progress: Called with what is being done, and patches done and in all.
 
     Raises:
         LeakError: A patient is in two cohorts; lists all of them.
-        InputError: Fewer than two cohorts, cohorts of one name, or damaged ones.
+        InputError: Fewer than two cohorts, cohorts or raters of one name, or damaged ones.
     """
     cohorts = open_cohorts(folders)
+    raters = raters_of_parts(cohorts, same_raters)
     overlap = overlap_of_each_two(cohorts, allow_overlap, distinct_ids, progress)
     copies = find_copies(list(cohorts), overlap)
     manifest = without_copies(
-        joined_manifest(cohorts, one_of_each_person(cohorts, overlap)),
+        joined_manifest(cohorts, one_of_each_person(cohorts, overlap), raters),
         {patch_name(*copy): patch_name(*figure) for copy, figure in copies.items()},
     )
     dropped = Counter(part for part, _ in copies)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from atypia.core.errors import InputError
@@ -20,10 +22,13 @@ from atypia.data.sources.records import (
     field_of,
     mark_duplicates,
     mark_spellings,
+    without_repeats,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+log = logging.getLogger("atypia")
 
 __all__ = ["Columns", "ImageRegion", "PrepareOptions", "Record", "SourceRecords", "read_source"]
 
@@ -47,6 +52,10 @@ def read_source(source: Path, options: PrepareOptions) -> SourceRecords:
             "exist."
         )
     found = _read(source, options)
+    records = without_repeats(found.records)
+    if n_repeated := len(found.records) - len(records):
+        log.warning("%s: %d rows repeat another one; each is taken once", source, n_repeated)
+    found = replace(found, records=records)
     for record in found.records:
         record.check()
     mark_duplicates(found.records)

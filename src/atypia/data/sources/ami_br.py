@@ -90,6 +90,7 @@ def _record(source: Path, table: Table, row: Row, options: PrepareOptions) -> Re
     for rater in _VOTE_RATERS:
         record.read_vote(f"atypical_{rater}", cells[f"{rater}_atypical"], f"{rater}_atypical")
     record.read_vote(MAJORITY_COLUMN, cells[MAJORITY_COLUMN], MAJORITY_COLUMN)
+    record.check_majority(MAJORITY_COLUMN)
 
     if options.images is not None:
         below = options.images / dataset / slide

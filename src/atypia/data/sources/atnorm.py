@@ -41,6 +41,7 @@ _EXPERT = re.compile(
     r"(?:expert|rater|annotator|pathologist)[ _-]*(\w)(?:[ _-]*(?:vote|label))?", re.I
 )
 _MAJORITY = re.compile(r"(?:majority|consensus|final)(?:[ _-]*(?:vote|label|atypical))?", re.I)
+_SET = re.compile(r"AtNorM[-_ ]?(Br|MD)(?![a-z])", re.I)
 _CASE = re.compile(r"(?:patient|case|slide|wsi|file ?name|tcga)(?:[ _-]*(?:id|name))?", re.I)
 
 
@@ -98,7 +99,13 @@ def read_atnorm(source: Path, options: PrepareOptions) -> SourceRecords:
         if record.row is not None and not record.patient_id and not given:
             record.fault("expected to find the patient but did not.", case or column)
     records += [_without_crop(table, row, column) for row in without]
-    return SourceRecords("atnorm", records, table_facts(table.path), source.name)
+    return SourceRecords("atnorm", records, table_facts(table.path), _name(source, table))
+
+
+def _name(source: Path, table: Table) -> str:
+    """Name of the set, by the table or the folder; a folder that was renamed keeps its name."""
+    found = _SET.search(table.path.name) or _SET.search(source.resolve().name)
+    return f"AtNorM-{found[1].upper().replace('BR', 'Br')}" if found else source.resolve().name
 
 
 def _rows_of_crops(
@@ -168,7 +175,7 @@ def _record(
         origin=path,
         path_text=below.as_posix(),
         patch_id=below.with_suffix("").as_posix(),
-        domain=options.domain or source.name,
+        domain=options.domain or _name(source, table),
         scanner=options.scanner,
         mpp=options.mpp,
         answers={MAJORITY_COLUMN: vote},
@@ -186,6 +193,7 @@ def _record(
             what = f"expected what the folder {below.parent.name} says"
             record.fault(f"{what} but got {row.cells[majority]!r}.", majority)
         record.answers[MAJORITY_COLUMN] = vote
+        record.check_majority(majority)
     text = row.cells[case] if case else path.name
     record.patient_id = tcga_patient(text) or midog_patient(text) or (text if case else "")
     return record

@@ -89,6 +89,7 @@ def _crop_record(table: Table, row: Row, crops: Path | None, options: PrepareOpt
     for expert in _EXPERTS:
         record.read_vote(f"atypical_{expert}", cells[expert], expert)
     record.read_vote(MAJORITY_COLUMN, cells["majority"], "majority")
+    record.check_majority("majority")
     if crops is not None:
         record.origin = crops / cells["image_id"]
     elif options.images is not None:

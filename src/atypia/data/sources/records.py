@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from atypia.core import labels
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import sha256_file
+from atypia.data.cohort import MAJORITY_COLUMN
 from atypia.data.patient_names import spellings, two_spellings
 
 if TYPE_CHECKING:
@@ -161,6 +162,8 @@ class Record:
     """Cells of the columns ``label_<rater>``, ``atypical_<rater>`` and ``majority_atypical``."""
     unlabelled: bool = False
     """Whether it may come without any label and vote."""
+    picture: str | None = None
+    """Hash of the pixels, once they are read; None for a picture of one colour."""
     problems: list[Problem] = field(default_factory=list)
 
     @classmethod
@@ -189,6 +192,16 @@ class Record:
         if text and vote is None:
             self.fault(f"expected True, False or an empty cell but got {text!r}.", column)
         self.answers[target] = "" if vote is None else str(vote)
+
+    def check_majority(self, column: str) -> None:
+        """Note a problem where most votes contradict the majority, read from `column`."""
+        majority = self.answers.get(MAJORITY_COLUMN)
+        votes = Counter(v for c, v in self.answers.items() if v and c.startswith("atypical_"))
+        called = 2 * votes["True"] - votes.total()
+        if majority and called and votes.total() > 1 and majority != str(called > 0):
+            n = max(votes["True"], votes["False"])
+            what = f"expected the majority of the votes, {called > 0} by {n} of {votes.total()}"
+            self.fault(f"{what}, but got {majority}.", column)
 
     def read_number(self, text: str, column: str, unit: str) -> float | None:
         """Read a finite number with a decimal point; notes a problem and returns None else."""
@@ -288,3 +301,42 @@ def mark_spellings(records: Iterable[Record]) -> None:
     for record in records:
         if ways := ways_of.get(record.patient_id):
             record.fault(two_spellings(ways))
+
+
+def without_repeats(records: Iterable[Record]) -> list[Record]:
+    """Take once what a table says twice in the same words; different words are left to a check."""
+    first: dict[str, Record] = {}
+    kept = []
+    for record in records:
+        known = first.setdefault(record.patch_id, record)
+        if known is record or replace(record, row=known.row) != known:
+            kept.append(record)
+    return kept
+
+
+def mark_same_pictures(records: Iterable[Record]) -> None:
+    """Note a problem at every record whose picture stands for another patient or label elsewhere.
+
+    One person's figure would be learned from and tested on; and none of the labels is evidently
+    right.
+    """
+    shown: defaultdict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        if record.picture is not None:
+            shown[record.picture].append(record)
+    for same in shown.values():
+        answers: defaultdict[str, set[str]] = defaultdict(set)
+        for record in same:
+            for column, answer in record.answers.items():
+                answers[column] |= {answer} - {""}
+        several = [column for column, given in answers.items() if len(given) > 1]
+        if len({record.patient_id for record in same}) > 1:
+            several.append("patient_id")
+        if not several:
+            continue
+        places = [f"row {r.row}" if r.row else r.path_text or r.patch_id for r in same]
+        for record in same:
+            record.fault(
+                f"expected each picture once, or with one {', one '.join(several)}, but got it in "
+                f"{' and '.join(places)}."
+            )
