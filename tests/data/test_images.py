@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from atypia.core.config import InputSpec
 from atypia.core.errors import InputError
+from atypia.data.field_of_view import size_problem
 from atypia.data.images import check_patches, export_png, read_pages, read_patch
 
 if TYPE_CHECKING:
@@ -260,3 +262,42 @@ def test_export_keeps_the_bytes_of_a_plain_png(tmp_path):
     with Image.open(tmp_path / "c.png") as image:
         assert (image.format, image.mode) == ("PNG", "RGB")
         np.testing.assert_array_equal(np.asarray(image), PIXELS)
+
+
+def test_previews_reduced_pages_and_animations_are_no_figures(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    image, small = Image.fromarray(picture), Image.fromarray(picture[::2, ::2])
+    image.save(tmp_path / "phone.jpg", format="MPO", save_all=True, append_images=[small])
+    assert len(read_pages(tmp_path / "phone.jpg")) == 1
+    assert read_patch(tmp_path / "phone.jpg").shape == (64, 64, 3)
+    with tifffile.TiffWriter(tmp_path / "pyramid.tif") as tiff:
+        tiff.write(picture, photometric="rgb", metadata=None)
+        tiff.write(picture[::2, ::2], photometric="rgb", subfiletype=1, metadata=None)
+        tiff.write(255 - picture, photometric="rgb", metadata=None)
+    assert [page.shape for page in read_pages(tmp_path / "pyramid.tif")] == [(64, 64, 3)] * 2
+    for name in ("a.webp", "a.png"):
+        image.save(tmp_path / name, save_all=True, append_images=[Image.fromarray(255 - picture)])
+        with pytest.raises(InputError, match="expected a still image but got 2 frames"):
+            read_pages(tmp_path / name)
+        with pytest.raises(InputError, match="expected a still image but got 2 frames"):
+            read_patch(tmp_path / name)
+
+
+def test_a_slide_is_refused_with_the_command_that_is_meant(tmp_path):
+    tifffile.imwrite(tmp_path / "case.svs", np.zeros((64, 64, 3), np.uint8), photometric="rgb")
+    with pytest.raises(InputError, match="atypia slide SLIDE --candidates"):
+        read_pages(tmp_path / "case.svs")
+    wide = size_problem(
+        2220, 0.5, [InputSpec(field_of_view_um=32, size_px=64, mean=(0, 0, 0), std=(1, 1, 1))]
+    )
+    assert wide is not None
+    assert "atypia slide SLIDE --candidates" in wide
+
+
+def test_a_jpeg_of_a_thousand_scans_is_refused_before_it_is_decoded(tmp_path):
+    file = tmp_path / "bomb.jpg"
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(file, progressive=True)
+    data = file.read_bytes()
+    file.write_bytes(data[:-2] + b"\xff\xda" * 1000 + data[-2:])
+    with pytest.raises(InputError, match="expected a JPEG of a few scans"):
+        read_patch(file)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from atypia.core.errors import AtypiaError, InputError, Problem
 from atypia.core.labels import N_SUBTYPES, PROBABILITY_COLUMNS
 from atypia.inference.patch_predictions import predict_arrays
 from atypia.inference.slide_predictions import classify_slide, field_to_read
+from atypia.slides import SlideInfo
 from atypia.slides.candidates import Candidate
 from atypia.slides.slide_pool import SlidePool
 
@@ -53,7 +53,7 @@ class Imagined:
     readers = 2
 
     def __init__(self) -> None:
-        self.info = SimpleNamespace(path=Path("a.svs"), mpp=0.5, origin=(0, 0))
+        self.info = SlideInfo(Path("a.svs"), 4000, 4000, 0.5, (255, 255, 255), (0, 0))
         self.asked = self.done = self.most_waiting = 0
 
     def read(self, centres: npt.NDArray[np.float64], *_: float) -> list[Any]:

@@ -11,6 +11,7 @@ file.
 from __future__ import annotations
 
 import logging
+import math
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ _IMAGE_MPP: Final = 0.25
 PLACE_COLUMNS: Final = ("x_px", "y_px", "x_um", "y_um")
 _WHOLE: Final = re.compile(r"\d+(\.0+)?")
 _MPP_TOLERANCE = 0.01
+_MOST_ASPECT = 0.25
+"""Pixels whose sides differ by more than this share are a fault of the table."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,21 @@ class SlideFigures:
 
     @property
     def mpp(self) -> float | None:
-        """µm per pixel; None without figures."""
-        size = np.abs(self.centres_px).sum()
-        return float(np.abs(self.centres_um).sum() / size) if size > 0 else None
+        """µm per pixel; None without figures. Its square is the area of a pixel."""
+        size = self.um_per_px
+        return None if size is None else math.sqrt(size[0] * size[1])
+
+    @property
+    def um_per_px(self) -> FloatArray | None:
+        """Width and height of a pixel in µm, (2,); None without figures."""
+        px, um = (np.abs(centres).sum(axis=0) for centres in (self.centres_px, self.centres_um))
+        if px.sum() == 0:
+            return None
+        one = np.full(2, um.sum() / px.sum())
+        both = um / px if px.all() else one
+        # Rounded coordinates differ a little from axis to axis, wrong ones a lot.
+        apart = abs(both[0] / both[1] - 1) if both.all() else 1.0
+        return both if _MPP_TOLERANCE < apart < _MOST_ASPECT else one
 
 
 def read_slides(
@@ -281,8 +296,8 @@ def _read(path: Path, patients: Mapping[str, str] | None) -> list[SlideFigures]:
             centres[:, 2:],
             origin_of[name],
         )
-        if slide.mpp is not None:
-            apart = np.abs(slide.centres_px * slide.mpp - slide.centres_um).max()
+        if slide.um_per_px is not None:
+            apart = np.abs(slide.centres_px * slide.um_per_px - slide.centres_um).max()
             if apart > _MPP_TOLERANCE * np.abs(slide.centres_um).max() + 1:
                 what = (
                     f"expected x_um and y_um to be x_px and y_px times one resolution on slide "

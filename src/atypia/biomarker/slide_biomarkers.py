@@ -159,9 +159,9 @@ class SlideBiomarkers:
 
     def hotspot_outline(self, origin: tuple[int, int]) -> dict[str, Any] | None:
         """GeoJSON of the hot-spot, px from `origin` on as QuPath counts; None without one."""
-        if self.hotspot is None or self.mpp is None:
+        if self.hotspot is None or self.source.um_per_px is None:
             return None
-        ring = self.hotspot.outline_um / self.mpp - np.array(origin)
+        ring = self.hotspot.outline_um / self.source.um_per_px - np.array(origin)
         feature = {
             "type": "Feature",
             "geometry": {"type": "Polygon", "coordinates": [np.round(ring, 2).tolist()]},
@@ -241,8 +241,8 @@ def biomarkers(
         else:
             within = inside & hotspot.contains(source.centres_um)
             measures["hotspot"] = measure(within, choice.area_mm2)
-            if region is not None and mpp is not None:
-                share = region.share_of(hotspot.outline_um / mpp)
+            if region is not None and source.um_per_px is not None:
+                share = region.share_of(hotspot.outline_um / source.um_per_px)
     return SlideBiomarkers(source, measures, hotspot, share, region, mpp)
 
 

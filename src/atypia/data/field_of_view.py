@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from atypia.core.errors import InputError
+from atypia.data.images import A_SLIDE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 MIRRORED_DOWN_TO: Final = 0.75
 """Least share of the field of view that a patch shows; beyond its edge its pixels are mirrored."""
+
+LARGEST_PATCH_UM: Final = 300.0
+"""Shorter side of a patch, at most. The field in which figures are counted measures 500 µm and
+more: what is larger shows many figures or none, and its centre means nothing."""
 
 _BATCH = 64
 
@@ -43,9 +48,15 @@ def check_patches(patches: npt.NDArray[np.uint8], mpp: float, specs: Iterable[In
 
 
 def size_problem(side_px: int, mpp: float, specs: Iterable[InputSpec]) -> str | None:
-    """Explain why patches of this shorter side are too small for `specs`; None if they are not."""
+    """Explain why patches of this shorter side do not fit `specs`; None if they do."""
     field_um = max(spec.field_of_view_um for spec in specs)
     needed = MIRRORED_DOWN_TO * field_um
+    if side_px * mpp > LARGEST_PATCH_UM:
+        return (
+            f"expected a patch centred on one mitotic figure, up to {LARGEST_PATCH_UM:g} µm, but "
+            f"got {side_px * mpp:g} µm ({side_px} px at {mpp:g} µm per pixel). Is the resolution "
+            f"(--mpp) right? {A_SLIDE}"
+        )
     if side_px * mpp >= needed * 0.999:
         return None
     return (

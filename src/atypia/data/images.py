@@ -34,6 +34,13 @@ MIN_SIDE: Final = 16
 
 IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 
+A_SLIDE: Final = "Of a whole slide, classify the candidates: atypia slide SLIDE --candidates FILE"
+_SLIDE_SUFFIXES: Final = frozenset({".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".dcm"})
+_SUBFILE: Final = 254
+"""TIFF tag NewSubfileType; its first bit marks a page in reduced resolution."""
+_MOST_SCANS: Final = 100
+"""Scans of a progressive JPEG; encoders write some ten, and each is decoded over all pixels."""
+
 # Few decoders, little to attack; none of these is in use for patches beyond the five.
 _FORMATS: Final = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 
@@ -69,7 +76,7 @@ def read_pages(path: Path, *, max_pixels: int = MAX_STACK_PIXELS) -> list[NDArra
     problems: list[Problem] = []
     left = max_pixels
     with _opened(path) as stack:
-        for number, page in enumerate(ImageSequence.Iterator(stack), start=1):
+        for number, page in enumerate(_stacked(stack, path), start=1):
             left -= page.width * page.height
             if left < 0:
                 problems.append(_oversized(path, f"page {number} goes beyond", max_pixels))
@@ -139,7 +146,8 @@ def _read(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], bool]:
         if image.width * image.height > max_pixels:
             got = f"got {image.width} × {image.height} px, more than"
             raise InputError(_oversized(path, got, max_pixels))
-        pages = getattr(image, "n_frames", 1)
+        pages = sum(1 for _ in _stacked(image, path))
+        image.seek(0)
         if pages > 1:
             what = f"expected one image but got {pages} pages. Save each page as a file of its own."
             raise InputError(Problem(what, str(path)))
@@ -158,11 +166,29 @@ def _read(path: Path, max_pixels: int) -> tuple[NDArray[np.uint8], bool]:
         return np.asarray(upright), plain_png
 
 
+def _stacked(stack: Image.Image, path: Path) -> Iterator[Image.Image]:
+    """Pages that show a figure each: of a JPEG no previews, of a TIFF none in reduced resolution.
+
+    Raises:
+        InputError: It is animated.
+    """
+    if stack.format in ("PNG", "WEBP") and getattr(stack, "n_frames", 1) > 1:
+        what = f"expected a still image but got {stack.n_frames} frames. Save one as a file."  # type: ignore[attr-defined]
+        raise InputError(Problem(what, str(path)))
+    for page in ImageSequence.Iterator(stack):
+        if stack.format != "TIFF" or not int(page.tag_v2.get(_SUBFILE, 0)) & 1:  # type: ignore[attr-defined]
+            yield page
+        if stack.format in ("JPEG", "MPO"):
+            return
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open an image; whatever a decoder raises inside the block becomes an InputError."""
     try:
         refuse_special(path)
+        if path.suffix.lower() in _SLIDE_SUFFIXES:
+            raise InputError(Problem(f"expected a patch but got a slide. {A_SLIDE}", str(path)))
         with Image.open(path, formats=_FORMATS) as image:
             yield image
     except InputError:
@@ -190,7 +216,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 def _oversized(path: Path, got: str, max_pixels: int) -> Problem:
     return Problem(
         f"expected at most {max_pixels:,} pixels but {got} that. A patch shows one figure; "
-        "crop it from the source image with --field-um.",
+        f"crop it from the source image with --field-um. {A_SLIDE}",
         str(path),
     )
 
@@ -221,11 +247,15 @@ def _orientation(image: Image.Image) -> int:
 
 def _upright_rgb(image: Image.Image, path: Path) -> Image.Image | None:
     """Decode, rotate by the EXIF orientation, convert to RGB; None if any pixel is transparent."""
-    if image.format == "JPEG":
+    if image.format in ("JPEG", "MPO"):
         # Pillow is silent where libjpeg fills in what is missing; this decoder is not.
         import simplejpeg
 
-        simplejpeg.decode_jpeg(path.read_bytes(), strict=True)
+        data = path.read_bytes()
+        # Within a scan every 0xFF is escaped, so that these bytes begin one.
+        if (scans := data.count(b"\xff\xda")) > _MOST_SCANS:
+            raise InputError(Problem(f"expected a JPEG of a few scans but got {scans}.", str(path)))
+        simplejpeg.decode_jpeg(data, strict=True)
     image.load()
     upright = ImageOps.exif_transpose(image)
     if upright.has_transparency_data:

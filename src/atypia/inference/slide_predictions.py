@@ -184,8 +184,8 @@ def _about(
             "slide": slide.info.path.name,
             "x_px": centres[:, 0],
             "y_px": centres[:, 1],
-            "x_um": centres[:, 0] * slide.info.mpp,
-            "y_um": centres[:, 1] * slide.info.mpp,
+            "x_um": centres[:, 0] * slide.info.um_per_px[0],
+            "y_um": centres[:, 1] * slide.info.um_per_px[1],
             **{column: [c.about.get(column, "") for c in candidates] for column in further},
             **origin_of(slide.info),
         }

@@ -52,7 +52,7 @@ def read_listing(
     assert slide.mpp is not None
     table = read_table(path, may_be_empty=True)
     columns, unit, kind = _columns(table, units)
-    scale = 1.0 if unit == "px" else 1 / slide.mpp
+    scales = (1.0, 1.0) if unit == "px" else tuple(1 / um for um in slide.um_per_px)
     id_column = next((c for c in _ID if c in table.columns), None)
     class_column = next((c for c in table.columns if c.lower() in _CLASS), None)
     kept = [c for c in table.columns if c.startswith(_KEPT)]
@@ -65,7 +65,7 @@ def read_listing(
     for number, (row, class_name) in enumerate(zip(rows, classes, strict=True), 1):
         problems = [row.problem] if row.problem else []
         numbers: list[float] = []
-        for column in columns:
+        for column, scale in zip(columns, scales * 2, strict=False):
             value = _number(row.cells[column], table)
             if value is None:
                 what = f"expected a number ({unit}) but got {row.cells[column]!r}."

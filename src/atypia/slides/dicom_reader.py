@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_PIXELS: Final = (
+    *("SamplesPerPixel", "BitsStored", "PixelRepresentation"),
+    "PhotometricInterpretation",
+)
+_COLOURS: Final = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+"""Colour spaces that the decoders turn into RGB."""
 _WHOLE_SLIDE: Final = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """VL Whole Slide Microscopy Image Storage (PS3.4)."""
 
@@ -39,11 +45,14 @@ def open_with_wsidicom(path: Path) -> DicomPixels:
     except ImportError:
         raise MissingExtraError("wsidicom", "dicom", "Reading DICOM slides") from None
     series: dict[str, list[Path]] = {}
+    pixels_of: dict[Path, list[object]] = {}
     folder = path if path.is_dir() else path.parent
     for file in sorted(f for f in folder.iterdir() if f.is_file() and is_dicom(f)):
-        header = pydicom.dcmread(file, specific_tags=["SeriesInstanceUID", "SOPClassUID"])
+        tags = ["SeriesInstanceUID", "SOPClassUID", *_PIXELS]
+        header = pydicom.dcmread(file, specific_tags=tags)
         if header.get("SOPClassUID") == _WHOLE_SLIDE:  # annotations may lie beside it
             series.setdefault(str(header.get("SeriesInstanceUID", "")), []).append(file)
+            pixels_of[file] = [header.get(name) for name in _PIXELS]
     if path.is_file():
         files = next((files for files in series.values() if path in files), [])
         if not files:
@@ -54,9 +63,19 @@ def open_with_wsidicom(path: Path) -> DicomPixels:
     else:
         what = f"expected one series of DICOM files but got {len(series)}. Name one of its files."
         raise InputError(Problem(what, str(path)))
+    if problems := [
+        Problem(
+            f"expected 8-bit RGB but got {got[0]} samples of {got[1]} bits, {got[3]}. "
+            "Convert it to 8-bit RGB first.",
+            str(file),
+        )
+        for file, got in pixels_of.items()
+        if file in files and (got[:3] != [3, 8, 0] or got[3] not in _COLOURS)
+    ]:
+        raise InputError(problems)
     slide = wsidicom.WsiDicom.open(files)
     try:
-        return DicomPixels(path, slide)
+        return DicomPixels(slide)
     except BaseException:
         slide.close()
         raise
@@ -68,17 +87,18 @@ class DicomPixels:
     background: Colour | None = None
     origin = (0, 0)
 
-    def __init__(self, path: Path, slide: Any) -> None:
+    def __init__(self, slide: Any) -> None:
         self._slide = slide
         self._numbers = [level.level for level in slide.levels]
-        if slide.levels.base_level.default_instance.image_data.samples_per_pixel != 3:
-            raise InputError(Problem("expected an RGB image but got a grey one.", str(path)))
         width = slide.size.width
         self.levels = [
             Level(level.size.width, level.size.height, width / level.size.width)
             for level in slide.levels
         ]
-        self.mpp = (float(slide.mpp.width), float(slide.mpp.height))
+        try:
+            self.mpp: tuple[float, float] | None = float(slide.mpp.width), float(slide.mpp.height)
+        except (AttributeError, TypeError, ValueError, ArithmeticError):
+            self.mpp = None
 
     def read(
         self,

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from atypia.core.errors import InputError, Problem
 from atypia.slides.candidates import (
     LARGEST_UM,
@@ -34,6 +36,8 @@ from atypia.slides.slide_names import of_slide
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from atypia.slides import SlideInfo
     from atypia.slides.geojson_features import Feature
 
@@ -53,7 +57,7 @@ def read_geojson(
     features = _of_slide(features, found, path, slide)
     classes = {feature.class_name for feature in features.values()}
     wanted = classes | {""} if all_classes else wanted_classes(classes)
-    scale = 1 / slide.mpp if units == "um" else 1.0
+    scale = np.ones(2) if units != "um" else 1 / np.array(slide.um_per_px)
     for place, feature in features.items():
         try:
             _add(feature, place, found, slide, scale, wanted=feature.class_name in wanted)
@@ -83,7 +87,7 @@ def _add(
     place: str,
     found: CandidateList,
     slide: SlideInfo,
-    scale: float,
+    scale: NDArray[np.float64],
     *,
     wanted: bool,
 ) -> None:
@@ -98,7 +102,7 @@ def _add(
     figures: list[tuple[float, float, Any]] = [(x, y, None) for x, y in feature.points]
     for shape in feature.shapes:
         x0, y0, x1, y1 = shape.bounds
-        longest = max(x1 - x0, y1 - y0) * scale * slide.mpp
+        longest = max((x1 - x0) * scale[0], (y1 - y0) * scale[1]) * slide.mpp
         if longest <= LARGEST_UM:
             figures.append((*_centre(shape), as_geometry(shape, scale)))
         elif feature.kind in ("detection", "cell"):
@@ -124,8 +128,8 @@ def _add(
         return
     for k, (x, y, outline) in enumerate(figures):
         name = own_id if len(figures) == 1 else f"{own_id}/{k}"
-        x, y = x * scale + slide.origin[0], y * scale + slide.origin[1]
-        found.candidates.append(Candidate(name, x, y, place, outline, about))
+        x, y = x * scale[0] + slide.origin[0], y * scale[1] + slide.origin[1]
+        found.candidates.append(Candidate(name, float(x), float(y), place, outline, about))
 
 
 def _centre(shape: Any) -> tuple[float, float]:

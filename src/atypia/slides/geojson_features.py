@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 _TYPES: Final = {
     "annotation": "annotation",
     "detection": "detection",
@@ -136,8 +138,10 @@ def read_feature(feature: Any) -> Feature:
     )
 
 
-def as_geometry(shape: Any, scale: float = 1, offset: Point = (0, 0)) -> Mapping[str, Any] | None:
-    """Write a shapely shape, scaled and then moved, as a GeoJSON geometry; None if it has no area.
+def as_geometry(
+    shape: Any, scale: float | NDArray[np.float64] = 1, offset: Point = (0, 0)
+) -> Mapping[str, Any] | None:
+    """Write a shape, scaled (x and y) and then moved, as a GeoJSON geometry; None without area.
 
     Rings are closed and valid, as QuPath requires.
     """

@@ -84,8 +84,7 @@ def _feature(
 
 
 def _square(candidate: Candidate, slide: SlideInfo, field_um: float) -> dict[str, Any]:
-    assert slide.mpp is not None
-    half = field_um / slide.mpp / 2
+    a, b = (field_um / um / 2 for um in slide.um_per_px)
     x, y = candidate.x - slide.origin[0], candidate.y - slide.origin[1]
-    corners = [(-half, -half), (half, -half), (half, half), (-half, half), (-half, -half)]
+    corners = [(-a, -b), (a, -b), (a, b), (-a, b), (-a, -b)]
     return {"type": "Polygon", "coordinates": [[[x + dx, y + dy] for dx, dy in corners]]}

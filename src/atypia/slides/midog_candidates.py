@@ -132,7 +132,7 @@ def read_grand_challenge(
         elif name not in wanted:
             found.leave_out(f"name {name!r}")
         else:
-            x, y = (1000 * v / slide.mpp for v in mm)
+            x, y = (1000 * v / um for v, um in zip(mm, slide.um_per_px, strict=True))
             about = {"candidate_class": name} if name else NOTHING
             own_id = f"{slide.path.stem}/{number}"
             found.candidates.append(Candidate(own_id, x, y, place, about=about))

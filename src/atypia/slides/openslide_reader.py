@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,8 +51,9 @@ class OpenSlidePixels:
         properties = self._slide.properties
         sizes, downsamples = self._slide.level_dimensions, self._slide.level_downsamples
         self.levels = [Level(w, h, d) for (w, h), d in zip(sizes, downsamples, strict=True)]
-        x, y = (properties.get(f"openslide.mpp-{axis}") for axis in "xy")
-        self.mpp = (float(x), float(y)) if x and y else None
+        self.mpp: tuple[float, float] | None = None
+        with suppress(KeyError, ValueError):  # missing or broken
+            self.mpp = float(properties["openslide.mpp-x"]), float(properties["openslide.mpp-y"])
         colour = properties.get("openslide.background-color")
         self.background: Colour | None = None
         if colour is not None:

@@ -27,6 +27,8 @@ log = logging.getLogger("atypia")
 
 PLAUSIBLE_MPP: Final = (0.05, 4.0)
 """µm per pixel of a light microscope; a TIFF with 72 dpi (353 µm) only has a default."""
+_SQUARE: Final = 0.01
+"""Pixels whose sides differ by less than this share are square."""
 WHITE: Final = (255, 255, 255)
 _BRIGHT: Final = 200
 """A pixel counts as background where no channel is darker."""
@@ -93,15 +95,31 @@ class SlideInfo:
     its corner; (0, 0) for most formats."""
     stated_mpp: float | None = None
     """µm per pixel by the file, None where it holds nothing plausible."""
+    aspect: float = 1.0
+    """Width of a pixel over its height. Where it is not 1, `mpp` is the side of the square of the
+    same area, so that areas are right."""
+
+    @property
+    def um_per_px(self) -> tuple[float, float]:
+        """µm per pixel of level 0 in x and y; needs a known resolution."""
+        assert self.mpp is not None
+        return self.mpp * math.sqrt(self.aspect), self.mpp / math.sqrt(self.aspect)
 
     def log_oddities(self, given_mpp: float | None) -> None:
-        """Log where coordinates of QuPath differ, and a resolution that differs from the file's."""
+        """Log where coordinates of QuPath differ, and where pixels are not as one expects them."""
         if self.origin != (0, 0):
             log.info(
                 "%s: the scanned part begins at %d, %d px; QuPath, and so GeoJSON, counts from "
                 "there, everything else from the corner of level 0",
                 self.path,
                 *self.origin,
+            )
+        if self.aspect != 1:
+            log.warning(
+                "%s: pixels of %.4g × %.4g µm, each axis is read by its own size; --mpp takes one "
+                "for both",
+                self.path,
+                *self.um_per_px,
             )
         stated = self.stated_mpp
         if given_mpp is not None and stated and abs(stated / given_mpp - 1) > 0.02:
@@ -151,19 +169,20 @@ class Slide:
         if self.info.mpp is None:
             raise InputError(unknown_resolution(self.info.path))
         side = round(field_um / out_mpp)
-        wanted = out_mpp / self.info.mpp  # px of level 0 to one of the answer
-        fine = [i for i, level in enumerate(self._pixels.levels) if level.downsample <= wanted]
+        wanted = [out_mpp / um for um in self.info.um_per_px]  # px of level 0 to one of the answer
+        levels = self._pixels.levels
+        fine = [i for i, level in enumerate(levels) if level.downsample <= min(wanted)]
         number = max(fine, default=0)
-        downsample = self._pixels.levels[number].downsample
-        step = wanted / downsample  # px of the level to one of the answer
+        downsample = levels[number].downsample
+        steps = [w / downsample for w in wanted]  # px of the level to one of the answer, x and y
         x, y = x_px / downsample, y_px / downsample
-        if abs(step - 1) * side < 0.5:
+        if max(abs(step - 1) for step in steps) * side < 0.5:
             return self._square(number, x, y, side)
-        left, top = x - side * step / 2, y - side * step / 2
-        reach = math.ceil(3 * max(step, 1)) + 1  # of the filter, px of the level
+        left, top = x - side * steps[0] / 2, y - side * steps[1] / 2
+        reach = math.ceil(3 * max(*steps, 1)) + 1  # of the filter, px of the level
         x0, y0 = math.floor(left) - reach, math.floor(top) - reach
-        size = math.ceil(side * step) + 1 + 2 * reach
-        box = (left - x0, top - y0, left - x0 + side * step, top - y0 + side * step)
+        size = math.ceil(side * max(steps)) + 1 + 2 * reach
+        box = (left - x0, top - y0, left - x0 + side * steps[0], top - y0 + side * steps[1])
         region = Image.fromarray(self._region(number, x0, y0, size))
         return np.asarray(region.resize((side, side), Image.Resampling.LANCZOS, box=box))
 
@@ -215,21 +234,22 @@ def open_slide(
 def _open(path: Path) -> Pixels:
     from atypia.slides.dicom_reader import is_dicom, open_with_wsidicom
     from atypia.slides.openslide_reader import detect_format, open_with_openslide
-    from atypia.slides.tiff_reader import is_ome, open_with_tifffile
+    from atypia.slides.tiff_reader import check_slide_tiff, open_with_tifffile
 
     if is_dicom(path):
         return open_with_wsidicom(path)
     kind = detect_format(path)
-    # Of an OME-TIFF OpenSlide sees neither the pyramid nor the resolution.
-    if kind is None or (kind == "generic-tiff" and is_ome(path)):
+    # Of a TIFF that no scanner wrote OpenSlide sees neither OME's pyramid nor the colour space.
+    if kind in (None, "generic-tiff"):
         return open_with_tifffile(path)
+    check_slide_tiff(path)
     return open_with_openslide(path)
 
 
 def _describe(
     path: Path, pixels: Pixels, mpp: float | None, background: Colour | None
 ) -> SlideInfo:
-    stated = square_mpp(path, pixels.mpp)
+    stated, aspect = mean_mpp(pixels.mpp)
     return SlideInfo(
         path=path,
         width=pixels.levels[0].width,
@@ -238,6 +258,7 @@ def _describe(
         background=background or pixels.background or _estimate_background(pixels),
         origin=pixels.origin,
         stated_mpp=stated,
+        aspect=aspect if mpp is None else 1.0,
     )
 
 
@@ -253,20 +274,19 @@ def unknown_resolution(path: Path) -> Problem:
     return Problem("the file does not say its µm per pixel. Give --mpp.", str(path))
 
 
-def square_mpp(path: Path, sizes: tuple[float, float] | None, advice: str = "") -> float | None:
-    """µm per pixel of square pixels; None where a file holds none that a microscope could mean.
+def mean_mpp(sizes: tuple[float, float] | None) -> tuple[float | None, float]:
+    """µm per pixel, and the width of a pixel over its height, from both in µm.
 
-    Raises:
-        InputError: The pixels are not square.
+    None and 1 where a file holds none that a microscope could mean. Of pixels that are not square
+    it is the side of the square of the same area.
     """
-    if sizes is None or not PLAUSIBLE_MPP[0] <= sizes[0] <= PLAUSIBLE_MPP[1]:
-        return None
+    low, high = PLAUSIBLE_MPP
+    if sizes is None or not all(low <= size <= high for size in sizes):
+        return None, 1.0
     x, y = sizes
-    if abs(x - y) > 0.01 * x:
-        raise InputError(
-            Problem(f"expected square pixels but got {x:g} × {y:g} µm.{advice}", str(path))
-        )
-    return x
+    if abs(x - y) <= _SQUARE * x:
+        return x, 1.0
+    return math.sqrt(x * y), x / y
 
 
 def _estimate_background(pixels: Pixels) -> Colour:

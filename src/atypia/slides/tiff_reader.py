@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from atypia.core.errors import InputError, MissingExtraError, Problem
-from atypia.slides.reader import Colour, Level, square_mpp
+from atypia.slides.reader import Colour, Level, mean_mpp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,14 +38,28 @@ UM_OF_UNIT: Final = {
 }
 """Micrometres in one unit, as OME-XML and ImageJ write it: with the micro sign, the Greek letter,
 or an escape."""
+_ORIENTATION: Final = 274
+_ASSOCIATED, _UNASSOCIATED = 1, 2
+"""Meaning of a fourth sample (TIFF 6.0): opacity, the colours multiplied by it or not."""
+_JPEG: Final = (6, 7, 34892)
+_SCANNERS: Final = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif")
+"""Slides in TIFF that OpenSlide reads."""
 _DESCRIPTION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 270, 282, 283, 296
 _UM_OF_TAG: Final = {2: 25_400.0, 3: 10_000.0}  # inch, centimetre
 
 
-def is_ome(path: Path) -> bool:
-    """Whether a TIFF file is an OME-TIFF."""
+def check_slide_tiff(path: Path) -> None:
+    """Check the pixels of a scanner's TIFF, which OpenSlide reads whatever they are.
+
+    Raises:
+        InputError: Its largest image is not 8-bit RGB.
+    """
+    if path.suffix.lower() not in _SCANNERS:
+        return
     with _tifffile().TiffFile(path) as tiff:
-        return bool(tiff.is_ome)
+        page = max((s.keyframe for s in tiff.series), key=lambda p: p.imagelength * p.imagewidth)
+        if problem := _pixel_problem(page, by_openslide=True):
+            raise InputError(Problem(problem, str(path)))
 
 
 def open_with_tifffile(path: Path) -> TiffPixels:
@@ -87,26 +101,23 @@ class TiffPixels:
 
     def __init__(self, path: Path, tiff: Any) -> None:
         self._tiff = tiff
-        self._pages = [level.pages[0] for level in tiff.series[0].levels]
-        first = self._pages[0]
-        shape = (first.imagelength, first.imagewidth, first.samplesperpixel)
-        if first.dtype != np.uint8 or shape[2] != 3:
+        series = _largest(tiff, path)
+        if len(series.pages) > 1:
             what = (
-                "expected an 8-bit RGB image of shape (height, width, 3) "
-                f"but got {first.dtype} of shape {shape}."
-            )
-            raise InputError(Problem(what, str(path)))
-        if len(tiff.series[0].pages) > 1:
-            what = (
-                f"expected one image but got {len(tiff.series[0].pages)} planes. "
+                f"expected one image but got {len(series.pages)} planes. "
                 "Save the one to read as a file of its own."
             )
             raise InputError(Problem(what, str(path)))
+        self._pages = _levels(tiff, series)
+        first = self._pages[0]
+        if problem := _pixel_problem(first):
+            raise InputError(Problem(problem, str(path)))
+        self._alpha = tuple(first.extrasamples)[:1] if first.samplesperpixel == 4 else ()
         self.levels = [
             Level(page.imagewidth, page.imagelength, first.imagewidth / page.imagewidth)
             for page in self._pages
         ]
-        self.mpp = _mpp(tiff)
+        self.mpp = _mpp(tiff, first)
         # Uncompressed pixels in one piece need no decoding.
         self._maps = [_map(page) if page.is_memmappable else None for page in self._pages]
         self._tables = [_jpeg_tables(page) for page in self._pages]
@@ -120,9 +131,9 @@ class TiffPixels:
         """Read a rectangle of a level."""
         mapped = self._maps[level]
         if mapped is not None:
-            return np.asarray(mapped[top : top + height, left : left + width])
-        canvas = np.empty((height, width, 3), np.uint8)
-        canvas[:] = empty
+            return self._on(empty, np.asarray(mapped[top : top + height, left : left + width]))
+        canvas = np.empty((height, width, self._pages[0].samplesperpixel), np.uint8)
+        canvas[:] = (*empty, 255)[: canvas.shape[2]]
         for index in _segments(self._pages[level], left, top, width, height):
             pixels, (plane, _, y, x, _) = self._segment(level, index)
             if pixels is None:  # a tile that was never written
@@ -134,7 +145,16 @@ class TiffPixels:
             canvas[y0 - top : y1 - top, x0 - left : x1 - left, channels] = pixels[
                 y0 - y : y1 - y, x0 - x : x1 - x
             ]
-        return canvas
+        return self._on(empty, canvas)
+
+    def _on(self, empty: Colour, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """RGB of pixels that may have a fourth sample; where that is an opacity, on glass."""
+        rgb = pixels[..., :3]
+        if not self._alpha or self._alpha[0] not in (_ASSOCIATED, _UNASSOCIATED):
+            return rgb  # what a sample of no stated meaning holds is nothing to be seen
+        opacity = pixels[..., 3:] / 255.0
+        own = rgb * (opacity if self._alpha[0] == _UNASSOCIATED else 1.0)
+        return np.asarray(np.clip(np.round(own + (1 - opacity) * empty), 0, 255), np.uint8)
 
     def _segment(self, level: int, index: int) -> Any:
         """Pixels (h, w, channels) of one tile or strip, None if it is empty, and its indices."""
@@ -189,10 +209,67 @@ def _jpeg_tables(page: Any) -> bytes | None:
     return None if tag is None else bytes(tag.value)
 
 
-def _mpp(tiff: Any) -> tuple[float, float] | None:
+def _pixel_problem(page: Any, *, by_openslide: bool = False) -> str:
+    """Why the pixels of a page are not 8-bit RGB, or would not be read as such; "" if they are."""
+    photometric = getattr(page.photometric, "name", str(page.photometric))
+    samples, bits = page.samplesperpixel, page.bitspersample
+    whole = page.dtype == np.uint8 and page.sampleformat in (1, 4)  # unsigned, or not stated
+    # What libjpeg stores as YCbCr it gives back as RGB; nothing else converts it.
+    rgb = photometric == "RGB" or (
+        photometric == "YCBCR" and (by_openslide or page.compression in _JPEG)
+    )
+    if not whole or bits != 8 or not rgb or samples not in (3, 4):
+        return (
+            f"expected 8-bit RGB but got {samples} samples of {bits} bits ({page.dtype}), "
+            f"{photometric}. Convert it to 8-bit RGB first."
+        )
+    orientation = page.tags.valueof(_ORIENTATION, 1)
+    if orientation != 1:
+        return (
+            f"expected pixels in their order (TIFF Orientation 1) but got {orientation}, a turned "
+            "or mirrored image. Save it upright."
+        )
+    return ""
+
+
+def _largest(tiff: Any, path: Path) -> Any:
+    """Series of the largest image in full resolution: labels, macros and thumbnails may be first.
+
+    Raises:
+        InputError: Several are equally large.
+    """
+    full = [s for s in tiff.series if not s.keyframe.is_reduced] or tiff.series
+    areas = [s.keyframe.imagewidth * s.keyframe.imagelength for s in full]
+    same = [s for s, area in zip(full, areas, strict=True) if area == max(areas)]
+    if len(same) > 1:
+        what = (
+            f"expected one image but got {len(same)} of {same[0].keyframe.imagewidth} × "
+            f"{same[0].keyframe.imagelength} px. Save the one to read as a file of its own."
+        )
+        raise InputError(Problem(what, str(path)))
+    return same[0]
+
+
+def _levels(tiff: Any, series: Any) -> list[Any]:
+    """Pages of a pyramid, finest first: of the series, or reduced pages of the same shape."""
+    first = series.pages[0]
+    if len(series.levels) > 1:
+        return [level.pages[0] for level in series.levels]
+    kind = (first.dtype, first.samplesperpixel, first.photometric, first.planarconfig)
+    levels = [first]
+    for page in tiff.pages:
+        like = (page.dtype, page.samplesperpixel, page.photometric, page.planarconfig) == kind
+        if page.is_reduced and page.is_tiled and like and page.imagewidth < levels[-1].imagewidth:
+            factor = first.imagewidth / page.imagewidth
+            if abs(first.imagelength / factor - page.imagelength) <= 1:
+                levels.append(page)
+    return levels
+
+
+def _mpp(tiff: Any, page: Any) -> tuple[float, float] | None:
     if tiff.is_ome:
-        return _ome_mpp(tiff.ome_metadata)
-    page = tiff.series[0].pages[0]
+        size = page.imagewidth, page.imagelength
+        return _ome_mpp(tiff.ome_metadata or "", size) or _ome_mpp(tiff.ome_metadata or "")
     if not tiff.is_imagej:
         return _tag_mpp(page)
     # ImageJ's unit is in its own metadata; by the tag there is none.
@@ -225,7 +302,11 @@ def tiff_mpp(path: Path) -> float | None:
             sizes = _pixel_size_um(getattr(image, "tag_v2", {}))
     except Exception:
         return None  # damaged; whoever decodes the pixels reports how
-    return square_mpp(path, sizes, " Give --mpp.")
+    mpp, aspect = mean_mpp(sizes)
+    if mpp is not None and sizes is not None and aspect != 1:
+        what = f"expected square pixels but got {sizes[0]:g} × {sizes[1]:g} µm. Give --mpp."
+        raise InputError(Problem(what, str(path)))
+    return mpp
 
 
 def _pixel_size_um(tags: Mapping[int, Any]) -> tuple[float, float] | None:
@@ -247,16 +328,23 @@ def _pixel_size_um(tags: Mapping[int, Any]) -> tuple[float, float] | None:
     return um / per_unit[0], um / per_unit[1]
 
 
-def _ome_mpp(description: str) -> tuple[float, float] | None:
-    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", description)
-    entries = (
-        dict(re.findall(r'([\w:]+)\s*=\s*"([^"]*)"', html.unescape(pixels[0]))) if pixels else {}
-    )
+def _ome_mpp(
+    description: str, size_px: tuple[int, int] | None = None
+) -> tuple[float, float] | None:
+    """Size of a pixel in µm by OME-XML, of the first image, or of that with this size in px."""
+    for pixels in re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", description):
+        entries = dict(re.findall(r'([\w:]+)\s*=\s*"([^"]*)"', html.unescape(pixels)))
+        if size_px is None or (entries.get("SizeX"), entries.get("SizeY")) == tuple(
+            map(str, size_px)
+        ):
+            break
+    else:
+        return None
     sizes = []
     for axis in "XY":
-        size = entries.get(f"PhysicalSize{axis}")
         unit = UM_OF_UNIT.get(entries.get(f"PhysicalSize{axis}Unit", "um"))
-        if size is None or unit is None:
+        try:
+            sizes.append(float(entries[f"PhysicalSize{axis}"]) * unit)  # type: ignore[operator]
+        except (KeyError, TypeError, ValueError):
             return None
-        sizes.append(float(size) * unit)
     return sizes[0], sizes[1]

@@ -91,7 +91,7 @@ FORMATS: dict[Any, type] = {
     raw_planes: TiffPixels,
     imagej: TiffPixels,
     ome_pyramid: TiffPixels,
-    pyramid: OpenSlidePixels,
+    pyramid: TiffPixels,
     dicom: DicomPixels,
     dicom_folder: DicomPixels,
 }
