@@ -627,8 +627,9 @@ def test_default_dpi_is_not_a_resolution(tmp_path):
     with open_slide(path) as source:
         assert source.info.mpp is None
     oblong = tiff(tmp_path / "o.tif", PIXELS, resolution=(2e4, 4e4), resolutionunit="CENTIMETER")
-    with pytest.raises(InputError, match="expected square pixels"), open_slide(oblong):
-        pass
+    listed = centres(tmp_path / "t.csv", (oblong.name, 50, 50))
+    with pytest.raises(InputError, match="expected square pixels"):
+        prepare(listed, tmp_path / "out", PrepareOptions(field_um=16))
 
 
 def test_source_image_faults_are_listed_at_once(tmp_path):
@@ -658,8 +659,8 @@ def test_source_image_faults_are_listed_at_once(tmp_path):
         ("row 3", "expected a centre inside ok.tif (208 × 160 px)"),
         ("row 4, column 'x'", "expected a number (px)"),
         ("row 5", "does not say its µm per pixel. Give --mpp"),
-        ("row 6", "expected an 8-bit RGB image"),
-        ("row 7", "expected an 8-bit RGB image"),
+        ("row 6", "expected 8-bit RGB"),
+        ("row 7", "expected 8-bit RGB"),
         ("row 8", "cannot be read"),
         ("row 9", "cannot be read"),
         ("row 10", "there is no such file"),

@@ -147,6 +147,11 @@ def _crop(slide: Slide, record: Record, region: ImageRegion, folder: Path) -> No
     if mpp is None:
         record.fault(f"{info.path}: the file does not say its µm per pixel. Give --mpp.")
         return
+    if record.mpp is None and info.aspect != 1:
+        width, height = info.um_per_px
+        what = f"expected square pixels but got {width:g} × {height:g} µm. Give --mpp."
+        record.fault(f"{info.path}: {what}")
+        return
     scale = 1 / mpp if region.unit == "um" else 1.0
     x, y = region.x * scale, region.y * scale
     if not (0 <= x < info.width and 0 <= y < info.height):
