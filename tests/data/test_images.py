@@ -287,6 +287,7 @@ def test_a_slide_is_refused_with_the_command_that_is_meant(tmp_path):
     tifffile.imwrite(tmp_path / "case.svs", np.zeros((64, 64, 3), np.uint8), photometric="rgb")
     with pytest.raises(InputError, match="atypia slide SLIDE --candidates"):
         read_pages(tmp_path / "case.svs")
+    spec = InputSpec(field_of_view_um=32, size_px=64, mean=(0, 0, 0), std=(1, 1, 1))
     wide = size_problem(2220, 0.5, [spec])
     assert wide is not None
     assert "atypia slide SLIDE --candidates" in wide
