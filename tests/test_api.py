@@ -9,16 +9,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
+from PIL import Image
 
 import atypia
-from atypia.api import Classifier
+from atypia.api import Classifier, TrainedRun
 from atypia.core.errors import InputError
 from atypia.core.files import read_json
 from atypia.core.labels import PROBABILITY_COLUMNS
 from atypia.data.cohort import Cohort
 from atypia.data.images import read_patch
 from atypia.data.synthetic import make_synthetic_cohort
+from atypia.evaluation.predictions import write_predictions
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -77,6 +80,68 @@ def test_every_wrong_array_is_named(model: Classifier) -> None:
     ):
         with pytest.raises(InputError):
             model.predict(inputs, mpp=mpp)
+
+
+def test_whatever_can_be_gone_through_once_is_read(model: Classifier, paths: list[Path]) -> None:
+    expected = p(model.predict(paths, mpp=0.25))
+    pictures = [Image.open(path).convert("RGB") for path in paths]
+    tensors = [torch.from_numpy(np.array(picture)) for picture in pictures]
+    for inputs in (
+        iter(paths),
+        map(str, paths),
+        (path for path in paths),
+        dict.fromkeys(paths).keys(),
+        pd.Series([str(path) for path in paths]),
+        np.array([str(path) for path in paths]),
+        pictures,
+        tensors,
+        torch.stack(tensors),
+        (np.asarray(picture) for picture in pictures),
+    ):
+        np.testing.assert_allclose(p(model.predict(inputs, mpp=0.25)), expected, atol=1e-5)
+    for inputs in (pictures[0], tensors[0]):
+        np.testing.assert_allclose(p(model.predict(inputs, mpp=0.25)), expected[:1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "told"),
+    [
+        (None, "got NoneType"),
+        (b"cell.png", "got bytes"),
+        ({"a": 1}, "got dict"),
+        ([np.zeros((80, 80, 3), np.uint8), "cell.png"], r"got \['ndarray', 'str'\]"),
+        ([[1, 2]], r"got \['list'\]"),
+        (Image.new("L", (80, 80)), "mode RGB but got L"),
+        (torch.zeros((3, 80, 80), dtype=torch.uint8), r"\(H, W, 3\)"),
+    ],
+)
+def test_what_is_no_input_is_said(model: Classifier, inputs: object, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        model.predict(inputs, mpp=0.25)  # type: ignore[arg-type]
+
+
+def test_numbers_that_make_no_sense_are_refused(model: Classifier, paths: list[Path]) -> None:
+    for mpp in (float("nan"), 0, -1, "0.25", [0.25], 250):
+        for ask in (model.predict, model.explain):
+            with pytest.raises(InputError, match="mpp: expected µm per pixel"):
+                ask(read_patch(paths[0]), mpp=mpp)
+    for size in (0, -1, 2.5, None, True):
+        with pytest.raises(InputError, match="batch_size: expected a whole number from 1 on"):
+            model.predict(paths[0], mpp=0.25, batch_size=size)
+
+
+def test_ids_are_text_in_the_predictions_of_a_run(tmp_path: Path, run_folder: Path) -> None:
+    table = pd.read_csv(run_folder / "predictions-test.csv").astype({"patient_id": object})
+    n = len(table)
+    table = table.assign(patch_id=["NA", "null", "None", "007", *table["patch_id"][4:]])
+    table = table.assign(patient_id=["NA", "None", *["007"] * (n - 2)], domain="NA")
+    write_predictions(tmp_path / "predictions-test.csv", table)
+    read = TrainedRun(tmp_path, {}).predictions()
+    assert read["patch_id"][:4].tolist() == ["NA", "null", "None", "007"]
+    assert read["patient_id"][:3].tolist() == ["NA", "None", "007"]
+    assert set(read["domain"]) == {"NA"}
+    np.testing.assert_allclose(p(read), p(table), atol=1e-8)
+    assert read["predicted_atypical"].dtype == bool
 
 
 def test_maps_for_files_and_arrays(model: Classifier, paths: list[Path]) -> None:

@@ -13,27 +13,34 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from io import IOBase
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from atypia.classifiers.bundle import HEADER, read_card
 from atypia.classifiers.loading import find_model, load_ensemble
 from atypia.core.choices import BEST, RELEASED, Backend, Quality
-from atypia.core.errors import InputError
+from atypia.core.errors import InputError, Problem
 from atypia.core.labels import SUBTYPES
 from atypia.core.progress import OnStep, silent
 from atypia.data.images import read_patch
 from atypia.evaluation.predictions import read_cells
 from atypia.inference.patch_predictions import find_items, predict_arrays, predict_items
+from atypia.slides.reader import mpp_problems
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import pandas as pd
+    import torch
 
     from atypia.classifiers.protocol import SubtypeModel
     from atypia.data.cohort import Cohort
@@ -41,7 +48,8 @@ if TYPE_CHECKING:
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 PathLike: TypeAlias = str | Path
-Inputs: TypeAlias = "PathLike | Pixels | Sequence[PathLike] | Sequence[Pixels]"
+Patch: TypeAlias = "Pixels | Image.Image | torch.Tensor"
+Inputs: TypeAlias = "PathLike | Patch | Iterable[PathLike] | Iterable[Patch]"
 Method: TypeAlias = Literal["gradcam", "occlusion", "integrated"]
 
 _ATYPICAL = "atypical"
@@ -69,8 +77,9 @@ class Classifier:
         """Classify patches, each centred on one mitotic figure.
 
         Args:
-            inputs: Images, multi-page stacks, folders or cohorts; or RGB uint8 arrays: one of
-                shape (H, W, 3), one of shape (N, H, W, 3), or a sequence of (H, W, 3).
+            inputs: Paths of images, multi-page stacks, folders or cohorts; or RGB uint8 arrays or
+                tensors: one of shape (H, W, 3), one of shape (N, H, W, 3); or RGB images of Pillow.
+                One of them, or any iterable of one kind.
             mpp: µm per pixel. Needed for arrays, and for files that are neither in a cohort nor
                 carry it.
             batch_size: Patches per step; the answers do not depend on it.
@@ -84,13 +93,19 @@ class Classifier:
         Raises:
             InputError: Lists everything that is wrong with the inputs.
         """
-        inputs = _as_sequence(inputs)
-        if _are_arrays(inputs):
+        listed = _as_sequence(inputs)
+        problems = mpp_problems(mpp, "mpp")
+        if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
+            what = f"batch_size: expected a whole number from 1 on but got {batch_size!r}."
+            problems.append(Problem(what))
+        if problems:
+            raise InputError(problems)
+        if _are_arrays(listed):
             if mpp is None:
                 raise InputError("mpp: expected µm per pixel of the arrays but got none.")
-            arrays = cast("Sequence[Pixels]", inputs)
+            arrays = cast("Sequence[Pixels]", listed)
             return predict_arrays(self.ensemble, arrays, mpp, batch_size=batch_size)
-        items = find_items([Path(cast("PathLike", path)) for path in inputs], mpp)
+        items = find_items(cast("list[Path]", listed), mpp)
         return predict_items(self.ensemble, items, batch_size=batch_size)[0]
 
     def explain(
@@ -131,6 +146,8 @@ class Classifier:
             raise InputError(
                 f"target: expected one of {[*SUBTYPES, _ATYPICAL]} or None but got {target!r}."
             )
+        if problems := mpp_problems(mpp, "mpp"):
+            raise InputError(problems)
         patches = _stacked(_as_sequence(inputs))
         if target is None:
             predicted = predict_arrays(self.ensemble, list(patches), mpp)["predicted_subtype"]
@@ -141,29 +158,53 @@ class Classifier:
         return explain(self.ensemble, patches, mpp, targets, method)
 
 
-def _as_sequence(inputs: Inputs) -> Pixels | Sequence[PathLike] | Sequence[Pixels]:
-    """Make one patch or path a list of one."""
-    if isinstance(inputs, str | Path):
-        return [inputs]
+def _as_sequence(inputs: Any) -> Pixels | list[Path] | list[Pixels]:
+    """Make a list of paths or of pixels, or one array (N, H, W, 3), of what people have.
+
+    Raises:
+        InputError: It is neither, or both.
+    """
+    inputs = _pixels_of(inputs)
+    if isinstance(inputs, str | os.PathLike):
+        inputs = [inputs]
     if isinstance(inputs, np.ndarray) and inputs.ndim == 3:
         return inputs[None]
-    if isinstance(inputs, np.ndarray) and inputs.ndim != 4:
+    if isinstance(inputs, np.ndarray) and inputs.ndim == 4:
+        return inputs
+    if isinstance(inputs, np.ndarray) and inputs.ndim != 1:
         raise InputError(
             f"expected patches of shape (H, W, 3) or (N, H, W, 3) but got {inputs.shape}."
         )
-    return inputs
+    if not isinstance(inputs, Iterable) or isinstance(inputs, bytes | Mapping | IOBase):
+        raise InputError(f"expected paths, arrays or images but got {type(inputs).__name__}.")
+    listed = [_pixels_of(each) for each in inputs]
+    paths = [Path(each) for each in listed if isinstance(each, str | os.PathLike)]
+    arrays = [each for each in listed if isinstance(each, np.ndarray)]
+    if len(listed) not in (len(paths), len(arrays)):
+        kinds = sorted({type(each).__name__ for each in listed})
+        raise InputError(f"expected paths alone, or arrays or images alone, but got {kinds}.")
+    return paths or arrays
 
 
-def _are_arrays(inputs: Pixels | Sequence[PathLike] | Sequence[Pixels]) -> bool:
+def _pixels_of(value: Any) -> Any:
+    """Pixels of an image of Pillow or a tensor of torch; anything else as it is."""
+    if isinstance(value, Image.Image):
+        if value.mode != "RGB":
+            raise InputError(f"expected an image of mode RGB but got {value.mode}. Convert it.")
+        return np.asarray(value)
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+
+
+def _are_arrays(inputs: Pixels | list[Path] | list[Pixels]) -> bool:
     return isinstance(inputs, np.ndarray) or any(isinstance(i, np.ndarray) for i in inputs)
 
 
-def _stacked(inputs: Pixels | Sequence[PathLike] | Sequence[Pixels]) -> Pixels:
+def _stacked(inputs: Pixels | list[Path] | list[Pixels]) -> Pixels:
     """Read patches and lay them into one array (N, H, W, 3)."""
     if _are_arrays(inputs):
         patches = [np.asarray(patch) for patch in inputs]
     else:
-        patches = [read_patch(Path(cast("PathLike", path))) for path in inputs]
+        patches = [read_patch(cast("Path", path)) for path in inputs]
     sizes = sorted({patch.shape for patch in patches})
     if len(sizes) != 1:
         raise InputError(f"expected patches of one size but got {sizes or 'none'}.")

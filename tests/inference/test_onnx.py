@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +57,14 @@ def test_the_answers_are_those_of_torch(
     assert expected.std() > 0.05
     assert answers.dtype == np.float32
     np.testing.assert_allclose(answers, expected, atol=1e-4)
+
+
+def test_a_model_survives_pickling_and_copying(model: OnnxEnsemble) -> None:
+    patches = noise(2)
+    expected = model.predict_proba(patches, 0.25)
+    for again in (pickle.loads(pickle.dumps(model)), deepcopy(model)):
+        assert again.session is not model.session
+        np.testing.assert_array_equal(again.predict_proba(patches, 0.25), expected)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 64])

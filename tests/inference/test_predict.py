@@ -15,6 +15,7 @@ from PIL import Image
 from atypia import pipeline
 from atypia.classifiers.bundle import read_header, write_header
 from atypia.core.errors import InputError
+from atypia.core.files import overwriting
 from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES
 from atypia.data.cohort import Cohort
 from atypia.evaluation.predictions import read_predictions
@@ -97,6 +98,25 @@ def test_every_bad_file_is_listed_and_nothing_is_written(
     )
     assert len(table) == 6
     assert len(skipped) == 3
+
+
+def test_an_output_never_overwrites_an_input_or_a_record(
+    run_folder: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
+    cohort = Path(shutil.copytree(cohort_folder, tmp_path / "cohort"))
+    before = (cohort / "manifest.csv").read_bytes()
+    (tmp_path / "link.csv").symlink_to(cohort / "manifest.csv")
+    table = run_folder / "predictions-test.csv"
+    for out in (cohort / "manifest.csv", tmp_path / "link.csv", table):
+        with pytest.raises(InputError, match="would overwrite"):
+            pipeline.predict([cohort], out, run_folder)
+    assert (cohort / "manifest.csv").read_bytes() == before
+    with pytest.raises(InputError, match=r"--out: .*metrics\.json would overwrite"):
+        pipeline.evaluate(table, run_folder)
+    assert overwriting([cohort / "new.csv", None, tmp_path / "no.csv"], [cohort], "--out") == []
+    shutil.copy(table, tmp_path / "audit.csv")
+    with pytest.raises(InputError, match=r"audit\.csv would overwrite"):
+        pipeline.audit(tmp_path / "audit.csv", tmp_path)
 
 
 def test_two_files_with_one_name_are_refused(

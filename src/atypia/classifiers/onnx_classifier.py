@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,6 @@ from atypia.data.field_of_view import check_patches, sample_field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -43,9 +43,18 @@ class OnnxEnsemble(Postprocessed):
     postprocessing: Postprocessing
     """Its calibration is already applied by the graph."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    opened: tuple[Path, str, int | None] = (Path(), "auto", None)
+    """What :func:`open_session` was given."""
 
     def __post_init__(self) -> None:
         self.specs = [entry.spec for entry in self.inputs]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the session, which cannot be pickled: it is opened anew from its file."""
+        return {**vars(self), "session": self.opened}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, session=open_session(*state["opened"]))
 
     @property
     def spec(self) -> InputSpec:
@@ -108,7 +117,10 @@ class OnnxEnsemble(Postprocessed):
         file = folder / graph.file
         if problems := damaged(file, graph.sha256, folder / HEADER, "Copy the export again."):
             raise InputError(problems)
-        return cls.of_graph(open_session(file, device, threads), export, str(folder / HEADER))
+        opened = file.absolute(), device, threads
+        return replace(
+            cls.of_graph(open_session(*opened), export, str(folder / HEADER)), opened=opened
+        )
 
     @classmethod
     def of_graph(cls, session: Any, about: GraphHeader, file: str) -> OnnxEnsemble:

@@ -20,6 +20,8 @@ from atypia.cli.options import (
     Seed,
 )
 from atypia.cli.show import show_metrics, show_path
+from atypia.core.errors import InputError
+from atypia.core.files import overwriting
 
 
 def evaluate(
@@ -88,6 +90,8 @@ def compare(
     from atypia.core.files import write_json
     from atypia.evaluation.comparison import comparison_table
 
+    if problems := overwriting([out], tables, "--out"):
+        raise InputError(problems)
     result = pipeline.compare(
         tables,
         label,

@@ -25,7 +25,7 @@ from atypia.core.errors import AtypiaError, InputError, Problem
 from atypia.core.found_files import refuse_special
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -115,6 +115,37 @@ def wrong_suffix(option: str, path: Path | None, *suffixes: str) -> list[Problem
     folder = ", or a folder," if "" in suffixes else ""
     what = f"{option}: expected a name that ends in {wanted}{folder} but got {path.name!r}."
     return [Problem(what)]
+
+
+_RECORDS: Final = {
+    "cohort.json": r"cohort\.json|(manifest|skipped)\.csv|patches/.*",
+    "model.json": r"[^/]*\.(json|safetensors|md)",
+    "onnx.json": r"[^/]*\.(json|onnx)",
+    "run.json": r"(run|splits|metrics.*)\.json|config\.yaml|predictions-.*|report\.html|train\.log",
+    "job.json": r"job\.json|slides\.csv",
+}
+"""Files that make a folder one of ours, and which others beside them belong to it."""
+
+
+def overwriting(outs: Iterable[Path | None], inputs: Iterable[Path], option: str) -> list[Problem]:
+    """One problem for each file to write that is an input, or belongs to a cohort, model or run."""
+    problems = []
+    read = [path for path in inputs if path.exists()]
+    for out in outs:
+        if out is None or not out.exists() or out.is_dir():
+            continue
+        of = [path for path in read if out.samefile(path)]
+        of += [
+            folder
+            for folder in out.resolve().parents
+            for record, names in _RECORDS.items()
+            if (folder / record).is_file()
+            and re.fullmatch(names, out.resolve().relative_to(folder).as_posix())
+        ]
+        if of:
+            what = f"{option}: expected a file of its own but {out} would overwrite {of[0]}."
+            problems.append(Problem(f"{what} Choose another name."))
+    return problems
 
 
 def sha256_file(path: Path) -> str:

@@ -201,7 +201,8 @@ def predict_arrays(
     Raises:
         InputError: Lists every array that is no patch or too small for the model.
     """
-    problems = mpp_problems(mpp)
+    if problems := mpp_problems(mpp):
+        raise InputError(problems)
     patches = []
     for i, array in enumerate(arrays):
         if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:

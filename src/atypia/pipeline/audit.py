@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from atypia.core.errors import InputError, Problem, first_few
-from atypia.core.files import read_json, sha256_file, write_json, write_text
+from atypia.core.files import overwriting, read_json, sha256_file, write_json, write_text
 from atypia.core.tables import csv_text
 from atypia.evaluation.label_audit import audit as audit_labels
 from atypia.evaluation.predictions import read_predictions
@@ -44,6 +44,8 @@ def audit(
             that the cohort lacks. Nothing is written.
     """
     table = out_of_fold_table(source)
+    if problems := overwriting([out / "audit.csv"], [table], "--out"):
+        raise InputError(problems)
     result = audit_labels(read_predictions(table), label, resamples, seed)
     if cohort is None and (source / "run.json").is_file():
         cohort = cohort_of(source, read_json(source / "run.json"))

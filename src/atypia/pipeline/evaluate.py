@@ -6,7 +6,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from atypia.classifiers.training_patients import require_new_patients
-from atypia.core.files import write_json
+from atypia.core.errors import InputError
+from atypia.core.files import overwriting, write_json
 from atypia.evaluation.predictions import read_predictions
 from atypia.evaluation.scores import evaluate as evaluate_predictions
 from atypia.reports import ReportInput, build_report
@@ -44,14 +45,15 @@ def evaluate(
         LeakError: The model was trained on patients of the table; lists them.
         InputError: Lists every problem of the table.
     """
+    files = [out / "metrics.json", out / "report.html"]
+    if problems := overwriting(files, [table], "--out"):
+        raise InputError(problems)
     predictions = read_predictions(table)
     if trained_on is not None:
         require_new_patients(
             predictions, trained_on, cohort, allow_overlap=allow_overlap, distinct_ids=distinct_ids
         )
     metrics = evaluate_predictions(predictions, label, resamples, seed)
-    write_json(out / "metrics.json", metrics)
-    build_report(
-        ReportInput(title=table.name, metrics=metrics, predictions=predictions), out / "report.html"
-    )
+    write_json(files[0], metrics)
+    build_report(ReportInput(title=table.name, metrics=metrics, predictions=predictions), files[1])
     return metrics

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from atypia.classifiers.loading import find_model, load_ensemble
 from atypia.core.choices import BEST, RELEASED
 from atypia.core.errors import InputError, Problem, collected
-from atypia.core.files import wrong_suffix
+from atypia.core.files import overwriting, wrong_suffix
 from atypia.core.progress import OnDone, silent
 from atypia.inference.image_work import ClassifyImages, ImageBatch, cut_images
 from atypia.inference.job import (
@@ -69,7 +69,7 @@ def predict(
     Raises:
         InputError: Lists every problem; nothing is written.
     """
-    problems = wrong_suffix("--out", out, ".csv", ".json")
+    problems = wrong_suffix("--out", out, ".csv", ".json") + overwriting([out], inputs, "--out")
     with collected(problems):
         folder = find_model(model)
     with collected(problems):
@@ -111,6 +111,7 @@ def predict_job(
     """
     engine = engine or EngineChoice()
     problems = [*engine.problems(), *wrong_suffix("--csv", csv, ".csv")]
+    problems += overwriting([csv], inputs, "--csv")
     with collected(problems):
         load_pyarrow()
     with collected(problems):

@@ -8,7 +8,7 @@ from atypia.biomarker import ModelErrors, images_of, measure_table, model_errors
 from atypia.classifiers.loading import find_model, load_ensemble
 from atypia.core.choices import BEST, RELEASED
 from atypia.core.errors import InputError, Problem
-from atypia.core.files import write_json, write_text, wrong_suffix
+from atypia.core.files import overwriting, write_json, write_text, wrong_suffix
 from atypia.core.progress import OnDone, silent
 from atypia.inference.patch_predictions import prediction_records, write_table
 from atypia.inference.slide_predictions import SlidePredictions, classify_slide
@@ -115,12 +115,9 @@ def slide(
 
 def _check(path: Path, candidates: Path, outs: Sequence[Path], mpp: float | None) -> None:
     problems = [problem for out in outs for problem in wrong_suffix("--out", out, *FORMS)]
-    taken = {path.resolve(): "the slide", candidates.resolve(): "the candidates"}
-    for out in outs:
-        if out.resolve() in taken:
-            what = f"--out: expected a file of its own but {out} is {taken[out.resolve()]}."
-            problems.append(Problem(what))
-        taken.setdefault(out.resolve(), "another --out")
+    problems += overwriting(outs, [path, candidates], "--out")
+    if len({out.resolve() for out in outs}) < len(outs):
+        problems.append(Problem("--out: expected each file once."))
     problems += mpp_problems(mpp)
     if problems:
         raise InputError(problems)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from atypia.classifiers.loading import find_model
 from atypia.core.choices import BEST, RELEASED
 from atypia.core.errors import InputError, collected
-from atypia.core.files import sha256_file, wrong_suffix
+from atypia.core.files import overwriting, sha256_file, wrong_suffix
 from atypia.core.progress import OnDone, silent
 from atypia.inference.job import ITEM_SIZE, EngineChoice, JobModel, JobResult, open_job
 from atypia.inference.job_parts import load_pyarrow
@@ -67,6 +67,7 @@ def slides(
     """
     engine = engine or EngineChoice()
     problems = [*engine.problems(), *wrong_suffix("--csv", csv, ".csv", "")]
+    problems += overwriting([csv], [table], "--csv")
     with collected(problems):
         load_pyarrow()
     with collected(problems):

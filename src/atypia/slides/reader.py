@@ -10,6 +10,7 @@ import logging
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -264,9 +265,9 @@ def _describe(
 
 def mpp_problems(mpp: float | None, option: str = "--mpp") -> list[Problem]:
     """One problem where µm per pixel are given, and are no plausible number."""
-    if mpp is None or 0.01 <= mpp <= 10:
+    if mpp is None or (isinstance(mpp, Real) and 0.01 <= mpp <= 10):
         return []
-    return [Problem(f"{option}: expected µm per pixel (0.01 to 10) but got {mpp:g}.")]
+    return [Problem(f"{option}: expected µm per pixel (0.01 to 10) but got {mpp!r}.")]
 
 
 def unknown_resolution(path: Path) -> Problem:

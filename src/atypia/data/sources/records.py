@@ -304,7 +304,7 @@ def mark_spellings(records: Iterable[Record]) -> None:
 
 
 def without_repeats(records: Iterable[Record]) -> list[Record]:
-    """Take once what a table says twice in the same words; different words are left to a check."""
+    """Keep one of several rows that are alike in all; rows that differ are left to a check."""
     first: dict[str, Record] = {}
     kept = []
     for record in records:
