@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,26 @@ def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     assert names(out) == ["whole"]
     with pytest.raises(InputError, match="already exists"), building_folder(out):
         pass
+
+
+def test_what_a_killed_process_left_is_removed_and_a_living_one_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from atypia.core.files import building_folder\n"
+        "with building_folder(Path(sys.argv[1])) as f:\n"
+        "    (f / 'part').write_text('x'); print('there', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE) as maker:
+        assert maker.stdout is not None
+        maker.stdout.readline()
+        (tmp_path / ".out.kept.by_user").mkdir()
+        with pytest.raises(InputError, match="is being made by another process"):
+            fail_building(out)
+        assert len(names(tmp_path)) == 2
+        maker.kill()
+    assert len(names(tmp_path)) == 2
+    with building_folder(out) as folder:
+        (folder / "whole").write_text("x")
+    assert names(tmp_path) == [".out.kept.by_user", "out"]
+    assert names(out) == ["whole"]

@@ -100,6 +100,16 @@ def test_every_bad_file_is_listed_and_nothing_is_written(
     assert len(skipped) == 3
 
 
+def test_a_changed_patch_of_a_cohort_is_refused(
+    run_folder: Path, cohort_folder: Path, tmp_path: Path
+) -> None:
+    cohort = Path(shutil.copytree(cohort_folder, tmp_path / "cohort"))
+    patch = Cohort.open(cohort).image_paths()[3]
+    shutil.copy(Cohort.open(cohort).image_paths()[4], patch)  # whole, but another one
+    with pytest.raises(InputError, match=f"{patch.name}: expected the SHA-256"):
+        pipeline.predict([cohort], None, run_folder)
+
+
 def test_an_output_never_overwrites_an_input_or_a_record(
     run_folder: Path, cohort_folder: Path, tmp_path: Path
 ) -> None:

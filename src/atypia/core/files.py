@@ -184,21 +184,29 @@ def damaged(file: Path, sha256: str | None, record: Path, remedy: str) -> list[P
 def building_folder(out: Path) -> Iterator[Path]:
     """Fill a hidden folder beside `out` and rename it to `out` when the block ends well.
 
+    What a process that was killed has left of the same folder is removed.
+
     Raises:
-        InputError: `out` exists and is not an empty folder.
+        InputError: `out` exists and is not an empty folder, or another process is making it.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} already exists. Choose another --out, or remove it first.")
     partial: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        for left in out.parent.iterdir():
+            ours = re.fullmatch(re.escape(f".{out.name}.") + "[a-z0-9_]{8}", left.name)
+            if ours and (left / LOCK).is_file():
+                with only_process(left, f"{out} is being made by another process."):
+                    shutil.rmtree(left)
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(f"{out} already exists. Choose another --out, or remove it first.")
         partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-        yield partial
-        partial.chmod(0o777 & ~_umask())
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-        partial = None
+        with only_process(partial, f"{out} is being made by another process."):
+            whole = partial / out.name
+            whole.mkdir()
+            yield whole
+            if out.exists():
+                out.rmdir()
+            whole.rename(out)
     except OSError as error:
         raise AtypiaError(
             f"{out} could not be written: {error.strerror or error}. "
@@ -213,8 +221,7 @@ def building_folder(out: Path) -> Iterator[Path]:
 def only_process(folder: Path, otherwise: str) -> Iterator[None]:
     """Hold a folder that one process at a time may work in; a dead one holds nothing.
 
-    Needs filelock, of the extras that have such folders. The folder is made if it is missing, and
-    gets a file ``.lock``.
+    The folder is made if it is missing, and gets a file ``.lock``.
 
     Raises:
         InputError: Another process is there; the message is `otherwise`.

@@ -79,7 +79,7 @@ def find_items(inputs: Sequence[Path], mpp: float | None) -> list[PatchFile]:
     require_utf8(inputs)
     for path in inputs:
         if (path / "cohort.json").is_file():
-            items += _cohort_items(Cohort.open(path))
+            items += _cohort_items(Cohort.open(path, verify=True))
         elif not path.exists():
             problems.append(Problem("does not exist.", str(path)))
         else:
