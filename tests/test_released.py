@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +63,35 @@ def test_one_cell_from_the_command_line(tmp_path: Path) -> None:
     subprocess.run([*command, "--out", str(tmp_path / "one.csv")], check=True)
     row = pd.read_csv(tmp_path / "one.csv").iloc[0]
     assert row[list(PROBABILITY_COLUMNS)].sum() == pytest.approx(1, abs=1e-5)
+
+
+WATCHED = """
+import sys, time
+import atypia
+model = atypia.load_model("released", quality="fast", backend="onnx")
+model.predict(sys.argv[1], mpp=0.25)
+time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    # Telemetry of ONNX Runtime writes at once; it looks a host up some nine seconds later.
+    [0, pytest.param(15, marks=pytest.mark.slow)],
+)
+def test_nothing_leaves_the_machine_and_nothing_is_kept(tmp_path: Path, seconds: int) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed, which sees what a process asks the network for")
+    (home := tmp_path / "home").mkdir()
+    trace = tmp_path / "trace.txt"
+    image = Path(__file__).parents[1] / "docs" / "images" / "cells" / "ring.png"
+    watched = ["strace", "-f", "-e", "trace=socket,connect,sendto,sendmsg,sendmmsg", "-o", trace]
+    code = [sys.executable, "-c", WATCHED, image, str(seconds)]
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run([*watched, *code], check=True, env=environment | {"HOME": str(home)})
+    assert "exited with 0" in trace.read_text()
+    assert "AF_INET" not in trace.read_text()
+    assert not [file for file in home.rglob("*") if file.is_file()]
 
 
 @pytest.mark.realdata

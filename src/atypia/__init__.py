@@ -8,6 +8,7 @@ Importing this package loads neither torch nor pandas.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from atypia._version import __version__
@@ -15,6 +16,10 @@ from atypia._version import __version__
 if TYPE_CHECKING:
     from atypia.api import load_model, train
     from atypia.data.cohort import Cohort
+
+# Nothing leaves the machine. ONNX Runtime 1.29 and newer reads this once, when it is imported; else
+# it keeps a file in the home folder and looks up a host. Processes started from here inherit it.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 __all__ = ["Cohort", "__version__", "load_model", "train"]
 

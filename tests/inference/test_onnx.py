@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import re
 import shutil
+import subprocess
 import sys
 from copy import deepcopy
 from pathlib import Path
@@ -12,17 +15,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from atypia import pipeline
+from atypia.classifiers.bundle import find_bundle, write_header
 from atypia.classifiers.bundle import read_header as read_bundle
-from atypia.classifiers.bundle import write_header
+from atypia.classifiers.decision import p_atypical
 from atypia.classifiers.loading import find_model, load_ensemble
 from atypia.classifiers.onnx_classifier import OnnxEnsemble, open_session
 from atypia.classifiers.onnx_files import METADATA, read_export
 from atypia.core.errors import AtypiaError, InputError, MissingExtraError
 from atypia.core.files import sha256_file
-from atypia.core.labels import PROBABILITY_COLUMNS
+from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES
 from atypia.inference.patch_predictions import find_items, predict_items
 
 if TYPE_CHECKING:
@@ -133,6 +138,51 @@ def test_an_export_says_what_it_is(exported: Export) -> None:
         told = json.loads(own[METADATA])
         assert told == export.model_dump(mode="json", include=set(told), exclude_none=True)
         assert {"inputs", "classes", "thresholds", "decision", "source"} <= set(told)
+
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "onnx.md"
+
+
+@pytest.mark.parametrize("mpp", [0.125, 0.25, 0.5])
+@pytest.mark.parametrize("which", ["released", "made"])
+def test_the_guide_suffices_for_onnxruntime_alone(
+    which: str, mpp: float, exported: Export, tmp_path: Path
+) -> None:
+    """The example as it stands, in a process of its own that cannot import anything of ours."""
+    folder = find_bundle() / "onnx" if which == "released" else exported.folder
+    quality = "fast" if which == "released" else "best"
+    model = OnnxEnsemble.load(folder, quality, device="cpu")
+    ring = Image.open(GUIDE.parents[1] / "images" / "cells" / "ring.png").convert("RGB")
+    files, expected = [], []
+    # Mirrored, hardly and well beyond the edges, odd and even, not square.
+    for height_um, width_um in ((14, 14), (18, 15.5), (20.5, 40), (33, 32)):
+        side = (round(width_um / mpp), round(height_um / mpp))
+        pixels = np.asarray(ring.resize(side, Image.Resampling.BICUBIC)).copy()
+        rows = np.random.default_rng(side[0]).integers(-40, 40, (*pixels.shape[:2], 1))
+        pixels = np.clip(pixels + rows, 0, 255).astype(np.uint8)
+        files.append(tmp_path / f"{height_um}.png")
+        Image.fromarray(pixels).save(files[-1])
+        expected.append(model.predict_proba(pixels[None], mpp)[0])
+    (example,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
+    script = tmp_path / "classify.py"
+    script.write_text(
+        "import sys; sys.modules['atypia'] = None  # what the test adds: no import of it\n"
+        + example
+    )
+    command = [sys.executable, script, folder, quality, str(mpp), *files]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    table = np.array(expected)
+    assert [file for file, *_ in answers] == list(map(str, files))
+    np.testing.assert_allclose([row[-1] for row in answers], table, atol=1e-3)
+    subtypes = [SUBTYPES[i] for i in model.decision.subtypes(table)]
+    p = p_atypical(table)
+    assert [row[1:3] for row in answers] == [
+        [s, bool(a)] for s, a in zip(subtypes, p >= model.threshold, strict=True)
+    ]
+    np.testing.assert_allclose([row[3] for row in answers], p, atol=1e-3)
+    assert table.std(axis=0).max() > 0.01  # other patches, other answers
 
 
 def test_eight_bits_are_eight_bits_and_their_cost_is_measured(

@@ -30,6 +30,39 @@ METADATA: Final = "atypia"
 """Key of a graph's own metadata, which repeat ``onnx.json``: for a file copied alone."""
 
 
+SAMPLING: Final[dict[str, Any]] = {
+    "patch": "RGB, 8 bits, centred on the figure; its size is not changed before",
+    "centre": "the middle of the patch is the middle of the field",
+    "step_px": "field_of_view_um / mpp / size_px",
+    "positions_px": "side / 2 + (i + 0.5 - size_px / 2) * step_px, for i in 0..size_px-1; "
+    "pixel k has its centre at k + 0.5",
+    "interpolation": "bilinear",
+    "edges": "symmetric",
+    "blur": {
+        "kind": "gaussian",
+        "above_step_px": 1.25,
+        "sigma_px": "sqrt(step_px**2 - 1) / 2",
+        "radius_px": "ceil(3 * sigma_px)",
+        "edges": "reflect",
+        "order": "before interpolation",
+    },
+    "scale": "divided by 255; mean and std are applied inside the graph",
+    "least_patch": "shorter side * mpp >= 0.75 * field_of_view_um",
+}
+"""How an input is made from a patch; edges are named as in ``numpy.pad``. The guide has the code.
+"""
+
+ANSWERS: Final[dict[str, Any]] = {
+    "inside_graph": ["mean and std", "tta", "members", "join", "calibration"],
+    "p_atypical": "sum of the probabilities of the classes whose names begin with amf_",
+    "atypical": "p_atypical >= thresholds.atypical",
+    "subtype": "classes[argmax(probabilities / decision.prior ** decision.power)]",
+    "conformal_set": "classes[k] where 1 - probabilities[k] <= conformal.quantiles[k]; "
+    "one quantile is that of all classes, null is infinite",
+}
+"""What is done already, and how the output becomes an answer."""
+
+
 class GraphFile(BaseModel):
     """One ``.onnx`` file."""
 
@@ -48,6 +81,7 @@ class GraphInput(BaseModel):
     name: str
     spec: InputSpec
     layout: str = "NCHW, float32, RGB in 0..1, not yet scaled by mean and std"
+    sampling: dict[str, Any] = SAMPLING
 
 
 class GraphHeader(BaseModel):
@@ -66,6 +100,7 @@ class GraphHeader(BaseModel):
     conformal: dict[str, Any] | None = None
     decision: Decision
     thresholds: Thresholds
+    answers: dict[str, Any] = ANSWERS
     source: dict[str, Any]
     """The bundle: SHA-256 of its ``model.json``, its quality and its provenance."""
 
