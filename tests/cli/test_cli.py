@@ -99,8 +99,12 @@ def test_people_of_one_id_are_told_apart_if_this_is_said(
     both = (tmp_path / "a", tmp_path / "b")
     code, text = run("merge", *both, "--out", tmp_path / "both")
     assert code == 2
+    assert "--same-raters" in text
+    raters = ("--out", tmp_path / "both", "--distinct-raters")
+    code, text = run("merge", *both, *raters)
+    assert code == 2
     assert "--distinct-ids" in text
-    code, text = run("merge", *both, "--out", tmp_path / "both", "--distinct-ids")
+    code, text = run("merge", *both, *raters, "--distinct-ids")
     assert code == 0, text
     assert "16 patients" in text
     table = run_folder / "predictions-oof.csv"

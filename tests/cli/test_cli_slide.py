@@ -214,7 +214,7 @@ def test_inputs_are_never_written_over(tmp_path, monkeypatch, model, capsys):
     outs = [argument for path in (slide, listed, out, out) for argument in ("--out", path)]
     assert run(monkeypatch, slide, "--candidates", listed, "--model", model, *outs) == 2
     told = capsys.readouterr().err
-    for what in ("is the slide", "is the candidates", "is another --out"):
+    for what in (f"overwrite {slide}", f"overwrite {listed}", "each file once"):
         assert what in told
     assert (slide.read_bytes(), listed.read_bytes()) == before
     assert not out.exists()

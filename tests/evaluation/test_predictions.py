@@ -3,9 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from atypia.core.errors import InputError
 from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES, subtype_index
+from atypia.evaluation.comparison import compare
 from atypia.evaluation.predictions import (
     REQUIRED_COLUMNS,
     UNKNOWN,
@@ -13,6 +15,7 @@ from atypia.evaluation.predictions import (
     read_predictions,
     write_predictions,
 )
+from atypia.evaluation.scores import evaluate
 
 
 def problems_of(path):
@@ -238,7 +241,8 @@ def test_named_labels(table):
     table.loc[0, "label_expert2"] = None
     table.loc[1, "majority_atypical"] = None
     read = predictions_from_table(table.astype(object).where(table.notna(), None))
-    assert read.label_choices == ("expert1", "expert2", "agreed", "majority_atypical")
+    votes = ("atypical_expert1", "atypical_expert2", "majority_atypical")
+    assert set(read.label_choices) == {"expert1", "expert2", "agreed", *votes}
     agreed = read.subtypes_of("agreed")
     same = (table["label_expert1"] == table["label_expert2"]).to_numpy()
     assert (agreed[same] == read.labels["expert1"][same]).all()
@@ -252,6 +256,27 @@ def test_named_labels(table):
     for label in ("soft", "expert3"):
         with pytest.raises(InputError, match=f"out of .'expert1'.* got {label!r}"):
             read.atypical_of(label)
+
+
+def test_votes_are_labels_too(table):
+    bare = table.drop(columns=[c for c in table.columns if c.startswith("label_")])
+    read = predictions_from_table(bare)
+    votes = [{"True": 1, "False": 0}.get(str(v), UNKNOWN) for v in bare["atypical_expert1"]]
+    for label in ("expert1", "atypical_expert1"):  # a rater who gave no subtypes
+        assert read.atypical_of(label).tolist() == votes
+        measured = evaluate(read, label, resamples=20)
+        assert list(measured["binary"]["against"]) == [label, "majority_atypical"]
+        assert measured["overall"] == {}
+        known = np.array(votes) != UNKNOWN
+        auc = roc_auc_score(np.array(votes)[known], read.p_atypical[known])
+        assert measured["binary"]["against"][label]["auc"]["value"] == pytest.approx(auc)
+    with pytest.raises(InputError, match=r"'expert1' says atypical or normal, not the subtype"):
+        read.subtypes_of("expert1")
+    both = predictions_from_table(table)
+    assert (
+        both.atypical_of("expert1") == (both.labels["expert1"] < 4)
+    ).all()  # subtypes stand first
+    assert compare({"a": read, "b": read}, "expert1", 20)["measures"]
 
 
 def test_prediction_sets(table, tmp_path):

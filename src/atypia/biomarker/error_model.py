@@ -27,7 +27,7 @@ from atypia.core.choices import BEST
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import read_json
 from atypia.core.labels import N_SUBTYPES, SUBTYPES
-from atypia.evaluation.predictions import MAJORITY, UNKNOWN, read_predictions
+from atypia.evaluation.predictions import UNKNOWN, read_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,7 +120,7 @@ class ErrorModel:
         called = table.predicted_atypical[known].astype(np.int64)
         np.add.at(atypical, (patient, 1 - truth[known], 1 - called), 1)
         subtypes = None
-        if label != MAJORITY:
+        if table.vote_column(label) is None:
             subtypes = np.zeros((len(names), N_SUBTYPES, N_SUBTYPES), np.int64)
             row = (patient, table.subtypes_of(label)[known], table.predicted[known])
             np.add.at(subtypes, row, 1)

@@ -102,6 +102,12 @@ def show_metrics(metrics: dict[str, Any]) -> None:
     for name, measure in metrics["overall"].items():
         others = [r.get("overall", {}).get(name) for r in raters.values()]
         table.add_row(name, _measure(measure), *(_measure(other) for other in others))
+    for label, binary in metrics["binary"]["against"].items():
+        point = binary["at_operating_point"]
+        for name in ("auc", "sensitivity", "specificity", "balanced_accuracy"):
+            table.add_row(
+                f"{name}, atypical by {label}", _measure(binary.get(name, point.get(name)))
+            )
     out_console.print(table)
 
 

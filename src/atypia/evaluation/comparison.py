@@ -18,7 +18,6 @@ from atypia.evaluation.intervals import (
     percentile_interval,
     resample,
 )
-from atypia.evaluation.predictions import MAJORITY, Predictions
 from atypia.evaluation.scores import SIDES, binary_statistic, stage_statistic
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from atypia.evaluation.intervals import Statistic
     from atypia.evaluation.metrics import FloatArray, IntArray, Measures
+    from atypia.evaluation.predictions import Predictions
 
 MEASURES: Final = ("sensitivity", "specificity")
 ATYPICAL: Final = "atypical"
@@ -68,13 +68,13 @@ def compare(
     if average_repeats:
         tables = {name: table.averaged() for name, table in tables.items()}
     aligned, left_out = _align(tables, intersection=intersection)
-    truth = _common_truth(aligned, label)
+    truth, binary_only = _common_truth(aligned, label)
     known = next(iter(aligned.values())).rows_with(truth, label)
     scored = {name: table.take(known) for name, table in aligned.items()}
     patients = next(iter(scored.values())).patients
     values, samples = {}, {}
     for name, table in scored.items():
-        statistic = _statistic(table, truth[known], binary_only=label == MAJORITY)
+        statistic = _statistic(table, truth[known], binary_only=binary_only)
         values[name] = {m: float(v[0]) for m, v in statistic(np.ones((1, len(table)))).items()}
         samples[name] = resample(statistic, patients, resamples, seed)
     measures = list(next(iter(values.values())))
@@ -181,13 +181,12 @@ def _align(
     return aligned, {name: len(table) - len(patches) for name, table in tables.items()}
 
 
-def _common_truth(aligned: Mapping[str, Predictions], label: str) -> IntArray:
-    """Take the label from the tables that have it; it must be the same in all."""
-    truths = {
-        name: table.atypical_of(label) if label == MAJORITY else table.subtypes_of(label)
-        for name, table in aligned.items()
-        if label in table.label_choices
-    }
+def _common_truth(aligned: Mapping[str, Predictions], label: str) -> tuple[IntArray, bool]:
+    """Take the label from the tables that have it, the same in all; and whether it is of votes."""
+    named = {n: t for n, t in aligned.items() if label in t.label_choices or t.vote_column(label)}
+    of_subtypes = {name: t for name, t in named.items() if t.vote_column(label) is None}
+    truths = {name: table.subtypes_of(label) for name, table in of_subtypes.items()}
+    truths = truths or {name: table.atypical_of(label) for name, table in named.items()}
     if not truths:
         choices = sorted({c for table in aligned.values() for c in table.label_choices})
         raise InputError(f"expected a label out of {choices} but got {label!r}.")
@@ -204,7 +203,7 @@ def _common_truth(aligned: Mapping[str, Predictions], label: str) -> IntArray:
     ]
     if problems:
         raise InputError(problems)
-    return first
+    return first, not of_subtypes
 
 
 def _number(value: float | None, form: str) -> str:

@@ -159,9 +159,16 @@ class Predictions:
     @property
     def label_choices(self) -> tuple[str, ...]:
         """Names that :meth:`subtypes_of` or :meth:`atypical_of` accept for this table."""
-        agreed = (AGREED,) if self.labels else ()
-        majority = (MAJORITY,) if MAJORITY in self.votes else ()
-        return (*self.labels, *agreed, *majority)
+        return (*self.labels, *([AGREED] if self.labels else []), *self.votes)
+
+    def vote_column(self, label: str) -> str | None:
+        """Column of the votes that a label is; None where it is one of subtypes.
+
+        It is named itself, or by a rater who gave votes and no subtypes.
+        """
+        if label in self.labels:
+            return None
+        return next((c for c in (label, f"atypical_{label}") if c in self.votes), None)
 
     def subtypes_of(self, label: str) -> IntArray:
         """Subtype indices (N,) by a named choice, :data:`UNKNOWN` where a row has none.
@@ -180,24 +187,21 @@ class Predictions:
             agreed = ((every == first) | (every == UNKNOWN)).all(0)
             agreed &= (every != UNKNOWN).sum(0) > 1
             return np.where(agreed, first, UNKNOWN)
+        votes = f"; {label!r} says atypical or normal, not the subtype"
         raise InputError(
-            f"expected a label out of {list(self.label_choices)} but got {label!r}. "
-            "A table offers one label per column label_<rater>, and 'agreed' for where they agree"
-            + (
-                f"; {MAJORITY!r} says atypical or normal, not the subtype."
-                if label == MAJORITY and MAJORITY in self.votes
-                else "."
-            )
+            f"expected a label out of {list(self.label_choices)} but got {label!r}. A table offers "
+            "one label per column label_<rater>, 'agreed' for where they agree, and the votes"
+            f"{votes if self.vote_column(label) else ''}."
         )
 
     def atypical_of(self, label: str) -> IntArray:
-        """Give 1 (atypical), 0 (normal) or :data:`UNKNOWN`, by a rater, ``agreed`` or the majority.
+        """Give 1 (atypical), 0 (normal) or :data:`UNKNOWN`, by a rater, ``agreed`` or votes.
 
         Raises:
             InputError: The table has no such label.
         """
-        if label == MAJORITY and MAJORITY in self.votes:
-            return self.votes[MAJORITY]
+        if (column := self.vote_column(label)) is not None:
+            return self.votes[column]
         subtypes = self.subtypes_of(label)
         return np.where(subtypes == UNKNOWN, UNKNOWN, (subtypes < N_ATYPICAL).astype(np.int64))
 

@@ -78,8 +78,8 @@ def evaluate(
 
     Args:
         predictions: The table.
-        label: A rater, ``agreed`` (where all raters agree) or ``majority_atypical``; the last
-            has no subtypes, so that only the binary part is filled.
+        label: A rater, ``agreed`` (where all raters agree), or votes: ``majority_atypical``,
+            ``atypical_<rater>``. These have no subtypes, so that only the binary part is filled.
         resamples: As for :func:`atypia.evaluation.intervals.estimate`.
         seed: As there.
         threshold: The operating point behind ``predicted_atypical``, where it is known.
@@ -89,7 +89,7 @@ def evaluate(
         InputError: No row has the label, or `threshold` contradicts ``predicted_atypical``.
     """
     _check_threshold(predictions, threshold)
-    binary_only = label == MAJORITY
+    binary_only = predictions.vote_column(label) is not None
     truth = predictions.atypical_of(label) if binary_only else predictions.subtypes_of(label)
     known = predictions.rows_with(truth, label)
     scored = predictions.take(known)
@@ -108,7 +108,7 @@ def evaluate(
     }
     if not binary_only:
         result |= _subtypes(scored, truth[known], resamples, seed)
-    against = [label, *([MAJORITY] if MAJORITY in predictions.votes and not binary_only else [])]
+    against = dict.fromkeys([label, *([MAJORITY] if MAJORITY in predictions.votes else [])])
     result["binary"] = {
         "against": {
             name: binary
@@ -329,7 +329,7 @@ def _groups(
     for value in np.unique(values):
         group = scored.take(values == value)
         entry: dict[str, Any] = {"n": len(group), "n_patients": _count(group.patients)}
-        if label != MAJORITY:
+        if group.vote_column(label) is None:
             truth = group.subtypes_of(label)
             statistic = partial(
                 metrics.subtype_measures, truth, group.predicted, group.probabilities

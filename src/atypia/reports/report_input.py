@@ -19,7 +19,7 @@ from atypia.core.errors import InputError
 from atypia.core.files import read_json
 from atypia.data.cohort import Cohort
 from atypia.data.images import read_patch
-from atypia.evaluation.predictions import MAJORITY, UNKNOWN, read_predictions
+from atypia.evaluation.predictions import UNKNOWN, read_predictions
 
 if TYPE_CHECKING:
     from atypia.evaluation.predictions import Predictions
@@ -68,7 +68,9 @@ class ReportInput:
     def scored(self) -> tuple[Predictions, NDArray[np.int64]] | None:
         """Predictions of rows with a subtype label, and these labels (N,); None without any."""
         predictions, label = self.predictions, self.metrics["label"]
-        if predictions is None or label == MAJORITY or label not in predictions.label_choices:
+        if predictions is None or predictions.vote_column(label) is not None:
+            return None
+        if label not in predictions.label_choices:
             return None
         truth = predictions.subtypes_of(label)
         known = truth != UNKNOWN

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from atypia.core.config import LEAK
 from atypia.core.files import write_text
 from atypia.core.labels import SUBTYPES
-from atypia.evaluation.predictions import MAJORITY, UNKNOWN
+from atypia.evaluation.predictions import UNKNOWN
 from atypia.reports import image_panels, plot_panels, published_results
 from atypia.reports.checklist import checklists
 from atypia.reports.page_templates import environment, render
@@ -133,7 +133,7 @@ def _subtypes_by_patient(report: ReportInput) -> dict[str, Counter[int | None]]:
     for predictions in report.tables:
         subtypes = (
             predictions.subtypes_of(label)
-            if label != MAJORITY and label in predictions.label_choices
+            if predictions.vote_column(label) is None and label in predictions.label_choices
             else np.full(len(predictions), UNKNOWN)
         )
         for patient, patch, c in zip(
