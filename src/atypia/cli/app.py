@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -36,23 +37,31 @@ app = typer.Typer(
 out_console = Console()
 err_console = Console(stderr=True)
 
+_STOPPED = "Stopped. A training goes on with --resume."
+_INTERRUPTED, _TERMINATED = 130, 143
+"""Exit codes after SIGINT and SIGTERM, as shells have them."""
 MOST_LISTED = 100
 """Problems that are printed; a file may hold a million."""
 
 
 def main() -> None:
     """Entry point of the command ``atypia``."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         require_utf8(sys.argv[1:])
-        app(standalone_mode=False)
+        # Typer gives the code of an Exit back, 130 after Ctrl-C, and ends with it in no other way.
+        code = app(standalone_mode=False)
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.exit(code or 0)
     except AtypiaError as error:
         _print_error(error)
         sys.exit(error.exit_code)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        err_console.print("Stopped. A training goes on with --resume.")
-        sys.exit(130)
+        err_console.print(_STOPPED)
+        sys.exit(_INTERRUPTED)
     except Exception as error:
         if isinstance(error, ModuleNotFoundError):
             from atypia.classifiers.installation import extra_of
@@ -73,6 +82,12 @@ def main() -> None:
             soft_wrap=True,
         )
         sys.exit(1)
+
+
+def _terminate(*_: object) -> None:
+    """End as after Ctrl-C: what has to be finished and noted is, in every ``finally``."""
+    err_console.print(_STOPPED)
+    sys.exit(_TERMINATED)
 
 
 def _print_error(error: AtypiaError) -> None:

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 import zlib
 from contextlib import contextmanager, suppress
 from importlib import metadata
@@ -221,20 +222,27 @@ def building_folder(out: Path) -> Iterator[Path]:
 def only_process(folder: Path, otherwise: str) -> Iterator[None]:
     """Hold a folder that one process at a time may work in; a dead one holds nothing.
 
-    The folder is made if it is missing, and gets a file ``.lock``.
+    The folder is made if it is missing, and gets a file ``.lock``, in which the holder's process is
+    named.
 
     Raises:
-        InputError: Another process is there; the message is `otherwise`.
+        InputError: Another process is there; the message is `otherwise`, with that process.
         AtypiaError: The folder cannot be made or written.
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / LOCK)
+    file = folder / LOCK
+    lock, holder = FileLock(file), ""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        holder = file.read_text("utf-8") if file.is_file() else ""
         lock.acquire(timeout=0)
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        file.write_text(f"process {os.getpid()} on {platform.node()}, since {now}", "utf-8")
     except Timeout:  # an OSError, too: before the others
-        raise InputError(otherwise) from None
+        with suppress(OSError):
+            file.write_text(holder, "utf-8")  # to try for the lock has emptied it
+        raise InputError(f"{otherwise} ({holder or 'process unknown'})") from None
     except OSError as error:
         raise AtypiaError(
             f"{folder} cannot be worked in: {error.strerror or error}. Check that it is a folder "

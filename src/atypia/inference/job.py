@@ -33,7 +33,15 @@ from atypia.core.files import (
 from atypia.core.progress import OnDone, silent
 from atypia.core.tables import csv_text
 from atypia.evaluation.predictions import in_order
-from atypia.inference.job_parts import Failure, hash_of, keys_in, part_path, read_rows, read_summary
+from atypia.inference.job_parts import (
+    Failure,
+    hash_of,
+    keys_in,
+    move_part,
+    part_path,
+    read_rows,
+    read_summary,
+)
 from atypia.inference.local_engine import LocalEngine, do_all
 from atypia.inference.ray_engine import RayEngine
 
@@ -227,13 +235,13 @@ class Job:
         if not answered:
             return
         log.info("%d items have inputs that could not be read; they are tried again", len(answered))
-        folder = self.path / "retry"
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        folder = self.path / "retry" / "parts"
+        shutil.rmtree(folder.parent, ignore_errors=True)  # of a run that was killed
         do_all(self.engine, make, [item for item in items if item.key in answered], folder)
         for key in keys_in(folder):
             if read_summary(part_path(folder, key)).answered > answered[key]:
-                part_path(folder, key).replace(part_path(self.parts, key))
-        shutil.rmtree(folder, ignore_errors=True)
+                move_part(part_path(folder, key), part_path(self.parts, key))
+        shutil.rmtree(folder.parent, ignore_errors=True)
 
     def _count(
         self,
@@ -332,7 +340,11 @@ def open_job(
         with only_process(path, busy):
             job = Job(path, identity, opened)
             job.note("running")
-            yield job
+            try:
+                yield job
+            except (KeyboardInterrupt, SystemExit):
+                job.note("stopped")
+                raise
 
 
 def _holds_anything(folder: Path) -> bool:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from atypia.core.errors import AtypiaError, InputError, MissingExtraError
+from atypia.core.files import write_bytes, write_text
 from atypia.core.labels import PROBABILITY_COLUMNS
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
+
+log = logging.getLogger("atypia")
 
 EXTRA: Final = "cluster"
 SUFFIX: Final = ".parquet"
@@ -122,6 +126,11 @@ def part_path(folder: Path, key: str) -> Path:
     return folder / f"{key}{SUFFIX}"
 
 
+def _digest_of(path: Path) -> Path:
+    """File with the SHA-256 of a Parquet file; not beside it, as others read all of its folder."""
+    return path.parent.with_name(f"{path.parent.name}-sha256") / path.stem
+
+
 def keys_in(folder: Path) -> set[str]:
     """Keys of the items that are done."""
     if not folder.is_dir():
@@ -167,8 +176,41 @@ def encode_part(part: FinishedPart) -> bytes:
         columns.append(arrow.array(cells.to_numpy(), field.type, from_pandas=True))
     table = arrow.Table.from_arrays(columns, schema=schema.with_metadata({_KEY: content}))
     buffer = io.BytesIO()
-    parquet.write_table(table, buffer, row_group_size=part.group_size, compression="zstd")
+    parquet.write_table(
+        table,
+        buffer,
+        row_group_size=part.group_size,
+        compression="zstd",
+        write_page_checksum=True,
+    )
     return buffer.getvalue()
+
+
+def write_part(path: Path, part: FinishedPart) -> None:
+    """Write the file of an item, after its SHA-256, which every reader compares.
+
+    Raises:
+        AtypiaError: It cannot be written.
+    """
+    content = encode_part(part)
+    write_text(_digest_of(path), hashlib.sha256(content).hexdigest() + "\n")
+    write_bytes(path, content)
+
+
+def move_part(path: Path, target: Path) -> None:
+    """Move the file of an item over another one."""
+    _digest_of(path).replace(_digest_of(target))
+    path.replace(target)
+
+
+def drop_damaged(folder: Path) -> None:
+    """Remove the files that are not as they were written; the items are done again."""
+    for key in sorted(keys_in(folder)):
+        try:
+            _open(part_path(folder, key))
+        except AtypiaError as error:
+            log.warning("%s It is removed, and its item done again.", error)
+            part_path(folder, key).unlink()
 
 
 def read_summary(path: Path) -> PartSummary:
@@ -207,15 +249,21 @@ def read_rows(
 
 def _open(path: Path) -> Any:
     arrow, parquet = load_pyarrow()
+    digest = _digest_of(path)
     try:
-        return parquet.ParquetFile(path)
+        content = path.read_bytes()
+        if digest.is_file() and digest.read_text("ascii", "replace").strip() != (
+            hashlib.sha256(content).hexdigest()
+        ):
+            raise _damaged(path, f"its SHA-256 is not that in {digest}")
+        return parquet.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
     except FileNotFoundError:
         raise AtypiaError(f"{path} is missing. The same command makes it again.") from None
     except (OSError, arrow.ArrowException) as error:
         raise _damaged(path, error) from None
 
 
-def _damaged(path: Path, error: Exception) -> AtypiaError:
+def _damaged(path: Path, error: Exception | str) -> AtypiaError:
     return AtypiaError(
         f"{path}: expected a Parquet file but it cannot be read ({error}). Delete it; the same "
         "command makes it again."

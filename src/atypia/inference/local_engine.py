@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, Protocol
 
 from atypia.core.errors import AtypiaError, InputError
-from atypia.core.files import write_bytes
 from atypia.core.progress import OnDone, silent
 from atypia.inference.job_parts import (
     AnyItem,
-    encode_part,
+    drop_damaged,
     keys_in,
     part_path,
     reason_of,
+    write_part,
 )
 
 if TYPE_CHECKING:
@@ -96,11 +96,11 @@ class Station(Generic[AnyItem]):
         except (AtypiaError, OSError) as error:
             return Outcome(item.key, stop=_plain(error))
         try:
-            content = encode_part(self._worker(item))
+            part = self._worker(item)
         except (Exception, SystemExit) as error:  # whatever a library raises costs this item only
             return Outcome(item.key, reason_of(error), final=isinstance(error, InputError))
         try:
-            write_bytes(path, content)
+            write_part(path, part)
         except AtypiaError as error:
             return Outcome(item.key, stop=_plain(error))
         attempts.unlink(missing_ok=True)
@@ -131,6 +131,7 @@ def do_all(
     Raises:
         AtypiaError: Something that every item needs is missing: a model, space on the disk.
     """
+    drop_damaged(folder)
     done = keys_in(folder)
     open_items = [item for item in items if item.key not in done]
     on_done(sum(item.size for item in items if item.key in done))

@@ -16,7 +16,7 @@ from atypia.core.labels import N_SUBTYPES
 from atypia.core.progress import OnEpoch, OnStep, silent
 from atypia.data.splits import rows
 from atypia.models.network import make_network
-from atypia.training.checkpoint import read_history
+from atypia.training.checkpoint import read_history, remove_checkpoint
 from atypia.training.combiner_fit import fit_aggregation
 from atypia.training.fit import fit
 from atypia.training.member_tasks import member_tasks, write_bag
@@ -99,7 +99,7 @@ def train_members(
             log.info("%s: already trained", task.name)
             on_epoch(task.name, read_history(member_folder / "history.csv"))
             if place.world.is_main:  # of a run that was killed between the last two writes
-                (member_folder / "checkpoint.pt").unlink(missing_ok=True)
+                remove_checkpoint(member_folder / "checkpoint.pt")
         done = read_json(record)
         again = f"Remove {member_folder} to train it again."
         if problems := damaged(weights, done["sha256"], record, again):

@@ -24,7 +24,7 @@ from atypia.classifiers.calibration import calibrated_log_loss
 from atypia.classifiers.decision import decide, p_atypical
 from atypia.classifiers.ensemble import predict_network, save_network
 from atypia.core.errors import InputError, TrainingError
-from atypia.core.files import sha256_file, write_json
+from atypia.core.files import damaged, sha256_file, write_json
 from atypia.core.progress import OnEpoch, OnStep, silent
 from atypia.evaluation.metrics import (
     balanced_accuracy,
@@ -36,7 +36,13 @@ from atypia.evaluation.metrics import (
 from atypia.models.cpu_speed import write_out_attention
 from atypia.models.network import make_network
 from atypia.models.transforms import Augmenter, colour_styles
-from atypia.training.checkpoint import Progress, load_checkpoint, save_checkpoint, write_history
+from atypia.training.checkpoint import (
+    Progress,
+    load_checkpoint,
+    remove_checkpoint,
+    save_checkpoint,
+    write_history,
+)
 from atypia.training.epoch_batches import Views, mixed, row_weights, seed_of
 from atypia.training.epoch_batches import plan as plan_of
 from atypia.training.losses import SubtypeLoss
@@ -112,8 +118,8 @@ def fit(
     progress = Progress()
     checkpoint = folder / "checkpoint.pt"
     saved: dict[str, Any] = {}
-    if checkpoint.is_file():
-        progress, saved = load_checkpoint(checkpoint)
+    if (kept_before := load_checkpoint(checkpoint)) is not None:
+        progress, saved = kept_before
         network.load_state_dict(saved["network"])
         if average is not None:
             average.load_state_dict(saved["average"])
@@ -218,6 +224,7 @@ def fit(
             # writes the same file again.
             if better and optim.select == "best":
                 save_network(kept, folder / "best.safetensors")
+                progress.best_sha256 = sha256_file(folder / "best.safetensors")
             states = {
                 "phase": phase,
                 "network": network.state_dict(),
@@ -238,9 +245,14 @@ def fit(
             save_network(answering(network, average), weights)
         elif best.is_file():  # else it has been renamed before a kill
             best.replace(weights)
+        again = f"Remove {folder} to train the member again."
+        if optim.select == "best" and (
+            problems := damaged(weights, progress.best_sha256, checkpoint, again)
+        ):
+            raise TrainingError(str(problems[0]))
         record = {"initial_weights": origin, **warmed, "sha256": sha256_file(weights)}
         write_json(folder / "done.json", record)
-        checkpoint.unlink(missing_ok=True)
+        remove_checkpoint(checkpoint)
     world.barrier()
 
 

@@ -17,7 +17,9 @@ import yaml
 from atypia.core.config import AnyConfig, MilConfig, RulesConfig, TrainConfig, any_config_from_tree
 from atypia.core.errors import AtypiaError, InputError
 from atypia.core.files import (
+    LOCK,
     describe_machine,
+    only_process,
     read_json,
     source_commit,
     versions,
@@ -86,7 +88,7 @@ def run_config(out: Path, config: AnyConfig | None, *, resume: bool) -> AnyConfi
     """Decide on the configuration: given for a new run, the folder's own for a resumed one."""
     file = out / "config.yaml"
     if not resume:
-        if out.exists() and any(out.iterdir()):
+        if out.exists() and any(path.name != LOCK for path in out.iterdir()):
             raise InputError(
                 f"{out} already holds something. Choose another --out, or go on with a stopped "
                 "run: --resume"
@@ -189,6 +191,17 @@ def session(
         _wait_for_folder(run.folder, processes)
         yield lambda **_: None
         return
+    busy = f"{run.folder}: another process is at this run. Wait for it, or stop it."
+    with only_process(run.folder, busy):
+        yield from _recorded(run, record, clock, processes)
+
+
+def _recorded(
+    run: Run[AnyConfig | MilConfig],
+    record: dict[str, Any],
+    clock: Clock,
+    processes: World | None,
+) -> Iterator[Callable[..., None]]:
     _open(run, record)
     sessions = read_json(run.folder / "run.json")["sessions"]
 
@@ -208,7 +221,9 @@ def session(
             yield note
         except BaseException as error:
             try:
-                write("failed", error=f"{type(error).__name__}: {error}")
+                stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+                status = "stopped" if stopped else "failed"
+                write(status, error=f"{type(error).__name__}: {error}")
             except AtypiaError as second:  # a full disk; the first error is the one to report
                 log.warning("%s", second)
             raise
@@ -245,7 +260,7 @@ def _open(run: Run[AnyConfig | MilConfig], record: dict[str, Any]) -> None:
     file = run.folder / "run.json"
     earlier = read_json(file)["sessions"] if file.is_file() else []
     for leftover in run.folder.rglob(".*"):  # of writes that a kill cut off
-        if leftover.is_file():
+        if leftover.is_file() and leftover.name != LOCK:
             leftover.unlink()
     write_text(run.folder / "config.yaml", run.config.to_yaml())
     run.splits.write(run.folder / "splits.json")

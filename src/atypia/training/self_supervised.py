@@ -21,10 +21,16 @@ from torch import nn
 from torch.nn import functional
 
 from atypia.core.errors import TrainingError
-from atypia.core.files import atomic_write, sha256_file
+from atypia.core.files import atomic_write, damaged, read_json, sha256_file, write_json
 from atypia.models.transforms import Augmenter, colour_styles
 from atypia.models.weight_files import read_tensors
-from atypia.training.checkpoint import Progress, load_checkpoint, save_checkpoint, write_history
+from atypia.training.checkpoint import (
+    Progress,
+    load_checkpoint,
+    remove_checkpoint,
+    save_checkpoint,
+    write_history,
+)
 from atypia.training.epoch_batches import Epoch, Views, plan_epoch, seed_of
 from atypia.training.optimisation import one_cycle
 
@@ -107,13 +113,18 @@ def warm_up(
         InputError: The file in `folder` is damaged.
     """
     weights, checkpoint = folder / f"{NAME}.safetensors", folder / f"{NAME}.pt"
+    record = folder / f"{NAME}.json"
     if place.world.is_main:
-        if not weights.is_file():
+        if not record.is_file() or damaged(weights, read_json(record)["sha256"], record, ""):
+            if record.is_file():
+                log.warning("%s is damaged; the warm-up is done again", weights)
+                record.unlink()
             _learn(network, task, config, spec, store, place, folder, on_step)
             tensors = {k: v.cpu().contiguous() for k, v in network.backbone.state_dict().items()}
             with atomic_write(weights, "wb") as stream:
                 stream.write(save(tensors))
-        checkpoint.unlink(missing_ok=True)
+            write_json(record, {"sha256": sha256_file(weights)})
+        remove_checkpoint(checkpoint)
     place.world.barrier()
     network.backbone.load_state_dict(read_tensors(weights))
     return {
@@ -149,8 +160,8 @@ def _learn(
     )
     schedule = one_cycle(optimizer, optim.learning_rate, n_epochs * batches, optim.warmup)
     progress, checkpoint = Progress(), folder / f"{NAME}.pt"
-    if checkpoint.is_file():
-        progress, saved = load_checkpoint(checkpoint)
+    if (last := load_checkpoint(checkpoint)) is not None:
+        progress, saved = last
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         schedule.load_state_dict(saved["schedule"])
