@@ -35,13 +35,19 @@ def test_links_to_folders_are_entered_and_circles_are_not(
     (tmp_path / "else" / "back").symlink_to(tmp_path / "in" / "a")
     (tmp_path / "in" / "a" / "forth").symlink_to(tmp_path / "else")
     (tmp_path / "in" / "a" / "up").symlink_to("..")
-    (tmp_path / "in" / "lost.png").symlink_to("nowhere.png")
     with caplog.at_level(logging.WARNING, "atypia"):
         found = names(tmp_path / "in")
-    assert found == ["a/1.png", "a/forth/2.png", "b/2.png", "b/back/1.png", "lost.png"]
+    assert found == ["a/1.png", "a/forth/2.png", "b/2.png", "b/back/1.png"]
     (line,) = caplog.messages
     assert "4 left out, links to a folder above them" in line
     assert str(tmp_path / "in" / "a" / "up") in line
+
+
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    touch(tmp_path / "ok.png")
+    (tmp_path / "amf_other").symlink_to("nowhere")
+    with pytest.raises(InputError, match=r"amf_other: expected .* link to nothing"):
+        files_below(tmp_path)
 
 
 def test_what_tools_leave_is_left_out_and_counted(

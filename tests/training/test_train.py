@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.metrics import roc_auc_score
 
 from atypia import pipeline
 from atypia.biomarker import model_errors
@@ -410,6 +411,30 @@ def test_nine_patients_give_a_model_without_error_model(
     before = weights(tmp_path / "run")
     pipeline.train(tmp_path / "cohort", tmp_path / "run", None, resume=True)
     assert weights(tmp_path / "run") == before
+
+
+def test_a_cohort_of_votes_alone_is_learned_and_judged_by_them(
+    cohort_folder: Path, tmp_path: Path, tiny: tuple[str, ...]
+) -> None:
+    whole = Cohort.open(cohort_folder)
+    others = [c for c in whole.manifest if c.startswith("label_") or c == "majority_atypical"]
+    shutil.copytree(cohort_folder / "patches", tmp_path / "votes" / "patches")
+    Cohort.write(tmp_path / "votes", "votes", whole.manifest.drop(columns=others), {})
+    with pytest.raises(InputError, match=r"'expert1' gave votes.*loss\.of=sides"):
+        pipeline.train(tmp_path / "votes", tmp_path / "no", load_config("quick", tiny))
+    config = load_config("quick", [*tiny, "loss.of=sides", "optim.epochs=1"])
+    metrics = pipeline.train(tmp_path / "votes", tmp_path / "run", config)
+    assert metrics is not None
+    assert metrics["overall"] == {}
+    table = read_predictions(tmp_path / "run")
+    votes = table.votes["atypical_expert1"]
+    known = votes >= 0
+    auc = roc_auc_score(votes[known], table.p_atypical[known])
+    assert metrics["binary"]["against"]["expert1"]["auc"]["value"] == pytest.approx(auc)
+    header = read_header(tmp_path / "run" / "model")
+    assert header.errors is not None
+    assert header.errors["subtypes"] is None
+    assert (tmp_path / "run" / "report.html").is_file()
 
 
 def test_early_stopping_and_the_best_epoch(

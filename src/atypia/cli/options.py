@@ -46,7 +46,7 @@ ItemSize = Annotated[
     int, Option(min=1, help="Most candidates or images that a worker does at a time.")
 ]
 
-Label = Annotated[str, Option(help="A rater, 'agreed' or 'majority_atypical'.")]
+Label = Annotated[str, Option(help="A rater, 'agreed', 'majority_atypical' or 'atypical_RATER'.")]
 Resamples = Annotated[int, Option(min=100, help="Resamples of patients for intervals.")]
 Seed = Annotated[int, Option(help="Of everything random.")]
 ImagesOf = Annotated[Path | None, Option(help="Its cohort, for the images.")]

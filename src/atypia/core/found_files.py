@@ -45,10 +45,10 @@ def files_below(folder: Path) -> list[Path]:
     """List the files at any depth, sorted. Links to folders are entered, but never in a circle.
 
     Hidden files and those that tools make are left out, counted and logged, and so are links that
-    lead back to a folder above them. A link to nothing is listed: whoever reads it names it.
+    lead back to a folder above them.
 
     Raises:
-        InputError: A folder cannot be read, or lists the names that are not UTF-8.
+        InputError: A folder cannot be read; or lists links to nothing, or names that are not UTF-8.
     """
     files: list[Path] = []
     made: list[str] = []
@@ -71,6 +71,9 @@ def files_below(folder: Path) -> list[Path]:
             entered.append(name)
         folders[:] = entered
     require_utf8(files)
+    if lost := [path for path in files if not path.exists()]:
+        what = "expected a file or a folder but it is a link to nothing. Mend or remove it."
+        raise InputError([Problem(what, str(path)) for path in lost])
     for left, what in (
         (made, "hidden, or made by the system or a tool"),
         (circles, "links to a folder above them"),

@@ -21,7 +21,7 @@ from atypia.training.combiner_fit import fit_aggregation
 from atypia.training.fit import fit
 from atypia.training.member_tasks import member_tasks, write_bag
 from atypia.training.probe import fit_probe, open_probe
-from atypia.training.targets import chosen_labels
+from atypia.training.targets import scored_labels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,7 +79,7 @@ def train_members(
     networks: list[Network] = []
     origin = ""
     answers = np.full((len(tasks), len(cohort), N_SUBTYPES), np.nan, np.float32)
-    labels = chosen_labels(cohort.manifest, config.label)
+    labels = scored_labels(cohort.manifest, config.label)
     _, spec, _ = make_network(config.model, config.input, initial_weights=False)
     frozen = config.model.frozen
     probe = open_probe(cohort, config, store, place, folder, on_step) if frozen else None

@@ -280,13 +280,17 @@ def measures(
     p_of_known = p_atypical(probabilities[known]).astype(np.float64)
     labelled = labels >= 0
     calls, labels, probabilities = calls[known], labels[labelled], probabilities[labelled]
+    binary_auc = float(roc_auc(calls == 1, p_of_known)[0])
+    if not labelled.any():  # votes alone
+        names = ("log_loss", "calibrated_log_loss", "mean_auc", "balanced_accuracy")
+        return dict.fromkeys(names, math.nan) | {"binary_auc": binary_auc}
     decisions = decide(probabilities, prior, prior_power)
     return {
         "log_loss": float(log_loss(labels, probabilities)[0]),
         "calibrated_log_loss": calibrated_log_loss(probabilities, labels),
         "mean_auc": float(np.nanmean(one_vs_rest_auc(labels, probabilities))),
         "balanced_accuracy": float(balanced_accuracy(confusion_matrix(labels, decisions))[0]),
-        "binary_auc": float(roc_auc(calls == 1, p_of_known)[0]),
+        "binary_auc": binary_auc,
     }
 
 

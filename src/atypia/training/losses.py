@@ -34,7 +34,7 @@ class SubtypeLoss(nn.Module):
 
     Args:
         config: Which loss.
-        class_mass: (8,) sum of the targets over the training part; all above 0.
+        class_mass: (8,) sum of the targets over the training part; all above 0, or all 0.
         side_mass: (2,) figures of the training part that are atypical, and normal, by the majority
             of the votes; both above 0.
     """
@@ -43,6 +43,8 @@ class SubtypeLoss(nn.Module):
         self, config: LossConfig, class_mass: torch.Tensor, side_mass: torch.Tensor
     ) -> None:
         super().__init__()
+        if not class_mass.any():  # votes alone: nothing is learned within a side
+            class_mass = torch.ones_like(class_mass)
         prior = class_mass / class_mass.sum()
         self.on_sides = config.of == "sides"
         weights = torch.ones_like(prior)

@@ -15,11 +15,13 @@ from atypia.core.files import write_text
 from atypia.core.labels import N_SUBTYPES
 from atypia.data.splits import rows
 from atypia.training.targets import (
-    chosen_labels,
     make_targets,
     require_both_sides,
     require_every_class,
     require_unseen_test_part,
+    scored_calls,
+    scored_labels,
+    vote_column,
 )
 
 if TYPE_CHECKING:
@@ -80,7 +82,8 @@ def member_tasks(
         InputError: A member's training part lacks a subtype, or its validation part any label.
         LeakError: A teacher was trained on the test part.
     """
-    labels = chosen_labels(cohort.manifest, config.label)
+    labels = scored_labels(cohort.manifest, config.label)
+    scored = ~np.isnan(scored_calls(cohort.manifest, config.label))
     hidden = hidden_rows(cohort.manifest, labels, outer, number, config)
     if config.target.teacher is not None:
         require_unseen_test_part(Path(config.target.teacher), outer.test, number)
@@ -98,9 +101,10 @@ def member_tasks(
         train, mute = np.flatnonzero(mine & learnable), np.flatnonzero(mine & ~learnable)
         train = np.repeat(train, [bag[patient] for patient in patients.iloc[train]])
         unseen = rows(cohort.manifest, outer.training) & ~mine
-        valid = np.flatnonzero(unseen & (labels >= 0))
+        valid = np.flatnonzero(unseen & scored)
         part = f"training part of member {i}, outer split {number}"
-        require_every_class(learned[train], part)
+        if vote_column(cohort.manifest, config.label) is None:
+            require_every_class(learned[train], part)
         if config.loss.of == "sides":
             require_both_sides(targets.sides[train], part)
         if not len(valid):

@@ -32,7 +32,13 @@ from atypia.evaluation.predictions import UNKNOWN, predictions_from_table, write
 from atypia.evaluation.thresholds import operating_point
 from atypia.inference.patch_predictions import prediction_table
 from atypia.training.run_folder import Clock, Config, Run, run_record, session
-from atypia.training.targets import chosen_labels, votes_in
+from atypia.training.targets import (
+    require_learnable,
+    scored_calls,
+    scored_labels,
+    vote_column,
+    votes_in,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -161,6 +167,7 @@ class ModelFitter(ABC, Generic[Config]):
         :func:`atypia.pipeline.train`.
         """
         clock, cohort = Clock(), self.open_cohort(cohort_folder)
+        require_learnable(cohort.manifest, self.config)
         with self.processes() as processes:
             writes = processes is None or processes.is_main
             run = Run(out, cohort, self.config, self.split(cohort, out), writes)
@@ -181,8 +188,8 @@ def warn_of_no_error_model(run: Run[AnyConfig]) -> None:
 
 
 def _no_error_model(manifest: pd.DataFrame, label: str) -> str:
-    labels = chosen_labels(manifest, label)
-    truth = np.where(labels < 0, UNKNOWN, labels < N_ATYPICAL)
+    calls = scored_calls(manifest, label)
+    truth = np.where(np.isnan(calls), UNKNOWN, calls == 1).astype(np.int64)
     return no_error_model(truth, manifest["patient_id"].to_numpy(dtype=str), label)
 
 
@@ -193,7 +200,7 @@ def finish_outer(run: Run[AnyConfig], number: int, model: FittedModel) -> dict[s
     postprocessing, out_of_fold = fit_postprocessing(
         config,
         manifest.iloc[part.training],
-        chosen_labels(manifest, config.label)[part.training],
+        scored_labels(manifest, config.label)[part.training],
         model.out_of_fold,
         part.folds,
     )
@@ -253,16 +260,17 @@ def fit_postprocessing(
     known = labels >= 0
     calibration, conformal = Calibration(), None
     domains = manifest["domain"].to_numpy(dtype=str)
-    if config.answer.calibration == "temperature":
+    if config.answer.calibration == "temperature" and known.any():
         calibration = fit_calibration(probabilities[known], labels[known], domains[known])
     calibrated = calibration.apply(probabilities)
-    if config.answer.conformal_alpha is not None:
+    if config.answer.conformal_alpha is not None and known.any():
         alpha = config.answer.conformal_alpha
         conformal = ConformalSets.fit(
             calibrated[known], labels[known], alpha, class_conditional=True
         )
     threshold = fit_threshold(config, manifest, p_atypical(calibrated), labels)
     counts = np.bincount(labels[known], minlength=N_SUBTYPES)
+    counts = counts if known.any() else np.ones(N_SUBTYPES, np.int64)  # of votes alone
     decision = Decision(prior=(counts / counts.sum()).tolist(), power=config.answer.prior_power)
     table = prediction_table(manifest, calibrated, decision, threshold, folds)
     errors = None
@@ -278,6 +286,8 @@ def fit_threshold(
     if config.fixed_threshold is not None:
         return config.fixed_threshold
     calls = [np.where(labels >= 0, labels < N_ATYPICAL, np.nan)]
+    if vote_column(manifest, config.label) is not None:
+        calls = [scored_calls(manifest, config.label)]
     if config.answer.threshold_by == "label_and_majority":
         calls.append(votes_in(manifest, MAJORITY_COLUMN))
     call = np.concatenate(calls)

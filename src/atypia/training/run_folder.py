@@ -32,7 +32,7 @@ from atypia.evaluation.predictions import read_cells, read_predictions, write_pr
 from atypia.evaluation.scores import evaluate
 from atypia.models.encoders import find_encoder
 from atypia.models.hardware import peak_memory_bytes
-from atypia.training.targets import chosen_labels
+from atypia.training.targets import chosen_labels, scored_calls, vote_column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("atypia")
 
 CHOSEN = "chosen_label"
+SIDES = ("atypical", "normal")
 
 Config = TypeVar("Config", bound=AnyConfig)
 Config_co = TypeVar("Config_co", bound=AnyConfig | MilConfig, covariant=True)
@@ -147,6 +148,9 @@ def run_splits(out: Path, cohort: Cohort, config: TrainConfig | RulesConfig) -> 
 
 def with_chosen_label(cohort: Cohort, label: str) -> pd.DataFrame:
     """Add the column :data:`CHOSEN` to a copy of the manifest: the label that a run uses."""
+    if vote_column(cohort.manifest, label) is not None:
+        calls = scored_calls(cohort.manifest, label)
+        return cohort.manifest.assign(**{CHOSEN: np.select([calls == 1, calls == 0], SIDES, "")})
     labels = chosen_labels(cohort.manifest, label)
     return cohort.manifest.assign(**{CHOSEN: np.where(labels >= 0, np.array(SUBTYPES)[labels], "")})
 
@@ -270,8 +274,9 @@ def _open(run: Run[AnyConfig | MilConfig], record: dict[str, Any]) -> None:
 def warn_of_missing_classes(run: Run[AnyConfig]) -> None:
     """Warn of validation and test parts without a subtype: their mean AUC is over the others."""
     manifest = with_chosen_label(run.cohort, run.config.label)
-    for missing in missing_classes(run.splits, manifest, CHOSEN, SUBTYPES):
-        log.warning("%s; its measures are over the other subtypes", missing)
+    classes = SUBTYPES if vote_column(manifest, run.config.label) is None else SIDES
+    for missing in missing_classes(run.splits, manifest, CHOSEN, classes):
+        log.warning("%s; its measures are over the others", missing)
 
 
 def warn_of_another_scale(config: TrainConfig | MilConfig) -> None:
@@ -303,7 +308,7 @@ def score_run(
         "seed": run.config.seed,
         "alpha": run.config.answer.conformal_alpha,
     }
-    labels = chosen_labels(run.cohort.manifest, run.config.label)
+    calls = scored_calls(run.cohort.manifest, run.config.label)
     for number, threshold in enumerate(thresholds):
         folder = run.outer_folder(number)
         out_of_fold = read_predictions(folder / "predictions-oof.csv")
@@ -311,7 +316,7 @@ def score_run(
         scores["optimistic"] = optimistic[0]
         write_json(folder / "metrics-oof.json", scores)
         in_test = rows(run.cohort.manifest, run.splits.outer[number].test)
-        if n_outer > 1 and (labels[in_test] >= 0).any():  # a whole domain may lack this label
+        if n_outer > 1 and not np.isnan(calls[in_test]).all():  # a whole domain may lack this label
             tested = read_predictions(folder / "predictions-test.csv")
             write_json(folder / "metrics.json", evaluate(tested, threshold=threshold, **options))
     if run.splits.kind == "all":  # the out-of-fold predictions are all there is

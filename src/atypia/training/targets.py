@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from atypia.core.config import TrainConfig
 from atypia.core.errors import InputError, LeakError
 from atypia.core.labels import N_ATYPICAL, N_SUBTYPES, SUBTYPES, parse_atypical, subtype_index
 from atypia.data.cohort import MAJORITY_COLUMN
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from atypia.core.config import TargetConfig
+    from atypia.core.config import AnyConfig, TargetConfig
 
 
 def chosen_labels(manifest: pd.DataFrame, label: str) -> npt.NDArray[np.int64]:
@@ -50,6 +51,55 @@ def chosen_labels(manifest: pd.DataFrame, label: str) -> npt.NDArray[np.int64]:
             f"label: expected a rater of the cohort {raters} or 'agreed' but got {label!r}."
         )
     return np.array([subtype_index(n) if n else -1 for n in names], dtype=np.int64)
+
+
+def vote_column(manifest: pd.DataFrame, label: str) -> str | None:
+    """Column of the votes that a label is; None where it is one of subtypes.
+
+    It is named itself, or by a rater who gave votes and no subtypes.
+    """
+    votes = [c for c in manifest.columns if c.startswith("atypical_") or c == MAJORITY_COLUMN]
+    if f"label_{label}" in manifest.columns:
+        return None
+    return next((c for c in (label, f"atypical_{label}") if c in votes), None)
+
+
+def scored_labels(manifest: pd.DataFrame, label: str) -> npt.NDArray[np.int64]:
+    """Give :func:`chosen_labels`, or -1 throughout where the label is of votes."""
+    if vote_column(manifest, label) is not None:
+        return np.full(len(manifest), -1)
+    return chosen_labels(manifest, label)
+
+
+def scored_calls(manifest: pd.DataFrame, label: str) -> npt.NDArray[np.float64]:
+    """Give 1 (atypical), 0 (normal) or NaN by a label of subtypes or of votes, (N,)."""
+    column = vote_column(manifest, label)
+    return (
+        _side_of(chosen_labels(manifest, label)) if column is None else votes_in(manifest, column)
+    )
+
+
+def require_learnable(manifest: pd.DataFrame, config: AnyConfig) -> None:
+    """Refuse to learn subtypes where the label is of votes.
+
+    Raises:
+        InputError: With what can be learned.
+    """
+    if vote_column(manifest, config.label) is None:
+        return
+    if (
+        isinstance(config, TrainConfig)
+        and config.loss.of == "sides"
+        and not config.model.frozen
+        and config.ensemble.join != "weighted"
+    ):
+        return
+    raise InputError(
+        f"label: expected a rater who gave subtypes but {config.label!r} gave votes, atypical or "
+        "normal. A network that is trained whole can learn these alone (loss.of=sides); for the "
+        "subtypes join the cohort with one that has them (atypia merge), beside which its figures "
+        "teach."
+    )
 
 
 @dataclass(frozen=True)
