@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ from atypia.web.explanations import Explanations
 from atypia.web.site import Show, open_site
 from atypia.web.source import open_source
 
+HOLD: list[str] = []
+"""A file; while it is there, heat maps are not finished."""
 METHODS = {"gradcam": "Grad-CAM", "occlusion": "Occlusion"}
 
 
@@ -47,6 +51,8 @@ def read(patch: Any, _mpp: float) -> dict[str, Any]:
 
 
 def heat(patch: Any, _mpp: float, target: int, method: str) -> np.ndarray:
+    while HOLD and Path(HOLD[0]).exists():
+        time.sleep(0.01)
     if method == "occlusion":
         raise AtypiaError("<b>No</b> map of this network.")
     return np.full(patch.shape[:2], target / 8, np.float32)
@@ -56,6 +62,9 @@ def main(source: str, reviews: str, cache: str, *options: str) -> None:
     logging.basicConfig(level=logging.INFO)
     os.environ["XDG_CACHE_HOME"] = cache
     named = dict(option.split("=", 1) for option in options)
+    HOLD.extend(named.get(key, "") for key in ("hold",) if key in named)
+    if "files" in named:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(named["files"]), int(named["files"])))
     paths = {k: Path(named[k]) for k in ("results", "against", "cohort") if k in named}
     show = Show(Path(source), Path(reviews), blind="blind" in named, **paths)  # type: ignore[arg-type]
     if "plain" not in named:

@@ -38,7 +38,7 @@ A_SLIDE: Final = "Of a whole slide, classify the candidates: atypia slide SLIDE 
 _SLIDE_SUFFIXES: Final = frozenset({".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".dcm"})
 _SUBFILE: Final = 254
 """TIFF tag NewSubfileType; its first bit marks a page in reduced resolution."""
-_MOST_SCANS: Final = 100
+_MOST_SCANS: Final = 32
 """Scans of a progressive JPEG; encoders write some ten, and each is decoded over all pixels."""
 
 # Few decoders, little to attack; none of these is in use for patches beyond the five.

@@ -136,7 +136,7 @@ def _router(service: Service) -> "APIRouter":
         async with service.folder() as folder:
             async with _sent(request, service, PatchesRequest, PatchesForm) as sent:
                 uploads = await service.in_thread(partial(store_images, sent, folder))
-            return await _unless_gone(request, service.predict(uploads, skip_bad=sent.skip_bad))
+            return await unless_gone(request, service.predict(uploads, skip_bad=sent.skip_bad))
 
     @router.get("/v1/slides", tags=["slides"], responses=_refused(401, 421))
     async def slides() -> Slides:
@@ -158,7 +158,7 @@ def _router(service: Service) -> "APIRouter":
                 names = await service.in_thread(partial(store_candidates, sent, folder))
             read = partial(stored_candidates, sent, folder, service.limits)
             work = service.predict_slide(slide_id, read, names, mpp=sent.mpp)
-            return await _unless_gone(request, work)
+            return await unless_gone(request, work)
 
     return router
 
@@ -214,7 +214,7 @@ async def _sent(
             raise RefusalError(415, what)
 
 
-async def _unless_gone(request: "Request", work: Awaitable[T]) -> T:
+async def unless_gone(request: "Request", work: Awaitable[T]) -> T:
     """Wait for work, and stop it when the client hangs up."""
     from starlette.requests import ClientDisconnect
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 HEALTH: Final = "/health"
+APP: Final = "/web/"
+"""Where the addresses of the app begin."""
 BYTES_PER_PIXEL: Final = 8
 """Of a page that is being decoded: four in Pillow's copy, three in the array, and some more."""
 MIB: Final = 2**20
@@ -48,6 +50,7 @@ _LONGEST_WAIT_S: Final = 120
 """In ``Retry-After``."""
 _FULL: Final = {
     "requests": "{:,} requests are under way already.",
+    "app_requests": "{:,} requests of the app are under way already.",
     "upload_bytes": "Too much is being uploaded at once.",
     "patches": "{:,} patches are waiting already.",
 }
@@ -72,10 +75,14 @@ class ServerLimits:
     together twice as many may wait for an answer."""
     requests: int = 256
     """At once, from the first byte of a body to the last byte of the answer."""
+    app_requests: int = 64
+    """As much, of the app alone: no other request keeps a label from being saved."""
     buffer_bytes: int = 512 * MIB
     """Of uploads that are held at once; and, as much again, of pixels."""
     seconds: float = 60
     """For a body to arrive, and for the client to take each part of the answer."""
+    app_seconds: float = 10
+    """For a body to arrive that the app sends, a line or so."""
 
     def __post_init__(self) -> None:
         least = {"a body": self.body_bytes, "an image": self.image_pixels * BYTES_PER_PIXEL}
@@ -103,6 +110,7 @@ class Admission:
         """Requests, bytes of uploads, and patches without an answer yet."""
         self._most = {
             "requests": limits.requests,
+            "app_requests": limits.app_requests,
             "upload_bytes": limits.buffer_bytes,
             "patches": 2 * limits.patches,
         }
@@ -188,7 +196,7 @@ class Guard:
             headers = {key: value.decode("latin-1") for key, value in scope["headers"]}
             self._check(scope, headers)
             with self._admitted(scope, headers):
-                await self._app(scope, self._limited(receive), send_and_note)
+                await self._app(scope, self._limited(scope, receive), send_and_note)
         except RefusalError as refusal:
             await refusal.response()(scope, receive, send_and_note)
         # The path as it came, where nothing can break a line of the log.
@@ -209,6 +217,11 @@ class Guard:
             _, place = _name_and_place(origin)
             if not place or place != host.lower():
                 raise RefusalError(403, f"Pages of {origin[:200]!r} may not ask this server.")
+        # And every browser says whether a page of another site asks; only a link may lead here.
+        site, mode = (headers.get(name, "") for name in (b"sec-fetch-site", b"sec-fetch-mode"))
+        link = mode == "navigate" and scope["path"] == "/" and _is_safe(scope)
+        if site in ("cross-site", "same-site") and not link:
+            raise RefusalError(403, "Pages of other sites may not ask this server.")
         token = self._access.token
         if token is not None and scope["path"] != HEALTH:
             scheme, _, given = headers.get(b"authorization", "").partition(" ")
@@ -227,15 +240,19 @@ class Guard:
         n_bytes = int(headers.get(b"content-length", self._limits.body_bytes))
         if n_bytes > self._limits.body_bytes:
             raise self._too_large()
+        if scope["path"].startswith(APP):
+            return self._admission.hold(app_requests=1)
         return self._admission.hold(requests=1, upload_bytes=n_bytes)
 
     def _too_large(self) -> RefusalError:
         what = f"expected a body of at most {self._limits.body_bytes:,} bytes but got more."
         return RefusalError(413, f"{what} Send several requests.")
 
-    def _limited(self, receive: Receive) -> Receive:
+    def _limited(self, scope: Scope, receive: Receive) -> Receive:
         """Let a body through as far as the limits go; to read on then raises a RefusalError."""
-        deadline = asyncio.get_running_loop().time() + self._limits.seconds
+        of_app = scope["path"].startswith(APP)
+        patience = self._limits.app_seconds if of_app else self._limits.seconds
+        deadline = asyncio.get_running_loop().time() + patience
         got, whole = 0, False
 
         async def limited() -> Message:
@@ -246,8 +263,8 @@ class Guard:
                 async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
-                seconds = f"{self._limits.seconds:g} s"
-                raise RefusalError(408, f"expected the whole request within {seconds}.") from None
+                what = f"expected the whole request within {patience:g} s."
+                raise RefusalError(408, what) from None
             got += len(message.get("body", b""))
             if got > self._limits.body_bytes:
                 raise self._too_large()

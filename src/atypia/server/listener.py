@@ -25,6 +25,7 @@ _KEEP_ALIVE_S: Final = 75
 _FAREWELL_S: Final = 300
 """For what was accepted before the signal to stop."""
 _SHORTEST_TOKEN: Final = 16
+_MOST_CONNECTIONS: Final = 2048
 
 log = logging.getLogger("atypia")
 
@@ -100,11 +101,11 @@ def answer(
     import uvicorn
 
     from atypia.server.api_routes import make_app
+    from atypia.server.connections import ACCEPTED_AT_ONCE, bounded_protocol, bounded_server
 
     config = uvicorn.Config(
         make_app(service, access, extend),
-        # The same on every machine, whatever faster ones are installed: the model takes the time.
-        http="h11",
+        http=bounded_protocol(_connections()),
         loop="asyncio",
         ws="none",
         lifespan="off",
@@ -114,6 +115,7 @@ def answer(
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_FAREWELL_S,
+        backlog=ACCEPTED_AT_ONCE,
     )
     listener.listen(_BACKLOG)
     address, port = listener.getsockname()[:2]
@@ -125,8 +127,25 @@ def answer(
     signals = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, lambda *_: None) for number in signals}
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        server = bounded_server(config, _BACKLOG)
+        server.run(sockets=[listener])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    log.info("stopped; what was accepted is answered")
+    left = len(server.server_state.tasks)
+    rest = f"{left} accepted requests were not finished." if left else ""
+    log.info("Stopped. %s", rest or "All accepted requests were finished.")
+
+
+def _connections() -> int:
+    """How many connections may be open: a half of the files that the process may have open."""
+    try:
+        import resource
+    except ImportError:  # Windows counts its sockets apart
+        return _MOST_CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * _MOST_CONNECTIONS
+    if hard == resource.RLIM_INFINITY or hard > soft:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(max(soft, wanted), hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return min(_MOST_CONNECTIONS, soft // 2)

@@ -5,8 +5,10 @@ They work in threads (plain functions), and are no part of the API that ``/opena
 
 # No `from __future__ import annotations`, as in atypia.server.api_routes.
 
+import asyncio
 import io
 import json
+from collections.abc import AsyncIterator
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -18,6 +20,7 @@ from pydantic import BaseModel, Field
 from atypia.core.errors import AtypiaError, InputError, Problem
 from atypia.core.labels import N_SUBTYPES
 from atypia.evaluation.predictions import AGREED
+from atypia.server.api_routes import unless_gone
 from atypia.server.guard import ServerLimits
 from atypia.server.refusals import RefusalError
 from atypia.web.pictures import no_picture
@@ -47,6 +50,10 @@ HEADERS: Final = {
     "X-Frame-Options": "DENY",
 }
 """Of everything that the app answers."""
+
+_HEAVY, _PICTURES = 2, 8
+"""Requests that are worked on at once: heat maps and what is measured; pictures. The threads that
+are left are for labels."""
 
 _FOR: Final = (230, 159, 0)
 _AGAINST: Final = (0, 114, 178)
@@ -83,6 +90,25 @@ def mount(app: "FastAPI", site: Site, limits: ServerLimits) -> None:
         return RefusalError(422, [str(problem) for problem in error.problems]).response()
 
 
+def _seats(n: int) -> Any:
+    """Make a dependency of addresses of which `n` are worked on at once.
+
+    Whose client hangs up while it waits is not worked on.
+    """
+    from fastapi import Depends, Request
+
+    free = asyncio.Semaphore(n)
+
+    async def seat(request: Request) -> AsyncIterator[None]:
+        await unless_gone(request, free.acquire())
+        try:
+            yield
+        finally:
+            free.release()
+
+    return Depends(seat)
+
+
 def read_assets() -> dict[str, tuple[bytes, str]]:
     """Read every file of ``static``: path below it to content and media type."""
     folder = Path(str(resources.files("atypia.web"))) / "static"
@@ -98,7 +124,7 @@ def page_router(site: Site, limits: ServerLimits) -> "APIRouter":
     from fastapi import APIRouter, Response
 
     router = APIRouter(include_in_schema=False)
-    assets = read_assets()
+    assets, pictures = read_assets(), [_seats(_PICTURES)]
 
     @router.get("/")
     def page() -> Response:
@@ -114,14 +140,14 @@ def page_router(site: Site, limits: ServerLimits) -> "APIRouter":
     def about() -> Response:
         return _json({**site.about(), "body_bytes": limits.body_bytes})
 
-    @router.get("/web/tiles/{size}/{number}.jpg")
+    @router.get("/web/tiles/{size}/{number}.jpg", dependencies=pictures)
     def sheet(size: str, number: int) -> Response:
         make = {"large": site.tiles.large, "small": site.tiles.small}.get(size)
         if make is None:
             raise no_picture()
         return _response(make(number), "image/jpeg")
 
-    @router.get("/web/figures/{number}/image.png")
+    @router.get("/web/figures/{number}/image.png", dependencies=pictures)
     def image(number: int) -> Response:
         pixels = site.shown.pictures.patch(_known(site, number))
         return _response(_png(pixels), "image/png")
@@ -139,6 +165,7 @@ def figure_router(site: Site) -> "APIRouter":
 
     router = APIRouter(prefix="/web", include_in_schema=False, dependencies=[Depends(seeing)])
     figures = site.shown.figures
+    heavy, pictures = [_seats(_HEAVY)], [_seats(_PICTURES)]
 
     @router.get("/figures")
     def table() -> Response:
@@ -159,7 +186,7 @@ def figure_router(site: Site) -> "APIRouter":
         }
         return _json({**record, "second": second, "mpp": mpp, "place": place, "can": can})
 
-    @router.get("/figures/{number}/neighbours")
+    @router.get("/figures/{number}/neighbours", dependencies=heavy)
     def neighbours(number: int, label: str) -> Response:
         if site.neighbours is None:
             raise RefusalError(404, "This model gives no features: neighbours are not available.")
@@ -168,24 +195,24 @@ def figure_router(site: Site) -> "APIRouter":
             raise RefusalError(422, f"expected a rater out of {expected} but got {label[:60]!r}.")
         return _json(site.neighbours.near(_known(site, number), figures.labels[label]))
 
-    @router.get("/figures/{number}/reading")
+    @router.get("/figures/{number}/reading", dependencies=heavy)
     def reading(number: int) -> Response:
         if site.explanations.read is None:
             raise RefusalError(404, "The reading by rules is not available.")
-        pictures = site.shown.pictures
-        patch = pictures.patch(_known(site, number))
-        return _json(site.explanations.read(patch, pictures.mpp(number)))
+        shown = site.shown.pictures
+        patch = shown.patch(_known(site, number))
+        return _json(site.explanations.read(patch, shown.mpp(number)))
 
-    @router.get("/figures/{number}/heat/{method}/{target}.png")
+    @router.get("/figures/{number}/heat/{method}/{target}.png", dependencies=heavy)
     def heat(number: int, method: str, target: int) -> Response:
         make = site.explanations.heat
         if make is None or method not in site.explanations.methods:
             raise RefusalError(404, "Such heat maps are not available for this model.")
         if not 0 <= target <= N_SUBTYPES:
             raise RefusalError(404, f"There is no subtype {target}.")
-        pictures = site.shown.pictures
-        patch = pictures.patch(_known(site, number))
-        found = make(patch, pictures.mpp(number), target, method)
+        shown = site.shown.pictures
+        patch = shown.patch(_known(site, number))
+        found = make(patch, shown.mpp(number), target, method)
         return _response(_png(_coloured(found)), "image/png")
 
     slide, comparison = site.slide, site.comparison
@@ -195,11 +222,11 @@ def figure_router(site: Site) -> "APIRouter":
         def about_slide() -> Response:
             return _json(slide.about())
 
-        @router.get("/slide/density")
+        @router.get("/slide/density", dependencies=heavy)
         def density() -> Response:
             return _json(slide.density())
 
-        @router.get("/slide/tiles/{level}/{column}_{row}.jpg")
+        @router.get("/slide/tiles/{level}/{column}_{row}.jpg", dependencies=pictures)
         def tile(level: int, column: int, row: int) -> Response:
             return _response(slide.tile(level, column, row), "image/jpeg")
 
@@ -209,7 +236,7 @@ def figure_router(site: Site) -> "APIRouter":
         def second_table() -> Response:
             return _json(comparison.columns())
 
-        @router.get("/comparison/measures")
+        @router.get("/comparison/measures", dependencies=heavy)
         def measures() -> Response:
             return _json(comparison.measures())
 

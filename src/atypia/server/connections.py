@@ -1,0 +1,108 @@
+"""Connections of clients, bounded in number and in the time that a request line may take."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import socket
+
+HEADERS_S: Final = 10
+"""For the headers of a request to arrive, from its first byte or the connection's beginning on."""
+ACCEPTED_AT_ONCE: Final = 16
+"""Connections that asyncio accepts before it lets any of them be counted."""
+_SILENT_S: Final = 60
+"""Between two lines of the log on one kind of fault of the event loop."""
+
+log = logging.getLogger("atypia")
+
+
+def bounded_server(config: Any, backlog: int) -> Any:
+    """Make uvicorn's server with a backlog of the system's own, and a log that cannot be flooded.
+
+    asyncio takes the length of the backlog for the number of connections to accept in one go.
+    """
+    import uvicorn
+
+    last: dict[str, float] = {}
+
+    def note(_: Any, fault: dict[str, Any]) -> None:
+        what, now = f"{fault.get('message')}: {fault.get('exception')!r}", time.monotonic()
+        if now - last.get(what, -_SILENT_S) >= _SILENT_S:
+            last[what] = now
+            log.error("%s (logged once a minute, however often it occurs)", what)
+
+    class BoundedServer(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            asyncio.get_running_loop().set_exception_handler(note)
+            await super().startup(sockets)
+            for listener in sockets or []:
+                listener.listen(backlog)
+
+    return BoundedServer(config)
+
+
+def bounded_protocol(most: int, headers_s: float = HEADERS_S) -> type[asyncio.Protocol]:
+    """Make uvicorn's protocol (h11) for at most so many connections.
+
+    Where one more comes, that one is closed which has waited longest without a whole request; and
+    every connection whose headers are not there in time. The handles of files never run out, so
+    that nothing is logged but the requests.
+    """
+    import h11
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    waiting: dict[Any, None] = {}
+    """Connections without a whole request, those that never had one first in time first."""
+    idle: dict[Any, None] = {}
+    """Connections that have had one, and wait for the next."""
+
+    class BoundedProtocol(H11Protocol):
+        _timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            waiting[self] = None
+            self._arm()
+            if len(self.connections) > most:
+                oldest = next(iter(waiting if len(waiting) > 1 else idle or waiting))
+                oldest.end()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.conn.their_state is h11.IDLE:
+                self._arm()  # a part of the headers, at most
+            else:
+                self._disarm()
+                waiting.pop(self, None)
+                idle.pop(self, None)
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if not self.transport.is_closing() and self.conn.their_state is h11.IDLE:
+                idle[self] = None
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._disarm()
+            waiting.pop(self, None)
+            idle.pop(self, None)
+            super().connection_lost(exc)
+
+        def end(self) -> None:
+            waiting.pop(self, None)
+            idle.pop(self, None)
+            self.transport.abort()
+
+        def _arm(self) -> None:
+            if self._timer is None:
+                self._timer = self.loop.call_later(headers_s, self.end)
+
+        def _disarm(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    return BoundedProtocol
