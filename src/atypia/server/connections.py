@@ -20,12 +20,27 @@ _SILENT_S: Final = 60
 log = logging.getLogger("atypia")
 
 
-def bounded_server(config: Any, backlog: int) -> Any:
-    """Make uvicorn's server with a backlog of the system's own, and a log that cannot be flooded.
+def bounded_server(app: Any, most: int, backlog: int, **settings: Any) -> Any:
+    """Make uvicorn's server for at most so many connections, with a log that cannot be flooded.
 
-    asyncio takes the length of the backlog for the number of connections to accept in one go.
+    asyncio takes the length of the backlog for the number of connections to accept in one go; that
+    of the listening socket is set apart. `settings` are further ones of ``uvicorn.Config``.
     """
     import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        http=bounded_protocol(most),
+        backlog=ACCEPTED_AT_ONCE,
+        loop="asyncio",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        **settings,
+    )
 
     last: dict[str, float] = {}
 

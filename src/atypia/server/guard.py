@@ -217,7 +217,7 @@ class Guard:
             _, place = _name_and_place(origin)
             if not place or place != host.lower():
                 raise RefusalError(403, f"Pages of {origin[:200]!r} may not ask this server.")
-        # And every browser says whether a page of another site asks; only a link may lead here.
+        # Browsers mark what a page of another site asks for; only a link may lead here.
         site, mode = (headers.get(name, "") for name in (b"sec-fetch-site", b"sec-fetch-mode"))
         link = mode == "navigate" and scope["path"] == "/" and _is_safe(scope)
         if site in ("cross-site", "same-site") and not link:

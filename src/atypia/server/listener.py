@@ -98,24 +98,15 @@ def answer(
 
     Arguments as for :func:`atypia.server.api_routes.make_app`.
     """
-    import uvicorn
-
     from atypia.server.api_routes import make_app
-    from atypia.server.connections import ACCEPTED_AT_ONCE, bounded_protocol, bounded_server
+    from atypia.server.connections import bounded_server
 
-    config = uvicorn.Config(
+    server = bounded_server(
         make_app(service, access, extend),
-        http=bounded_protocol(_connections()),
-        loop="asyncio",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
+        most=_connections(),
+        backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_FAREWELL_S,
-        backlog=ACCEPTED_AT_ONCE,
     )
     listener.listen(_BACKLOG)
     address, port = listener.getsockname()[:2]
@@ -127,7 +118,6 @@ def answer(
     signals = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, lambda *_: None) for number in signals}
     try:
-        server = bounded_server(config, _BACKLOG)
         server.run(sockets=[listener])
     finally:
         for number, handler in before.items():
