@@ -15,6 +15,7 @@ from atypia.core.tables import read_table
 from atypia.data.images import read_patch
 from atypia.evaluation.predictions import read_predictions
 from atypia.inference.patch_predictions import find_items
+from atypia.slides import open_slide
 
 
 def touch(*files: Path) -> None:
@@ -86,6 +87,8 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.tif"
     os.mkfifo(pipe)
     readers = (read_json, read_table, read_patch, read_predictions)
+    with pytest.raises(InputError, match=r"pipe\.tif: expected a file"), open_slide(pipe):
+        pass
     for read in (*readers, lambda path: find_items([path.parent], None)):
         with pytest.raises(InputError, match=r"pipe\.tif: expected a file but got a FIFO"):
             read(pipe)

@@ -272,6 +272,13 @@ def test_votes_are_labels_too(table):
         assert measured["binary"]["against"][label]["auc"]["value"] == pytest.approx(auc)
     with pytest.raises(InputError, match=r"'expert1' says atypical or normal, not the subtype"):
         read.subtypes_of("expert1")
+    counted = predictions_from_table(bare.drop(columns="majority_atypical"))
+    columns = ("atypical_expert1", "atypical_expert2")
+    for first, second, majority in zip(
+        *(counted.votes[c] for c in columns), counted.atypical_of("majority_atypical"), strict=True
+    ):
+        given = {vote for vote in (first, second) if vote != UNKNOWN}
+        assert majority == (given.pop() if len(given) == 1 else UNKNOWN)
     both = predictions_from_table(table)
     assert (
         both.atypical_of("expert1") == (both.labels["expert1"] < 4)

@@ -164,10 +164,13 @@ class Predictions:
     def vote_column(self, label: str) -> str | None:
         """Column of the votes that a label is; None where it is one of subtypes.
 
-        It is named itself, or by a rater who gave votes and no subtypes.
+        It is named itself, or by a rater who gave votes and no subtypes; a majority that is in no
+        column is counted.
         """
         if label in self.labels:
             return None
+        if label == MAJORITY and self.votes:
+            return MAJORITY
         return next((c for c in (label, f"atypical_{label}") if c in self.votes), None)
 
     def subtypes_of(self, label: str) -> IntArray:
@@ -200,8 +203,13 @@ class Predictions:
         Raises:
             InputError: The table has no such label.
         """
-        if (column := self.vote_column(label)) is not None:
+        column = self.vote_column(label)
+        if column is not None and column in self.votes:
             return self.votes[column]
+        if column is not None:
+            votes = np.stack(list(self.votes.values()))
+            balance = (2 * votes - 1).sum(axis=0, where=votes != UNKNOWN)
+            return np.where(balance == 0, UNKNOWN, (balance > 0).astype(np.int64))
         subtypes = self.subtypes_of(label)
         return np.where(subtypes == UNKNOWN, UNKNOWN, (subtypes < N_ATYPICAL).astype(np.int64))
 

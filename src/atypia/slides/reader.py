@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from atypia.core.errors import InputError, MissingExtraError, Problem
+from atypia.core.found_files import refuse_special
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -220,6 +221,7 @@ def open_slide(
         InputError: The file is missing, damaged, or not 8-bit RGB.
         MissingExtraError: The extra ``slides`` or ``dicom`` is not installed.
     """
+    refuse_special(path)
     if not path.exists():
         raise InputError(Problem("expected a source image but there is no such file.", str(path)))
     with _reading(path):

@@ -61,6 +61,8 @@ def vote_column(manifest: pd.DataFrame, label: str) -> str | None:
     votes = [c for c in manifest.columns if c.startswith("atypical_") or c == MAJORITY_COLUMN]
     if f"label_{label}" in manifest.columns:
         return None
+    if label == MAJORITY_COLUMN and votes:
+        return label
     return next((c for c in (label, f"atypical_{label}") if c in votes), None)
 
 
@@ -74,9 +76,12 @@ def scored_labels(manifest: pd.DataFrame, label: str) -> npt.NDArray[np.int64]:
 def scored_calls(manifest: pd.DataFrame, label: str) -> npt.NDArray[np.float64]:
     """Give 1 (atypical), 0 (normal) or NaN by a label of subtypes or of votes, (N,)."""
     column = vote_column(manifest, label)
-    return (
-        _side_of(chosen_labels(manifest, label)) if column is None else votes_in(manifest, column)
-    )
+    if column is None:
+        return _side_of(chosen_labels(manifest, label))
+    if column in manifest.columns:
+        return votes_in(manifest, column)
+    share = _share_of_votes(manifest)  # whose majority is in no column
+    return np.where(share == 0.5, np.nan, _majority(share))
 
 
 def require_learnable(manifest: pd.DataFrame, config: AnyConfig) -> None:
