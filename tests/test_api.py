@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,7 @@ def test_whatever_can_be_gone_through_once_is_read(model: Classifier, paths: lis
     [
         (None, "got NoneType"),
         (b"cell.png", "got bytes"),
+        (io.BytesIO(), "got BytesIO"),
         ({"a": 1}, "got dict"),
         ([np.zeros((80, 80, 3), np.uint8), "cell.png"], r"got \['ndarray', 'str'\]"),
         ([[1, 2]], r"got \['list'\]"),

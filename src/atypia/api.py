@@ -192,7 +192,7 @@ def _pixels_of(value: Any) -> Any:
         if value.mode != "RGB":
             raise InputError(f"expected an image of mode RGB but got {value.mode}. Convert it.")
         return np.asarray(value)
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+    return value.detach().cpu().numpy() if hasattr(value, "cpu") else value
 
 
 def _are_arrays(inputs: Pixels | list[Path] | list[Pixels]) -> bool:
