@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from atypia.biomarker import model_errors
 from atypia.classifiers import bundle
 from atypia.classifiers.decision import Decision
 from atypia.classifiers.installation import examine_model
 from atypia.core.config import InputSpec, ModelConfig
 from atypia.core.errors import InputError
-from atypia.core.files import sha256_file
+from atypia.core.files import read_json, sha256_file, stamped, write_json
 
 
 @pytest.fixture
@@ -54,9 +59,60 @@ def test_what_is_written_is_read(folder: Path) -> None:
 
 
 def test_a_path_out_of_the_bundle_is_refused(folder: Path) -> None:
-    text = (folder / "model.json").read_text()
-    (folder / "model.json").write_text(text.replace("member-1", "../member-1"))
+    tree = read_json(folder / "model.json")
+    tree["members"][1]["file"] = "../member-1.safetensors"
+    write_json(folder / "model.json", stamped(tree))
     with pytest.raises(InputError, match=r"members\.1\.file"):
+        bundle.read_header(folder)
+
+
+def test_a_header_that_was_changed_is_refused(folder: Path) -> None:
+    file = folder / "model.json"
+    tree = read_json(file)
+    write_json(file, tree, compact=True)  # only the layout
+    assert bundle.read_header(folder).thresholds.atypical == 0.3
+    other = {**tree, "thresholds": {"atypical": 0.4}}
+    write_json(file, other)
+    for read in (bundle.read_header, bundle.read_any_header, bundle.read_card, model_errors):
+        with pytest.raises(InputError, match=r"model\.json.*changed or damaged.*content_sha256"):
+            read(folder)
+    del other["content_sha256"]  # on purpose, or written before there were stamps
+    write_json(file, other)
+    assert bundle.read_header(folder).thresholds.atypical == 0.4
+    bundle.write_card(folder, "# Card")
+    assert read_json(file)["content_sha256"] not in ("", tree["content_sha256"])
+
+
+def test_no_flipped_bit_of_a_header_changes_it(folder: Path) -> None:
+    file = folder / "model.json"
+    whole, expected = file.read_bytes(), bundle.read_header(folder)
+    rng = np.random.default_rng(0)
+    for bit in rng.choice(8 * len(whole), 200, replace=False):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << (bit % 8)
+        file.write_bytes(data)
+        with suppress(InputError):
+            assert bundle.read_header(folder) == expected
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "what"),
+    [
+        ("thresholds", {"atypical": float("nan")}, "NaN is no finite number"),
+        ("thresholds", {"atypical": float("-inf")}, "-Infinity is no finite number"),
+        ("members", 5000, "at most 200 items"),
+        ("members", 2, "each file once"),
+        ("input", {"size_px": 10**9}, r"input\.size_px"),
+        ("provenance", 10**30, "too many digits"),
+    ],
+)
+def test_a_header_of_no_model_is_refused(folder: Path, entry: str, value: Any, what: str) -> None:
+    tree = read_json(folder / "model.json")
+    del tree["content_sha256"]
+    if entry == "members":
+        value = [tree["members"][0]] * value
+    (folder / "model.json").write_text(json.dumps(tree | {entry: value}))
+    with pytest.raises(InputError, match=what):
         bundle.read_header(folder)
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import resource
 import shutil
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from atypia.classifiers import bundle
@@ -28,6 +33,7 @@ from atypia.classifiers.ensemble import (
 from atypia.classifiers.postprocessing import Postprocessing
 from atypia.core.config import InputConfig, InputSpec, ModelConfig
 from atypia.core.errors import AtypiaError, InputError
+from atypia.core.files import sha256_file, stamped, write_json
 from atypia.data.cohort import Cohort
 from atypia.data.images import read_patch
 from atypia.evaluation.predictions import read_predictions
@@ -135,6 +141,91 @@ def test_a_damaged_bundle_is_refused(ensemble: Ensemble, tmp_path: Path, fault: 
         (folder / "model.json").unlink()
     with pytest.raises(InputError):
         Ensemble.load(folder)
+
+
+def rewritten(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    """Change the weights of the first member as somebody would who gives a hash, too."""
+    file = folder / "member-0.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file)
+    rehashed(folder, file)
+
+
+def rehashed(folder: Path, file: Path) -> None:
+    header = json.loads((folder / "model.json").read_text())
+    header["members"][0]["sha256"] = sha256_file(file)
+    write_json(folder / "model.json", stamped(header))
+
+
+@pytest.mark.parametrize(
+    ("value", "what"), [(math.nan, "NaN or infinities"), (-math.inf, "NaN or infinities")]
+)
+def test_weights_that_are_no_numbers_are_refused(
+    ensemble: Ensemble, tmp_path: Path, value: float, what: str
+) -> None:
+    ensemble.save(tmp_path)
+    rewritten(tmp_path, lambda tensors: tensors["head.bias"].__setitem__(3, value))
+    with pytest.raises(InputError, match=rf"member-0\.safetensors: .*head\.bias.*{what}"):
+        Ensemble.load(tmp_path)
+
+
+def test_weights_of_another_network_are_refused(ensemble: Ensemble, tmp_path: Path) -> None:
+    ensemble.save(tmp_path)
+    rewritten(tmp_path, lambda tensors: tensors.pop("head.bias"))
+    with pytest.raises(InputError, match=r"member-0\.safetensors: .*head\.bias"):
+        Ensemble.load(tmp_path)
+
+
+def test_answers_that_are_no_numbers_are_no_answers(
+    ensemble: Ensemble, patches: np.ndarray
+) -> None:
+    member = deepcopy(ensemble.members[0])
+    member.head.bias.data[0] = math.nan
+    broken = Ensemble([member], ensemble.spec, ensemble.model, tta=False)
+    with pytest.raises(AtypiaError, match="NaN"):
+        broken.predict_proba(patches, 0.25)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"\xff" * 8,  # a header of 16 exabytes
+        (2**40).to_bytes(8, "little") + b"{}",
+        (8).to_bytes(8, "little") + b"[[[[[[[[",
+        b"overlapping",
+    ],
+)
+def test_a_damaged_file_of_weights_is_a_sentence(
+    ensemble: Ensemble, tmp_path: Path, damage: bytes
+) -> None:
+    if damage == b"overlapping":
+        entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+        header = json.dumps({"a": entry, "b": entry}).encode()
+        damage = len(header).to_bytes(8, "little") + header + bytes(8)
+    ensemble.save(tmp_path)
+    file = tmp_path / "member-0.safetensors"
+    file.write_bytes(damage)
+    rehashed(tmp_path, file)
+    with pytest.raises(InputError, match=r"member-0\.safetensors.*cannot be read"):
+        Ensemble.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["vit_giant_patch14_reg4_dinov2", "convnext_xxlarge"])
+def test_a_giant_network_is_refused_before_it_is_made(
+    ensemble: Ensemble, tmp_path: Path, name: str
+) -> None:
+    """A small file in front of a name that would take gigabytes."""
+    ensemble.save(tmp_path)
+    header = json.loads((tmp_path / "model.json").read_text())
+    header["network"]["backbone"] = name
+    header["input"]["size_px"] = 224
+    write_json(tmp_path / "model.json", stamped(header))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="million parameters"):
+        Ensemble.load(tmp_path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1.5e6  # kB
 
 
 def small_fast(seed: int = 1, size_px: int = 48, field: float = 14) -> Ensemble:
@@ -285,7 +376,7 @@ def test_a_bundle_of_the_first_version_is_read(ensemble: Ensemble, tmp_path: Pat
 def test_a_wrong_calibration_names_the_file(ensemble: Ensemble, tmp_path: Path, entry: str) -> None:
     ensemble.save(tmp_path)
     header = json.loads((tmp_path / "model.json").read_text())
-    (tmp_path / "model.json").write_text(json.dumps(header | {entry: {"kind": "magic"}}))
+    (tmp_path / "model.json").write_text(json.dumps(stamped(header | {entry: {"kind": "magic"}})))
     with pytest.raises(InputError, match=r"model\.json.*magic"):
         Ensemble.load(tmp_path)
 

@@ -17,6 +17,7 @@ from atypia.classifiers.ensemble import Ensemble
 from atypia.classifiers.onnx_export import join as join_tensors
 from atypia.core.config import load_any_config, load_config
 from atypia.core.errors import InputError
+from atypia.core.files import stamped
 from atypia.training.combiner_fit import fit_aggregation
 from tests.untrained import untrained_ensemble
 
@@ -201,7 +202,7 @@ def test_a_bundle_keeps_its_join(kind: str, tmp_path: Path) -> None:
     # A bundle of an earlier version names no join: it is the mean.
     tree = json.loads((tmp_path / "model.json").read_text())
     del tree["join"]
-    (tmp_path / "model.json").write_text(json.dumps(tree))
+    (tmp_path / "model.json").write_text(json.dumps(stamped(tree)))
     assert Ensemble.load(tmp_path).join == Aggregation()
 
 

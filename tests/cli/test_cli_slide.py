@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -14,6 +15,7 @@ from atypia import cli
 from atypia.biomarker import read_slides
 from atypia.cli.app import MOST_LISTED, list_problems
 from atypia.core.errors import Problem
+from atypia.core.files import read_json, stamped, write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +65,18 @@ def test_every_form_tells_the_same(tmp_path, monkeypatch, model, capsys):
         columns = ["patch_id", "x_px", "y_px", "x_um", "p_atypical"]
         first, second = (list(_cells(path, columns)) for path in (outs[1], again))
         assert first == second
+
+
+def test_damaged_errors_of_a_model_are_not_taken_for_none(tmp_path, monkeypatch, model, capsys):
+    slide = write_pyramid(tmp_path / "s.tif", noise(150, 200), 0.25)
+    listed = centres(tmp_path / "c.csv", "a,60,70")
+    other = shutil.copytree(model, tmp_path / "other")
+    header = read_json(other / "model.json")
+    write_json(other / "model.json", stamped(header | {"errors": {"format": 99}}))
+    out = tmp_path / "out.csv"
+    assert run(monkeypatch, slide, "--candidates", listed, "--model", other, "--out", out) == 2
+    assert "expected the error counts of a model" in capsys.readouterr().err.replace("\n", " ")
+    assert not out.exists()
 
 
 def _cells(path: Path, columns: list[str]) -> list[list[object]]:

@@ -26,7 +26,7 @@ from atypia.classifiers.loading import find_model, load_ensemble
 from atypia.classifiers.onnx_classifier import OnnxEnsemble, open_session
 from atypia.classifiers.onnx_files import METADATA, read_export
 from atypia.core.errors import AtypiaError, InputError, MissingExtraError
-from atypia.core.files import sha256_file
+from atypia.core.files import sha256_file, stamped
 from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES
 from atypia.inference.patch_predictions import find_items, predict_items
 
@@ -233,8 +233,20 @@ def test_a_damaged_export_is_refused(copy: Path, fault: str, told: str) -> None:
             tree["best"]["classes"].reverse()
         else:
             tree["best"]["calibration"] = {"kind": "magic"}
-        header.write_text(json.dumps(tree))
+        header.write_text(json.dumps(stamped(tree)))
     with pytest.raises(InputError, match=told):
+        OnnxEnsemble.load(copy)
+
+
+def test_weights_beside_a_graph_have_no_hash_and_are_refused(copy: Path) -> None:
+    graph, header = copy / "best.onnx", copy / "onnx.json"
+    model = onnx.load(graph)
+    onnx.save(model, graph, save_as_external_data=True, location="w", size_threshold=0)
+    assert (copy / "w").stat().st_size > 100
+    tree = json.loads(header.read_text())
+    tree["best"]["fp32"]["sha256"] = sha256_file(graph)
+    header.write_text(json.dumps(stamped(tree)))
+    with pytest.raises(InputError, match=r"best\.onnx.*all weights inside.*no hash"):
         OnnxEnsemble.load(copy)
 
 
@@ -245,7 +257,7 @@ def test_what_an_export_does_not_offer_is_told(copy: Path, tmp_path: Path) -> No
         OnnxEnsemble.load(copy, device="mps")
     tree = json.loads((copy / "onnx.json").read_text())
     del tree["best"]["int8"]
-    (copy / "onnx.json").write_text(json.dumps(tree))
+    (copy / "onnx.json").write_text(json.dumps(stamped(tree)))
     with pytest.raises(InputError, match="--int8"):
         OnnxEnsemble.load(copy, int8=True)
     (tmp_path / "no.onnx").write_bytes(b"no graph")

@@ -15,7 +15,7 @@ from sklearn.metrics import log_loss
 from atypia import pipeline
 from atypia.core.config import MilConfig, mil_config
 from atypia.core.errors import InputError, LeakError
-from atypia.core.files import read_json, write_json
+from atypia.core.files import read_json, stamped, write_json
 from atypia.core.labels import PROBABILITY_COLUMNS
 from atypia.data.cohort import Cohort
 from atypia.data.synthetic import make_synthetic_cohort
@@ -272,7 +272,7 @@ def test_a_model_that_does_not_name_its_patients_knows_its_cohort_alone(
     run = shutil.copytree(of_public_cases[0], tmp_path / "run")
     header = read_json(run / "model" / "mil.json")
     assert header.pop("patients")[0] == "MIDOG 1"
-    write_json(run / "model" / "mil.json", header)
+    write_json(run / "model" / "mil.json", stamped(header))
     with pytest.raises(InputError, match="is the cohort that"):
         pipeline.mil_predict(run, of_public_cases[1].path, tmp_path / "same")
     make_synthetic_cohort(tmp_path / "other", patients=10, patches=80, seed=9, size_px=80)

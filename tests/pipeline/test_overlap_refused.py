@@ -13,7 +13,7 @@ import pytest
 from atypia import pipeline
 from atypia.classifiers.bundle import read_header
 from atypia.core.errors import InputError, LeakError
-from atypia.core.files import write_json
+from atypia.core.files import stamped, write_json
 from atypia.data.cohort import Cohort
 from atypia.data.patient_names import veiled_cases
 
@@ -100,11 +100,11 @@ def test_a_bundle_answers_for_its_fast_networks_too(run_folder: Path, tmp_path: 
     header = json.loads((bundle / "model.json").read_text("utf-8"))
     tested = str(pd.read_csv(test)["patient_id"].iloc[0])
     header["provenance"]["fast"] = {"patients": [tested]}
-    write_json(bundle / "model.json", header)
+    write_json(bundle / "model.json", stamped(header))
     with pytest.raises(LeakError, match=f"{tested} and {tested}: an equal id"):
         pipeline.evaluate(test, tmp_path / "a", resamples=100, trained_on=bundle)
     header["provenance"]["fast"] = {"cohort": "AMi-Br", "split": "table1"}
-    write_json(bundle / "model.json", header)
+    write_json(bundle / "model.json", stamped(header))
     with pytest.raises(InputError, match="does not tell whom it has learned from"):
         pipeline.evaluate(test, tmp_path / "a", resamples=100, trained_on=bundle)
 

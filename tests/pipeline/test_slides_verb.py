@@ -21,6 +21,7 @@ from untrained import untrained_ensemble
 from atypia import cli, pipeline
 from atypia.biomarker import read_slides
 from atypia.core.errors import AtypiaError, InputError
+from atypia.core.files import read_json, stamped, write_json
 from atypia.core.labels import PROBABILITY_COLUMNS
 from atypia.inference import slide_work
 from atypia.inference.job import EngineChoice
@@ -191,8 +192,9 @@ def test_a_job_is_not_continued_with_something_else(tmp_path, model):
     pipeline.slides(table, out, model)
     other = tmp_path / "other"
     untrained_ensemble().save(other)
-    header = (other / "model.json").read_text()
-    (other / "model.json").write_text(header.replace('"atypical": 0.5', '"atypical": 0.25'))
+    header = read_json(other / "model.json")
+    header["thresholds"]["atypical"] = 0.25
+    write_json(other / "model.json", stamped(header))
     table.write_text(table.read_text() + "s0.tif,none\n".replace("s0.tif,", "x.tif,"))
     with pytest.raises(InputError) as error:
         pipeline.slides(table, out, other, item_size=7, skip_bad=True)

@@ -149,7 +149,7 @@ def test_what_is_no_space(tmp_path: Path, text: str) -> None:
 
 
 def test_a_file_that_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="does not exist"):
         read_space(tmp_path / "none.yaml", BASE, "log_loss")
 
 

@@ -5,7 +5,7 @@ Everything starts from tables of classified figures with their places; see
 """
 
 from atypia.biomarker.cohort_table import as_json, cohort_table, column_meanings, slides_table
-from atypia.biomarker.error_model import ErrorModel, ModelErrors, model_errors
+from atypia.biomarker.error_model import ErrorModel, ModelErrors, NoErrorsError, model_errors
 from atypia.biomarker.figure_table import (
     SlideFigures,
     areas_of,
@@ -30,6 +30,7 @@ __all__ = [
     "ErrorModel",
     "HotspotChoice",
     "ModelErrors",
+    "NoErrorsError",
     "PatientBiomarkers",
     "Region",
     "SlideBiomarkers",

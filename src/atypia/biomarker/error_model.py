@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from atypia.classifiers.bundle import HEADER, find_bundle
+from atypia.classifiers.bundle import HEADER, find_bundle, read_any_header
 from atypia.core.choices import BEST
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import read_json
@@ -73,6 +73,10 @@ class ErrorRates:
     """Each subtype against all others; empty where the label has no subtypes."""
 
 
+class NoErrorsError(InputError):
+    """A model has no error model, which is no fault of it."""
+
+
 def no_error_model(truth: IntArray, patients: NDArray[np.str_], label: str) -> str:
     """Explain why errors cannot be counted on these figures; empty where they can.
 
@@ -114,7 +118,7 @@ class ErrorModel:
         truth = table.atypical_of(label)
         known = truth != UNKNOWN
         if lacking := no_error_model(truth, table.patients, label):
-            raise InputError(lacking)
+            raise NoErrorsError(lacking)
         names, patient = np.unique(table.patients[known], return_inverse=True)
         atypical = np.zeros((len(names), 2, 2), np.int64)
         called = table.predicted_atypical[known].astype(np.int64)
@@ -304,7 +308,8 @@ def model_errors(model: str | Path, label: str | None = None, quality: str = BES
         quality: ``best``, or ``fast``, whose errors only a bundle may hold.
 
     Raises:
-        InputError: There is no such file, or it holds no errors.
+        NoErrorsError: The model has none, nor predictions out of fold to count them in.
+        InputError: There is no such file, or it is damaged.
     """
     path = Path(model)
     if path.suffix == ".csv":
@@ -312,20 +317,20 @@ def model_errors(model: str | Path, label: str | None = None, quality: str = BES
     if path.suffix == ".json":
         return ModelErrors(ErrorModel.from_json(read_json(path), str(path)))
     bundle = find_bundle(model)
-    header = read_json(bundle / HEADER)
-    provenance = header.get("provenance", {})
+    header = read_any_header(bundle)
+    provenance = header.provenance
     facts = {"Model": f"{bundle.resolve().parent.name}/{bundle.name}"}
     facts |= {
         name: str(provenance[key])
         for name, key in (("Trained on", "cohort"), ("Learned from", "label"))
         if provenance.get(key)
     }
-    of_quality = header if quality == BEST else header.get(quality) or {}
-    threshold = float(of_quality.get("thresholds", header["thresholds"])["atypical"])
+    of_quality = header if quality == BEST else getattr(header, quality, None)
+    threshold = (of_quality or header).thresholds.atypical
     facts["Called atypical from p"] = f"{threshold:.3f}"
-    facts["Intended use"] = str(header.get("intended_use", ""))
-    if of_quality.get("errors") is not None:
-        errors = ErrorModel.from_json(of_quality["errors"], str(bundle / HEADER))
+    facts["Intended use"] = header.intended_use
+    if of_quality is not None and of_quality.errors is not None:
+        errors = ErrorModel.from_json(of_quality.errors, str(bundle / HEADER))
         if "teacher_sha256" in provenance:  # of a student
             facts["Its errors"] = (
                 "counted on patients whose labels its teachers had seen: a little optimistic"
@@ -335,7 +340,7 @@ def model_errors(model: str | Path, label: str | None = None, quality: str = BES
         return ModelErrors(None, facts, threshold)
     table = bundle.parent / "predictions-oof.csv"
     if not table.is_file():
-        raise InputError(
+        raise NoErrorsError(
             f"{bundle} holds no errors and has no out-of-fold predictions beside it. Give the "
             "run folder, or the table predictions-oof.csv of the run."
         )

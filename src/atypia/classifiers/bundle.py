@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import AfterValidator, BaseModel, Field, field_validator
 
 from atypia.classifiers.aggregation import Aggregation
 from atypia.classifiers.decision import Decision  # noqa: TC001
@@ -19,13 +19,15 @@ from atypia.classifiers.decision import Decision  # noqa: TC001
 from atypia.core.choices import BEST, FAST, RELEASED
 from atypia.core.config import InputSpec, ModelConfig  # noqa: TC001
 from atypia.core.errors import InputError, Problem
-from atypia.core.files import damaged, read_as, read_json, write_json, write_text
+from atypia.core.files import damaged, read_as, read_json, stamped, write_json, write_text
 from atypia.core.labels import SUBTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 FORMAT_VERSION: Final = 1
+MOST_MEMBERS: Final = 200
+"""Far more than any training makes; each is read and kept in memory."""
 NETWORK: Final = "network"
 RULES: Final = "rules"
 """Kind of a model without learning, and the name of the one in the package."""
@@ -57,7 +59,7 @@ class MemberFile(BaseModel):
 class Thresholds(BaseModel):
     """Operating points."""
 
-    atypical: float
+    atypical: Annotated[float, Field(allow_inf_nan=False)]
     """A figure is called atypical from this p_atypical on."""
 
 
@@ -74,12 +76,22 @@ class PostprocessingHeader(BaseModel):
     """See :class:`atypia.biomarker.error_model.ErrorModel`."""
 
 
+def _each_once(members: list[MemberFile]) -> list[MemberFile]:
+    if len({member.file for member in members}) < len(members):
+        raise ValueError("expected each file once")
+    return members
+
+
 class QualityHeader(PostprocessingHeader):
     """One way to predict: which networks, what they see, and how they are aggregated."""
 
     input: InputSpec
     network: ModelConfig
-    members: Annotated[list[MemberFile], Field(min_length=1)]
+    members: Annotated[
+        list[MemberFile],
+        Field(min_length=1, max_length=MOST_MEMBERS),
+        AfterValidator(_each_once),
+    ]
     tta: bool
     """Average over the eight rotations and flips of a patch."""
     join: Aggregation = Aggregation()
@@ -144,7 +156,7 @@ class StackHeader(PostprocessingHeader, ModelHeader):
     """The content of ``model.json`` of a stack of models."""
 
     kind: Literal["stack"] = STACK
-    models: Annotated[list[StackedModel], Field(min_length=2)]
+    models: Annotated[list[StackedModel], Field(min_length=2, max_length=MOST_MEMBERS)]
     join: Aggregation = Aggregation()
     """Of the models, where there is no `combiner`."""
     combiner: dict[str, Any] | None = None
@@ -240,10 +252,10 @@ def parts_of(folder: Path) -> list[Path]:
 
 
 def write_header(folder: Path, header: ModelHeader) -> None:
-    """Write ``model.json``, atomically. It comes last: a folder with it is complete."""
+    """Write ``model.json``, stamped, atomically. It comes last: a folder with it is complete."""
     tree = header.model_dump(mode="json", exclude_none=True)
     first = ("format", "created_with", "classes")
-    write_json(folder / HEADER, {key: tree[key] for key in first} | tree)
+    write_json(folder / HEADER, stamped({key: tree[key] for key in first} | tree))
 
 
 def write_card(folder: Path, text: str) -> None:

@@ -6,12 +6,12 @@ It is saved and loaded as a bundle; see :mod:`atypia.classifiers.bundle`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from atypia._version import __version__
 from atypia.classifiers.aggregation import Aggregation
@@ -25,20 +25,30 @@ from atypia.classifiers.bundle import (
     read_header,
     write_header,
 )
-from atypia.classifiers.postprocessing import Postprocessed, Postprocessing
+from atypia.classifiers.postprocessing import Postprocessed, Postprocessing, check_answers
 from atypia.core.choices import BEST, FAST, RELEASED
 from atypia.core.config import InputConfig, InputSpec, ModelConfig
-from atypia.core.errors import AtypiaError, InputError
+from atypia.core.errors import AtypiaError, InputError, Problem
 from atypia.core.files import sha256_file, write_bytes
 from atypia.core.labels import N_SUBTYPES
 from atypia.data.field_of_view import check_patches
 from atypia.models import lite
-from atypia.models.network import Network, assemble, make_network, n_backbones
+from atypia.models.network import (
+    Network,
+    assemble,
+    at_most_parameters,
+    make_network,
+    n_backbones,
+)
 from atypia.models.transforms import dihedral, normalise, sample_field
+from atypia.models.weight_files import read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+_MOST_WITHOUT_WEIGHTS: Final = 120_000_000
+"""Parameters that a network may have however small its file is: later stages may be cut off."""
 
 
 def predict_network(
@@ -153,7 +163,8 @@ class Ensemble(Postprocessed):
             _predict(networks, patches, rows, mpp, spec, self.device, self.tta, batch_size)
             for networks, spec in groups
         ]
-        return self.postprocessing.calibration.apply(self.join(np.concatenate(predicted)))
+        members = check_answers(np.concatenate(predicted))  # the join leaves out what is NaN
+        return self.postprocessing.calibration.apply(self.join(members))
 
     def save(self, folder: Path, *, half: bool = False) -> None:
         """Write the bundle; ``model.json`` comes last, so a folder with it is complete.
@@ -295,12 +306,28 @@ def _is_matrix(tensor: torch.Tensor) -> bool:
 
 
 def load_network(model: ModelConfig, spec: InputSpec, file: Path) -> Network:
-    """Build a network for prediction, in fp32, and fill it with saved weights."""
+    """Build a network for prediction, in fp32, and fill it with saved weights.
+
+    Raises:
+        InputError: Not a sound file of finite weights, or those of another or a smaller network.
+    """
+    tensors = read_weights(file)
+    try:
+        with at_most_parameters(max(2 * file.stat().st_size, _MOST_WITHOUT_WEIGHTS)):
+            network = _empty_network(model, spec)
+        network.load_state_dict(tensors)  # widens 16 bits to 32
+    except InputError:
+        raise
+    except Exception as error:  # torch's and timm's own, few of them documented
+        what = f"expected the weights of {model.backbone} but they do not fit it"
+        why = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(Problem(f"{what} ({' '.join(why[:3])[:300]}).", str(file))) from None
+    return network.eval()
+
+
+def _empty_network(model: ModelConfig, spec: InputSpec) -> Network:
     if model.backbone in lite.SCALES:  # the same network without the wait for timm
         parts = [lite.Lite(model.backbone, model.reduction) for _ in range(n_backbones(model))]
-        network = assemble(parts, parts[0].n_features, model)
-    else:
-        size = InputConfig(field_of_view_um=spec.field_of_view_um, size_px=spec.size_px)
-        network, _, _ = make_network(model, size, initial_weights=False)
-    network.load_state_dict(load_file(file))  # widens 16 bits to 32
-    return network.eval()
+        return assemble(parts, parts[0].n_features, model)
+    size = InputConfig(field_of_view_um=spec.field_of_view_um, size_px=spec.size_px)
+    return make_network(model, size, initial_weights=False)[0]

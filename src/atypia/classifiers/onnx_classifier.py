@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -17,9 +17,9 @@ from atypia.classifiers.onnx_files import (
     find_export,
     read_export,
 )
-from atypia.classifiers.postprocessing import Postprocessed, Postprocessing
+from atypia.classifiers.postprocessing import Postprocessed, Postprocessing, check_answers
 from atypia.core.choices import BEST
-from atypia.core.errors import InputError, Problem
+from atypia.core.errors import AtypiaError, InputError, Problem
 from atypia.core.files import damaged, sha256_file
 from atypia.core.labels import N_SUBTYPES
 from atypia.data.field_of_view import check_patches, sample_field
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from atypia.core.config import InputSpec
+
+
+_EXTERNAL: Final = b"\n\x08location\x12"
+"""The first entry of a tensor's ``external_data``, as protobuf writes it."""
 
 
 @dataclass
@@ -71,8 +75,15 @@ class OnnxEnsemble(Postprocessed):
         for start in range(0, len(patches), step):
             part = patches[start : start + step]
             fields = {entry.name: sample_field(part, mpp, entry.spec) for entry in self.inputs}
-            answers[start : start + step] = self.session.run([OUTPUT], fields)[0]
+            answers[start : start + step] = check_answers(self._run(fields))
         return answers
+
+    def _run(self, fields: dict[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        try:
+            return np.asarray(self.session.run([OUTPUT], fields)[0])
+        except Exception as error:  # its own classes, none of them documented
+            why = str(error).splitlines()[0]
+            raise AtypiaError(f"ONNX Runtime could not run {self.opened[0]} ({why}).") from None
 
     @classmethod
     def load(
@@ -117,6 +128,9 @@ class OnnxEnsemble(Postprocessed):
         file = folder / graph.file
         if problems := damaged(file, graph.sha256, folder / HEADER, "Copy the export again."):
             raise InputError(problems)
+        if _EXTERNAL in file.read_bytes():
+            what = "expected a graph with all weights inside but some lie in a file beside it"
+            raise InputError(Problem(f"{what}, which has no hash. Export it again.", str(file)))
         opened = file.absolute(), device, threads
         return replace(
             cls.of_graph(open_session(*opened), export, str(folder / HEADER)), opened=opened

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from atypia.classifiers.bundle import PostprocessingHeader, Thresholds
 from atypia.classifiers.calibration import Calibration
 from atypia.classifiers.conformal import ConformalSets
 from atypia.classifiers.decision import Decision
-from atypia.core.errors import InputError, Problem
+from atypia.core.errors import AtypiaError, InputError, Problem
 from atypia.core.labels import N_SUBTYPES
 from atypia.data.field_of_view import size_problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
 
     from atypia.classifiers.onnx_files import GraphHeader
     from atypia.core.config import InputSpec
@@ -97,6 +101,22 @@ class Postprocessed:
     def size_problem(self, side_px: int, mpp: float) -> str | None:
         """Why patches of this shorter side cannot be classified; None if they can."""
         return size_problem(side_px, mpp, self.specs)
+
+
+def check_answers(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the probabilities (..., N, 8) of networks, which must be numbers.
+
+    Raises:
+        AtypiaError: Some are not: NaN compares false, and would make each figure a normal one.
+    """
+    if probabilities.shape[-1:] != (N_SUBTYPES,):
+        what = f"(N, {N_SUBTYPES}) but got {probabilities.shape}"
+        raise AtypiaError(f"The model answers no probabilities: expected {what}.")
+    if not np.isfinite(probabilities).all():
+        raise AtypiaError(
+            "The model answers NaN: its weights are damaged or of another network. Copy it again."
+        )
+    return probabilities
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import reprlib
 import shutil
 import subprocess
 import tempfile
@@ -24,9 +25,10 @@ from pydantic import BaseModel, ValidationError
 from atypia._version import __version__
 from atypia.core.errors import AtypiaError, InputError, Problem
 from atypia.core.found_files import refuse_special
+from atypia.core.parsing import parse_json, parse_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -98,13 +100,59 @@ def read_json(path: Path) -> Any:
     Raises:
         InputError: The file is missing or is not JSON.
     """
+    return parse_json(_content(path), str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        InputError: The file is missing or is not YAML.
+    """
+    return parse_yaml(_content(path), str(path))
+
+
+def _content(path: Path) -> bytes:
     refuse_special(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path} does not exist.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: expected JSON but got something else ({error}).") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+STAMP: Final = "content_sha256"
+"""Entry of a stamped JSON file: the SHA-256 of all the others, however they are laid out."""
+
+
+def stamped(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the content of a JSON file its stamp, which :func:`read_stamped` checks."""
+    return {**tree, STAMP: _sha256_of(tree)}
+
+
+def _sha256_of(tree: Mapping[str, Any]) -> str:
+    content = json.loads(json.dumps({k: v for k, v in tree.items() if k != STAMP}))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_stamped(path: Path) -> Any:
+    """Read a JSON file and check its stamp; one of an earlier version has none.
+
+    Raises:
+        InputError: The file is missing, is not JSON, or was changed since it was written.
+    """
+    tree = read_json(path)
+    try:
+        changed = isinstance(tree, dict) and STAMP in tree and tree[STAMP] != _sha256_of(tree)
+    except RecursionError:
+        raise InputError(f"{path}: expected JSON but it nests too deeply.") from None
+    if changed:
+        raise InputError(
+            f"{path}: expected the content that its {STAMP} was written for, but it was changed or "
+            f"damaged since. Copy the folder again. (Changed on purpose? Remove the entry {STAMP}.)"
+        )
+    return tree
 
 
 def wrong_suffix(option: str, path: Path | None, *suffixes: str) -> list[Problem]:
@@ -305,18 +353,22 @@ def _processor() -> str:
 
 
 def read_as(kind: type[Model], file: Path) -> Model:
-    """Read a JSON file as a pydantic model.
+    """Read a JSON file, with its stamp checked, as a pydantic model.
 
     Raises:
         InputError: Lists every entry that is missing or wrong.
     """
     try:
-        return kind.model_validate(read_json(file))
+        return kind.model_validate(read_stamped(file))
+    except RecursionError:
+        raise InputError(f"{file}: expected JSON but it nests too deeply.") from None
     except ValidationError as error:
+        short = reprlib.Repr()
+        short.maxstring = short.maxother = 200
         raise InputError(
             [
                 Problem(
-                    f"{fault['msg']}, but got {fault['input']!r}.",
+                    f"{fault['msg']}, but got {short.repr(fault['input'])}.",
                     str(file),
                     column=".".join(map(str, fault["loc"])) or None,
                 )

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import copy
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from atypia.core.config import InputSpec
+from atypia.core.errors import InputError
 from atypia.core.labels import N_SUBTYPES
 from atypia.models.cpu_speed import speed_up_small_maps
 from atypia.models.hierarchical import N_STAGES, SideBySide, StagedHead
 from atypia.models.lora import adapt, adapters, merged
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from atypia.core.config import InputConfig, ModelConfig, Stages
     from atypia.models.backbones import Backbone
@@ -156,6 +159,34 @@ def make_network(
 def n_backbones(model: ModelConfig) -> int:
     """How many backbones of its kind a network has."""
     return N_STAGES if model.stages == "separate" else 1
+
+
+@contextmanager
+def at_most_parameters(most: int) -> Iterator[None]:
+    """Stop a network that is built in this block once it has more parameters than `most`.
+
+    torch reserves memory for a layer and fills it later, so that a giant one costs little until it
+    is refused.
+
+    Raises:
+        InputError: It has more.
+    """
+    total = 0
+
+    def count(_: nn.Module, __: str, parameter: nn.Parameter) -> None:
+        nonlocal total
+        total += 0 if parameter is None else parameter.numel()
+        if total > most:
+            raise InputError(
+                f"expected a network of at most {most / 1e6:,.0f} million parameters, for which "
+                "its file of weights has room, but it has more. Copy the model again."
+            )
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def assemble(

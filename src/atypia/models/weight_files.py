@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from safetensors.torch import load_file
 
-from atypia.core.errors import InputError, MissingExtraError
+from atypia.core.errors import InputError, MissingExtraError, Problem, first_few
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +37,20 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
     tensors = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
     if not tensors:
         raise InputError(f"{file}: expected named tensors but found none.")
+    return tensors
+
+
+def read_weights(file: Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of a saved network.
+
+    Raises:
+        InputError: Not a sound file, or weights that are no finite numbers.
+    """
+    tensors = read_tensors(file)
+    wrong = [n for n, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
+    if wrong:
+        what = f"expected finite weights but {first_few(wrong)} hold NaN or infinities."
+        raise InputError(Problem(f"{what} Train or export the model again.", str(file)))
     return tensors
 
 

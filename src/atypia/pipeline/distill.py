@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from atypia.classifiers.bundle import find_bundle, read_header
 from atypia.core.choices import BEST, FAST
 from atypia.core.config import config_from_tree, load_config
 from atypia.core.errors import InputError, Problem
+from atypia.core.files import read_yaml
 from atypia.core.progress import OnStep, silent
 from atypia.training.base_predictions import cohort_of_teacher
 from atypia.training.network_fitter import train_on_one_split
@@ -88,7 +87,7 @@ def student_config(teacher: Path, settings: Sequence[str] = (), quality: str = F
     if quality not in (BEST, FAST):
         raise InputError(f"--quality: expected best or fast but got {quality!r}.")
     file = teacher / "config.yaml"
-    own = config_from_tree(yaml.safe_load(file.read_text("utf-8")), str(file))
+    own = config_from_tree(read_yaml(file), str(file))
     from_teacher = {
         "label": own.label,
         "split.kind": str((teacher / "splits.json").resolve()),

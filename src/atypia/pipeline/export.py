@@ -12,7 +12,7 @@ from atypia.classifiers.onnx_files import HEADER, GraphFile, QualityExport, open
 from atypia.classifiers.onnx_int8 import quantise
 from atypia.core.choices import BEST
 from atypia.core.errors import InputError
-from atypia.core.files import sha256_file, write_json
+from atypia.core.files import sha256_file, stamped, write_json
 from atypia.core.progress import silent
 from atypia.inference.onnx_checks import (
     calibration_batches,
@@ -98,5 +98,5 @@ def export(
             if name is not None:
                 (Path(scratch) / name.file).replace(out / name.file)
     header = header.model_copy(update={quality: written})
-    write_json(out / HEADER, header.model_dump(mode="json", exclude_none=True))
+    write_json(out / HEADER, stamped(header.model_dump(mode="json", exclude_none=True)))
     return written

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 
 from atypia.classifiers.bundle import PATIENTS
 from atypia.classifiers.training_patients import refuse_learned
 from atypia.core.config import MilConfig, mil_config
 from atypia.core.errors import InputError
-from atypia.core.files import write_json
+from atypia.core.files import read_yaml, write_json
 from atypia.core.progress import OnStep, silent
 from atypia.data.cohort import Cohort
 from atypia.data.overlap import shared_cases
@@ -115,7 +114,7 @@ def mil_predict(
     """
     from atypia.training.mil.mil_network import PatientModel
 
-    config = mil_config([], yaml.safe_load((run / "config.yaml").read_text("utf-8")))
+    config = mil_config([], read_yaml(run / "config.yaml"))
     model, header = PatientModel.load(run / "model")
     cohort = Cohort.open(cohort_folder, verify=True)
     if cohort.sha256 == header["cohort_sha256"]:

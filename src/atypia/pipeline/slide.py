@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from atypia.biomarker import ModelErrors, images_of, measure_table, model_errors
+from atypia.biomarker import ModelErrors, NoErrorsError, images_of, measure_table, model_errors
+from atypia.classifiers.bundle import HEADER
 from atypia.classifiers.loading import find_model, load_ensemble
 from atypia.core.choices import BEST, RELEASED
 from atypia.core.errors import InputError, Problem
@@ -81,6 +82,7 @@ def slide(
         on_start(len(found.candidates))
         # Only now: the errors above need not wait for the model.
         ensemble = load_ensemble(folder, quality, backend=backend, device=device)
+        errors = _errors_of(folder, quality)
         table, unread = classify_slide(ensemble, pool, found.candidates, on_done=on_done)
         for out, form in forms.items():  # first: what follows cannot lose the answers
             if form == ".geojson":
@@ -100,7 +102,6 @@ def slide(
                     "problems": [str(problem) for problem in (*found.problems, *unread)],
                 }
                 write_json(out, content)
-        errors = _errors_of(folder, quality)
         measured = measure_table(table, [r.geometry for r in found.regions], info, errors.rates())
         if pages := [out for out, form in forms.items() if form in (".html", ".pdf")]:
             images = images_of(pool, measured.source)
@@ -124,8 +125,10 @@ def _check(path: Path, candidates: Path, outs: Sequence[Path], mpp: float | None
 
 
 def _errors_of(folder: Path, quality: str) -> ModelErrors:
-    """Find the model's errors, where it has them; an export, for one, has none."""
+    """Find the model's errors, where it has them; an export has none."""
+    if not (folder / HEADER).is_file():
+        return ModelErrors()
     try:
         return model_errors(folder, quality=quality)
-    except InputError:
+    except NoErrorsError:
         return ModelErrors()

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import NDArray
 
 from atypia.core.errors import InputError
 from atypia.core.files import read_json
+from atypia.core.parsing import parse_yaml
 from atypia.data.cohort import Cohort
 from atypia.data.images import read_patch
 from atypia.evaluation.predictions import UNKNOWN, read_predictions
@@ -61,7 +61,7 @@ class ReportInput:
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """The configuration; empty where there is none."""
-        parsed = yaml.safe_load(self.config_yaml) if self.config_yaml else None
+        parsed = parse_yaml(self.config_yaml, "config.yaml") if self.config_yaml else None
         return parsed if isinstance(parsed, dict) else {}
 
     @cached_property

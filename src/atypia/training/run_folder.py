@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from atypia.core.config import AnyConfig, MilConfig, RulesConfig, TrainConfig, any_config_from_tree
 from atypia.core.errors import AtypiaError, InputError
@@ -21,6 +20,7 @@ from atypia.core.files import (
     describe_machine,
     only_process,
     read_json,
+    read_yaml,
     source_commit,
     versions,
     write_json,
@@ -101,7 +101,7 @@ def run_config(out: Path, config: AnyConfig | None, *, resume: bool) -> AnyConfi
         if config is None:
             raise InputError(f"{out} is not a run that could be resumed: it has no config.yaml.")
         return config  # killed before the first file was written
-    own = any_config_from_tree(yaml.safe_load(file.read_text("utf-8")), str(file))
+    own = any_config_from_tree(read_yaml(file), str(file))
     if config is not None and config != own:
         raise _started_otherwise(out)
     return own

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from atypia.core.config import TrainConfig, config_from_tree, presets
 from atypia.core.errors import InputError, Problem
+from atypia.core.files import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -214,12 +215,7 @@ def read_space(file: Path, base: TrainConfig, measure: str) -> SearchSpace:
         InputError: Lists every key that is not a setting or must not be searched, and every value
             that the setting does not take.
     """
-    try:
-        tree = yaml.safe_load(file.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"--search: {file} cannot be read: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: expected YAML but got: {error}") from None
+    tree = read_yaml(file)
     if not isinstance(tree, dict) or not tree:
         raise InputError(
             f"{file}: expected settings with their values, such as 'augment.mixup: [0, 0.2]', but "

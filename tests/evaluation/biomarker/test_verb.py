@@ -97,10 +97,23 @@ def test_wrong_input_leaves_nothing_behind(
     assert [path.name for path in tmp_path.iterdir()] == ["1.csv"]
 
 
+def a_header(**entries: object) -> dict[str, object]:
+    """``model.json`` of a model that nothing is predicted with."""
+    decision = {"prior": [1 / 8] * 8, "power": 0}
+    return {
+        "kind": "rules",
+        "created_with": "atypia",
+        "provenance": {},
+        "decision": decision,
+        "thresholds": {"atypical": 0.4},
+        **entries,
+    }
+
+
 def test_errors_come_from_a_run_or_from_its_bundle(
     make_table: Callable[..., pd.DataFrame], error_model: ErrorModel, tmp_path: Path
 ) -> None:
-    header = {"thresholds": {"atypical": 0.4}, "provenance": {"cohort": "c", "label": "expert2"}}
+    header = a_header(provenance={"cohort": "c", "label": "expert2"})
     write_json(tmp_path / "run" / "model" / "model.json", header)
     with pytest.raises(InputError, match="holds no errors and has no out-of-fold"):
         model_errors(tmp_path / "run")
@@ -128,7 +141,7 @@ def test_calls_of_another_model_are_not_corrected_by_this_ones_errors(
     figures = table(*TWO)
     figures.to_csv(tmp_path / "1.csv", index=False)
     model = tmp_path / "run"
-    header = {"thresholds": {"atypical": 0.4}, "errors": error_model.to_json()}
+    header = a_header(errors=error_model.to_json())
     write_json(model / "model" / "model.json", header)
     assert run(tmp_path / "1.csv", "--out", tmp_path / "same", "--model", model)[0] == 0
     # The figure called normal has a p_atypical above this threshold.

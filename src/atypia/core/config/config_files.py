@@ -6,7 +6,6 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import yaml
 from pydantic import ValidationError
 
 from atypia.core.config.run_configs import (
@@ -18,6 +17,8 @@ from atypia.core.config.run_configs import (
     TrainConfig,
 )
 from atypia.core.errors import InputError, Problem
+from atypia.core.files import read_yaml
+from atypia.core.parsing import parse_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,17 +64,13 @@ def load_any_config(preset: str, overrides: Sequence[str] = ()) -> AnyConfig:
         InputError: Lists every unknown key and wrong value.
     """
     if preset in presets():
-        text = (resources.files("atypia") / "presets" / f"{preset}.yaml").read_text("utf-8")
+        tree = read_yaml(Path(str(resources.files("atypia"))) / "presets" / f"{preset}.yaml")
     elif Path(preset).suffix in {".yaml", ".yml"} and Path(preset).is_file():
-        text = Path(preset).read_text("utf-8")
+        tree = read_yaml(Path(preset))
     else:
         raise InputError(
             f"--preset: expected one of {presets()} or the path of a YAML file but got {preset!r}."
         )
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{preset}: expected YAML but got: {error}") from None
     if not isinstance(tree, dict):
         raise InputError(f"{preset}: expected a mapping of settings but got {type(tree).__name__}.")
     problems = _apply(tree, overrides)
@@ -135,8 +132,8 @@ def _apply(tree: dict[str, Any], overrides: Sequence[str]) -> list[Problem]:
             node = child
         else:
             try:
-                node[leaf] = yaml.safe_load(value)
-            except yaml.YAMLError:
+                node[leaf] = parse_yaml(value, key)
+            except InputError:
                 node[leaf] = value
             # YAML 1.1 reads 1e-4 as a string; people mean the number.
             if isinstance(node[leaf], str):

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from atypia.core.errors import InputError
-from atypia.core.files import atomic_write, damaged, read_json, sha256_file, write_json
+from atypia.core.files import atomic_write, damaged, read_stamped, sha256_file, stamped, write_json
+from atypia.models.weight_files import read_weights
 from atypia.training.optimisation import one_cycle
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ class PatientModel:
         file = folder / "mil.safetensors"
         with atomic_write(file, "wb") as stream:
             stream.write(save(tensors))
-        write_json(folder / "mil.json", {**header, "format": _FORMAT, "sha256": sha256_file(file)})
+        record = {**header, "format": _FORMAT, "sha256": sha256_file(file)}
+        write_json(folder / "mil.json", stamped(record))
 
     @classmethod
     def load(cls, folder: Path) -> tuple[PatientModel, dict[str, Any]]:
@@ -130,7 +132,7 @@ class PatientModel:
         Raises:
             InputError: There is none, or it is damaged.
         """
-        header, file = read_json(folder / "mil.json"), folder / "mil.safetensors"
+        header, file = read_stamped(folder / "mil.json"), folder / "mil.safetensors"
         if header.get("format") != _FORMAT:
             raise InputError(
                 f"{folder}: expected format {_FORMAT} but got {header.get('format')!r}."
@@ -138,7 +140,7 @@ class PatientModel:
         record = folder / "mil.json"
         if problems := damaged(file, header["sha256"], record, "Copy the folder again."):
             raise InputError(problems)
-        tensors = load_file(file)
+        tensors = read_weights(file)
         projection = Projection(
             tensors.pop("projection.mean").numpy(), tensors.pop("projection.matrix").numpy()
         )
