@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import pandas as pd
 
 from atypia.core.errors import InputError
 from atypia.core.files import write_text
 from atypia.core.labels import N_SUBTYPES
+from atypia.core.tables import csv_text
 from atypia.data.splits import rows
 from atypia.training.targets import (
     make_targets,
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
-    import pandas as pd
 
     from atypia.core.config import TrainConfig
     from atypia.data.cohort import Cohort
@@ -158,8 +159,8 @@ def make_bags(
 
 def write_bag(file: Path, bag: Counter[str]) -> None:
     """Write the patients of a bag and how often each was drawn, as CSV."""
-    lines = [f"{patient},{times}" for patient, times in sorted(bag.items())]
-    write_text(file, "\n".join(["patient_id,times", *lines]) + "\n")
+    table = pd.DataFrame(sorted(bag.items()), columns=["patient_id", "times"])
+    write_text(file, csv_text(table))
 
 
 def _subtypes(
