@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import TYPE_CHECKING
+import re
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 
+from atypia.classifiers import installation
 from atypia.core.config import InputConfig, ModelConfig
 from atypia.core.errors import InputError
 from atypia.core.labels import N_SUBTYPES
 from atypia.models import backbones
 from atypia.models.backbones import find_packaged_weights, make_backbone
 from atypia.models.network import make_network
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NAME = "test_convnext"
 
@@ -85,6 +84,36 @@ def test_the_packaged_weights_fit_tensor_by_tensor() -> None:
     packaged = list(torch.load(file, weights_only=True).values())
     for own, given in zip(backbone.module.state_dict().values(), packaged, strict=False):
         assert torch.equal(own, given)
+
+
+def test_other_weights_in_a_package_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file := tmp_path / "efficientnet-lite0.pth").write_bytes(b"anything")
+    monkeypatch.setattr(backbones, "find_packaged_weights", lambda _: file)
+    with pytest.raises(InputError, match=r"lite0\.pth: expected the weights of .* 0\.1\.0 .*pip"):
+        make_backbone("tf_efficientnet_lite0", size_px=64, pretrained=True)
+    found = installation.examine_backbone("tf_efficientnet_lite0")
+    assert "the file differs" in str(found.problem)
+
+
+def test_the_packages_of_weights_have_the_version_that_is_installed() -> None:
+    """pyproject.toml asks for the version whose SHA-256 is in the code."""
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8")
+    for package in backbones.WEIGHTS_PACKAGES.values():
+        assert f'"{package.distribution}=={package.version}"' in text
+
+
+def test_a_version_beyond_its_bounds_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert installation.examine_installation().problem is None
+    wanted = ["numpy<1", "timm>=99 ; extra == 'train'", "no-such-package>=3", "pandas"]
+    monkeypatch.setattr(installation.metadata, "requires", lambda _: wanted)
+    problem = installation.examine_installation().problem
+    assert problem is not None
+    assert re.findall(r"(\S+) \S+ \(expected (\S+)\)", problem) == [
+        ("numpy", "<1"),
+        ("timm", ">=99"),
+    ]
 
 
 def test_without_any_weights_all_three_ways_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

