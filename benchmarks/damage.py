@@ -286,7 +286,10 @@ def content(out: Path) -> dict[str, str]:
             ),
             *("model-card.md", "model.json", "cohort.json"),
         )
-        found[name] = "" if timed or name.startswith("trials/") else sha256_file(file)
+        found[name] = "" if timed else sha256_file(file)
+        if file.name == "best.yaml":  # a trial that was repeated has another number
+            text = file.read_text().replace(str(out.resolve()), "").partition("\n")[2]
+            found[name] = hashlib.sha256(text.encode()).hexdigest()
     return {k: v for k, v in found.items() if not k.startswith("trials/")}
 
 
