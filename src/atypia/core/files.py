@@ -204,12 +204,12 @@ def sha256_file(path: Path) -> str:
 
 
 def gunzip(data: bytes) -> bytes:
-    """Unpack gzip, which a real file fills at most a hundredfold.
+    """Unpack gzip, which text fills some tenfold: up to forty times its size, and half a gigabyte.
 
     Raises:
         ValueError: It unpacks to more, or is damaged.
     """
-    most = max(64 << 20, 100 * len(data))
+    most = min(max(64 << 20, 40 * len(data)), 512 << 20)
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
             unpacked = stream.read(most + 1)

@@ -252,11 +252,15 @@ def _open(path: Path) -> Pixels:
 def _describe(
     path: Path, pixels: Pixels, mpp: float | None, background: Colour | None
 ) -> SlideInfo:
+    first = pixels.levels[0]
+    if min(first.width, first.height) < 1:
+        what = f"expected an image but got one of {first.width} × {first.height} px."
+        raise InputError(Problem(what, str(path)))
     stated, aspect = mean_mpp(pixels.mpp)
     return SlideInfo(
         path=path,
-        width=pixels.levels[0].width,
-        height=pixels.levels[0].height,
+        width=first.width,
+        height=first.height,
         mpp=stated if mpp is None else mpp,
         background=background or pixels.background or _estimate_background(pixels),
         origin=pixels.origin,
