@@ -15,7 +15,7 @@ from atypia.core.errors import LeakError
 from atypia.core.files import read_json
 from atypia.core.labels import SUBTYPES
 from atypia.data.cohort import Cohort
-from atypia.data.patient_names import veiled_cases
+from atypia.data.patient_names import public_case, spellings, veiled_cases
 from atypia.data.splits import Splits, leaking, make_splits, with_true_patients
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -100,3 +100,8 @@ def test_a_run_tells_of_it_and_scores_by_patient(
         )
     own = Splits.read(out / "splits.json", manifest, Cohort.open(cohort_folder).sha256)
     assert own.kind == LEAK
+
+
+def test_a_case_is_found_in_a_path_and_a_number_whatever_pandas_made_of_it() -> None:
+    assert public_case(r"C:\MIDOG21\MIDOG21_002.tiff") == public_case("MIDOG_002") == "MIDOG 2"
+    assert spellings(["1.0", "1", "10"]) == [["1.0", "1"]]

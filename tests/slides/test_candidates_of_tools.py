@@ -208,6 +208,7 @@ def test_a_slide_is_named_with_or_without_extension_in_either_case(tmp_path, cel
         ("slide;x_um;y_um\n{};250,00;250,00\n", "m.csv", {}),
         ("slide,x,y,w,h\n{},480,480,40,40\n", "m.csv", {"units": "px"}),
         ("slide,x_px,y_px,x2_px,y2_px\n{},480,480,520,520\n", "m.csv", {}),
+        ("slide,x_px,y_px,width,height\n{},480,480,40,40\n", "m.csv", {}),
         ("slide,xmin,ymin,xmax,ymax\n{},480,480,520,520\n", "m.csv", {"units": "px"}),
         ("slide,left,top,width,height\n{},240,240,20,20\n", "m.csv", {"units": "um"}),
         ("slide,x_px,y_px,,\n{},500,500,,\n,,,,\n,\n", "m.csv", {}),

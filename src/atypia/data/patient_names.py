@@ -36,7 +36,8 @@ def plain_name(patient_id: str) -> str:
     """
     text = unicodedata.normalize("NFKC", patient_id).replace("\\", "/").casefold()
     text = "".join(c for c in text if unicodedata.category(c) != "Cf")
-    return _SUFFIX.sub("", " ".join(text.split()))
+    # Spreadsheets and pandas make 1.0 of a number beside an empty cell.
+    return re.sub(r"^(\d+)\.0$", r"\1", _SUFFIX.sub("", " ".join(text.split())))
 
 
 def spellings(patients: Iterable[str]) -> list[list[str]]:
@@ -81,6 +82,8 @@ def public_case(patient_id: str) -> str | None:
     if (tcga := tcga_patient(patient_id)) is not None:
         return tcga
     name = plain_name(patient_id)
+    if not (_MIDOG.fullmatch(name) or _TUPAC.fullmatch(name)):
+        name = name.rpartition("/")[2]  # of a path
     if found := _MIDOG.fullmatch(name):
         own = found[1] == "22" and int(found[2]) > _SHARED_WITH_2022
         return f"MIDOG22 {int(found[2])}" if own else f"MIDOG {int(found[2])}"

@@ -36,6 +36,7 @@ _CENTRE: Final = {
 _LOW: Final = {"x": ("x", "x1", "xmin", "left", "minx"), "y": ("y", "y1", "ymin", "top", "miny")}
 _HIGH: Final = {"x": ("x2", "xmax", "right", "maxx"), "y": ("y2", "ymax", "bottom", "maxy")}
 _SIZE: Final = {"x": ("w", "width", "boxwidth"), "y": ("h", "height", "boxheight")}
+_EXTENT: Final = {n for names in (*_HIGH.values(), *_SIZE.values()) for n in names}
 _UNITS: Final = {"px": "px", "pixel": "px", "pixels": "px", "um": "um", "micron": "um"}
 _THOUSANDS: Final = re.compile(r"[+-]?\d{1,3}(\.\d{3})+")
 
@@ -112,7 +113,9 @@ def _columns(table: Table, units: str | None) -> tuple[tuple[str, ...], str, str
             if name.endswith(ending) and len(name) > len(ending):
                 base, unit = name.removesuffix(ending), meant
         by_unit[unit].setdefault(base, column)
-    places = {unit: place for unit, bases in by_unit.items() if (place := _place(bases))}
+    # Of "x_px, y_px, width, height" the unit of the first two is meant for all.
+    bare = {name: column for name, column in by_unit[""].items() if name in _EXTENT}
+    places = {u: place for u, own in by_unit.items() if (place := _place({**bare, **own}))}
     named = [unit for unit in ("px", "um") if unit in places]
     if named and (units is None or units in named):
         unit = units or named[0]

@@ -326,5 +326,6 @@ def _reading(path: Path) -> Iterator[None]:
     except (InputError, MissingExtraError):
         raise
     except Exception as error:
-        what = f"expected a sound slide or TIFF image but it cannot be read ({error})."
+        why = str(error) or type(error).__name__
+        what = f"expected a sound slide or TIFF image but it cannot be read ({why})."
         raise InputError(Problem(what, str(path))) from error

@@ -45,6 +45,7 @@ def read_listing(source: Path, options: PrepareOptions) -> SourceRecords:
             record.read_label(target, row.cells[column], column)
         for target, column in votes.items():
             record.read_vote(target, row.cells[column], column)
+        record.check_majority(votes.get(MAJORITY_COLUMN, ""))
         if patient is not None:
             record.patient_id = row.cells[patient]
             if record.patient_id.lower() in ("", "nan"):
