@@ -95,6 +95,13 @@ def test_no_flipped_bit_of_a_header_changes_it(folder: Path) -> None:
             assert bundle.read_header(folder) == expected
 
 
+def test_a_header_without_end_is_refused_unread(folder: Path) -> None:
+    with (folder / "model.json").open("ab") as stream:
+        stream.write(b" " * (32 << 20))
+    with pytest.raises(InputError, match=r"model\.json: expected at most 32 MB but got 32 MB"):
+        bundle.read_header(folder)
+
+
 @pytest.mark.parametrize(
     ("entry", "value", "what"),
     [

@@ -87,7 +87,7 @@ def other_trees(tree: dict[str, Any]) -> st.SearchStrategy[bytes]:
                 elif what == "rename":
                     node[draw(st.text(max_size=5))] = node.pop(last)
                 else:
-                    node[last] = [node[last]] * draw(st.sampled_from([2, 9, 300]))
+                    node[last] = [node[last]] * draw(st.sampled_from([2, 9, 60]))
             except (AttributeError, KeyError, IndexError, TypeError):
                 continue  # an earlier edit took it away
         text = json.dumps(made).encode()

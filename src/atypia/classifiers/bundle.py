@@ -19,7 +19,7 @@ from atypia.classifiers.decision import Decision  # noqa: TC001
 from atypia.core.choices import BEST, FAST, RELEASED
 from atypia.core.config import InputSpec, ModelConfig  # noqa: TC001
 from atypia.core.errors import InputError, Problem
-from atypia.core.files import damaged, read_as, read_json, stamped, write_json, write_text
+from atypia.core.files import damaged, read_as, read_stamped, stamped, write_json, write_text
 from atypia.core.labels import SUBTYPES
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def read_kind(folder: Path) -> str:
     Raises:
         InputError: There is no ``model.json``, or its kind is none of ours.
     """
-    tree = read_json(folder / HEADER)
+    tree = read_stamped(folder / HEADER)
     kind = tree.get("kind", NETWORK) if isinstance(tree, dict) else None
     if kind not in (NETWORK, RULES, HYBRID, STACK):
         what = f"expected a kind out of {[NETWORK, RULES, HYBRID, STACK]} but got {kind!r}."

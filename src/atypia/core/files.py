@@ -125,6 +125,9 @@ def _content(path: Path) -> bytes:
 STAMP: Final = "content_sha256"
 """Entry of a stamped JSON file: the SHA-256 of all the others, however they are laid out."""
 
+_LARGEST_STAMPED: Final = 32 << 20
+"""A hundred times the header of a large model; more would only keep a reader busy."""
+
 
 def stamped(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Give the content of a JSON file its stamp, which :func:`read_stamped` checks."""
@@ -142,6 +145,9 @@ def read_stamped(path: Path) -> Any:
     Raises:
         InputError: The file is missing, is not JSON, or was changed since it was written.
     """
+    if path.is_file() and (size := path.stat().st_size) > _LARGEST_STAMPED:
+        what = f"expected at most {_LARGEST_STAMPED >> 20} MB but got {size >> 20} MB"
+        raise InputError(f"{path}: {what}. Copy the folder again.")
     tree = read_json(path)
     try:
         changed = isinstance(tree, dict) and STAMP in tree and tree[STAMP] != _sha256_of(tree)
