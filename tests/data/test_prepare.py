@@ -626,7 +626,7 @@ def test_default_dpi_is_not_a_resolution(tmp_path):
     path = tiff(tmp_path / "d.tif", PIXELS, resolution=(72, 72), resolutionunit="INCH")
     with open_slide(path) as source:
         assert source.info.mpp is None
-    oblong = tiff(tmp_path / "o.tif", PIXELS, resolution=(2e4, 4e4), resolutionunit="CENTIMETER")
+    oblong = tiff(tmp_path / "o.tif", PIXELS, resolution=(2e4, 2.2e4), resolutionunit="CENTIMETER")
     listed = centres(tmp_path / "t.csv", (oblong.name, 50, 50))
     with pytest.raises(InputError, match="expected square pixels"):
         prepare(listed, tmp_path / "out", PrepareOptions(field_um=16))

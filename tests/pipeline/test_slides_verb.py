@@ -413,6 +413,8 @@ def test_damaged_files_are_named_and_their_items_done_again(tmp_path, model, cap
     pd.testing.assert_frame_equal(answers(out), before)
     stray = out / "parts" / "0.parquet"
     stray.write_bytes(two.read_bytes())
+    digests = out / "parts-sha256"
+    (digests / "0").write_bytes((digests / two.stem).read_bytes())
     with pytest.raises(AtypiaError, match=r"0\.parquet is of no item"):
         pipeline.slides(table, out, model, item_size=3)
 

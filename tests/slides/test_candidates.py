@@ -332,7 +332,7 @@ def midog(boxes: list[list[float]], **slide: Any) -> dict[str, Any]:
 def test_midog_and_coco_boxes_of_one_slide(tmp_path, boxes):
     found = read(tmp_path, midog(boxes), "c.json")
     assert centres(found) == [(1025, 1025), (2025, 525)]
-    assert found.left_out == {"category 'hard negative'": 1}
+    assert found.left_out == {"category 'hard negative'": 1, "of another slide": 1}
 
 
 @pytest.mark.parametrize(

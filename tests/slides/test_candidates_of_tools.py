@@ -11,9 +11,10 @@ import pytest
 from atypia.biomarker import read_regions
 from atypia.core.errors import InputError
 from atypia.slides import SlideInfo
-from atypia.slides.candidates import CandidateList
+from atypia.slides.candidates import CandidateList, is_figure
 from atypia.slides.geojson_features import load_shapely
 from atypia.slides.read_candidates import read_candidates
+from atypia.slides.slide_names import named_slide, of_slide
 
 SLIDE = SlideInfo(Path("TCGA-A1.0f-3e.svs"), 4000, 3000, 0.5, (255, 255, 255), (0, 0))
 
@@ -307,3 +308,42 @@ def test_gzip_that_unpacks_without_end_is_refused(tmp_path):
     file.write_bytes(gzip.compress(b"[" + b" " * (80 << 20), 1))
     with pytest.raises(InputError, match="unpacks to more than 64 MB"):
         read_candidates(file, SLIDE)
+
+
+@pytest.mark.parametrize(
+    ("name", "figure"),
+    [
+        ("Prometaphase", True),
+        ("AMF", True),
+        ("mitotic_figure", True),
+        ("Mitosis (lymphoma)", True),
+        ("Interphase", False),
+        ("tumor_non_mitotic", False),
+        ("lymphocyte", False),
+        ("Tumor", None),
+        ("canine lymphoma", None),
+    ],
+)
+def test_names_of_classes(name, figure):
+    assert is_figure(name) is figure
+
+
+@pytest.mark.parametrize(
+    ("cells", "x"),
+    [("500,5;7,25", 500.5), ("1.234,5;1,25", 1234.5), ("512.125;99.5", 512.125), ("1.500;9", None)],
+)
+def test_the_decimal_mark_is_that_of_the_table(tmp_path, cells, x):
+    text = f"x_px;y_px\n{cells}\n"
+    if x is None:
+        with pytest.raises(InputError, match="decimal mark is beyond doubt"):
+            read(tmp_path, text, "m.csv")
+    else:
+        assert read(tmp_path, text, "m.csv").candidates[0].x == x
+
+
+def test_dots_in_names_of_slides_are_no_suffixes():
+    names = ["S1", "S1.2", "case1"]
+    assert of_slide(names, Path("S1.svs")) == [True, False, False]
+    assert of_slide(names, Path("S1.2.svs")) == [False, True, False]
+    assert of_slide(names, Path("case1.B.svs")) == [False] * 3
+    assert named_slide({"slide_id": 12}) == "12"

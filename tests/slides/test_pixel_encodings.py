@@ -157,13 +157,13 @@ def test_a_broken_resolution_of_ome_is_none(tmp_path):
 
 
 def test_pixels_that_are_not_square_are_resampled_each_axis_by_its_own_size(tmp_path, caplog):
-    squeezed = np.repeat(smooth(96, 64), 1, axis=0)  # pixels of 1 × 0.5 µm
-    path = write(tmp_path / "a.tif", squeezed, **TILED, resolution=(10_000, 20_000))
+    # Pixels of 0.6 × 0.5 µm: the same field in fewer columns.
+    path = write(tmp_path / "a.tif", smooth(96, 107), **TILED, resolution=(16_667, 20_000))
     square = write(tmp_path / "b.tif", smooth(96, 128), **TILED)
     with open_slide(path) as slide, open_slide(square) as expected:
         with caplog.at_level(logging.WARNING, "atypia"):
             slide.info.log_oddities(None)
-        assert slide.info.um_per_px == pytest.approx((1.0, 0.5))
-        field = slide.read_field(32, 48, 20.0, 0.5).astype(int)
+        assert slide.info.um_per_px == pytest.approx((0.6, 0.5), rel=1e-3)
+        field = slide.read_field(53.5, 48, 20.0, 0.5).astype(int)
         assert np.abs(field - expected.read_field(64, 48, 20.0, 0.5)).max() <= 2
-    assert "pixels of 1 × 0.5 µm" in caplog.text
+    assert "pixels of 0.6 × 0.5 µm" in caplog.text

@@ -72,13 +72,15 @@ def test_a_stopped_training_ends_with_its_code_and_meanwhile_no_other_gets_in(
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A shell's background jobs ignore Ctrl-C, and what they start does.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         until = time.monotonic() + 120
         while not list(out.glob("fold-*/checkpoint.pt")) and time.monotonic() < until:
             assert process.poll() is None
             time.sleep(0.05)
-        with pytest.raises(InputError, match=f"another process is at this run.*{process.pid}"):
+        with pytest.raises(InputError, match=f"working on this run.*process {process.pid} on"):
             pipeline.train(cohort_folder, out, load_config("quick", settings), resume=True)
         process.send_signal(sent)
         _, said = process.communicate(timeout=60)

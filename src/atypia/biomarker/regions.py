@@ -126,10 +126,16 @@ def read_regions(
             )
             file = next((path / name for name in names if (path / name).is_file()), None)
             if file is not None:
-                for _, shape in _shapes(file, problems):
-                    add(slide, shape, file)
+                for named, shape in _shapes(file, problems):
+                    if named is None or of_slide([named], Path(slide))[0]:
+                        add(slide, shape, file)
+                    else:
+                        log.warning("%s: a region of another slide, %r", file, named)
     else:
-        for named, shape in _shapes(path, problems):
+        listed = list(_shapes(path, problems))
+        given = sorted({named for named, _ in listed if named is not None})
+        ours_of = {s: dict(zip(given, of_slide(given, Path(s)), strict=True)) for s in slides}
+        for named, shape in listed:
             if named is None and len(slides) == 1:
                 add(slides[0], shape, path)
             elif named is None:
@@ -140,7 +146,7 @@ def read_regions(
                 if not any(p.what == what for p in problems):
                     problems.append(Problem(what, str(path)))
             else:
-                ours = [slide for slide in slides if of_slide([named], Path(slide))[0]]
+                ours = [slide for slide in slides if ours_of[slide][named]]
                 if not ours:
                     log.warning("%s: a region of slide %r, which has no results", path, named)
                 for slide in ours:

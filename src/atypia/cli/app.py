@@ -46,14 +46,21 @@ MOST_LISTED = 100
 
 def main() -> None:
     """Entry point of the command ``atypia``."""
-    signal.signal(signal.SIGTERM, _terminate)
+    codes: list[int] = []
+
+    def terminate(*_: object) -> None:
+        codes.append(_TERMINATED)
+        raise KeyboardInterrupt  # what has to be finished and noted is, as after Ctrl-C
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         require_utf8(sys.argv[1:])
         # Typer gives the code of an Exit back, 130 after Ctrl-C, and ends with it in no other way.
         code = app(standalone_mode=False)
         if code == _INTERRUPTED:
             raise KeyboardInterrupt
-        sys.exit(code or 0)
+        if code:
+            sys.exit(code)
     except AtypiaError as error:
         _print_error(error)
         sys.exit(error.exit_code)
@@ -61,7 +68,7 @@ def main() -> None:
         sys.exit(stop.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         err_console.print(_STOPPED)
-        sys.exit(_INTERRUPTED)
+        sys.exit(codes[0] if codes else _INTERRUPTED)
     except Exception as error:
         if isinstance(error, ModuleNotFoundError):
             from atypia.classifiers.installation import extra_of
@@ -82,12 +89,6 @@ def main() -> None:
             soft_wrap=True,
         )
         sys.exit(1)
-
-
-def _terminate(*_: object) -> None:
-    """End as after Ctrl-C: what has to be finished and noted is, in every ``finally``."""
-    err_console.print(_STOPPED)
-    sys.exit(_TERMINATED)
 
 
 def _print_error(error: AtypiaError) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
@@ -215,12 +216,21 @@ def gunzip(data: bytes) -> bytes:
     Raises:
         ValueError: It unpacks to more, or is damaged.
     """
-    most = min(max(64 << 20, 40 * len(data)), 512 << 20)
+    return _unpacked(gzip.GzipFile(fileobj=io.BytesIO(data)), len(data))
+
+
+def bunzip(data: bytes) -> bytes:
+    """Unpack bzip2, with the bounds of :func:`gunzip`."""
+    return _unpacked(bz2.BZ2File(io.BytesIO(data)), len(data))
+
+
+def _unpacked(stream: gzip.GzipFile | bz2.BZ2File, size: int) -> bytes:
+    most = min(max(64 << 20, 40 * size), 512 << 20)
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
+        with stream:
             unpacked = stream.read(most + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"damaged gzip: {error}") from None
+        raise ValueError(f"its packing is damaged: {error}") from None
     if len(unpacked) > most:
         raise ValueError(f"it unpacks to more than {most >> 20} MB")
     return unpacked

@@ -8,7 +8,6 @@ Text that a spreadsheet would run as a formula is written behind an apostrophe, 
 
 from __future__ import annotations
 
-import bz2
 import csv
 import difflib
 import io
@@ -18,8 +17,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from atypia.core.errors import InputError, Problem
-from atypia.core.files import gunzip
+from atypia.core.files import bunzip, gunzip
 from atypia.core.found_files import refuse_special
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _FORMULA: Final = re.compile(r"'*[=+\-@\t\r]")
 _QUOTED: Final = re.compile(r'"[^"]*"')
 _LONGEST_HEADER: Final = 2**16
 _SEPARATOR: Final = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
-_PACKED: Final = {".gz": gunzip, ".bz2": bz2.decompress}
+_PACKED: Final = {".gz": gunzip, ".bz2": bunzip}
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,10 @@ def csv_text(table: pd.DataFrame, **options: Any) -> str:
     safe = table.rename(columns=guarded)
     for i, kind in enumerate(table.dtypes):
         if kind.kind not in "biuf":
-            safe.isetitem(i, [guarded(value) for value in table.iloc[:, i]])
+            cells = [guarded(value) for value in table.iloc[:, i]]
+            boxed = np.empty(len(cells), dtype=object)
+            boxed[:] = cells
+            safe.isetitem(i, boxed)
     return str(safe.to_csv(index=False, lineterminator="\n", **options))
 
 

@@ -104,7 +104,7 @@ def _export(record: Record, path: Path, folder: Path) -> _Size | None:
 
 
 def _hash(pixels: NDArray[np.uint8]) -> str | None:
-    return None if (pixels == pixels[0, 0]).all() else hashlib.sha256(pixels.data).hexdigest()
+    return None if (pixels == pixels[0, 0]).all() else hashlib.sha256(pixels.tobytes()).hexdigest()
 
 
 def _note(record: Record, error: InputError) -> None:

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from atypia.core.errors import Problem
+from atypia.slides.slide_names import without_suffix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,11 +25,6 @@ _SHARED_WITH_2022: Final = 150
 """The training cases of MIDOG 2022 are numbered as in the other sets up to here only."""
 
 
-_SUFFIX = re.compile(
-    r"(?:\.(?:ome\.)?(?:tiff?|svs|ndpi|mrxs|scn|bif|vms|czi|vsi|dcm|png|jpe?g|bmp|webp))+$"
-)
-
-
 def plain_name(patient_id: str) -> str:
     """Spell an id in one way: no blanks around it or at its ends, no suffix of an image, one case.
 
@@ -37,7 +33,7 @@ def plain_name(patient_id: str) -> str:
     text = unicodedata.normalize("NFKC", patient_id).replace("\\", "/").casefold()
     text = "".join(c for c in text if unicodedata.category(c) != "Cf")
     # Spreadsheets and pandas make 1.0 of a number beside an empty cell.
-    return re.sub(r"^(\d+)\.0$", r"\1", _SUFFIX.sub("", " ".join(text.split())))
+    return re.sub(r"^(\d+)\.0$", r"\1", without_suffix(" ".join(text.split())))
 
 
 def spellings(patients: Iterable[str]) -> list[list[str]]:

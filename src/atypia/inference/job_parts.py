@@ -34,6 +34,10 @@ _BOOL: Final = {"predicted_atypical"}
 _SHOWN: Final = 3
 
 
+class DamagedPartError(AtypiaError):
+    """The file of an item is not as it was written."""
+
+
 class WorkItem(Protocol):
     """One piece of work, small enough to be done again. It is sent to the worker by pickle."""
 
@@ -208,7 +212,7 @@ def drop_damaged(folder: Path) -> None:
     for key in sorted(keys_in(folder)):
         try:
             _open(part_path(folder, key))
-        except AtypiaError as error:
+        except DamagedPartError as error:
             log.warning("%s It is removed, and its item done again.", error)
             part_path(folder, key).unlink()
 
@@ -252,19 +256,22 @@ def _open(path: Path) -> Any:
     digest = _digest_of(path)
     try:
         content = path.read_bytes()
-        if digest.is_file() and digest.read_text("ascii", "replace").strip() != (
-            hashlib.sha256(content).hexdigest()
-        ):
+        known = digest.read_text("ascii", "replace").strip() if digest.is_file() else ""
+        if digest.parent.is_dir() and known != hashlib.sha256(content).hexdigest():
             raise _damaged(path, f"its SHA-256 is not that in {digest}")
         return parquet.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
     except FileNotFoundError:
         raise AtypiaError(f"{path} is missing. The same command makes it again.") from None
-    except (OSError, arrow.ArrowException) as error:
+    except arrow.ArrowException as error:  # some are of OSError, too
         raise _damaged(path, error) from None
+    except OSError as error:
+        if error.errno is None:  # pyarrow's own
+            raise _damaged(path, error) from None
+        raise AtypiaError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def _damaged(path: Path, error: Exception | str) -> AtypiaError:
-    return AtypiaError(
+def _damaged(path: Path, error: Exception | str) -> DamagedPartError:
+    return DamagedPartError(
         f"{path}: expected a Parquet file but it cannot be read ({error}). Delete it; the same "
         "command makes it again."
     )

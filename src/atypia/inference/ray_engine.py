@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
 import socket
+import threading
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from atypia.core.errors import AtypiaError, InputError, MissingExtraError
@@ -82,7 +84,10 @@ class RayEngine:
             options["address"] = self._address
         try:
             _check_reachable(self._address)
-            ray.init(**options)
+            before = signal.getsignal(signal.SIGTERM)
+            ray.init(**options)  # which takes the signal for itself
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             where = f"--address {self._address}" if self._address else "--engine ray"
             raise InputError(f"{where}: expected a Ray cluster but got: {error}") from None

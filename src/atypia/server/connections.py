@@ -63,7 +63,7 @@ def bounded_server(app: Any, most: int, backlog: int, **settings: Any) -> Any:
 def bounded_protocol(most: int, headers_s: float = HEADERS_S) -> type[asyncio.Protocol]:
     """Make uvicorn's protocol (h11) for at most so many connections.
 
-    Where one more comes, that one is closed which has waited longest without a whole request; and
+    Where one more comes, the one that has waited longest without a whole request is closed; so is
     every connection whose headers are not there in time. The handles of files never run out, so
     that nothing is logged but the requests.
     """
@@ -90,12 +90,15 @@ def bounded_protocol(most: int, headers_s: float = HEADERS_S) -> type[asyncio.Pr
             super().data_received(data)
             if self.conn.their_state is h11.IDLE:
                 self._arm()  # a part of the headers, at most
-            else:
-                self._disarm()
+                return
+            self._disarm()
+            if self.conn.their_state is not h11.SEND_BODY:  # a whole request
                 waiting.pop(self, None)
                 idle.pop(self, None)
 
         def on_response_complete(self) -> None:
+            if self.conn.their_state is h11.SEND_BODY:  # refused before its body had come
+                self.transport.close()
             super().on_response_complete()
             if not self.transport.is_closing() and self.conn.their_state is h11.IDLE:
                 idle[self] = None

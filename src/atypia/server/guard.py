@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 HEALTH: Final = "/health"
 APP: Final = "/web/"
 """Where the addresses of the app begin."""
+_SHORT_BODY: Final = 2**16
+"""Bytes of a request of the app, at most."""
 BYTES_PER_PIXEL: Final = 8
 """Of a page that is being decoded: four in Pillow's copy, three in the array, and some more."""
 MIB: Final = 2**20
@@ -76,7 +78,7 @@ class ServerLimits:
     requests: int = 256
     """At once, from the first byte of a body to the last byte of the answer."""
     app_requests: int = 64
-    """As much, of the app alone: no other request keeps a label from being saved."""
+    """The same, for requests of the app: no other one keeps a label from being saved."""
     buffer_bytes: int = 512 * MIB
     """Of uploads that are held at once; and, as much again, of pixels."""
     seconds: float = 60
@@ -195,8 +197,11 @@ class Guard:
         try:
             headers = {key: value.decode("latin-1") for key, value in scope["headers"]}
             self._check(scope, headers)
+            limited = self._limited(scope, receive)
+            if scope["path"].startswith(APP) and not _is_safe(scope):
+                limited = await self._whole(limited, headers)
             with self._admitted(scope, headers):
-                await self._app(scope, self._limited(scope, receive), send_and_note)
+                await self._app(scope, limited, send_and_note)
         except RefusalError as refusal:
             await refusal.response()(scope, receive, send_and_note)
         # The path as it came, where nothing can break a line of the log.
@@ -240,9 +245,24 @@ class Guard:
         n_bytes = int(headers.get(b"content-length", self._limits.body_bytes))
         if n_bytes > self._limits.body_bytes:
             raise self._too_large()
-        if scope["path"].startswith(APP):
-            return self._admission.hold(app_requests=1)
-        return self._admission.hold(requests=1, upload_bytes=n_bytes)
+        kind = "app_requests" if scope["path"].startswith(APP) else "requests"
+        return self._admission.hold(**{kind: 1}, upload_bytes=n_bytes)
+
+    async def _whole(self, receive: Receive, headers: Mapping[bytes, str]) -> Receive:
+        """Wait for a short body before it takes a seat, lest slow ones take them all."""
+        if int(headers.get(b"content-length", 0)) > _SHORT_BODY:
+            raise self._too_large()
+        messages, got = [await receive()], 0
+        while messages[-1].get("more_body"):
+            got += len(messages[-1].get("body", b""))
+            if got > _SHORT_BODY:
+                raise self._too_large()
+            messages.append(await receive())
+
+        async def again() -> Message:
+            return messages.pop(0) if messages else await receive()
+
+        return again
 
     def _too_large(self) -> RefusalError:
         what = f"expected a body of at most {self._limits.body_bytes:,} bytes but got more."

@@ -136,6 +136,7 @@ def _connections() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * _MOST_CONNECTIONS
     if hard == resource.RLIM_INFINITY or hard > soft:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(max(soft, wanted), hard)
+        more = max(soft, wanted)
+        soft = more if hard == resource.RLIM_INFINITY else min(more, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return min(_MOST_CONNECTIONS, soft // 2)

@@ -21,13 +21,15 @@ figure measures up to 30 µm; the field in which pathologists count them, 500 µ
 NOTHING: Final[Mapping[str, str]] = {}
 
 _NO_FIGURE: Final = re.compile(
-    r"\b(non|not|no)[\W_]*(a[\W_]*)?mito|mito\w*[\W_]*(figure)?[\W_]*like|\bmlf|im[po]+ster|hard[\W_]*neg"
-    r"|look[\W_]*a?likes?|mimic|\bnegative\b|artefact|artifact|apopto|pyknot|necro|\bignore"
-    r"|background|immune|lympho",
+    r"(?<![a-z])(non|not|no)[\W_]*(a[\W_]*)?mito|mito[a-z]*[\W_]*(figure)?[\W_]*like"
+    r"|(?<![a-z])mlf|im[po]+ster|hard[\W_]*neg|look[\W_]*a?likes?|mimic"
+    r"|(?<![a-z])(negative|ignore)(?![a-z])|artefact|artifact|apopto|pyknot|necro|background"
+    r"|immune|lymphocyt|interphase",
     re.IGNORECASE,
 )
 _FIGURE: Final = re.compile(
-    r"mitos|mitot|\b(mf|amf|nmf)\b|phase\b|" + "|".join(SUBTYPES), re.IGNORECASE
+    r"mitos|mitot|(?<![a-z])(mf|amf|nmf)(?![a-z])|(pro|meta|ana|telo)phase|" + "|".join(SUBTYPES),
+    re.IGNORECASE,
 )
 
 

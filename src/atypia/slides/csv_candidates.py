@@ -38,7 +38,7 @@ _HIGH: Final = {"x": ("x2", "xmax", "right", "maxx"), "y": ("y2", "ymax", "botto
 _SIZE: Final = {"x": ("w", "width", "boxwidth"), "y": ("h", "height", "boxheight")}
 _EXTENT: Final = {n for names in (*_HIGH.values(), *_SIZE.values()) for n in names}
 _UNITS: Final = {"px": "px", "pixel": "px", "pixels": "px", "um": "um", "micron": "um"}
-_THOUSANDS: Final = re.compile(r"[+-]?\d{1,3}(\.\d{3})+")
+_THOUSANDS: Final = re.compile(r"[+-]?\d{1,3}([.,])\d{3}(\1\d{3})*")
 
 
 def read_listing(
@@ -57,6 +57,7 @@ def read_listing(
     id_column = next((c for c in _ID if c in table.columns), None)
     class_column = next((c for c in table.columns if c.lower() in _CLASS), None)
     kept = [c for c in table.columns if c.startswith(_KEPT)]
+    mark = _decimal_mark(table, columns)
     found = CandidateList()
     rows = _rows(table, slide)
     if others := len(table.rows) - len(rows):
@@ -67,9 +68,12 @@ def read_listing(
         problems = [row.problem] if row.problem else []
         numbers: list[float] = []
         for column, scale in zip(columns, scales * 2, strict=False):
-            value = _number(row.cells[column], table)
+            value = _number(row.cells[column], mark)
             if value is None:
-                what = f"expected a number ({unit}) but got {row.cells[column]!r}."
+                what = (
+                    f"expected a number ({unit}), whose decimal mark is beyond doubt, but got "
+                    f"{row.cells[column]!r}."
+                )
                 problems.append(Problem(what, str(path), row.line, column))
             else:
                 numbers.append(value * scale)
@@ -194,15 +198,34 @@ def _of_one(rows: list[Row], column: str, slide: SlideInfo, table: Table) -> lis
     raise InputError(Problem(what, str(table.path), column=column))
 
 
-def _number(text: str, table: Table) -> float | None:
-    """Read a number; in a table with semicolons the comma is decimal, and 1.500 may be two things.
+def _decimal_mark(table: Table, columns: Sequence[str]) -> str:
+    """Find the decimal mark that the cells of some columns show.
 
-    None where it is none.
+    In a table with semicolons or tabs it may be the comma, and 1.500 two things; "" where every
+    number may be read in two ways, or they contradict one another.
     """
-    if table.separator != "," and "," in text:
+    if table.separator == ",":
+        return "."
+    marks = set()
+    some = False
+    for row in table.rows:
+        for column in columns:
+            if (last := re.search(r"[.,](?=\d*$)", row.cells[column])) is not None:
+                some = True
+                if not _THOUSANDS.fullmatch(row.cells[column]):
+                    marks.add(last[0])
+    return marks.pop() if len(marks) == 1 else "" if some else "."
+
+
+def _number(text: str, mark: str) -> float | None:
+    """Read a number with a decimal mark; None where it is none, or may be another."""
+    if mark == "":
+        if "." in text or "," in text:
+            return None
+    elif mark == ",":
         text = text.replace(".", "").replace(",", ".")
-    elif table.separator == ";" and _THOUSANDS.fullmatch(text):
-        return None
+    elif re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?", text):
+        text = text.replace(",", "")
     try:
         value = float(text)
     except ValueError:

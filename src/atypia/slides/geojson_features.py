@@ -17,6 +17,7 @@ import numpy as np
 
 from atypia.core.errors import InputError, MissingExtraError, Problem
 from atypia.core.files import gunzip
+from atypia.core.found_files import refuse_special
 from atypia.slides.slide_names import named_slide
 
 if TYPE_CHECKING:
@@ -67,10 +68,11 @@ def read_json_of(path: Path) -> Any:
     Raises:
         InputError: It cannot be read, or is no JSON.
     """
+    refuse_special(path)
     try:
         data = path.read_bytes()
         text = (gunzip(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
-        return json.loads(text)
+        return json.loads(text)  # numbers that are none cost their own feature alone
     except (OSError, ValueError, RecursionError) as error:
         what = (
             f"expected GeoJSON or MIDOG JSON but it cannot be read ({error}). A table must have a "

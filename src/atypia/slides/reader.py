@@ -31,6 +31,8 @@ PLAUSIBLE_MPP: Final = (0.05, 4.0)
 """µm per pixel of a light microscope; a TIFF with 72 dpi (353 µm) only has a default."""
 _SQUARE: Final = 0.01
 """Pixels whose sides differ by less than this share are square."""
+_MOST_ASPECT: Final = 0.25
+"""No scanner makes pixels whose sides differ by a larger share."""
 WHITE: Final = (255, 255, 255)
 _BRIGHT: Final = 200
 """A pixel counts as background where no channel is darker."""
@@ -293,6 +295,8 @@ def mean_mpp(sizes: tuple[float, float] | None) -> tuple[float | None, float]:
     x, y = sizes
     if abs(x - y) <= _SQUARE * x:
         return x, 1.0
+    if abs(x / y - 1) > _MOST_ASPECT:
+        return None, 1.0
     return math.sqrt(x * y), x / y
 
 

@@ -21,6 +21,17 @@ _KEYS: Final = (
 """Names of columns and properties that name the slide, lower case, letters alone; best first."""
 
 
+_SUFFIX: Final = re.compile(
+    r"(?:\.(?:ome\.)?(?:tiff?|svs|ndpi|mrxs|scn|bif|vms|czi|vsi|dcm|png|jpe?g|bmp|webp))+$",
+    re.IGNORECASE,
+)
+
+
+def without_suffix(name: str) -> str:
+    """Name of a file without the suffixes of images; other dots belong to the name."""
+    return _SUFFIX.sub("", name)
+
+
 def slide_keys(names: Iterable[str]) -> list[str]:
     """Those of `names` (columns, properties) that name a slide, the best first."""
     plain = {name: re.sub(r"[^a-z]", "", name.lower()) for name in names}
@@ -30,22 +41,22 @@ def slide_keys(names: Iterable[str]) -> list[str]:
 def named_slide(properties: Mapping[str, object]) -> str | None:
     """Slide that the properties of a feature name; None where they name none."""
     values = (properties[key] for key in slide_keys(properties))
-    return next((v for v in values if isinstance(v, str) and v.strip()), None)
+    return next((str(v) for v in values if isinstance(v, str | int) and str(v).strip()), None)
 
 
 def of_slide(names: Sequence[str], slide: Path) -> list[bool]:
     """Which of `names` mean this slide.
 
     The closest agreement that any of them has decides: the name, the name without extension, both
-    in either case, and last the name up to its first dot, or with what QuPath puts behind it.
+    in either case, and last a barcode of TCGA, or the name with what QuPath puts behind it.
     """
     plain = [PurePosixPath(name.strip().replace("\\", "/")).name for name in names]
     ways: tuple[Callable[[str], bool], ...] = (
         lambda name: name == slide.name,
-        lambda name: slide.stem in (name, PurePosixPath(name).stem),
+        lambda name: without_suffix(slide.name) in (name, without_suffix(name)),
         lambda name: name.lower() == slide.name.lower(),
-        lambda name: slide.stem.lower() in (name.lower(), PurePosixPath(name).stem.lower()),
-        lambda name: name != "" and name.lower() == slide.name.lower().partition(".")[0],
+        lambda name: without_suffix(slide.name.lower()) == without_suffix(name.lower()),
+        lambda name: slide.name.startswith("TCGA-") and name == slide.name.partition(".")[0],
         lambda name: re.split(r" - | \[|#", name)[0].lower() == slide.name.lower(),
     )
     for way in ways:

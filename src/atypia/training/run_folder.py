@@ -195,7 +195,7 @@ def session(
         _wait_for_folder(run.folder, processes)
         yield lambda **_: None
         return
-    busy = f"{run.folder}: another process is at this run. Wait for it, or stop it."
+    busy = f"{run.folder}: another process is working on this run. Wait for it, or stop it."
     with only_process(run.folder, busy):
         yield from _recorded(run, record, clock, processes)
 
