@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sqlite3
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -305,3 +308,29 @@ def test_geojson_comes_back_as_candidates_at_the_same_places(shown, tmp_path):
         "subtype": "amf_multipolar",
         "rater": "ann",
     }
+
+
+def test_on_a_full_disk_labels_stay_readable_and_none_is_lost(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    if os.getuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk can be made by root alone")
+    try:
+        store = ReviewStore(disk / "reviews.sqlite", "key", IDS)
+        store.join("ann", blind=False)
+        store.give("ann", 3, 5)
+        with contextlib.suppress(OSError):
+            (disk / "filler").write_bytes(bytes(2**20))
+        with pytest.raises(AtypiaError, match=r"reviews\.sqlite: .*\(.*(full|open|I/O)"):
+            any(store.give("ann", number, 1) for number in range(4, 19))
+        given = store.labels()["ann"]
+        assert given[3] == 5
+        assert not store.is_blind("ann")
+        (disk / "filler").unlink()
+        store.give("ann", 19, 2)
+        after = store.labels()["ann"]
+        assert after[19] == 2
+        assert (after[:19] == given[:19]).all()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 import threading
 import uuid
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from itertools import combinations
 from typing import TYPE_CHECKING, Final
@@ -30,7 +30,7 @@ from atypia.evaluation.predictions import UNKNOWN
 from atypia.slides.geojson_writer import COLOURS, class_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from atypia.biomarker import SlideFigures
@@ -89,7 +89,7 @@ class ReviewStore:
                     f"column of the cohort, but got {name[:60]!r}."
                 )
             )
-        with self._lock, closing(self._open()) as base, base:
+        with self._lock, self._writing() as base:
             base.execute(
                 "INSERT OR IGNORE INTO reviewer VALUES (?, ?, ?)", (self._key, name, int(blind))
             )
@@ -105,7 +105,7 @@ class ReviewStore:
         """Whether others' labels are hidden from a reviewer; one who never came counts as blind."""
         if not self._file.exists():
             return True
-        with closing(self._open()) as base:
+        with closing(self._reading()) as base:
             blind = self._blind(base, name)
         return True if blind is None else blind
 
@@ -113,7 +113,7 @@ class ReviewStore:
         """Save a label, which is then on the disk; None takes the label away."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         text = None if subtype is None else SUBTYPES[subtype]
-        with self._lock, closing(self._open()) as base, base:
+        with self._lock, self._writing() as base:
             self._check(base, name)
             base.execute(
                 "INSERT INTO event (cohort, reviewer, patch_id, subtype, at) "
@@ -123,7 +123,7 @@ class ReviewStore:
 
     def undo(self, name: str) -> int | None:
         """Take back the last label; returns the number of its figure, None if none is left."""
-        with self._lock, closing(self._open()) as base, base:
+        with self._lock, self._writing() as base:
             self._check(base, name)
             rows = base.execute(
                 "SELECT id, patch_id FROM event WHERE cohort = ? AND reviewer = ? AND NOT undone "
@@ -141,7 +141,7 @@ class ReviewStore:
         """Every reviewer's labels: (N,) subtype indices, :data:`UNKNOWN` where none is given."""
         if not self._file.exists():
             return {}
-        with closing(self._open()) as base:
+        with closing(self._reading()) as base:
             names = base.execute(
                 "SELECT name FROM reviewer WHERE cohort = ? ORDER BY name", (self._key,)
             ).fetchall()
@@ -166,6 +166,24 @@ class ReviewStore:
             "SELECT blind FROM reviewer WHERE cohort = ? AND name = ?", (self._key, name)
         ).fetchone()
         return None if row is None else bool(row[0])
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(self._open()) as base, base:
+                yield base
+        except sqlite3.Error as error:  # such as a full disk
+            what = f"{self._file}: nothing was saved ({error}). All that was saved before is there."
+            raise AtypiaError(what) from error
+
+    def _reading(self) -> sqlite3.Connection:
+        try:
+            return self._open()
+        except AtypiaError:
+            # On a full disk the file that several processes share cannot be made; one needs none.
+            base = sqlite3.connect(self._file, timeout=10)
+            base.execute("PRAGMA locking_mode = EXCLUSIVE")
+            return base
 
     def _open(self) -> sqlite3.Connection:
         with ExitStack() as on_failure:
