@@ -91,10 +91,7 @@ def mount(app: "FastAPI", site: Site, limits: ServerLimits) -> None:
 
 
 def _seats(n: int) -> Any:
-    """Make a dependency of addresses of which `n` are worked on at once.
-
-    Whose client hangs up while it waits is not worked on.
-    """
+    """Make a dependency that works on `n` requests at once, and drops those whose client left."""
     from fastapi import Depends, Request
 
     free = asyncio.Semaphore(n)
