@@ -274,7 +274,8 @@ def content(out: Path) -> dict[str, str]:
     found = {}
     for file in sorted(p for p in out.rglob("*") if p.is_file()):
         name = str(file.relative_to(out))
-        timed = file.suffix in (".log", ".html", ".db") or file.name in (
+        # A study's history shows the trial that was killed as well.
+        timed = file.suffix in (".log", ".html", ".db", ".svg") or file.name in (
             *(
                 "run.json",
                 "job.json",
