@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--bad", type=float, default=0.2)
     parser.add_argument("--hang-up", type=float, default=0.1)
     parser.add_argument("--heat-maps", type=int, default=60)
+    parser.add_argument("--max-requests", type=int, default=256)
     parser.add_argument("--half-open", type=int, default=1500)
     parser.add_argument("--label", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -67,6 +68,7 @@ def main() -> None:
 def started(options: argparse.Namespace, folder: Path) -> tuple[subprocess.Popen[str], int]:
     """Start the app as a user does, with the usual limit of open files."""
     command = [sys.executable, "-m", "atypia", "serve", str(options.cohort), "--port=0"]
+    command += [f"--max-requests={options.max_requests}"]
     command += [f"--quality={options.quality}", f"--reviews={folder / 'reviews.sqlite'}"]
     usual = 1024
 

@@ -69,7 +69,7 @@ def test_what_says_nothing_plausible_is_unknown(tmp_path: Path) -> None:
 
 def test_oblong_pixels_are_refused(tmp_path: Path) -> None:
     tifffile.imwrite(
-        tmp_path / "a.tif", PIXELS, resolution=(40_000, 20_000), resolutionunit="CENTIMETER"
+        tmp_path / "a.tif", PIXELS, resolution=(22_000, 20_000), resolutionunit="CENTIMETER"
     )
     with pytest.raises(InputError, match="square"):
         tiff_mpp(tmp_path / "a.tif")

@@ -74,6 +74,8 @@ def bounded_protocol(most: int, headers_s: float = HEADERS_S) -> type[asyncio.Pr
     """Connections without a whole request, those that never had one first in time first."""
     idle: dict[Any, None] = {}
     """Connections that have had one, and wait for the next."""
+    sending: dict[Any, None] = {}
+    """Connections whose body is on its way: the last to be closed."""
 
     class BoundedProtocol(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
@@ -83,7 +85,8 @@ def bounded_protocol(most: int, headers_s: float = HEADERS_S) -> type[asyncio.Pr
             waiting[self] = None
             self._arm()
             if len(self.connections) > most:
-                oldest = next(iter(waiting if len(waiting) > 1 else idle or waiting))
+                others = waiting if len(waiting) > 1 else idle or sending or waiting
+                oldest = next(iter(others))
                 oldest.end()
 
         def data_received(self, data: bytes) -> None:
@@ -92,27 +95,30 @@ def bounded_protocol(most: int, headers_s: float = HEADERS_S) -> type[asyncio.Pr
                 self._arm()  # a part of the headers, at most
                 return
             self._disarm()
-            if self.conn.their_state is not h11.SEND_BODY:  # a whole request
-                waiting.pop(self, None)
-                idle.pop(self, None)
+            self._forget()
+            if self.conn.their_state is h11.SEND_BODY:
+                sending[self] = None
 
         def on_response_complete(self) -> None:
-            if self.conn.their_state is h11.SEND_BODY:  # refused before its body had come
-                self.transport.close()
+            if self.conn.their_state is h11.SEND_BODY:
+                # Refused before its body had come: to close at once would take the answer along.
+                self.loop.call_later(headers_s, self.end)
             super().on_response_complete()
             if not self.transport.is_closing() and self.conn.their_state is h11.IDLE:
                 idle[self] = None
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._disarm()
-            waiting.pop(self, None)
-            idle.pop(self, None)
+            self._forget()
             super().connection_lost(exc)
 
         def end(self) -> None:
-            waiting.pop(self, None)
-            idle.pop(self, None)
+            self._forget()
             self.transport.abort()
+
+        def _forget(self) -> None:
+            for kept in (waiting, idle, sending):
+                kept.pop(self, None)
 
         def _arm(self) -> None:
             if self._timer is None:
