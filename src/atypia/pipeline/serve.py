@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from atypia.classifiers.bundle import HEADER
 from atypia.core.choices import BEST, RELEASED
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from atypia.web.site import Show
+
+_BESIDE_THE_APP: Final = 24
+"""Requests with a body that are under way at once where the app is shown."""
 
 log = logging.getLogger("atypia")
 
@@ -67,6 +71,8 @@ def serve(
     """
     check_installed()
     limits = limits or ServerLimits()
+    if show is not None:  # labels come first: more uploads at once would keep them waiting
+        limits = replace(limits, requests=min(limits.requests, _BESIDE_THE_APP))
     registered = register_slides(slides, register)
     token = _read_token(token_file)
     if show is not None:
