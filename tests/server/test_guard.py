@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atypia.core.errors import InputError
-from atypia.server.guard import Admission, ServerLimits
+from atypia.server.guard import Admission, ServerLimits, usual_requests
 from atypia.server.refusals import RefusalError
 
 LIMITS = ServerLimits(
@@ -89,3 +89,8 @@ def test_limits_that_contradict_each_other_are_refused_together() -> None:
         ServerLimits(body_bytes=2**30, image_pixels=10**9)
     assert len(refused.value.problems) == 2
     assert "--max-memory-mb" in str(refused.value)
+
+
+def test_beside_the_app_fewer_uploads_are_under_way_at_once():
+    assert usual_requests(beside_app=True) == 24
+    assert usual_requests(beside_app=False) == ServerLimits().requests == 256

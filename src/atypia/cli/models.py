@@ -132,7 +132,10 @@ def serve(
         int,
         typer.Option(min=1, help="In one request; twice as many may wait for an answer."),
     ] = 4096,
-    max_requests: Annotated[int, typer.Option(min=1, help="At once; others get 503.")] = 256,
+    max_requests: Annotated[
+        int | None,
+        typer.Option(min=1, help="At once; others get 503. By default 256, beside the app 24."),
+    ] = None,
     max_memory_mb: Annotated[
         int, typer.Option(min=1, help="For uploads, and as much again for pixels.")
     ] = 512,
@@ -141,7 +144,7 @@ def serve(
 ) -> None:
     """Show figures and answers in the browser; answer programs over HTTP (/openapi.json)."""
     from atypia.pipeline.serve import serve as run
-    from atypia.server.guard import ServerLimits
+    from atypia.server.guard import ServerLimits, usual_requests
     from atypia.web.site import Show
 
     of_app = {
@@ -172,7 +175,7 @@ def serve(
             body_bytes=max_body_mb * _MIB,
             image_pixels=round(max_megapixels * 1e6),
             patches=max_patches,
-            requests=max_requests,
+            requests=max_requests or usual_requests(beside_app=source is not None),
             buffer_bytes=max_memory_mb * _MIB,
         ),
     )

@@ -8,14 +8,13 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from atypia.classifiers.bundle import HEADER
 from atypia.core.choices import BEST, RELEASED
 from atypia.core.errors import InputError
-from atypia.server.guard import ServerLimits
+from atypia.server.guard import ServerLimits, usual_requests
 from atypia.server.listener import answer, bound, check_installed, choose_access, is_private
 from atypia.server.registered_slides import register_slides
 from atypia.server.service import Service
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from atypia.web.site import Show
-
-_BESIDE_THE_APP: Final = 24
-"""Requests with a body that are under way at once where the app is shown."""
 
 log = logging.getLogger("atypia")
 
@@ -70,9 +66,7 @@ def serve(
         MissingExtraError: The extra ``serve`` is not installed.
     """
     check_installed()
-    limits = limits or ServerLimits()
-    if show is not None:  # labels come first: more uploads at once would keep them waiting
-        limits = replace(limits, requests=min(limits.requests, _BESIDE_THE_APP))
+    limits = limits or ServerLimits(requests=usual_requests(beside_app=show is not None))
     registered = register_slides(slides, register)
     token = _read_token(token_file)
     if show is not None:

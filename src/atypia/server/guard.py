@@ -101,6 +101,11 @@ class ServerLimits:
             raise InputError(problems)
 
 
+def usual_requests(*, beside_app: bool) -> int:
+    """Bound of requests where none is given: beside the app fewer, which keep labels waiting."""
+    return 24 if beside_app else ServerLimits.requests
+
+
 class Admission:
     """Counters of what all requests hold, each with a bound.
 
