@@ -167,3 +167,15 @@ def test_pixels_that_are_not_square_are_resampled_each_axis_by_its_own_size(tmp_
         field = slide.read_field(53.5, 48, 20.0, 0.5).astype(int)
         assert np.abs(field - expected.read_field(64, 48, 20.0, 0.5)).max() <= 2
     assert "pixels of 0.6 × 0.5 µm" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("tags", "what"), [((256,), "an image of up to"), ((322, 323), "tiles of up to")]
+)
+def test_sizes_of_damaged_headers_are_refused_before_they_fill_the_memory(tmp_path, tags, what):
+    path = write(tmp_path / "a.tif", **TILED)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        for tag in tags:
+            tiff.pages[0].tags[tag].overwrite(2**24, dtype="I")
+    with pytest.raises(InputError, match=what):
+        crop(path)

@@ -29,6 +29,8 @@ log = logging.getLogger("atypia")
 
 PLAUSIBLE_MPP: Final = (0.05, 4.0)
 """µm per pixel of a light microscope; a TIFF with 72 dpi (353 µm) only has a default."""
+_LONGEST_SIDE: Final = 2**21
+"""More than a slide of 50 cm has; a larger number comes from damaged headers."""
 _SQUARE: Final = 0.01
 """Pixels whose sides differ by less than this share are square."""
 _MOST_ASPECT: Final = 0.25
@@ -202,7 +204,7 @@ class Slide:
         if x0 < x1 and y0 < y1:
             with _reading(self.info.path):
                 inside = self._pixels.read(level, x0, y0, x1 - x0, y1 - y0, self.info.background)
-            canvas[y0 - top : y1 - top, x0 - left : x1 - left] = inside
+                canvas[y0 - top : y1 - top, x0 - left : x1 - left] = inside
         return canvas
 
 
@@ -255,8 +257,11 @@ def _describe(
     path: Path, pixels: Pixels, mpp: float | None, background: Colour | None
 ) -> SlideInfo:
     first = pixels.levels[0]
-    if min(first.width, first.height) < 1:
-        what = f"expected an image but got one of {first.width} × {first.height} px."
+    if not all(1 <= side <= _LONGEST_SIDE for side in first[:2]):
+        what = (
+            f"expected an image of up to {_LONGEST_SIDE:,} px a side but got "
+            f"{first.width} × {first.height} px."
+        )
         raise InputError(Problem(what, str(path)))
     stated, aspect = mean_mpp(pixels.mpp)
     return SlideInfo(

@@ -41,6 +41,8 @@ or an escape."""
 _ORIENTATION: Final = 274
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 """Meaning of a fourth sample (TIFF 6.0): opacity, the colours multiplied by it or not."""
+_LARGEST_TILE: Final = 2**26
+"""Pixels; a larger number comes from damaged headers, and would fill the memory."""
 _JPEG: Final = (6, 7, 34892)
 _SCANNERS: Final = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif")
 """Slides in TIFF that OpenSlide reads."""
@@ -223,6 +225,9 @@ def _pixel_problem(page: Any, *, by_openslide: bool = False) -> str:
             f"expected 8-bit RGB but got {samples} samples of {bits} bits ({page.dtype}), "
             f"{photometric}. Convert it to 8-bit RGB first."
         )
+    tile = (page.tilelength, page.tilewidth) if page.is_tiled else (0, 0)
+    if tile[0] * tile[1] > _LARGEST_TILE:
+        return f"expected tiles of up to {_LARGEST_TILE:,} px but got {tile[1]} × {tile[0]} px."
     orientation = page.tags.valueof(_ORIENTATION, 1)
     if orientation != 1:
         return (
