@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 from slide import write_slide
 
+from atypia.classifiers.answers import Answers
 from atypia.classifiers.bundle import find_bundle, read_header
 from atypia.classifiers.loading import load_ensemble
 from atypia.core.errors import InputError
@@ -177,9 +178,9 @@ class Untaught:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def predict_proba(self, patches: Any, *_: Any) -> Any:
+    def answer(self, patches: Any, *_: Any) -> Answers:
         """All subtypes alike."""
-        return np.full((len(patches), 8), 1 / 8, np.float32)
+        return Answers(np.full((len(patches), 8), 1 / 8, np.float32))
 
 
 def network_costs(options: argparse.Namespace, mpp: float) -> tuple[dict[str, float], int]:

@@ -36,8 +36,9 @@ import pandas as pd
 import torch
 from one_member import MEASURES, NAMES, PLACE, outer_split, signed, write_answers
 
-from atypia.classifiers.decision import Decision
+from atypia.classifiers.answers import Answers
 from atypia.classifiers.ensemble import load_network, predict_network
+from atypia.classifiers.postprocessing import Postprocessing
 from atypia.core.config import load_config
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import write_json, write_text
@@ -187,8 +188,8 @@ def ask(
         axis=0,
     )
     file = folder / f"{teachers[0].name}-{len(teachers)}-of-the-rest.csv"
-    about, plain = cohort.manifest.iloc[rows], Decision(prior=[1 / 8] * 8, power=0)
-    write_predictions(file, prediction_table(about, answers, plain, 0.5, member))
+    about = cohort.manifest.iloc[rows]
+    write_predictions(file, prediction_table(about, Answers(answers), Postprocessing(), member))
     return file
 
 

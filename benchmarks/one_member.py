@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from atypia.classifiers.answers import Answers
 from atypia.classifiers.calibration import fit_calibration
 from atypia.classifiers.decision import Decision
+from atypia.classifiers.postprocessing import Postprocessing
 from atypia.core.labels import N_SUBTYPES
 from atypia.data.splits import make_splits
 from atypia.evaluation.predictions import write_predictions
@@ -85,6 +87,5 @@ def write_answers(
     learned = task.labels[task.train_rows]
     counts = np.bincount(learned[learned >= 0], minlength=N_SUBTYPES)
     decision = Decision(prior=(counts / counts.sum()).tolist(), power=config.ensemble.prior_power)
-    write_predictions(
-        folder / "predictions.csv", prediction_table(about, answers, decision, 0.5, member)
-    )
+    table = prediction_table(about, Answers(answers), Postprocessing(decision), member)
+    write_predictions(folder / "predictions.csv", table)

@@ -15,7 +15,6 @@ from atypia.classifiers.calibration import Calibration
 from atypia.classifiers.decision import Decision
 from atypia.classifiers.loading import load_ensemble
 from atypia.classifiers.postprocessing import Postprocessing
-from atypia.classifiers.protocol import ExplainingModel
 from atypia.classifiers.rules.criteria import prior
 from atypia.classifiers.rules.rules_classifier import RulesClassifier
 from atypia.classifiers.rules.shape_features import NOTHING, measure_patches, raw_probabilities
@@ -41,8 +40,8 @@ def patches(side: int = 128, mpp: float = 0.25) -> np.ndarray:
 
 def test_answers_are_probabilities_and_each_has_its_reason() -> None:
     model = RulesClassifier()
-    assert isinstance(model, ExplainingModel)
-    p, told = model.answer(patches(), 0.25)
+    answers = model.answer(patches(), 0.25)
+    p, told = answers.probabilities, answers.reasons
     assert p.shape == (len(FIGURES), 8)
     assert p.dtype == np.float32
     np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-6)
@@ -72,13 +71,14 @@ def test_another_resolution_reads_the_same(mpp: float) -> None:
 def test_the_reason_is_of_the_decided_subtype() -> None:
     """A decision against the prior names what it decides for, not the most probable one."""
     decision = Decision(prior=prior().tolist(), power=1.0)
-    _, (told,) = RulesClassifier(Postprocessing(decision)).answer(ring().patch()[None], 0.25)
+    (told,) = RulesClassifier(Postprocessing(decision)).answer(ring().patch()[None], 0.25).reasons
     assert told.reason.startswith("Ring shape, a plate seen from a pole.")
 
 
 def test_an_empty_patch_is_answered_by_the_prior() -> None:
     blank = np.full((1, 128, 128, 3), 230, np.uint8)
-    p, (told,) = RulesClassifier().answer(blank, 0.25)
+    answers = RulesClassifier().answer(blank, 0.25)
+    p, (told,) = answers.probabilities, answers.reasons
     np.testing.assert_allclose(p[0], prior(), atol=1e-6)
     assert told.reason == NOTHING
     assert told.measures == {}
@@ -171,7 +171,8 @@ def test_real_figures_are_found_and_told_apart(ami_br: Path, tmp_path: Path) -> 
     paths = dict(zip(cohort.manifest["patch_id"], cohort.image_paths(), strict=True))
     chosen = rows.groupby("label_expert1").head(60)
     stack = np.stack([read_patch(paths[patch]) for patch in chosen["patch_id"]])
-    p, told = RulesClassifier().answer(stack, 0.25)
+    answers = RulesClassifier().answer(stack, 0.25)
+    p, told = answers.probabilities, answers.reasons
     truth = np.array([subtype_index(name) for name in chosen["label_expert1"]])
     assert np.mean(one_vs_rest_auc(truth, p.astype(float))) > 0.8
     assert np.mean([reason.reason != NOTHING for reason in told]) > 0.99

@@ -13,7 +13,9 @@ from PIL import Image
 from slide_files import noise, smooth, spoil_tile, write_pyramid, write_tiff
 from untrained import untrained_ensemble
 
+from atypia.classifiers.answers import Answers
 from atypia.classifiers.decision import Decision
+from atypia.classifiers.postprocessing import Postprocessed, Postprocessing
 from atypia.core.config import InputSpec
 from atypia.core.errors import AtypiaError, InputError, Problem
 from atypia.core.labels import N_SUBTYPES, PROBABILITY_COLUMNS
@@ -31,20 +33,19 @@ def spec(field_um: float, size_px: int) -> InputSpec:
     return InputSpec(field_of_view_um=field_um, size_px=size_px, mean=(0, 0, 0), std=(1, 1, 1))
 
 
-class Colours:
+class Colours(Postprocessed):
     """A model whose probabilities are the colours of the field's centre."""
 
     def __init__(self, *specs: InputSpec) -> None:
         self.specs = specs or (spec(16, 32),)
-        self.decision = Decision(prior=[1 / 8] * 8, power=0)
-        self.threshold, self.conformal = 0.5, None
+        self.postprocessing = Postprocessing()
 
-    def predict_proba(self, patches: npt.NDArray[np.uint8], *_: float) -> npt.NDArray[np.float32]:
+    def answer(self, patches: npt.NDArray[np.uint8], *_: float) -> Answers:
         middle = patches.shape[1] // 2
         p = np.zeros((len(patches), N_SUBTYPES), np.float32)
         p[:, :3] = patches[:, middle, middle] / 1000
         p[:, 7] = 1 - p.sum(axis=1)
-        return p
+        return Answers(p)
 
 
 class Imagined:

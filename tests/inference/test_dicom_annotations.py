@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from slide_files import noise, write_dicom, write_tiff
 
-from atypia.classifiers.decision import Decision
+from atypia.classifiers.answers import Answers
+from atypia.classifiers.postprocessing import Postprocessing
 from atypia.core.errors import InputError
 from atypia.core.labels import N_SUBTYPES, SUBTYPES
 from atypia.inference.patch_predictions import prediction_table
@@ -24,7 +25,7 @@ def answers(n: int) -> pd.DataFrame:
     p = rng.dirichlet(np.ones(N_SUBTYPES), n).astype(np.float32)
     about = pd.DataFrame({"patch_id": [str(i) for i in range(n)], "patient_id": "", "domain": ""})
     about[["x_px", "y_px"]] = rng.uniform(0, 90, (n, 2))
-    return prediction_table(about, p, Decision(prior=[1 / 8] * 8, power=0), 0.5)
+    return prediction_table(about, Answers(p), Postprocessing())
 
 
 def test_annotations_are_read_back_by_highdicom(tmp_path):

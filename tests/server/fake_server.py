@@ -14,29 +14,27 @@ from typing import Any
 
 import numpy as np
 
-from atypia.classifiers.decision import Decision
+from atypia.classifiers.answers import Answers
+from atypia.classifiers.postprocessing import Postprocessed, Postprocessing
 from atypia.core.config import InputSpec
-from atypia.data.field_of_view import check_patches, size_problem
+from atypia.data.field_of_view import check_patches
 from atypia.server.guard import ServerLimits
 from atypia.server.listener import answer, bound, choose_access
 from atypia.server.schemas import About
 from atypia.server.service import Service
 
 
-class FakeModel:
+class FakeModel(Postprocessed):
     """Answers that depend on the patch alone; while the file `hold` is there, it waits."""
 
     specs = (InputSpec(field_of_view_um=18, size_px=64, mean=(0, 0, 0), std=(1, 1, 1)),)
-    decision = Decision(prior=[1 / 8] * 8, power=0)
-    threshold = 0.5
-    conformal = None
-    field_of_view_um = 18.0
+    postprocessing = Postprocessing()
 
     def __init__(self, hold: Path | None = None) -> None:
         self.hold = hold
         self.batches: list[int] = []
 
-    def predict_proba(self, patches: Any, mpp: float, _batch_size: int = 64) -> np.ndarray:
+    def answer(self, patches: Any, mpp: float, _batch_size: int = 64) -> Answers:
         check_patches(patches, mpp, self.specs)
         self.batches.append(len(patches))
         logging.info("batch of %d", len(patches))
@@ -47,10 +45,7 @@ class FakeModel:
         means = patches.mean(axis=(1, 2)) / 40  # (N, 3)
         scores = np.concatenate([means, means[:, ::-1], means[:, :2] / 2], axis=1)
         weights = np.exp(scores)
-        return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-
-    def size_problem(self, side_px: int, mpp: float) -> str | None:
-        return size_problem(side_px, mpp, self.specs)
+        return Answers((weights / weights.sum(axis=1, keepdims=True)).astype(np.float32))
 
 
 ABOUT = About(

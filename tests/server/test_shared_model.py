@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fake_server import FakeModel
 
+from atypia.classifiers.answers import Answers
 from atypia.server.shared_model import BATCH, ModelThread, SharedModel, StoppedError
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def test_what_waits_goes_to_the_model_together(thread: ModelThread, hold: Path) 
     answers += [thread.ask(part, 0.25) for part in asked[1:]]
     hold.unlink()
     for part, answer in zip(asked, answers, strict=True):
-        np.testing.assert_array_equal(answer.result(), FakeModel().predict_proba(part, 0.25))
+        expected = FakeModel().predict_proba(part, 0.25)
+        np.testing.assert_array_equal(answer.result().probabilities, expected)
     assert thread.model.batches == [1, 1, 72, 9]  # type: ignore[attr-defined]
 
 
@@ -99,7 +101,7 @@ def test_what_nobody_wants_any_more_is_not_worked_on(thread: ModelThread, hold: 
 def test_a_failure_is_told_to_those_it_concerns(thread: ModelThread) -> None:
     with pytest.raises(RuntimeError, match="thirteen"):
         thread.ask(np.full((1, 80, 80, 3), 13, np.uint8), 0.25).result()
-    assert thread.ask(patches(1), 0.25).result().shape == (1, 8)
+    assert thread.ask(patches(1), 0.25).result().probabilities.shape == (1, 8)
 
 
 def test_a_batch_for_which_there_is_no_memory_does_not_end_the_thread(
@@ -112,12 +114,12 @@ def test_a_batch_for_which_there_is_no_memory_does_not_end_the_thread(
         patch.setattr("atypia.server.shared_model.np.concatenate", full)
         with pytest.raises(MemoryError):
             thread.ask(patches(1), 0.25).result(timeout=30)
-    assert thread.ask(patches(1), 0.25).result(timeout=30).shape == (1, 8)
+    assert thread.ask(patches(1), 0.25).result(timeout=30).probabilities.shape == (1, 8)
 
 
 def test_a_model_that_cannot_answer_fails_at_the_start() -> None:
     class Broken(FakeModel):
-        def predict_proba(self, *_: object) -> np.ndarray:
+        def answer(self, *_: object) -> Answers:
             raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"), ModelThread(Broken()):

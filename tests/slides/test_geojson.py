@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atypia.classifiers.decision import Decision
+from atypia.classifiers.answers import Answers
+from atypia.classifiers.postprocessing import Postprocessing
 from atypia.core.labels import N_SUBTYPES, PROBABILITY_COLUMNS, SUBTYPES, parse_subtype
 from atypia.inference.patch_predictions import prediction_table
 from atypia.slides import SlideInfo
@@ -28,8 +29,7 @@ MRXS = SlideInfo(Path("m.mrxs"), 90_000, 80_000, 0.25, (255, 255, 255), (20_000,
 def answers(candidates: list[Candidate]) -> pd.DataFrame:
     p = np.random.default_rng(0).dirichlet(np.ones(N_SUBTYPES), len(candidates))
     about = pd.DataFrame({"patch_id": [c.id for c in candidates], "patient_id": "", "domain": ""})
-    flat = Decision(prior=[1 / 8] * 8, power=0)
-    return prediction_table(about, p.astype(np.float32), flat, 0.5)
+    return prediction_table(about, Answers(p.astype(np.float32)), Postprocessing())
 
 
 def test_the_file_is_what_qupath_documents(tmp_path):

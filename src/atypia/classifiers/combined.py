@@ -8,7 +8,7 @@ plain arrays; a stack may also have an :class:`~atypia.classifiers.aggregation.A
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
@@ -16,6 +16,7 @@ from scipy.special import softmax
 
 from atypia._version import __version__
 from atypia.classifiers.aggregation import Aggregation
+from atypia.classifiers.answers import Answers, Explanation
 from atypia.classifiers.bundle import (
     HEADER,
     HYBRID_NETWORK,
@@ -25,7 +26,7 @@ from atypia.classifiers.bundle import (
     find_bundle,
     write_header,
 )
-from atypia.classifiers.postprocessing import Explanation, Postprocessed, Postprocessing
+from atypia.classifiers.postprocessing import Postprocessed, Postprocessing
 from atypia.classifiers.rules.rules_classifier import RulesClassifier
 from atypia.classifiers.rules.shape_features import SPEC, measure_patches
 from atypia.classifiers.rules.shape_measures import NAMES
@@ -198,22 +199,17 @@ class HybridClassifier(Postprocessed):
         self.provenance = dict(provenance or {})
         self.specs: Sequence[InputSpec] = [*network.specs, SPEC]
 
-    def predict_proba(
-        self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
-    ) -> npt.NDArray[np.float32]:
-        """As :meth:`atypia.classifiers.protocol.SubtypeModel.predict_proba`."""
-        return self.answer(patches, mpp, batch_size)[0]
-
-    def answer(
-        self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
-    ) -> tuple[npt.NDArray[np.float32], list[Explanation]]:
-        """As :meth:`predict_proba`, with the reason of each prediction."""
-        network = self.network.predict_proba(patches, mpp, batch_size)
+    def answer(self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64) -> Answers:
+        """As :meth:`atypia.classifiers.protocol.SubtypeModel.answer`, with reasons."""
+        seen = self.network.answer(patches, mpp, batch_size)
+        network = seen.probabilities
         features = measure_patches(patches, mpp, batch_size)
         combined = self.combiner.predict_proba(feature_table(network, features))
         probabilities = self.postprocessing.calibration.apply(combined)
         subtypes = [SUBTYPES[i] for i in self.decision.subtypes(probabilities)]
-        return probabilities, explain(network, features, subtypes)
+        return replace(
+            seen, probabilities=probabilities, reasons=explain(network, features, subtypes)
+        )
 
     @classmethod
     def load(cls, model: Path | str, network: SubtypeModel) -> HybridClassifier:
@@ -281,13 +277,11 @@ class StackClassifier(Postprocessed):
         self.provenance = dict(provenance or {})
         self.specs: Sequence[InputSpec] = [s for model in models for s in model.specs]
 
-    def predict_proba(
-        self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
-    ) -> npt.NDArray[np.float32]:
-        """As :meth:`atypia.classifiers.protocol.SubtypeModel.predict_proba`."""
+    def answer(self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64) -> Answers:
+        """As :meth:`atypia.classifiers.protocol.SubtypeModel.answer`."""
         base = [model.predict_proba(patches, mpp, batch_size) for model in self.models]
         aggregated = aggregate(self.meta, np.stack(base).astype(float))
-        return self.postprocessing.calibration.apply(aggregated)
+        return Answers(self.postprocessing.calibration.apply(aggregated))
 
     @classmethod
     def load(cls, model: Path | str, models: Sequence[SubtypeModel]) -> StackClassifier:

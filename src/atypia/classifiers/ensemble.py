@@ -15,6 +15,7 @@ from safetensors.torch import save
 
 from atypia._version import __version__
 from atypia.classifiers.aggregation import Aggregation
+from atypia.classifiers.answers import Answers
 from atypia.classifiers.bundle import (
     HEADER,
     BundleHeader,
@@ -147,10 +148,8 @@ class Ensemble(Postprocessed):
         self.device, self._fused = device, None
         return self
 
-    def predict_proba(
-        self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
-    ) -> npt.NDArray[np.float32]:
-        """As :meth:`atypia.classifiers.protocol.SubtypeModel.predict_proba`."""
+    def answer(self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64) -> Answers:
+        """As :meth:`atypia.classifiers.protocol.SubtypeModel.answer`."""
         check_patches(patches, mpp, self.specs)
         if self._fused is None:
             self._fused = _fused(self.members)
@@ -164,7 +163,7 @@ class Ensemble(Postprocessed):
             for networks, spec in groups
         ]
         members = check_answers(np.concatenate(predicted))  # the join leaves out what is NaN
-        return self.postprocessing.calibration.apply(self.join(members))
+        return Answers(self.postprocessing.calibration.apply(self.join(members)))
 
     def save(self, folder: Path, *, half: bool = False) -> None:
         """Write the bundle; ``model.json`` comes last, so a folder with it is complete.

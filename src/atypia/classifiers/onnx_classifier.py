@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from atypia.classifiers.answers import Answers
 from atypia.classifiers.onnx_files import (
     HEADER,
     OUTPUT,
@@ -65,10 +66,8 @@ class OnnxEnsemble(Postprocessed):
         """What the first member sees."""
         return self.inputs[0].spec
 
-    def predict_proba(
-        self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
-    ) -> npt.NDArray[np.float32]:
-        """As :meth:`atypia.classifiers.protocol.SubtypeModel.predict_proba`."""
+    def answer(self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64) -> Answers:
+        """As :meth:`atypia.classifiers.protocol.SubtypeModel.answer`."""
         check_patches(patches, mpp, self.specs)
         step = max(1, batch_size // 8) if self.tta else batch_size  # the graph makes 8 of each
         answers = np.empty((len(patches), N_SUBTYPES), np.float32)
@@ -76,7 +75,7 @@ class OnnxEnsemble(Postprocessed):
             part = patches[start : start + step]
             fields = {entry.name: sample_field(part, mpp, entry.spec) for entry in self.inputs}
             answers[start : start + step] = check_answers(self._run(fields))
-        return answers
+        return Answers(answers)
 
     def _run(self, fields: dict[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from atypia.classifiers.answers import Answers
     from atypia.classifiers.onnx_files import GraphHeader
     from atypia.core.config import InputSpec
 
@@ -72,7 +74,7 @@ class Postprocessing:
         )
 
 
-class Postprocessed:
+class Postprocessed(ABC):
     """What every kind of model derives from its postprocessing and from what its members see."""
 
     postprocessing: Postprocessing
@@ -98,6 +100,16 @@ class Postprocessed:
         """Side of the square that the members see together, in µm."""
         return max(spec.field_of_view_um for spec in self.specs)
 
+    def predict_proba(
+        self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
+    ) -> npt.NDArray[np.float32]:
+        """As :meth:`atypia.classifiers.protocol.SubtypeModel.predict_proba`."""
+        return self.answer(patches, mpp, batch_size).probabilities
+
+    @abstractmethod
+    def answer(self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64) -> Answers:
+        """As :meth:`atypia.classifiers.protocol.SubtypeModel.answer`."""
+
     def size_problem(self, side_px: int, mpp: float) -> str | None:
         """Why patches of this shorter side cannot be classified; None if they can."""
         return size_problem(side_px, mpp, self.specs)
@@ -117,13 +129,3 @@ def check_answers(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.floa
             "The model answers NaN: its weights are damaged or of another network. Copy it again."
         )
     return probabilities
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why a patch got its predicted subtype."""
-
-    reason: str
-    """In words."""
-    measures: Mapping[str, float]
-    """What was measured, by name; see :class:`atypia.classifiers.rules.shape_measures.Measures`."""

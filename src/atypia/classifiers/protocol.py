@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -10,14 +10,19 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from atypia.classifiers.answers import Answers
     from atypia.classifiers.conformal import ConformalSets
     from atypia.classifiers.decision import Decision
-    from atypia.classifiers.postprocessing import Explanation
+    from atypia.classifiers.postprocessing import Postprocessing
     from atypia.core.config import InputSpec
 
 
 class SubtypeModel(Protocol):
     """Anything that predicts the subtypes of patches."""
+
+    @property
+    def postprocessing(self) -> Postprocessing:
+        """From probabilities to calls, subtypes and sets."""
 
     @property
     def decision(self) -> Decision:
@@ -55,15 +60,8 @@ class SubtypeModel(Protocol):
                 :data:`atypia.data.field_of_view.MIRRORED_DOWN_TO`.
         """
 
+    def answer(self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64) -> Answers:
+        """As :meth:`predict_proba`, with each patch's status and, from some models, a reason."""
+
     def size_problem(self, side_px: int, mpp: float) -> str | None:
         """Explain why patches of this shorter side cannot be classified; None if they can."""
-
-
-@runtime_checkable
-class ExplainingModel(SubtypeModel, Protocol):
-    """A model that gives a reason for each prediction."""
-
-    def answer(
-        self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
-    ) -> tuple[npt.NDArray[np.float32], list[Explanation]]:
-        """As :meth:`SubtypeModel.predict_proba`, with the reason of each prediction."""

@@ -42,6 +42,12 @@ DISPLAY_NAMES: Final = {
     "nmf_ring": "Ring shape",
 }
 
+ANSWERED: Final = "answered"
+STATUSES: Final = (ANSWERED, "no_tissue", "poor_image", "not_a_mitosis", "unlike_training")
+"""What can be made of a candidate. All but the first have probabilities, but no call: there is
+no tissue; the image is out of focus, folded, saturated or not H&E; it is something else than a
+mitotic figure; or it is unlike all that the model was trained on."""
+
 _INDEX: Final = {subtype: i for i, subtype in enumerate(SUBTYPES)}
 
 # What people write in label columns, reduced to lower-case words. The misspelling is AMi-Br's own.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from atypia.classifiers.answers import Answers
 from atypia.core.errors import InputError
 from atypia.core.labels import N_SUBTYPES
 from atypia.inference.job_parts import Failure, FinishedPart, hash_of
@@ -87,9 +88,5 @@ class ClassifyImages:
         about = pd.DataFrame(columns=["patch_id", *image.about])
         model = self._model
         return prediction_table(
-            about,
-            np.empty((0, N_SUBTYPES), np.float32),
-            model.decision,
-            model.threshold,
-            conformal=model.conformal,
+            about, Answers(np.empty((0, N_SUBTYPES), np.float32)), model.postprocessing
         )

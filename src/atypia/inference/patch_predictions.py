@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from atypia.classifiers.protocol import ExplainingModel
+from atypia.classifiers.answers import Answers, joined
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import write_json, write_text
 from atypia.core.found_files import files_below, refuse_special, require_utf8
@@ -32,9 +32,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from atypia.classifiers.conformal import ConformalSets
-    from atypia.classifiers.decision import Decision
-    from atypia.classifiers.postprocessing import Explanation
+    from atypia.classifiers.answers import Explanation
+    from atypia.classifiers.postprocessing import Postprocessing
     from atypia.classifiers.protocol import SubtypeModel
 
 CHUNK = 128
@@ -277,24 +276,17 @@ def _warn_of_mirrored(model: SubtypeModel, n: int) -> None:
 def _classify(
     model: SubtypeModel, patches: Sequence[_DecodedPatch], batch_size: int
 ) -> pd.DataFrame:
-    probabilities = np.empty((len(patches), len(SUBTYPES)), np.float32)
-    reasons: dict[int, Explanation] = {}
     # Patches of one shape and resolution go through the network together.
     groups: dict[tuple[tuple[int, ...], float], list[int]] = {}
     for i, patch in enumerate(patches):
         groups.setdefault((patch.pixels.shape, patch.mpp), []).append(i)
-    for (_, mpp), members in groups.items():
-        stack = np.stack([patches[i].pixels for i in members])
-        if isinstance(model, ExplainingModel):
-            probabilities[members], explained = model.answer(stack, mpp, batch_size)
-            reasons |= zip(members, explained, strict=True)
-        else:
-            probabilities[members] = model.predict_proba(stack, mpp, batch_size)
+    parts = [
+        model.answer(np.stack([patches[i].pixels for i in members]), mpp, batch_size)
+        for (_, mpp), members in groups.items()
+    ]
+    order = np.argsort(np.concatenate([np.array(members) for members in groups.values()]))
     about = pd.DataFrame([patch.about for patch in patches])
-    table = prediction_table(
-        about, probabilities, model.decision, model.threshold, conformal=model.conformal
-    )
-    return with_reasons(table, [reasons[i] for i in sorted(reasons)])
+    return prediction_table(about, joined(parts).take(order), model.postprocessing)
 
 
 def with_reasons(table: pd.DataFrame, reasons: Sequence[Explanation]) -> pd.DataFrame:
@@ -325,33 +317,33 @@ def with_abstained(table: pd.DataFrame, minimum: float) -> pd.DataFrame:
 
 def prediction_table(
     about: pd.DataFrame,
-    probabilities: npt.NDArray[np.float32],
-    decision: Decision,
-    threshold: float,
+    answers: Answers,
+    postprocessing: Postprocessing,
     fold: Any = "",
     *,
-    conformal: ConformalSets | None = None,
+    sets: bool = True,
 ) -> pd.DataFrame:
-    """Join what is known of patches with probabilities (N, 8), as ``predictions.csv`` has them.
+    """Join what is known of N patches with a model's answers, as ``predictions.csv`` has them.
 
     Args:
         about: (N rows) at least ``patch_id``; labels and votes are kept.
-        probabilities: (N, 8).
-        decision: From probabilities to a subtype.
-        threshold: A figure is called atypical from this p_atypical on.
+        answers: On the patches.
+        postprocessing: From probabilities to subtypes, calls and prediction sets.
         fold: Of each row, or of all.
-        conformal: Adds ``conformal_set``: subtypes joined by ``|``, or ``empty``.
+        sets: Whether prediction sets are wanted, in ``conformal_set``: subtypes joined by ``|``,
+            or ``empty``.
     """
+    probabilities = answers.probabilities
     table = about.drop(columns=["file", "mpp"], errors="ignore").reset_index(drop=True)
     table["fold"] = fold
     table[list(PROBABILITY_COLUMNS)] = probabilities
     atypical = probabilities[:, [c.startswith("p_amf") for c in PROBABILITY_COLUMNS]].sum(axis=1)
     table["p_atypical"] = np.minimum(atypical, 1)
-    table["predicted_subtype"] = np.array(SUBTYPES)[decision.subtypes(probabilities)]
-    table["predicted_atypical"] = table["p_atypical"] >= threshold
-    if conformal is not None:
-        table["conformal_set"] = conformal.names(probabilities)
-    return table
+    table["predicted_subtype"] = np.array(SUBTYPES)[postprocessing.decision.subtypes(probabilities)]
+    table["predicted_atypical"] = table["p_atypical"] >= postprocessing.threshold
+    if sets and postprocessing.conformal is not None:
+        table["conformal_set"] = postprocessing.conformal.names(probabilities)
+    return with_reasons(table, answers.reasons)
 
 
 def prediction_records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
+from atypia.classifiers.answers import Answers, joined
 from atypia.core.errors import AtypiaError, InputError, Problem
 from atypia.core.labels import N_SUBTYPES, ORIGIN_COLUMNS
 from atypia.core.progress import OnDone, silent
@@ -88,7 +89,8 @@ def classify_slide(
         raise InputError(unknown_resolution(slide.info.path))
     field_um, out_mpp = field_to_read(model.specs or (), slide.info.mpp)
     centres = np.array([(c.x, c.y) for c in candidates], dtype=np.float64).reshape(-1, 2)
-    probabilities = np.empty((len(candidates), N_SUBTYPES), np.float32)
+    parts = [Answers(np.empty((0, N_SUBTYPES), np.float32))]
+    answered: list[int] = []
     faults: dict[int, Problem] = {}
     order = reading_order(centres)
     with ThreadPoolExecutor(slide.readers) as threads:
@@ -111,11 +113,12 @@ def classify_slide(
                     rows.append(row)
                     patches.append(answer)
             if patches:
-                probabilities[rows] = model.predict_proba(np.stack(patches), out_mpp, _CHUNK)
+                parts.append(model.answer(np.stack(patches), out_mpp, _CHUNK))
+                answered += rows
             on_done(len(answers))
     problems = [faults[row] for row in sorted(faults)]
-    done = [row for row in range(len(candidates)) if row not in faults]
-    if not np.isfinite(probabilities[done]).all():
+    found, done = joined(parts).take(np.argsort(answered)), sorted(answered)
+    if not np.isfinite(found.probabilities).all():
         raise AtypiaError(
             f"{slide.info.path}: expected probabilities but the model gave what is no number. Is "
             "it damaged, or does it need another --device or --backend?"
@@ -124,14 +127,7 @@ def classify_slide(
         listing = "\n".join(str(problem) for problem in problems[:20])
         raise AtypiaError(f"{slide.info.path}: not one candidate could be read.\n{listing}")
     about = _about([candidates[i] for i in done], centres[done], slide)
-    table = prediction_table(
-        about,
-        probabilities[done],
-        model.decision,
-        model.threshold,
-        conformal=model.conformal,
-    )
-    return table, problems
+    return prediction_table(about, found, model.postprocessing), problems
 
 
 def reading_order(centres: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:

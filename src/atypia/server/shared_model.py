@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Final, Self
 import numpy as np
 
 from atypia._version import __version__
+from atypia.classifiers.answers import Answers, joined
 from atypia.classifiers.bundle import BundleHeader, read_any_header, read_kind
 from atypia.classifiers.loading import find_model, load_ensemble
 from atypia.classifiers.onnx_classifier import OnnxEnsemble
 from atypia.classifiers.onnx_files import find_export, read_export
+from atypia.classifiers.postprocessing import Postprocessed
 from atypia.core.choices import RELEASED
 from atypia.core.files import sha256_file
 from atypia.core.labels import SUBTYPES
@@ -93,7 +95,7 @@ class _Job:
     patches: npt.NDArray[np.uint8]
     """(N, H, W, 3)."""
     mpp: float
-    answer: Future[npt.NDArray[np.float32]] = field(default_factory=Future)
+    answer: Future[Answers] = field(default_factory=Future)
 
     @property
     def kind(self) -> tuple[tuple[int, ...], float]:
@@ -125,8 +127,8 @@ class ModelThread:
         self._jobs.put(None)
         self._thread.join()
 
-    def ask(self, patches: npt.NDArray[np.uint8], mpp: float) -> Future[npt.NDArray[np.float32]]:
-        """Queue patches (N, H, W, 3); the answer is that of ``predict_proba``.
+    def ask(self, patches: npt.NDArray[np.uint8], mpp: float) -> Future[Answers]:
+        """Queue patches (N, H, W, 3); the answer is that of the model.
 
         A job whose answer is cancelled before the model comes to it costs nothing.
         """
@@ -153,8 +155,11 @@ class ModelThread:
         sizes = [len(job.patches) for job in jobs]
         try:
             patches = np.concatenate([job.patches for job in jobs])
-            probabilities = self.model.predict_proba(patches, jobs[0].mpp, BATCH)
-            parts = np.split(probabilities, np.cumsum(sizes)[:-1])
+            answers = self.model.answer(patches, jobs[0].mpp, BATCH)
+            ends = np.cumsum(sizes)
+            parts = [
+                answers.take(slice(end - size, end)) for size, end in zip(sizes, ends, strict=True)
+            ]
         except Exception as error:  # of these jobs; the thread has others to serve
             log.exception("the model failed on a batch of %d patches", sum(sizes))
             for job in jobs:
@@ -166,35 +171,29 @@ class ModelThread:
         self.seconds_per_patch += 0.2 * (seconds - self.seconds_per_patch)
 
 
-class SharedModel:
+class SharedModel(Postprocessed):
     """The model as one request sees it: a :class:`atypia.classifiers.protocol.SubtypeModel`."""
 
     def __init__(self, thread: ModelThread) -> None:
-        model = thread.model
-        self.decision = model.decision
-        self.threshold = model.threshold
-        self.conformal = model.conformal
-        self.specs = model.specs
-        self.field_of_view_um = model.field_of_view_um
-        self.size_problem = model.size_problem
+        self.postprocessing, self.specs = thread.model.postprocessing, thread.model.specs
         self._thread = thread
         self._lock = threading.Lock()
-        self._asked: Future[npt.NDArray[np.float32]] | None = None
+        self._asked: Future[Answers] | None = None
         self._stopped = False
 
-    def predict_proba(
+    def answer(
         self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = BATCH
-    ) -> npt.NDArray[np.float32]:
-        """Wait for the answer of the thread, (N, 8), on patches (N, H, W, 3).
+    ) -> Answers:
+        """Wait for the answers of the thread on patches (N, H, W, 3).
 
         Raises:
             StoppedError: :meth:`stop` was called.
         """
         step = min(batch_size, BATCH)
         starts = range(0, len(patches), step)
-        return np.concatenate([self._ask(patches[i : i + step], mpp) for i in starts])
+        return joined([self._ask(patches[i : i + step], mpp) for i in starts])
 
-    def _ask(self, patches: npt.NDArray[np.uint8], mpp: float) -> npt.NDArray[np.float32]:
+    def _ask(self, patches: npt.NDArray[np.uint8], mpp: float) -> Answers:
         with self._lock:
             self.go_on()
             self._asked = self._thread.ask(patches, mpp)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
+from atypia.classifiers.answers import Answers
 from atypia.classifiers.combined import explain, feature_table, save_hybrid
 from atypia.classifiers.rules.shape_features import raw_probabilities
 from atypia.core.config import HybridConfig
@@ -145,10 +146,10 @@ class HybridFitter(ShapeFitter[HybridConfig]):
         )
         test = prediction_table(
             manifest.iloc[part.test],
-            fitted.calibration.apply(raw[part.test]),
-            fitted.decision,
-            fitted.threshold,
+            Answers(fitted.calibration.apply(raw[part.test])),
+            fitted,
             number,
+            sets=False,
         )
         return out_of_fold, test
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
 from atypia.biomarker.error_model import ErrorModel, no_error_model
+from atypia.classifiers.answers import Answers
 from atypia.classifiers.bundle import PATIENTS
 from atypia.classifiers.calibration import Calibration, fit_calibration
 from atypia.classifiers.conformal import ConformalSets
@@ -105,10 +106,8 @@ class FittedModel(ABC):
         """Make the table of the test part, but for its column ``fold``."""
         return prediction_table(
             run.cohort.manifest.iloc[self.part.test],
-            postprocessing.calibration.apply(self.test),
-            postprocessing.decision,
-            postprocessing.threshold,
-            conformal=postprocessing.conformal,
+            Answers(postprocessing.calibration.apply(self.test)),
+            postprocessing,
         )
 
 
@@ -272,11 +271,12 @@ def fit_postprocessing(
     counts = np.bincount(labels[known], minlength=N_SUBTYPES)
     counts = counts if known.any() else np.ones(N_SUBTYPES, np.int64)  # of votes alone
     decision = Decision(prior=(counts / counts.sum()).tolist(), power=config.answer.prior_power)
-    table = prediction_table(manifest, calibrated, decision, threshold, folds)
-    errors = None
+    fitted = Postprocessing(decision, threshold, calibration, conformal)
+    table = prediction_table(manifest, Answers(calibrated), fitted, folds, sets=False)
     if not _no_error_model(manifest, config.label):
         errors = ErrorModel.fit(predictions_from_table(table), config.label).to_json()
-    return Postprocessing(decision, threshold, calibration, conformal, errors), table
+        fitted = replace(fitted, errors=errors)
+    return fitted, table
 
 
 def fit_threshold(

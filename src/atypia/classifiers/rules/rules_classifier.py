@@ -9,9 +9,10 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from atypia._version import __version__
+from atypia.classifiers.answers import Answers, Explanation
 from atypia.classifiers.bundle import HEADER, RULES, RulesHeader, find_bundle, write_header
 from atypia.classifiers.decision import Decision
-from atypia.classifiers.postprocessing import Explanation, Postprocessed, Postprocessing
+from atypia.classifiers.postprocessing import Postprocessed, Postprocessing
 from atypia.classifiers.rules.criteria import prior
 from atypia.classifiers.rules.shape_features import SPEC, measure_patches, raw_probabilities
 from atypia.core.errors import MissingExtraError
@@ -49,16 +50,8 @@ class RulesClassifier(Postprocessed):
         self.provenance = dict(provenance or {})
         self.specs: Sequence[InputSpec] = [SPEC]
 
-    def predict_proba(
-        self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
-    ) -> npt.NDArray[np.float32]:
-        """As :meth:`.protocol.SubtypeModel.predict_proba`; without chromatin the class prior."""
-        return self.answer(patches, mpp, batch_size)[0]
-
-    def answer(
-        self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
-    ) -> tuple[npt.NDArray[np.float32], list[Explanation]]:
-        """As :meth:`predict_proba`, with the reason of each answer."""
+    def answer(self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64) -> Answers:
+        """As :meth:`.protocol.SubtypeModel.answer`, with reasons; no chromatin: the class prior."""
         features = measure_patches(patches, mpp, batch_size)
         probabilities = self.postprocessing.calibration.apply(raw_probabilities(features))
         subtypes = self.decision.subtypes(probabilities)
@@ -66,7 +59,7 @@ class RulesClassifier(Postprocessed):
             Explanation(shape.reason(SUBTYPES[subtype]), shape.measures)
             for shape, subtype in zip(features, subtypes, strict=True)
         ]
-        return probabilities, explanations
+        return Answers(probabilities, reasons=explanations)
 
     def explain(self, patch: npt.NDArray[np.uint8], mpp: float) -> ShapeFeatures:
         """Measure one patch (H, W, 3); the outlines are in its pixels."""
