@@ -133,6 +133,15 @@ def test_a_worker_with_another_cohort_is_turned_away(storage: str) -> None:
         worker.open_study(storage, resume=False)
 
 
+def until_refused(address: str) -> None:
+    for _ in range(600):
+        try:
+            psycopg.connect(address).close()
+        except psycopg.OperationalError:
+            return
+        time.sleep(0.1)
+
+
 def test_a_password_comes_from_the_environment(
     server: Path, storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,8 +152,8 @@ def test_a_password_comes_from_the_environment(
         connection.execute("GRANT ALL ON SCHEMA public TO searcher")
         hba.write_text(f"local all searcher scram-sha-256\n{before}")
         connection.execute("SELECT pg_reload_conf()")
-        time.sleep(2)  # the server reads the file a moment later
         own = storage.replace("postgres@", "searcher@")
+        until_refused(own.replace("+psycopg", ""))  # the server reads the file a moment later
         try:
             with pytest.raises(Exception, match="password"):
                 worker.open_study(own)
