@@ -51,7 +51,7 @@ def measure(
     ensemble: Ensemble, patches: npt.NDArray[np.uint8], mpp: float, method: str, seed: int
 ) -> dict[str, Any]:
     """Check one method."""
-    targets = ensemble.decision.subtypes(ensemble.predict_proba(patches, mpp))
+    targets = ensemble.postprocessing.subtypes(ensemble.predict_proba(patches, mpp))
     found = explain(ensemble, patches, mpp, targets, method)
     sanity = check(
         ensemble,

@@ -176,7 +176,7 @@ def test_the_guide_suffices_for_onnxruntime_alone(
     table = np.array(expected)
     assert [file for file, *_ in answers] == list(map(str, files))
     np.testing.assert_allclose([row[-1] for row in answers], table, atol=1e-3)
-    subtypes = [SUBTYPES[i] for i in model.decision.subtypes(table)]
+    subtypes = [SUBTYPES[i] for i in model.postprocessing.subtypes(table)]
     p = p_atypical(table)
     assert [row[1:3] for row in answers] == [
         [s, bool(a)] for s, a in zip(subtypes, p >= model.threshold, strict=True)

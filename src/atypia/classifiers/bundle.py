@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, Field, field_validator
 
 from atypia.classifiers.aggregation import Aggregation
-from atypia.classifiers.decision import Decision  # noqa: TC001
-
-# pydantic reads the annotations
+from atypia.classifiers.decision import (
+    Decision,  # noqa: TC001 - pydantic reads the annotations
+    OperatingPoint,  # noqa: TC001
+)
 from atypia.core.choices import BEST, FAST, RELEASED
 from atypia.core.config import InputSpec, ModelConfig  # noqa: TC001
 from atypia.core.errors import InputError, Problem
@@ -60,7 +61,9 @@ class Thresholds(BaseModel):
     """Operating points."""
 
     atypical: Annotated[float, Field(allow_inf_nan=False)]
-    """A figure is called atypical from this p_atypical on."""
+    """A figure is called atypical from this p_atypical on, unless another point is chosen."""
+    points: dict[str, OperatingPoint] = {}
+    """By name, :data:`atypia.core.choices.BALANCED` among them; none in older bundles."""
 
 
 class PostprocessingHeader(BaseModel):

@@ -206,7 +206,7 @@ class HybridClassifier(Postprocessed):
         features = measure_patches(patches, mpp, batch_size)
         combined = self.combiner.predict_proba(feature_table(network, features))
         probabilities = self.postprocessing.calibration.apply(combined)
-        subtypes = [SUBTYPES[i] for i in self.decision.subtypes(probabilities)]
+        subtypes = [SUBTYPES[i] for i in self.postprocessing.subtypes(probabilities)]
         return replace(
             seen, probabilities=probabilities, reasons=explain(network, features, subtypes)
         )

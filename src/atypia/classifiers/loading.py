@@ -17,7 +17,7 @@ from atypia.classifiers.bundle import (
 )
 from atypia.classifiers.onnx_classifier import OnnxEnsemble
 from atypia.classifiers.onnx_files import HEADER
-from atypia.core.choices import BACKENDS, BEST, RELEASED
+from atypia.core.choices import BACKENDS, BALANCED, BEST, RELEASED
 from atypia.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def load_ensemble(
     backend: str = "auto",
     device: str = "auto",
     threads: int | None = None,
+    operating_point: str = BALANCED,
 ) -> SubtypeModel:
     """Load a model on a device.
 
@@ -53,11 +54,21 @@ def load_ensemble(
         device: ``auto``, ``cpu``, ``cuda``; ``mps`` with torch.
         threads: On the CPU; None: as the backend takes them. With torch they are those of the
             whole process.
+        operating_point: From what p_atypical on figures are called atypical, by a name of
+            ``thresholds.points`` in the header; one that has none offers ``balanced``.
 
     Raises:
-        InputError: No such model, quality, backend or device; or damaged files.
+        InputError: No such model, quality, backend, device or operating point; or damaged files.
         MissingExtraError: What the backend needs is not installed.
     """
+    loaded = _load(model, quality, backend, device, threads)
+    loaded.postprocessing = loaded.postprocessing.with_operating_point(operating_point)
+    return loaded
+
+
+def _load(
+    model: Path | str, quality: str, backend: str, device: str, threads: int | None
+) -> SubtypeModel:
     if backend not in BACKENDS:
         raise InputError(f"--backend: expected one of {list(BACKENDS)} but got {backend!r}.")
     is_export = (Path(model) / HEADER).is_file()

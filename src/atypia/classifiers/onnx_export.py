@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from atypia.classifiers.bundle import Thresholds
 from atypia.classifiers.onnx_files import EXTRA, METADATA, OUTPUT, GraphHeader, GraphInput
 from atypia.classifiers.onnx_int8 import errors_only
 from atypia.core.errors import InputError, MissingExtraError
@@ -44,10 +43,7 @@ def graph_header(ensemble: Ensemble, source: dict[str, Any]) -> GraphHeader:
         members=len(ensemble.members),
         tta=ensemble.tta,
         join=ensemble.join,
-        calibration=ensemble.postprocessing.calibration.to_json(),
-        conformal=None if ensemble.conformal is None else ensemble.conformal.to_json(),
-        decision=ensemble.decision,
-        thresholds=Thresholds(atypical=ensemble.threshold),
+        **ensemble.postprocessing.to_header(),
         source={**source, "provenance": dict(ensemble.provenance)},
     )
 

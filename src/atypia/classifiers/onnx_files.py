@@ -56,7 +56,8 @@ ANSWERS: Final[dict[str, Any]] = {
     "inside_graph": ["mean and std", "tta", "members", "join", "calibration"],
     "p_atypical": "sum of the probabilities of the classes whose names begin with amf_",
     "atypical": "p_atypical >= thresholds.atypical",
-    "subtype": "classes[argmax(probabilities / decision.prior ** decision.power)]",
+    "subtype": "classes[argmax(probabilities / decision.prior ** decision.power)], among the amf_ "
+    "classes where it is atypical, else among the others",
     "conformal_set": "classes[k] where 1 - probabilities[k] <= conformal.quantiles[k]; "
     "one quantile is that of all classes, null is infinite",
 }

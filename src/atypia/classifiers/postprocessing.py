@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import numpy as np
 from atypia.classifiers.bundle import PostprocessingHeader, Thresholds
 from atypia.classifiers.calibration import Calibration
 from atypia.classifiers.conformal import ConformalSets
-from atypia.classifiers.decision import Decision
+from atypia.classifiers.decision import Decision, OperatingPoint, decide
+from atypia.core.choices import BALANCED
 from atypia.core.errors import AtypiaError, InputError, Problem
 from atypia.core.labels import N_SUBTYPES
 from atypia.data.field_of_view import size_problem
@@ -42,6 +43,29 @@ class Postprocessing:
     """Sets of subtypes that a figure may have, at a guaranteed rate."""
     errors: Mapping[str, Any] | None = None
     """How often calls were wrong out of fold, for the biomarker; see ``ErrorModel.to_json``."""
+    points: Mapping[str, OperatingPoint] = field(default_factory=dict)
+    """Operating points by name; none: `threshold` alone, which is then the balanced one."""
+    operating_point: str = BALANCED
+    """Name of the one that `threshold` is of."""
+
+    def with_operating_point(self, name: str) -> Postprocessing:
+        """Call figures atypical from the threshold of a named operating point on.
+
+        Raises:
+            InputError: The model has no such point.
+        """
+        offered = self.points or {BALANCED: OperatingPoint(threshold=self.threshold)}
+        if name not in offered:
+            raise InputError(
+                f"--operating-point: expected one of {list(offered)}, which the model offers, but "
+                f"got {name!r}."
+            )
+        return replace(self, threshold=offered[name].threshold, operating_point=name)
+
+    def subtypes(self, probabilities: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
+        """Predicted subtypes, (N,) indices, from probabilities (N, 8); their side is the call."""
+        prior = np.array(self.decision.prior)
+        return decide(probabilities, prior, self.decision.power, self.threshold)
 
     def to_header(self) -> dict[str, Any]:
         """Entries of :class:`atypia.classifiers.bundle.PostprocessingHeader`."""
@@ -49,7 +73,9 @@ class Postprocessing:
             "calibration": self.calibration.to_json(),
             "conformal": None if self.conformal is None else self.conformal.to_json(),
             "decision": self.decision,
-            "thresholds": Thresholds(atypical=self.threshold),
+            "thresholds": Thresholds(
+                atypical=self.with_operating_point(BALANCED).threshold, points=dict(self.points)
+            ),
             "errors": None if self.errors is None else dict(self.errors),
         }
 
@@ -71,6 +97,7 @@ class Postprocessing:
             calibration=calibration,
             conformal=conformal or None,
             errors=header.errors if isinstance(header, PostprocessingHeader) else None,
+            points=header.thresholds.points,
         )
 
 
@@ -79,11 +106,6 @@ class Postprocessed(ABC):
 
     postprocessing: Postprocessing
     specs: Sequence[InputSpec]
-
-    @property
-    def decision(self) -> Decision:
-        """From probabilities to a subtype."""
-        return self.postprocessing.decision
 
     @property
     def threshold(self) -> float:

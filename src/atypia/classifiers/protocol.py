@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from atypia.classifiers.answers import Answers
     from atypia.classifiers.conformal import ConformalSets
-    from atypia.classifiers.decision import Decision
     from atypia.classifiers.postprocessing import Postprocessing
     from atypia.core.config import InputSpec
 
@@ -20,13 +19,8 @@ if TYPE_CHECKING:
 class SubtypeModel(Protocol):
     """Anything that predicts the subtypes of patches."""
 
-    @property
-    def postprocessing(self) -> Postprocessing:
-        """From probabilities to calls, subtypes and sets."""
-
-    @property
-    def decision(self) -> Decision:
-        """From probabilities to a subtype."""
+    postprocessing: Postprocessing
+    """From probabilities to calls, subtypes and sets."""
 
     @property
     def threshold(self) -> float:

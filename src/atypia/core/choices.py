@@ -11,4 +11,6 @@ RELEASED: Final = "released"
 """Name of the model in the package."""
 BEST: Final = "best"
 FAST: Final = "fast"
+BALANCED: Final = "balanced"
+"""Name of the operating point that every model has, and that is taken unless another is named."""
 BACKENDS: Final[tuple[Backend, ...]] = get_args(Backend)

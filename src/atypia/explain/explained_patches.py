@@ -105,7 +105,7 @@ def write_figures(
     field_um = ensemble.field_of_view_um
     cells = Grid.of(found.maps.shape[1:], mpp, field_um).mean(found.maps)
     for_eyes = shown(found.maps, mpp)
-    predicted = ensemble.decision.subtypes(probabilities)
+    predicted = ensemble.postprocessing.subtypes(probabilities)
     probability = target_probability(probabilities, targets)
     records = []
     for i, patch in enumerate(patches):

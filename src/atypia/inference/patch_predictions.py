@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 
 from atypia.classifiers.answers import Answers, joined
+from atypia.classifiers.decision import p_atypical
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import write_json, write_text
 from atypia.core.found_files import files_below, refuse_special, require_utf8
-from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES, subtype_index
+from atypia.core.labels import N_ATYPICAL, PROBABILITY_COLUMNS, SUBTYPES, subtype_index
 from atypia.core.progress import OnDone, silent
 from atypia.core.tables import csv_text
 from atypia.data.cohort import Cohort
@@ -337,10 +338,10 @@ def prediction_table(
     table = about.drop(columns=["file", "mpp"], errors="ignore").reset_index(drop=True)
     table["fold"] = fold
     table[list(PROBABILITY_COLUMNS)] = probabilities
-    atypical = probabilities[:, [c.startswith("p_amf") for c in PROBABILITY_COLUMNS]].sum(axis=1)
-    table["p_atypical"] = np.minimum(atypical, 1)
-    table["predicted_subtype"] = np.array(SUBTYPES)[postprocessing.decision.subtypes(probabilities)]
-    table["predicted_atypical"] = table["p_atypical"] >= postprocessing.threshold
+    table["p_atypical"] = p_atypical(probabilities)
+    subtypes = postprocessing.subtypes(probabilities)
+    table["predicted_subtype"] = np.array(SUBTYPES)[subtypes]
+    table["predicted_atypical"] = subtypes < N_ATYPICAL
     if sets and postprocessing.conformal is not None:
         table["conformal_set"] = postprocessing.conformal.names(probabilities)
     return with_reasons(table, answers.reasons)

@@ -114,7 +114,7 @@ def explain(
         for patches in group_alike(chunk):
             pixels = np.stack([patch.pixels for patch in patches])
             probabilities = ensemble.predict_proba(pixels, patches[0].mpp)
-            targets = target_indices(subtype, ensemble.decision.subtypes(probabilities))
+            targets = target_indices(subtype, ensemble.postprocessing.subtypes(probabilities))
             found = explain_patches(ensemble, pixels, patches[0].mpp, targets, method)
             written = write_figures(out, patches, probabilities, targets, found, ensemble, method)
             records += zip((patch.number for patch in patches), written, strict=True)

@@ -54,7 +54,7 @@ class RulesClassifier(Postprocessed):
         """As :meth:`.protocol.SubtypeModel.answer`, with reasons; no chromatin: the class prior."""
         features = measure_patches(patches, mpp, batch_size)
         probabilities = self.postprocessing.calibration.apply(raw_probabilities(features))
-        subtypes = self.decision.subtypes(probabilities)
+        subtypes = self.postprocessing.subtypes(probabilities)
         explanations = [
             Explanation(shape.reason(SUBTYPES[subtype]), shape.measures)
             for shape, subtype in zip(features, subtypes, strict=True)
