@@ -37,11 +37,11 @@ from atypia.reports import published_results as reference
 
 DECIMALS = 6
 """Of a probability."""
-DERIVED = ("reason", "p_atypical", "atypical_expert1", "atypical_expert2", "atypical_expert3")
+DERIVED = ("reason", "p_atypical", "atypical_expert1", "atypical_expert2")
 LEFT_OUT = {"definitions", "subtypes", "calibration", "class_size_vs_sensitivity"}
 IN_CARD = {"groups", "selective", "conformal"}
 """Measures that ``make_model_card.py`` alone reads; kept of its runs, with ``--card``."""
-LEFT_OUT_OUT_OF_FOLD = LEFT_OUT | IN_CARD | {"raters"}
+LEFT_OUT_OUT_OF_FOLD = LEFT_OUT | IN_CARD | {"raters", "among_raters"}
 
 
 def write_compressed(path: Path, text: str) -> None:

@@ -108,6 +108,12 @@ def show_metrics(metrics: dict[str, Any]) -> None:
             table.add_row(
                 f"{name}, atypical by {label}", _measure(binary.get(name, point.get(name)))
             )
+    for entry in metrics.get("among_raters", []):
+        if entry["against"] == metrics["label"]:
+            row = (
+                f"balanced_accuracy minus that of {entry['rater']}, atypical by {entry['against']}"
+            )
+            table.add_row(row, _measure(entry["model_minus_rater"]["balanced_accuracy"]))
     out_console.print(table)
 
 

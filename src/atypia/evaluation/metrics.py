@@ -68,6 +68,29 @@ def roc_auc(
     return ratio(wins, positive_weights.sum(1) * negatives_before[:, -1])
 
 
+def sensitivity_at(
+    positive: BoolArray,
+    score: FloatArray,
+    false_positive_rate: FloatArray,
+    weights: FloatArray | None = None,
+) -> FloatArray:
+    """Sensitivity where the ROC curve reaches a false positive rate: (R,).
+
+    Straight lines join the points of the curve, as in :func:`roc_auc`; where it rises, its top
+    counts. Arguments as there, `false_positive_rate` (R,) is of each weighting.
+    """
+    _expect_same_length(positive, score)
+    weights = unit_weights(weights, len(score))
+    order, start, _ = _tie_groups(-score)
+    corners = np.append(np.unique(start), len(score))
+    rates = []
+    for of_class in (~positive, positive):
+        called = _cumulative(np.where(of_class, weights, 0.0)[:, order])[:, corners]
+        rates.append(ratio(called, called[:, -1:]))
+    curves = zip(false_positive_rate, *rates, strict=True)
+    return np.array([np.interp(at, x, y) for at, x, y in curves])
+
+
 def average_precision(
     positive: BoolArray, score: FloatArray, weights: FloatArray | None = None
 ) -> FloatArray:
@@ -326,6 +349,7 @@ def binary_measures(
         "ppv": ppv(confusion)[:, 1],
         "npv": ppv(confusion)[:, 0],
         "f1": f1(confusion)[:, 1],
+        "kappa": kappa(confusion),
     }
 
 

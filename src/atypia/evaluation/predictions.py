@@ -161,6 +161,12 @@ class Predictions:
         """Names that :meth:`subtypes_of` or :meth:`atypical_of` accept for this table."""
         return (*self.labels, *([AGREED] if self.labels else []), *self.votes)
 
+    @property
+    def raters(self) -> tuple[str, ...]:
+        """All raters, those who gave subtypes first; :meth:`atypical_of` accepts each."""
+        voted = (c.removeprefix("atypical_") for c in self.votes if c != MAJORITY)
+        return tuple(dict.fromkeys((*self.labels, *voted)))
+
     def vote_column(self, label: str) -> str | None:
         """Column of the votes that a label is; None where it is one of subtypes.
 
@@ -207,11 +213,16 @@ class Predictions:
         if column is not None and column in self.votes:
             return self.votes[column]
         if column is not None:
-            votes = np.stack(list(self.votes.values()))
-            balance = (2 * votes - 1).sum(axis=0, where=votes != UNKNOWN)
-            return np.where(balance == 0, UNKNOWN, (balance > 0).astype(np.int64))
+            return majority(list(self.votes.values()))
         subtypes = self.subtypes_of(label)
         return np.where(subtypes == UNKNOWN, UNKNOWN, (subtypes < N_ATYPICAL).astype(np.int64))
+
+
+def majority(votes: Sequence[IntArray]) -> IntArray:
+    """Give what most of the votes, each (N,), are; :data:`UNKNOWN` in a tie or without any."""
+    every = np.stack(votes)
+    balance = (2 * every - 1).sum(axis=0, where=every != UNKNOWN)
+    return np.where(balance == 0, UNKNOWN, (balance > 0).astype(np.int64))
 
 
 def read_predictions(path: Path | str) -> Predictions:

@@ -6,8 +6,8 @@ from resampling patients; ``undefined`` counts the resamples in which the measur
 A measure that is undefined is null.
 
 The majority vote is a second reference for the atypical call, not an independent one: the rater
-whose labels a model learned from is one of those who voted. For the same reason no rater is
-scored against it.
+whose labels a model learned from is one of those who voted. No rater is scored against a majority
+that includes the rater's own vote; see :mod:`atypia.evaluation.raters`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from atypia.evaluation import metrics
 from atypia.evaluation import uncertainty_scores as uncertainty
 from atypia.evaluation.intervals import LEVEL, RESAMPLES, estimate, measure
 from atypia.evaluation.predictions import MAJORITY, UNKNOWN, Predictions
+from atypia.evaluation.raters import among_raters
 from atypia.evaluation.uncertainty_scores import DEFAULT_THRESHOLD
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ DEFINITIONS = {
     "aurc": "area under the risk-coverage curve: mean error rate over all coverages; 0 is best",
     "conformal": "prediction sets of the column conformal_set; coverage is the share that holds "
     "the label",
+    "among_raters": "atypical or normal, each rater and the model against each other rater, and "
+    "against 'others', the majority of all other raters without ties; at_rater_specificity: on the "
+    "model's ROC curve of p_atypical, at the rater's false positive rate",
     "confusion": "rows are the label, columns the prediction, in the order of subtypes",
 }
 
@@ -132,6 +136,7 @@ def evaluate(
         if (values != "").any()
     }
     result["raters"] = rater_agreement(predictions, label, resamples, seed)
+    result["among_raters"] = among_raters(predictions, resamples, seed)
     return result
 
 

@@ -8,6 +8,8 @@ import numpy as np
 
 from atypia.core.labels import ATYPICAL, N_ATYPICAL, NORMAL, SUBTYPES
 from atypia.evaluation.curves import observed_frequency, pr_points, reliability_curve, roc_points
+from atypia.evaluation.predictions import UNKNOWN
+from atypia.evaluation.raters import OTHERS
 from atypia.evaluation.uncertainty_scores import (
     binary_confidence,
     selective_curve,
@@ -99,6 +101,29 @@ def curves(report: ReportInput) -> dict[str, Any]:
             area = "AUC" if measure == "auc" else "average precision"
             panels.append((title, group, area, plot(lines)))
     return {"curves": panels}
+
+
+def raters(report: ReportInput) -> dict[str, Any]:
+    """Plot, for each rater as the reference, the model's ROC curve and where the others stand."""
+    predictions, panels = report.predictions, {}
+    entries = report.metrics.get("among_raters", [])
+    references = {e["against"] for e in entries} - {OTHERS} if predictions else set()
+    for reference in sorted(references):
+        assert predictions is not None
+        truth = predictions.atypical_of(reference)
+        known = predictions.take(truth != UNKNOWN)
+        atypical = truth[truth != UNKNOWN] == 1
+        xs, ys = roc_points(atypical, known.p_atypical)
+        if not len(xs):
+            continue
+        called = known.predicted_atypical
+        points = {"its call": (called[~atypical].mean(), called[atypical].mean())}
+        for entry in entries:
+            place = _point(entry["of_rater"], "specificity", "sensitivity")
+            if entry["against"] == reference and place:
+                points[rater_name(entry["rater"])] = place
+        panels[reference] = plots.roc_curves([plots.Curve("model", xs, ys)], points)
+    return {"panels": panels}
 
 
 def _hints(

@@ -14,6 +14,7 @@ import io
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -41,6 +42,7 @@ SOFT: Final = "#5a6675"
 """Those of text in ``report.css``, where a plot cannot take the colour around it."""
 COLOURS: Final = (BLUE, VERMILION, GREEN, PURPLE)
 DASHES: Final = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
+MARKERS: Final = ("s", "^", "v", "o")
 
 _Corner: TypeAlias = Literal["lower right", "best"]
 
@@ -183,11 +185,17 @@ def confusion_matrix(
     return svg
 
 
-def roc_curves(curves: Sequence[Curve]) -> str:
-    """Draw ROC curves (x: 1 − specificity, y: sensitivity) with the line of no skill."""
+def roc_curves(
+    curves: Sequence[Curve], points: Mapping[str, tuple[float, float]] | None = None
+) -> str:
+    """Draw ROC curves (x: 1 − specificity, y: sensitivity) with the line of no skill.
+
+    `points` are places of raters and the like, by their names in the key.
+    """
     return _unit_curves(
-        curves, "1 − specificity", "Sensitivity", diagonal=True, legend="lower right"
-    )
+        curves, "1 − specificity", "Sensitivity", diagonal=True, legend="lower right",
+        points=points or {},
+    )  # fmt: skip
 
 
 def pr_curves(curves: Sequence[Curve]) -> str:
@@ -210,6 +218,7 @@ def _unit_curves(
     legend: _Corner,
     diagonal: bool = False,
     steps: bool = False,
+    points: Mapping[str, tuple[float, float]] = MappingProxyType({}),
 ) -> str:
     with _new_plot(4.8, 4.6) as canvas:
         axes = canvas.add_subplot()
@@ -226,6 +235,11 @@ def _unit_curves(
                     *curve.marker, "D", color=colour, markersize=7, markeredgecolor=_INK,
                     markeredgewidth=0.9, clip_on=False, zorder=5,
                 )  # fmt: skip
+        for i, (name, place) in enumerate(points.items()):
+            axes.plot(
+                *place, MARKERS[i % len(MARKERS)], color=COLOURS[(i + 1) % len(COLOURS)],
+                markersize=8, markeredgecolor=_INK, markeredgewidth=0.9, label=name, zorder=5,
+            )  # fmt: skip
         _unit_square(axes, x_title, y_title)
         if curves:
             axes.legend(loc=legend, handlelength=2.6)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from atypia.biomarker.slide_biomarkers import SCOPES
 from atypia.core.labels import DISPLAY_NAMES
 from atypia.evaluation.predictions import AGREED, MAJORITY
+from atypia.evaluation.raters import OTHERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +27,11 @@ _PERCENT: Final = "\N{NO-BREAK SPACE}%"
 
 def rater_name(name: str) -> str:
     """Name a rater in a sentence: ``expert1`` is "expert 1"."""
-    named = {MAJORITY: "the majority vote", AGREED: "all experts where they agree"}
+    named = {
+        MAJORITY: "the majority vote",
+        AGREED: "all experts where they agree",
+        OTHERS: "the majority of the others",
+    }
     return named.get(name) or re.sub(r"^expert_?(\d+)$", r"expert \1", name)
 
 

@@ -1,0 +1,93 @@
+"""The model among the raters: who agrees with whom, and how far the model is ahead or behind.
+
+A rater is judged like a model: the calls are taken for answers and scored against another rater's.
+The model is scored on the same figures, so that each difference is paired. A majority that
+includes a rater's own vote favours that rater; *the others* are the majority of all raters but the
+one who is judged, and a tie among them is no majority.
+
+A model and a rater at different operating points trade sensitivity for specificity. The fairer
+question is how sensitive the model would be at the rater's own specificity, which its ROC curve
+answers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from atypia.evaluation import metrics
+from atypia.evaluation.intervals import RESAMPLES, estimate, measure
+from atypia.evaluation.predictions import UNKNOWN, majority
+
+if TYPE_CHECKING:
+    from atypia.evaluation.metrics import BoolArray, FloatArray, Measures
+    from atypia.evaluation.predictions import Predictions
+
+OTHERS: Final = "others"
+"""Reference that is the majority of all raters but the one who is judged."""
+
+
+def among_raters(
+    predictions: Predictions, resamples: int = RESAMPLES, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Score each rater and the model against each other rater: atypical against normal.
+
+    Every rater counts, with subtypes or votes alone, and every patch once. With three raters or
+    more each is scored against :data:`OTHERS`, too.
+
+    Returns:
+        One entry per rater and reference, on the figures that both have: ``rater``, ``against``,
+        ``n``, ``n_patients``, ``n_atypical`` (by the reference); ``of_rater``, ``of_model`` and
+        ``model_minus_rater``, each the measures of
+        :func:`atypia.evaluation.metrics.binary_measures`; and ``at_rater_specificity`` with the
+        model's ``sensitivity`` there and ``model_minus_rater``. All with intervals.
+    """
+    patches = predictions.averaged()
+    calls = {rater: patches.atypical_of(rater) for rater in patches.raters}
+    entries = []
+    for rater, given in calls.items():
+        references = {name: others for name, others in calls.items() if name != rater}
+        if len(references) > 1:
+            references[OTHERS] = majority(list(references.values()))
+        for against, truth in references.items():
+            both = (given != UNKNOWN) & (truth != UNKNOWN)
+            if both.any():
+                measured = _compare(
+                    patches.take(both), given[both] == 1, truth[both] == 1, resamples, seed
+                )
+                entries.append({"rater": rater, "against": against, **measured})
+    return entries
+
+
+def _compare(
+    patches: Predictions, given: BoolArray, truth: BoolArray, resamples: int, seed: int
+) -> dict[str, Any]:
+    """Score a rater's calls and the model's against the same `truth`; all (N,)."""
+
+    def statistic(weights: FloatArray) -> Measures:
+        rater = metrics.binary_measures(truth, given, weights)
+        model = metrics.binary_measures(truth, patches.predicted_atypical, weights)
+        sensitivity = metrics.sensitivity_at(
+            truth, patches.p_atypical, 1 - rater["specificity"], weights
+        )
+        at_rater = {
+            "sensitivity": sensitivity,
+            "model_minus_rater": sensitivity - rater["sensitivity"],
+        }
+        difference = {name: model[name] - rater[name] for name in model}
+        parts = {
+            "of_rater": rater,
+            "of_model": model,
+            "model_minus_rater": difference,
+            "at_rater_specificity": at_rater,
+        }
+        return {f"{part}.{name}": v for part, of in parts.items() for name, v in of.items()}
+
+    measured: dict[str, Any] = {
+        "n": len(patches),
+        "n_patients": len(set(patches.patients)),
+        "n_atypical": int(truth.sum()),
+    }
+    for key, value in estimate(statistic, patches.patients, resamples, seed).items():
+        part, _, name = key.partition(".")
+        measured.setdefault(part, {})[name] = measure(value)
+    return measured
