@@ -5,13 +5,13 @@ An empty cell is a value that is not known or not defined. It is never a zero.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
-from atypia.biomarker.slide_biomarkers import SCOPES
+from atypia.biomarker.slide_biomarkers import SCOPES, chance_of
 from atypia.core.labels import DISPLAY_NAMES, SUBTYPES
 from atypia.evaluation.intervals import LEVEL
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from atypia.biomarker.biomarker_intervals import Measure
     from atypia.biomarker.error_model import ModelErrors
+    from atypia.biomarker.hotspot_chance import Chance
     from atypia.biomarker.slide_biomarkers import (
         Biomarkers,
         HotspotChoice,
@@ -59,6 +60,7 @@ def cohort_table(patients: Sequence[PatientBiomarkers]) -> pd.DataFrame:
             "n_slides": len(patient.slides),
             "slides": ";".join(patient.slides),
             "hotspot_slide": patient.hotspot_slide,
+            **_chance(patient.measures["hotspot"], patient.chance),
             **_cells(patient.measures),
         }
         for patient in patients
@@ -74,6 +76,7 @@ def slides_table(slides: Sequence[SlideBiomarkers]) -> pd.DataFrame:
             "hotspot_x_um": slide.hotspot.centre_um[0] if slide.hotspot else None,
             "hotspot_y_um": slide.hotspot.centre_um[1] if slide.hotspot else None,
             "hotspot_share_in_region": slide.hotspot_in_region,
+            **_chance(slide.measures["hotspot"], slide.chance),
             **_cells(slide.measures),
         }
         for slide in slides
@@ -91,6 +94,14 @@ def column_meanings() -> pd.DataFrame:
         ("hotspot_x_um", "um", "centre of the hot-spot on the slide"),
         ("hotspot_y_um", "um", "centre of the hot-spot on the slide, downwards"),
         ("hotspot_share_in_region", "0 to 1", "share of the hot-spot in the annotated region"),
+        (
+            "hotspot_chance_per_mm2",
+            "1/mm2",
+            "density to be expected in the densest place by chance alone. Of a hot-spot of most "
+            "atypical figures: that of atypical figures, their calls shuffled over the figures; of "
+            "most figures: that of all, scattered evenly over the tissue or the region",
+        ),
+        ("hotspot_chance_p", "0 to 1", "p-value of the hot-spot: at least as dense by that chance"),
     ]
     for scope, place in SCOPES.items():
         rows.append((f"{scope}_area_mm2", "mm2", f"area of {place}"))
@@ -140,15 +151,27 @@ def as_json(
                 if slide.hotspot
                 else None,
                 "hotspot_share_in_region": slide.hotspot_in_region,
+                **_chance(slide.measures["hotspot"], slide.chance),
                 "measures": measures(slide.measures),
             }
             for slide in slides
         ],
         "patients": [
-            asdict(replace(patient, measures={})) | {"measures": measures(patient.measures)}
+            {
+                "patient": patient.patient,
+                "slides": patient.slides,
+                "hotspot_slide": patient.hotspot_slide,
+                **_chance(patient.measures["hotspot"], patient.chance),
+                "measures": measures(patient.measures),
+            }
             for patient in patients
         ],
     }
+
+
+def _chance(hotspot: Biomarkers | None, chance: Chance | None) -> dict[str, float | None]:
+    per_mm2, p = chance_of(hotspot, chance) or (None, None)
+    return {"hotspot_chance_per_mm2": per_mm2, "hotspot_chance_p": p}
 
 
 def _cells(measures: Mapping[Scope, Biomarkers | None]) -> dict[str, float | int | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -17,6 +17,7 @@ from atypia.biomarker.biomarker_intervals import (
 )
 from atypia.biomarker.figure_table import SlideFigures, slide_figures
 from atypia.biomarker.hotspot import AREA_MM2, Hotspot, Shape, find_hotspot
+from atypia.biomarker.hotspot_chance import Chance, shuffled_calls
 from atypia.biomarker.regions import Region, region_of
 from atypia.core.errors import MissingExtraError
 from atypia.core.labels import N_SUBTYPES, SUBTYPES
@@ -96,6 +97,17 @@ class Biomarkers:
     """Subtype to its corrected share, each on its own: they need not add up to 1. Empty without
     errors of subtypes."""
 
+    def without_shares(self) -> Biomarkers:
+        """Leave every share undefined: one of a place that its calls have chosen is too high."""
+        undefined = Measure(None, None, None)
+        return replace(
+            self,
+            atypical_called_fraction=undefined,
+            atypical_fraction=None if self.atypical_fraction is None else undefined,
+            called_profile=dict.fromkeys(self.called_profile, undefined),
+            profile=dict.fromkeys(self.profile, undefined),
+        )
+
 
 def biomarkers_of(counts: Counts, errors: ErrorRates | None, level: float = LEVEL) -> Biomarkers:
     """Estimate every measure of one area; without `errors` none is corrected."""
@@ -138,7 +150,9 @@ class HotspotChoice:
     area_mm2: float = AREA_MM2
     shape: Shape = "circle"
     of: Literal["all", "atypical"] = "all"
-    """Most mitotic figures of all kinds, or most that are called atypical."""
+    """Most mitotic figures of all kinds, or most that are called atypical.
+
+    A hot-spot that atypical figures have chosen has a density but no share of them."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +170,8 @@ class SlideBiomarkers:
     region: Region | None
     mpp: float | None
     """µm per pixel."""
+    chance: Chance | None = None
+    """How full the hot-spot would be by chance alone; None where that is not known."""
 
     def hotspot_outline(self, origin: tuple[int, int]) -> dict[str, Any] | None:
         """GeoJSON of the hot-spot, px from `origin` on as QuPath counts; None without one."""
@@ -169,9 +185,22 @@ class SlideBiomarkers:
                 "objectType": "annotation",
                 "name": f"Hot-spot, {self.hotspot.area_mm2:.3g} mm²",
                 "slide": self.source.slide,
+                "measurements": self._hotspot_measurements(),
             },
         }
         return {"type": "FeatureCollection", "features": [feature]}
+
+    def _hotspot_measurements(self) -> dict[str, float]:
+        found = self.measures["hotspot"]
+        if found is None or found.counts.area_mm2 is None:
+            return {}
+        measurements = {
+            "Mitotic figures per mm^2": found.counts.figures / found.counts.area_mm2,
+            "Called atypical per mm^2": found.counts.atypical / found.counts.area_mm2,
+        }
+        if (chance := chance_of(found, self.chance)) is not None:
+            measurements["By chance alone per mm^2"], measurements["p of chance alone"] = chance
+        return measurements
 
 
 @dataclass(frozen=True)
@@ -183,6 +212,21 @@ class PatientBiomarkers:
     hotspot_slide: str | None
     """The slide whose hot-spot counts for the patient."""
     measures: Mapping[Scope, Biomarkers | None]
+    chance: Chance | None = None
+    """How full the fullest hot-spot of these slides would be by chance alone."""
+
+
+def chance_of(hotspot: Biomarkers | None, chance: Chance | None) -> tuple[float, float] | None:
+    """Density of the fullest window by chance, per mm², and the p-value of the one found.
+
+    None where there is no hot-spot, or nothing is known of chance. It is a density of the figures
+    called atypical where their calls are random, and of all where their places are.
+    """
+    if hotspot is None or chance is None or hotspot.counts.area_mm2 is None:
+        return None
+    counts = hotspot.counts
+    found = counts.atypical if chance.random == "calls" else counts.figures
+    return chance.expected / hotspot.counts.area_mm2, chance.p_value(found)
 
 
 def biomarkers(
@@ -229,7 +273,7 @@ def biomarkers(
         "hotspot": None,
     }
     limits = (area_mm2 if region is None else region_mm2, extent_mm2)
-    hotspot = share = None
+    hotspot = share = chance = None
     if all(limit is None or limit >= choice.area_mm2 for limit in limits):
         wanted = inside & (figures.predicted_atypical | (choice.of == "all"))
         # Where nothing is atypical, the place of most figures stands in.
@@ -239,11 +283,14 @@ def biomarkers(
             nothing = Counts(0, 0, (0,) * N_SUBTYPES, choice.area_mm2)
             measures["hotspot"] = biomarkers_of(nothing, errors, level)
         else:
-            within = inside & hotspot.contains(source.centres_um)
-            measures["hotspot"] = measure(within, choice.area_mm2)
+            found = measure(inside & hotspot.contains(source.centres_um), choice.area_mm2)
+            measures["hotspot"] = found if choice.of == "all" else found.without_shares()
+            if choice.of == "atypical":
+                places, called = source.centres_um[inside], figures.predicted_atypical[inside]
+                chance = shuffled_calls(places, called, choice.area_mm2, choice.shape)
             if region is not None and source.um_per_px is not None:
                 share = region.share_of(hotspot.outline_um / source.um_per_px)
-    return SlideBiomarkers(source, measures, hotspot, share, region, mpp)
+    return SlideBiomarkers(source, measures, hotspot, share, region, mpp, chance)
 
 
 def measure_table(
@@ -294,6 +341,7 @@ def by_patient(
                     "all": _sum([slide.measures["all"] for slide in own], errors, level),
                     "hotspot": fullest[1] if fullest else None,
                 },
+                Chance.of_slides([slide.chance for slide in own if slide.hotspot is not None]),
             )
         )
     return patients

@@ -23,6 +23,7 @@ from atypia.reports.words import (
     atypical_measures,
     biomarker_estimate,
     biomarker_parts,
+    hotspot_chance,
     share,
 )
 
@@ -76,16 +77,19 @@ def render_summary(summary: BiomarkerPage) -> str:
         atypical_measures=atypical_measures,
         words=biomarker_estimate,
         parts=biomarker_parts,
+        chance=hotspot_chance(slide),
         palette=plots,
         **_surest(summary),
     )
 
 
 def _headline(slide: SlideBiomarkers) -> tuple[str, Biomarkers]:
-    """Choose the area of the lead: the first that was measured."""
+    """Choose the area of the lead: the first whose share of atypical figures can be given."""
     for scope in ("hotspot", "region", "all"):
         found = slide.measures[scope]
-        if found is not None:
+        if found is None:
+            continue
+        if found.counts.figures == 0 or found.atypical_called_fraction.value is not None:
             return SCOPES[scope], found
     raise AssertionError("all candidates are always measured")
 

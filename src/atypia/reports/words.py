@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from atypia.biomarker.slide_biomarkers import SCOPES
+from atypia.biomarker.slide_biomarkers import SCOPES, chance_of
 from atypia.core.labels import DISPLAY_NAMES
 from atypia.evaluation.predictions import AGREED, MAJORITY
 from atypia.evaluation.raters import OTHERS
@@ -104,6 +104,16 @@ def atypical_measures(found: Biomarkers) -> tuple[Measure | None, Measure, bool]
     return found.atypical_per_mm2, found.atypical_fraction, True
 
 
+def hotspot_chance(slide: SlideBiomarkers) -> str:
+    """Write what chance alone would give for the hot-spot; nothing where that is not known."""
+    chance = chance_of(slide.measures["hotspot"], slide.chance)
+    if chance is None or slide.chance is None:
+        return ""
+    density, p = chance
+    which = "atypical ones" if slide.chance.random == "calls" else "figures"
+    return f"by chance alone {per_mm2(density)} {which} per mm² (p = {p:.2g})"
+
+
 def measures_in_words(slide: SlideBiomarkers) -> list[str]:
     """Write the measures of each area of a slide, a line each."""
     lines = []
@@ -120,7 +130,10 @@ def measures_in_words(slide: SlideBiomarkers) -> list[str]:
                 f"{biomarker_estimate(found.figures_per_mm2)} per mm²",
                 f"atypical {biomarker_estimate(density)} per mm²",
             ]
-        parts.append(f"atypical fraction {biomarker_estimate(fraction, percent=True)}")
+        if fraction.value is not None:
+            parts.append(f"atypical fraction {biomarker_estimate(fraction, percent=True)}")
+        if scope == "hotspot" and (chance := hotspot_chance(slide)):
+            parts.append(chance)
         kind = "corrected for the model's errors" if corrected else "as called"
         lines.append(f"{capital(name.removeprefix('the '))}{area}: {', '.join(parts)} ({kind})")
     return lines

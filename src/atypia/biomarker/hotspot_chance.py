@@ -1,0 +1,79 @@
+"""How full a hot-spot would be by chance alone: the densest place of figures that do not cluster.
+
+The densest window of many is dense even where nothing clusters, and a share of atypical figures in
+a window that was chosen for its atypical figures is far too high. The question that remains is
+whether it holds more than the densest one of figures at random. There are two kinds of random:
+
+- *calls*: the figures keep their places, and the calls are shuffled over them. Are atypical figures
+  denser anywhere than the figures themselves are? (a permutation test with the maximum as its
+  statistic: Dwass, Annals of Mathematical Statistics 28, 1957; the scan statistic of Kulldorff,
+  Communications in Statistics 26, 1997, for a window of one size);
+- *places*: as many figures are scattered evenly over the tissue (complete spatial randomness).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import numpy as np
+
+from atypia.biomarker.hotspot import Shape, find_hotspot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from atypia.evaluation.metrics import BoolArray, FloatArray, IntArray
+
+Random: TypeAlias = Literal["calls", "places"]
+
+DRAWS: Final = 199
+"""The smallest p-value is 1 / 200."""
+
+
+@dataclass(frozen=True)
+class Chance:
+    """The fullest windows of figures at random."""
+
+    random: Random
+    """What was random: the calls of the figures, or their places."""
+    fullest: IntArray
+    """(D,) figures in the fullest window of each draw."""
+
+    @property
+    def expected(self) -> float:
+        """Mean number of figures in the fullest window."""
+        return float(self.fullest.mean())
+
+    def p_value(self, found: int) -> float:
+        """Chance of a window with at least as many figures as were found, above 0."""
+        return float((1 + (self.fullest >= found).sum()) / (1 + len(self.fullest)))
+
+    @classmethod
+    def of_slides(cls, slides: Sequence[Chance | None]) -> Chance | None:
+        """Give what chance does on the fullest of several slides; None where it is unknown of one.
+
+        Every slide keeps its own number of figures.
+        """
+        known = [slide for slide in slides if slide is not None]
+        if not known or len(known) < len(slides):
+            return None
+        return cls(known[0].random, np.max([slide.fullest for slide in known], axis=0))
+
+
+def shuffled_calls(
+    points_um: FloatArray, called: BoolArray, area_mm2: float, shape: Shape, seed: int = 0
+) -> Chance:
+    """Shuffle the calls (N,) over figures at points (N, 2), and look for the hot-spot of each."""
+    rng = np.random.default_rng(seed)
+    shuffled = (points_um[rng.permutation(called)] for _ in range(DRAWS))
+    return Chance("calls", _fullest(shuffled, area_mm2, shape))
+
+
+def _fullest(draws: Iterable[FloatArray], area_mm2: float, shape: Shape) -> IntArray:
+    """Count the points in the hot-spot of each draw."""
+    counts = []
+    for points in draws:
+        hotspot = find_hotspot(points, area_mm2, shape)
+        counts.append(0 if hotspot is None else int(hotspot.contains(points).sum()))
+    return np.array(counts, dtype=np.int64)
