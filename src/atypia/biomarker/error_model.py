@@ -286,7 +286,7 @@ class ModelErrors:
         other = total = 0
         for source in sources:
             p, called = source.figures.p_atypical, source.figures.predicted_atypical
-            clear = np.abs(p - self.threshold) > _ROUNDING
+            clear = source.figures.answered & (np.abs(p - self.threshold) > _ROUNDING)
             other += int((clear & (called != (p >= self.threshold))).sum())
             total += len(p)
         if other:

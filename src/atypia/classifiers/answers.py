@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atypia.core.labels import ANSWERED
+from atypia.core.labels import ANSWERED, N_SUBTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,11 +62,10 @@ class Answers:
 
 
 def joined(parts: Sequence[Answers]) -> Answers:
-    """Lay the answers of one model on several batches one after the other.
-
-    Raises:
-        ValueError: No batch at all.
-    """
+    """Lay the answers of one model on several batches one after the other; none on no batch."""
+    if not parts:
+        nothing = np.empty(0, np.float32)
+        return Answers(np.empty((0, N_SUBTYPES), np.float32), nothing.astype(np.str_), nothing)
     status = [part.status for part in parts if part.status is not None]
     p_mitosis = [part.p_mitosis for part in parts if part.p_mitosis is not None]
     return Answers(

@@ -19,7 +19,7 @@ from atypia.cli.options import (
     Resamples,
     Seed,
 )
-from atypia.cli.show import show_metrics, show_path
+from atypia.cli.show import show_left_out, show_metrics, show_path
 from atypia.core.errors import InputError
 from atypia.core.files import overwriting
 
@@ -56,6 +56,7 @@ def evaluate(
         allow_overlap=allow_overlap,
         distinct_ids=distinct_ids,
     )
+    show_left_out(metrics["left_out"])
     show_metrics(metrics)
     show_path("Report", out / "report.html")
 
@@ -121,6 +122,7 @@ def audit(
 
     opened = Cohort.open(cohort) if cohort else None
     summary = pipeline.audit(source, out, label, top, opened, resamples, seed).summary
+    show_left_out(summary["left_out"])
     kinds = ", ".join(f"{n:,} {kind}" for kind, n in summary["evidence"].items() if n)
     out_console.print(
         f"{summary['n_issues']:,} of {summary['n']:,} labels of {escape(label)} are in doubt"

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from atypia.cli.app import err_console, list_problems, out_console
 from atypia.core.errors import AtypiaError
-from atypia.core.labels import DISPLAY_NAMES, SUBTYPES
+from atypia.core.labels import DISPLAY_NAMES, SUBTYPES, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -130,6 +130,13 @@ def show_skipped(skipped: list[Problem], rest: str = "") -> None:
     if skipped:
         err_console.print(f"[yellow]{len(skipped):,} skipped:[/yellow]")
         list_problems(skipped, rest)
+
+
+def show_left_out(counts: Mapping[str, int]) -> None:
+    """Print how many rows of a table have no call, and so no part in the measures."""
+    if counts:
+        text = f"{sum(counts.values()):,} left out, as they have no call:"
+        err_console.print(f"[yellow]{text}[/yellow] {in_words(counts)}", soft_wrap=True)
 
 
 def show_job(result: JobResult, inputs: str) -> None:

@@ -10,7 +10,10 @@ Pathology 58(2), 2021, and the AMi-Br data set (Bertram et al., BVM 2025).
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SUBTYPES: Final = (
     "amf_bipolar",
@@ -47,6 +50,7 @@ STATUSES: Final = (ANSWERED, "no_tissue", "poor_image", "not_a_mitosis", "unlike
 """What can be made of a candidate. All but the first have probabilities, but no call: there is
 no tissue; the image is out of focus, folded, saturated or not H&E; it is something else than a
 mitotic figure; or it is unlike all that the model was trained on."""
+STATUS_NAMES: Final = {status: status.replace("_", " ") for status in STATUSES}
 
 _INDEX: Final = {subtype: i for i, subtype in enumerate(SUBTYPES)}
 
@@ -62,6 +66,11 @@ _SYNONYMS: Final = {
     "nmf ana telophase": "nmf_anaphase_telophase",
     "nmf ring shape": "nmf_ring",
 } | {subtype.replace("_", " "): subtype for subtype in SUBTYPES}
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    """Write how many candidates have which status: ``"20 no tissue, 2 not a mitosis"``."""
+    return ", ".join(f"{counts[s]:,} {STATUS_NAMES[s]}" for s in STATUSES if counts.get(s))
 
 
 def subtype_index(subtype: str) -> int:

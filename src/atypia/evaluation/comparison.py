@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from atypia.core.errors import InputError, Problem, first_few
-from atypia.core.labels import N_ATYPICAL, SUBTYPES
+from atypia.core.labels import N_ATYPICAL, SUBTYPES, in_words
 from atypia.evaluation import metrics
 from atypia.evaluation.intervals import (
     LEVEL,
@@ -53,8 +53,10 @@ def compare(
             :meth:`atypia.evaluation.predictions.Predictions.averaged`, instead of refusing.
 
     Returns:
-        ``left_out`` (patches per table outside the intersection), ``lower_is_better`` (names of
-        measures), ``measures`` (table, name, value) and ``differences``: a list of
+        ``left_out`` (patches per table outside the intersection), ``not_answered`` (patches per
+        table without a call, by status; such a patch is left out of every table),
+        ``lower_is_better`` (names of measures), ``measures`` (table, name, value) and
+        ``differences``: a list of
         ``{"of", "minus", "measures": {name: {"value", "low", "high", "p", "undefined"}}}``.
         Measures are named ``binary.auc``, ``binary.at_0.5.sensitivity``,
         ``stages.atypical_subtypes.mean_auc`` and so on; ``p`` is the two-sided bootstrap p-value of
@@ -67,6 +69,7 @@ def compare(
         raise InputError(f"expected two or more tables to compare but got {len(tables)}.")
     if average_repeats:
         tables = {name: table.averaged() for name, table in tables.items()}
+    tables, not_answered = _answered_by_all(tables)
     aligned, left_out = _align(tables, intersection=intersection)
     truth, binary_only = _common_truth(aligned, label)
     known = next(iter(aligned.values())).rows_with(truth, label)
@@ -84,6 +87,7 @@ def compare(
         "n_patients": len(np.unique(patients)),
         "n_without_label": int((~known).sum()),
         "left_out": left_out,
+        "not_answered": not_answered,
         "interval": {"level": LEVEL, "resamples": resamples, "seed": seed, "unit": "patient"},
         "lower_is_better": sorted(
             m for m in measures if m.rpartition(".")[2] in metrics.LOWER_IS_BETTER
@@ -119,6 +123,9 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
     for name, left_out in comparison["left_out"].items():
         if left_out:
             lines.append(f"{left_out} patches of {name} are not in every table and left out.")
+    for name, counts in comparison["not_answered"].items():
+        if counts:
+            lines.append(f"Left out of every table, as {name} has no call: {in_words(counts)}.")
     if comparison["n_without_label"]:
         lines.append(f"{comparison['n_without_label']} patches have no such label.")
     for pair in comparison["differences"]:
@@ -138,6 +145,18 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
                 f"{_number(d['p'], '.4f')} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _answered_by_all(
+    tables: Mapping[str, Predictions],
+) -> tuple[dict[str, Predictions], dict[str, dict[str, int]]]:
+    """Leave the patches out that one of the tables has no call for; what each has none for."""
+    open_ids = [table.patch_ids[~table.answered] for table in tables.values()]
+    answered = {
+        name: table.take(~np.isin(table.patch_ids, np.concatenate(open_ids)))
+        for name, table in tables.items()
+    }
+    return answered, {name: table.left_out for name, table in tables.items()}
 
 
 def _align(

@@ -100,6 +100,7 @@ def audit(
     Raises:
         InputError: No row has the label, or a patch is there several times.
     """
+    left_out, predictions = predictions.left_out, predictions.only_answered()
     given = predictions.subtypes_of(label)
     known = predictions.rows_with(given, label)
     _check_each_patch_once(predictions)
@@ -127,6 +128,7 @@ def audit(
         "n": len(rows),
         "n_patients": len(np.unique(rows.patients)),
         "n_without_label": int((~known).sum()),
+        "left_out": left_out,
         "interval": {"level": LEVEL, "resamples": resamples, "seed": seed, "unit": "patient"},
         "definitions": DEFINITIONS,
         "subtypes": list(SUBTYPES),

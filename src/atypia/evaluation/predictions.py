@@ -11,6 +11,9 @@
 ``predicted_atypical``   optional; where absent, whether ``p_atypical`` is at least 0.5
 ``conformal_set``        optional; the subtypes of the prediction set joined by ``|``, ``empty``
                          where it holds none; may be empty, where no set is known
+``p_mitosis``            optional; probability of a mitotic figure, may be empty
+``status``               optional; ``answered`` (so is an empty cell), or why there is no call: then
+                         the predictions and the set are not read
 ``label_<rater>``        optional; one subtype per rater, may be empty
 ``atypical_<rater>``     optional; one vote per rater, may be empty
 ``majority_atypical``    optional; the majority of the votes, may be empty
@@ -29,10 +32,13 @@ import pandas as pd
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import read_json, write_text
 from atypia.core.labels import (
+    ANSWERED,
     N_ATYPICAL,
     N_SUBTYPES,
     PROBABILITY_COLUMNS,
+    STATUSES,
     SUBTYPES,
+    in_words,
     parse_atypical,
     parse_subtype,
     subtype_index,
@@ -66,6 +72,8 @@ _ORDER = (
     "predicted_subtype",
     "predicted_atypical",
     "conformal_set",
+    "p_mitosis",
+    "status",
 )
 _SUM_TOLERANCE = 1e-3
 _ROUNDING = 1e-6  # a sum of float32 probabilities may exceed 1 by this much
@@ -84,13 +92,17 @@ class Predictions:
     """(N, 8), in the order of :data:`atypia.core.labels.SUBTYPES`."""
     p_atypical: FloatArray
     predicted: IntArray
-    """(N,) indices into :data:`atypia.core.labels.SUBTYPES`."""
+    """(N,) indices into :data:`atypia.core.labels.SUBTYPES`, :data:`UNKNOWN` where not answered."""
     predicted_atypical: BoolArray
-    """(N,) the call at the operating point of whoever wrote the table."""
+    """(N,) the call at the operating point of whoever wrote the table; False where not answered."""
     sets: BoolArray
     """(N, 8) the subtypes in each prediction set."""
     has_set: BoolArray
     """(N,) whether a prediction set is known; it may be empty."""
+    p_mitosis: FloatArray
+    """(N,) probability of a mitotic figure; NaN where it is not known."""
+    status: Names
+    """(N,) out of :data:`atypia.core.labels.STATUSES`."""
     labels: Mapping[str, IntArray]
     """Rater to (N,) subtype indices, :data:`UNKNOWN` where none was given."""
     votes: Mapping[str, IntArray]
@@ -108,6 +120,27 @@ class Predictions:
             for name, value in vars(self).items()
         }
         return Predictions(**taken)
+
+    @property
+    def answered(self) -> BoolArray:
+        """Which rows have a call, (N,)."""
+        return np.asarray(self.status == ANSWERED)
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Rows without a call, by status; none of them counts in a measure."""
+        counts = {status: int((self.status == status).sum()) for status in STATUSES[1:]}
+        return {status: n for status, n in counts.items() if n}
+
+    def only_answered(self) -> Predictions:
+        """Take the rows that have a call, which alone can be scored.
+
+        Raises:
+            InputError: None has.
+        """
+        if not self.answered.any():
+            raise InputError(f"expected rows with a call but got {in_words(self.left_out)}.")
+        return self if self.answered.all() else self.take(self.answered)
 
     def rows_with(self, truth: IntArray, label: str) -> BoolArray:
         """Mark the rows, (N,), that have a label, whose codes `truth` holds.
@@ -128,8 +161,12 @@ class Predictions:
 
         Probabilities are averaged. The subtype, the call and the members of the prediction set are
         those of most repeats; in a tie, the subtype with the largest mean probability, atypical,
-        and in the set. All else is that of the first row; the fold is empty.
+        and in the set. Repeats without a call count only where a patch has no other. All else is
+        that of the first row; the fold is empty.
         """
+        called = np.isin(self.patch_ids, self.patch_ids[self.answered])
+        if (called & ~self.answered).any():
+            return self.take(self.answered | ~called).averaged()
         patches, first, row_of = np.unique(self.patch_ids, return_index=True, return_inverse=True)
         if len(patches) == len(self):
             return self
@@ -141,7 +178,7 @@ class Predictions:
             return summed
 
         probabilities = total(self.probabilities) / times[:, None]
-        votes = total(np.eye(N_SUBTYPES)[self.predicted])
+        votes = total((self.predicted[:, None] == np.arange(N_SUBTYPES)).astype(np.float64))
         tied = np.where(votes == votes.max(axis=1, keepdims=True), probabilities, -1)
         n_sets = total(self.has_set.astype(np.float64))
         inside = total((self.sets & self.has_set[:, None]).astype(np.float64))
@@ -150,8 +187,9 @@ class Predictions:
             folds=np.full(len(patches), ""),
             probabilities=probabilities,
             p_atypical=total(self.p_atypical) / times,
-            predicted=tied.argmax(axis=1),
-            predicted_atypical=total(self.predicted_atypical.astype(np.float64)) >= times / 2,
+            predicted=np.where(self.answered[first], tied.argmax(axis=1), UNKNOWN),
+            predicted_atypical=self.answered[first]
+            & (total(self.predicted_atypical.astype(np.float64)) >= times / 2),
             sets=(inside >= n_sets[:, None] / 2) & (n_sets[:, None] > 0),
             has_set=n_sets > 0,
         )
@@ -352,20 +390,25 @@ def parse_cells(table: pd.DataFrame, file: str) -> Predictions:
         values = table[column] if column in table.columns else pd.Series("", index=table.index)
         return values.to_numpy(dtype=str)
 
-    def numbers(column: str) -> FloatArray:
+    def numbers(column: str, *, optional: bool = False) -> FloatArray:
         values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
         inside = (values >= 0) & (values <= 1 + _ROUNDING)
-        report(~inside, column, "expected a probability from 0 to 1 but got {value}.")
+        wrong = ~inside & (table[column] != "").to_numpy() if optional else ~inside
+        report(wrong, column, "expected a probability from 0 to 1 but got {value}.")
         return np.where(inside, np.minimum(values, 1), np.nan)
 
     def codes(
-        column: str, parse: Callable[[str], int | None], expected: str, *, optional: bool
+        column: str,
+        parse: Callable[[str], int | None],
+        expected: str,
+        required: BoolArray | None = None,
     ) -> IntArray:
+        """Parse a column; a cell that is not required may be empty."""
         known = {text: parse(text) for text in table[column].unique()}
-        if optional:
-            known[""] = UNKNOWN
+        wrong = table[column].map(lambda text: known[text] is None).to_numpy(dtype=bool)
+        empty = (table[column] == "").to_numpy()
         report(
-            table[column].map(lambda text: known[text] is None).astype(bool),
+            wrong & ~empty if required is None else wrong & required,
             column,
             f"expected {expected} but got {{value}}.",
         )
@@ -394,19 +437,27 @@ def parse_cells(table: pd.DataFrame, file: str) -> Predictions:
         if "p_atypical" in table.columns
         else np.minimum(probabilities[:, :N_ATYPICAL].sum(1), 1)
     )
+    p_mitosis = (
+        numbers("p_mitosis", optional=True)
+        if "p_mitosis" in table.columns
+        else np.full(len(table), np.nan)
+    )
+    status = np.where(names("status") == "", ANSWERED, names("status"))
+    report(~np.isin(status, STATUSES), "status", f"expected one of {STATUSES} but got {{value}}.")
+    answered = status == ANSWERED
     subtype_names, vote_names = f"one of {list(SUBTYPES)}", "True or False"
     predicted = (
-        codes("predicted_subtype", _subtype_code, subtype_names, optional=False)
+        codes("predicted_subtype", _subtype_code, subtype_names, answered)
         if "predicted_subtype" in table.columns
         else probabilities.argmax(1)
     )
     predicted_atypical = (
-        codes("predicted_atypical", _vote_code, vote_names, optional=False) == 1
+        codes("predicted_atypical", _vote_code, vote_names, answered) == 1
         if "predicted_atypical" in table.columns
         else p_atypical >= 0.5
     )
     set_texts = names("conformal_set")
-    has_set = set_texts != ""
+    has_set = (set_texts != "") & answered
     known_sets = {text: parse_set(text) for text in np.unique(set_texts[has_set])}
     unreadable = np.array([t in known_sets and known_sets[t] is None for t in set_texts])
     report(
@@ -419,14 +470,12 @@ def parse_cells(table: pd.DataFrame, file: str) -> Predictions:
     for i in np.flatnonzero(has_set & ~unreadable):
         sets[i] = known_sets[set_texts[i]]
     labels = {
-        column.removeprefix("label_"): codes(
-            column, _subtype_code, f"{subtype_names} or nothing", optional=True
-        )
+        column.removeprefix("label_"): codes(column, _subtype_code, f"{subtype_names} or nothing")
         for column in table.columns
         if column.startswith("label_")
     }
     votes = {
-        column: codes(column, _vote_code, f"{vote_names} or nothing", optional=True)
+        column: codes(column, _vote_code, f"{vote_names} or nothing")
         for column in table.columns
         if column.startswith("atypical_") or column == MAJORITY
     }
@@ -440,10 +489,12 @@ def parse_cells(table: pd.DataFrame, file: str) -> Predictions:
         folds=names("fold"),
         probabilities=probabilities,
         p_atypical=p_atypical,
-        predicted=predicted,
-        predicted_atypical=predicted_atypical,
+        predicted=np.where(answered, predicted, UNKNOWN),
+        predicted_atypical=predicted_atypical & answered,
         sets=sets,
         has_set=has_set,
+        p_mitosis=p_mitosis,
+        status=status,
         labels=labels,
         votes=votes,
     )

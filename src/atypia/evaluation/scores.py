@@ -80,6 +80,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score predictions against a named label; the content of ``metrics.json``.
 
+    Rows without a call are left out and counted, by status, in ``left_out``.
+
     Args:
         predictions: The table.
         label: A rater, ``agreed`` (where all raters agree), or votes: ``majority_atypical``,
@@ -92,6 +94,7 @@ def evaluate(
     Raises:
         InputError: No row has the label, or `threshold` contradicts ``predicted_atypical``.
     """
+    left_out, predictions = predictions.left_out, predictions.only_answered()
     _check_threshold(predictions, threshold)
     binary_only = predictions.vote_column(label) is not None
     truth = predictions.atypical_of(label) if binary_only else predictions.subtypes_of(label)
@@ -102,6 +105,7 @@ def evaluate(
         "n": len(scored),
         "n_patients": _count(scored.patients),
         "n_without_label": int((~known).sum()),
+        "left_out": left_out,
         "interval": {"level": LEVEL, "resamples": resamples, "seed": seed, "unit": "patient"},
         "definitions": DEFINITIONS,
         "subtypes": list(SUBTYPES),

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
-from atypia.classifiers.answers import Answers
+from atypia.classifiers.answers import joined
 from atypia.core.errors import InputError
-from atypia.core.labels import N_SUBTYPES
 from atypia.inference.job_parts import Failure, FinishedPart, hash_of
 from atypia.inference.patch_predictions import (
     predict_items,
@@ -86,7 +84,4 @@ class ClassifyImages:
 
     def _no_rows(self, image: PatchFile) -> pd.DataFrame:
         about = pd.DataFrame(columns=["patch_id", *image.about])
-        model = self._model
-        return prediction_table(
-            about, Answers(np.empty((0, N_SUBTYPES), np.float32)), model.postprocessing
-        )
+        return prediction_table(about, joined([]), self._model.postprocessing)

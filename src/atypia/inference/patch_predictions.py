@@ -18,7 +18,13 @@ from atypia.classifiers.decision import p_atypical
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import write_json, write_text
 from atypia.core.found_files import files_below, refuse_special, require_utf8
-from atypia.core.labels import N_ATYPICAL, PROBABILITY_COLUMNS, SUBTYPES, subtype_index
+from atypia.core.labels import (
+    ANSWERED,
+    N_ATYPICAL,
+    PROBABILITY_COLUMNS,
+    SUBTYPES,
+    subtype_index,
+)
 from atypia.core.progress import OnDone, silent
 from atypia.core.tables import csv_text
 from atypia.data.cohort import Cohort
@@ -304,6 +310,8 @@ def with_reasons(table: pd.DataFrame, reasons: Sequence[Explanation]) -> pd.Data
 def with_abstained(table: pd.DataFrame, minimum: float) -> pd.DataFrame:
     """Add the column ``abstained``: whether the named subtype is less probable than `minimum`.
 
+    It is False where no subtype is named.
+
     Raises:
         InputError: `minimum` is no probability.
     """
@@ -311,9 +319,11 @@ def with_abstained(table: pd.DataFrame, minimum: float) -> pd.DataFrame:
         abstain,  # with scipy, which no other answer needs
     )
 
-    predicted = table["predicted_subtype"].map(subtype_index).to_numpy(dtype=np.int64)
+    named = (table["predicted_subtype"] != "").to_numpy()
+    predicted = table["predicted_subtype"].where(named, SUBTYPES[0]).map(subtype_index)
     probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float64)
-    return table.assign(abstained=abstain(probabilities, minimum, predicted))
+    unsure = abstain(probabilities, minimum, predicted.to_numpy(dtype=np.int64))
+    return table.assign(abstained=unsure & named)
 
 
 def prediction_table(
@@ -333,6 +343,10 @@ def prediction_table(
         fold: Of each row, or of all.
         sets: Whether prediction sets are wanted, in ``conformal_set``: subtypes joined by ``|``,
             or ``empty``.
+
+    Returns:
+        N rows. Where the answers have a status, so has each row, with ``p_mitosis``, and what is
+        not answered has probabilities alone: no subtype, no call (NA), no set.
     """
     probabilities = answers.probabilities
     table = about.drop(columns=["file", "mpp"], errors="ignore").reset_index(drop=True)
@@ -344,11 +358,21 @@ def prediction_table(
     table["predicted_atypical"] = subtypes < N_ATYPICAL
     if sets and postprocessing.conformal is not None:
         table["conformal_set"] = postprocessing.conformal.names(probabilities)
+    if answers.status is not None:
+        table["predicted_atypical"] = table["predicted_atypical"].astype("boolean")
+        table.loc[~answers.answered, "predicted_atypical"] = pd.NA
+        for column in {"predicted_subtype", "conformal_set"} & set(table.columns):
+            table.loc[~answers.answered, column] = ""
+        table["p_mitosis"] = answers.p_mitosis
+        table["status"] = answers.status
     return with_reasons(table, answers.reasons)
 
 
 def prediction_records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """One object per row: probabilities by subtype, sets as lists, the rest as it is."""
+    """One object per row: probabilities by subtype, sets as lists, the rest as it is.
+
+    What has no call has None for call and subtype.
+    """
     plain = [c for c in table.columns if c not in PROBABILITY_COLUMNS]
     probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float64)
     records = []
@@ -357,6 +381,10 @@ def prediction_records(table: pd.DataFrame) -> list[dict[str, Any]]:
             row["conformal_set"] = [s for s in SUBTYPES if s in row["conformal_set"].split("|")]
         if "measures" in row:
             row["measures"] = json.loads(row["measures"])
+        if "status" in row:
+            row["p_mitosis"] = None if np.isnan(row["p_mitosis"]) else _rounded(row["p_mitosis"])
+            if row["status"] != ANSWERED:
+                row |= {"predicted_subtype": None, "predicted_atypical": None}
         row["p_atypical"] = _rounded(row["p_atypical"])
         row["probabilities"] = {s: _rounded(v) for s, v in zip(SUBTYPES, p, strict=True)}
         records.append({str(key): value for key, value in row.items()})

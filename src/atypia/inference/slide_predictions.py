@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pandas as pd
 
-from atypia.classifiers.answers import Answers, joined
+from atypia.classifiers.answers import joined
 from atypia.core.errors import AtypiaError, InputError, Problem
-from atypia.core.labels import N_SUBTYPES, ORIGIN_COLUMNS
+from atypia.core.labels import ORIGIN_COLUMNS
 from atypia.core.progress import OnDone, silent
 from atypia.inference.patch_predictions import prediction_table
 from atypia.slides.reader import unknown_resolution
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from atypia.biomarker import SlideBiomarkers
+    from atypia.classifiers.answers import Answers
     from atypia.classifiers.protocol import SubtypeModel
     from atypia.core.config import InputSpec
     from atypia.slides.candidates import Candidate, CandidateList
@@ -89,7 +90,7 @@ def classify_slide(
         raise InputError(unknown_resolution(slide.info.path))
     field_um, out_mpp = field_to_read(model.specs or (), slide.info.mpp)
     centres = np.array([(c.x, c.y) for c in candidates], dtype=np.float64).reshape(-1, 2)
-    parts = [Answers(np.empty((0, N_SUBTYPES), np.float32))]
+    parts: list[Answers] = []
     answered: list[int] = []
     faults: dict[int, Problem] = {}
     order = reading_order(centres)

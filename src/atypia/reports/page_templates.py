@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from atypia._version import __version__
-from atypia.core.labels import ATYPICAL, DISPLAY_NAMES, SUBTYPES
+from atypia.core.labels import ATYPICAL, DISPLAY_NAMES, SUBTYPES, in_words
 from atypia.evaluation.metrics import ECE_BINS
 from atypia.reports import words
 
@@ -61,6 +61,7 @@ def environment() -> Environment:
         "number": words.number,
         "rater": words.rater_name,
         "share": words.share,
+        "statuses": in_words,
         "values_of": values_of,
     }
     made.globals |= {

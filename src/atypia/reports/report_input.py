@@ -66,14 +66,14 @@ class ReportInput:
 
     @cached_property
     def scored(self) -> tuple[Predictions, NDArray[np.int64]] | None:
-        """Predictions of rows with a subtype label, and these labels (N,); None without any."""
+        """Predictions of rows with a call and a label, and these labels (N,); None without any."""
         predictions, label = self.predictions, self.metrics["label"]
         if predictions is None or predictions.vote_column(label) is not None:
             return None
         if label not in predictions.label_choices:
             return None
         truth = predictions.subtypes_of(label)
-        known = truth != UNKNOWN
+        known = (truth != UNKNOWN) & predictions.answered
         return (predictions.take(known), truth[known]) if known.any() else None
 
     @property
