@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from kept_results import interval, path, read_metrics
+from kept_results import difference, interval, path, read_metrics
 
 from atypia.classifiers.bundle import write_card
 from atypia.core.files import read_json, write_text
 from atypia.core.labels import DISPLAY_NAMES, N_ATYPICAL
 from atypia.evaluation.predictions import read_predictions
+from atypia.evaluation.raters import among_raters
+from atypia.reports.words import rater_name
 
 if TYPE_CHECKING:
     from atypia.evaluation.predictions import Predictions
@@ -93,6 +95,18 @@ the whole.
 |---|---|---|---|---|---|
 {per_class}
 
+### Among the experts
+
+Atypical or normal: teachers out of fold and the three experts, each against each, on the same
+figures. Experts differ in how often they call a figure atypical. The PPV says how often the
+reference agrees with an atypical call; the last column compares at the expert's own specificity, on
+the model's ROC curve. *The others* are the majority of the two other experts, where they agree.
+
+| against | judged | balanced accuracy | sensitivity | specificity | PPV | model minus expert: \
+balanced accuracy | sensitivity at the expert's specificity |
+|---|---|---|---|---|---|---|---|
+{experts}
+
 ### By scanner
 
 `best` on the held-out patients. Parts are small; a figure on one scanner is a hint, not a measure.
@@ -162,6 +176,7 @@ def main() -> None:
     }
     text = card(
         read_metrics(options.all),
+        among_raters(read_predictions(options.all)),
         read_metrics(options.held_out),
         read_metrics(options.held_out_fast),
         domains,
@@ -174,6 +189,7 @@ def main() -> None:
 
 def card(
     out_of_fold: dict[str, Any],
+    experts: list[dict[str, Any]],
     best: dict[str, Any],
     fast: dict[str, Any],
     domains: dict[str, Any],
@@ -219,6 +235,7 @@ def card(
         threshold=header["thresholds"]["atypical"],
         fast_threshold=header["fast"]["thresholds"]["atypical"],
         power=header["decision"]["power"],
+        experts="\n".join(among_experts(experts)),
         scanners="\n".join(by_scanner(best)),
         domains=domain_words(domains),
         n=out_of_fold["n"],
@@ -242,6 +259,23 @@ def card(
 def threshold(metrics: dict[str, Any]) -> float:
     """Give the threshold that was fixed before."""
     return float(metrics["binary"]["against"]["expert1"]["at_operating_point"]["threshold"])
+
+
+def among_experts(entries: list[dict[str, Any]]) -> list[str]:
+    """Give one row per reference and expert, the model's below, where figures are the same."""
+    names = ("balanced_accuracy", "sensitivity", "specificity", "ppv")
+    lines = []
+    for entry in sorted(entries, key=lambda e: e["against"]):
+        reference, expert = rater_name(entry["against"]), rater_name(entry["rater"])
+        ahead = entry["model_minus_rater"]["balanced_accuracy"]
+        at = entry["at_rater_specificity"]["model_minus_rater"]
+        for judged, part in ((expert, "of_rater"), ("model", "of_model")):
+            cells = [interval(entry[part][name]) for name in names]
+            both = (
+                ["", ""] if part == "of_rater" else [difference(d, bold=False) for d in (ahead, at)]
+            )
+            lines.append(f"| {reference} | {judged} | {' | '.join([*cells, *both])} |")
+    return lines
 
 
 def by_scanner(metrics: dict[str, Any]) -> list[str]:
