@@ -50,6 +50,11 @@ class Answers:
             return np.ones(len(self), dtype=np.bool_)
         return np.asarray(self.status == ANSWERED)
 
+    @property
+    def has_head(self) -> bool:
+        """Whether the model's guard has been asked, not the pixels alone."""
+        return self.p_mitosis is not None and bool(np.isfinite(self.p_mitosis).all())
+
     def take(self, rows: npt.NDArray[np.integer[Any]] | slice) -> Answers:
         """Take some of the patches, by their indices."""
         at = np.arange(len(self))[rows]

@@ -279,9 +279,11 @@ class StackClassifier(Postprocessed):
 
     def answer(self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64) -> Answers:
         """As :meth:`atypia.classifiers.protocol.SubtypeModel.answer`."""
-        base = [model.predict_proba(patches, mpp, batch_size) for model in self.models]
-        aggregated = aggregate(self.meta, np.stack(base).astype(float))
-        return Answers(self.postprocessing.calibration.apply(aggregated))
+        seen = [model.answer(patches, mpp, batch_size) for model in self.models]
+        base = np.stack([answers.probabilities for answers in seen]).astype(float)
+        probabilities = self.postprocessing.calibration.apply(aggregate(self.meta, base))
+        guard = next((a for a in seen if a.has_head), seen[0])
+        return replace(guard, probabilities=probabilities, reasons=())
 
     @classmethod
     def load(cls, model: Path | str, models: Sequence[SubtypeModel]) -> StackClassifier:

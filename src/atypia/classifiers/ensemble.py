@@ -15,7 +15,6 @@ from safetensors.torch import save
 
 from atypia._version import __version__
 from atypia.classifiers.aggregation import Aggregation
-from atypia.classifiers.answers import Answers
 from atypia.classifiers.bundle import (
     HEADER,
     BundleHeader,
@@ -47,6 +46,8 @@ from atypia.models.weight_files import read_weights
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from atypia.classifiers.answers import Answers
 
 _MOST_WITHOUT_WEIGHTS: Final = 120_000_000
 """Parameters that a network may have however small its file is: later stages may be cut off."""
@@ -163,7 +164,8 @@ class Ensemble(Postprocessed):
             for networks, spec in groups
         ]
         members = check_answers(np.concatenate(predicted))  # the join leaves out what is NaN
-        return Answers(self.postprocessing.calibration.apply(self.join(members)))
+        probabilities = self.postprocessing.calibration.apply(self.join(members))
+        return self.guarded(patches, mpp, probabilities)
 
     def save(self, folder: Path, *, half: bool = False) -> None:
         """Write the bundle; ``model.json`` comes last, so a folder with it is complete.

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from atypia.classifiers.answers import Answers
 from atypia.classifiers.onnx_files import (
     HEADER,
     OUTPUT,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from atypia.classifiers.answers import Answers
     from atypia.core.config import InputSpec
 
 
@@ -75,7 +75,7 @@ class OnnxEnsemble(Postprocessed):
             part = patches[start : start + step]
             fields = {entry.name: sample_field(part, mpp, entry.spec) for entry in self.inputs}
             answers[start : start + step] = check_answers(self._run(fields))
-        return Answers(answers)
+        return self.guarded(patches, mpp, answers)
 
     def _run(self, fields: dict[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
         try:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from atypia.classifiers.answers import Answers
 from atypia.classifiers.bundle import PostprocessingHeader, Thresholds
 from atypia.classifiers.calibration import Calibration
 from atypia.classifiers.conformal import ConformalSets
 from atypia.classifiers.decision import Decision, OperatingPoint, decide
+from atypia.classifiers.field_quality import field_status
 from atypia.core.choices import BALANCED
 from atypia.core.errors import AtypiaError, InputError, Problem
 from atypia.core.labels import N_SUBTYPES
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from atypia.classifiers.answers import Answers
+    from atypia.classifiers.answers import Explanation
     from atypia.classifiers.onnx_files import GraphHeader
     from atypia.core.config import InputSpec
 
@@ -127,6 +129,18 @@ class Postprocessed(ABC):
     ) -> npt.NDArray[np.float32]:
         """As :meth:`atypia.classifiers.protocol.SubtypeModel.predict_proba`."""
         return self.answer(patches, mpp, batch_size).probabilities
+
+    def guarded(
+        self,
+        patches: npt.NDArray[np.uint8],
+        mpp: float,
+        probabilities: npt.NDArray[np.float32],
+        reasons: Sequence[Explanation] = (),
+    ) -> Answers:
+        """Give the probabilities (N, 8) of patches a status each."""
+        status = field_status(patches, mpp, self.field_of_view_um)
+        p_mitosis = np.full(len(patches), np.nan, np.float32)
+        return Answers(probabilities, status, p_mitosis, reasons)
 
     @abstractmethod
     def answer(self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64) -> Answers:

@@ -9,7 +9,7 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from atypia._version import __version__
-from atypia.classifiers.answers import Answers, Explanation
+from atypia.classifiers.answers import Explanation
 from atypia.classifiers.bundle import HEADER, RULES, RulesHeader, find_bundle, write_header
 from atypia.classifiers.decision import Decision
 from atypia.classifiers.postprocessing import Postprocessed, Postprocessing
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from atypia.classifiers.answers import Answers
     from atypia.classifiers.rules.shape_features import ShapeFeatures
     from atypia.core.config import InputSpec
 
@@ -59,7 +60,7 @@ class RulesClassifier(Postprocessed):
             Explanation(shape.reason(SUBTYPES[subtype]), shape.measures)
             for shape, subtype in zip(features, subtypes, strict=True)
         ]
-        return Answers(probabilities, reasons=explanations)
+        return self.guarded(patches, mpp, probabilities, explanations)
 
     def explain(self, patch: npt.NDArray[np.uint8], mpp: float) -> ShapeFeatures:
         """Measure one patch (H, W, 3); the outlines are in its pixels."""
