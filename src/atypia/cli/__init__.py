@@ -25,6 +25,7 @@ _IN_ORDER_OF_HELP = (
     applying.slide,
     applying.slides,
     applying.biomarker,
+    models.adapt,
     models.export,
     models.serve,
     applying.challenge,

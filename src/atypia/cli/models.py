@@ -1,4 +1,4 @@
-"""Commands around a model: export, serve; and around the installation: demo, doctor."""
+"""Commands around a model: adapt, export, serve; and around the installation: demo, doctor."""
 
 from __future__ import annotations
 
@@ -11,14 +11,65 @@ from rich.table import Table
 
 from atypia import pipeline
 from atypia.cli.app import command_line, err_console, out_console
-from atypia.cli.options import Backend, Device, Label, Out, Quality, Seed, TorchModel
-from atypia.cli.show import named_progress, show_frame, show_metrics, show_path
+from atypia.cli.options import (
+    AllowOverlap,
+    Backend,
+    Device,
+    DistinctIds,
+    Label,
+    Out,
+    Quality,
+    Seed,
+    TorchModel,
+)
+from atypia.cli.show import (
+    counted,
+    named_progress,
+    show_adapted,
+    show_frame,
+    show_metrics,
+    show_path,
+)
 from atypia.core.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _MIB = 2**20
+
+
+def adapt(
+    model: Annotated[
+        str, typer.Argument(help="'released' (in the package), 'rules', a bundle or a run folder.")
+    ],
+    cohort: Annotated[Path, typer.Argument(help="Labelled figures of the site, from prepare.")],
+    out: Out,
+    label: Label = "expert1",
+    sampled: Annotated[
+        Path | None, typer.Option(help="The plan by which the figures were chosen: its weights.")
+    ] = None,
+    allow_overlap: AllowOverlap = False,
+    distinct_ids: DistinctIds = False,
+    backend: Backend = "auto",
+    device: Device = "auto",
+) -> None:
+    """Refit temperature and thresholds on a new site's labels; no network is trained."""
+    with counted("patches") as (on_start, on_done):
+        record = pipeline.adapt(
+            model,
+            cohort,
+            out,
+            label,
+            sampled=sampled,
+            allow_overlap=allow_overlap,
+            distinct_ids=distinct_ids,
+            backend=backend,
+            device=device,
+            on_start=on_start,
+            on_done=on_done,
+        )
+    show_adapted(record)
+    show_path("Bundle", out)
 
 
 def export(

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from atypia.pipeline.adapt import adapt as adapt
     from atypia.pipeline.audit import audit as audit
     from atypia.pipeline.biomarker import biomarker as biomarker
     from atypia.pipeline.challenge import challenge as challenge

@@ -1,0 +1,124 @@
+"""Refit on a site's figures: nothing from few, the site's own from many, weights counted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from atypia.classifiers.calibration import Calibration, apply_temperature
+from atypia.classifiers.decision import Decision, OperatingPoint, p_atypical
+from atypia.classifiers.postprocessing import Postprocessing
+from atypia.core.errors import InputError
+from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES
+from atypia.training.site_adaptation import LocalFigures, adapt_postprocessing
+
+PRIOR = np.array([0.02, 0.02, 0.04, 0.07, 0.07, 0.36, 0.40, 0.02])
+SHIPPED = Postprocessing(
+    Decision(prior=PRIOR.tolist(), power=0.25),
+    threshold=0.15,
+    calibration=Calibration(0.8),
+    points={
+        name: OperatingPoint(threshold=threshold)
+        for name, threshold in (("balanced", 0.15), ("sensitive", 0.06), ("specific", 0.4))
+    },
+)
+
+
+def drawn_figures(n: int, seed: int = 0, sharpness: float = 3) -> LocalFigures:
+    """Figures with calibrated probabilities: labels are drawn from them."""
+    rng = np.random.default_rng(seed)
+    truth = rng.choice(8, n, p=PRIOR)
+    logits = rng.normal(0, np.sqrt(sharpness), (n, 8))
+    logits[np.arange(n), truth] += sharpness  # of Gaussians this far apart, Bayes' rule is exact
+    weighed = PRIOR * np.exp(logits)
+    return figures_of(weighed / weighed.sum(axis=1, keepdims=True), truth)
+
+
+def figures_of(probabilities: np.ndarray, truth: np.ndarray) -> LocalFigures:
+    n = len(truth)
+    patients = np.array([f"P{i % max(n // 10, 1)}" for i in range(n)])
+    return LocalFigures(probabilities, truth < 4, truth, patients, np.ones(n))
+
+
+def test_calibrated_figures_leave_the_model_as_it_was() -> None:
+    adapted, parts = adapt_postprocessing(SHIPPED, drawn_figures(20_000))
+    assert adapted.calibration.temperature == pytest.approx(0.8, rel=0.02)
+    assert adapted.threshold == pytest.approx(0.15, abs=0.01)
+    assert [part.name for part in parts] == [
+        "temperature",
+        "threshold balanced",
+        "threshold sensitive",
+        "threshold specific",
+    ]
+
+
+@pytest.mark.parametrize("n", [1, 19])
+def test_few_figures_change_nothing_and_it_is_explained(n: int) -> None:
+    adapted, parts = adapt_postprocessing(SHIPPED, drawn_figures(n))
+    assert adapted == SHIPPED
+    assert all(f"{n} labelled figures" in part.kept for part in parts)
+
+
+def test_without_atypical_figures_no_threshold_moves() -> None:
+    every = drawn_figures(2000)
+    normal = ~every.is_atypical
+    local = figures_of(every.probabilities[normal], every.subtypes[normal])
+    adapted, parts = adapt_postprocessing(SHIPPED, local)
+    assert "0 atypical" in parts[1].kept
+    if adapted.calibration == SHIPPED.calibration:
+        assert adapted.points == SHIPPED.points
+
+
+def test_many_figures_undo_what_the_site_does_to_the_answers() -> None:
+    plain = drawn_figures(20_000)
+    shifted = plain.probabilities.copy()
+    shifted[:, :4] *= np.exp(0.5)  # every figure looks more atypical there
+    shifted /= shifted.sum(axis=1, keepdims=True)
+    local = figures_of(shifted, plain.subtypes)
+    adapted, _ = adapt_postprocessing(SHIPPED, local)
+    factor = adapted.calibration.temperature / 0.8
+    seen = p_atypical(apply_temperature(shifted, factor))
+    called = p_atypical(plain.probabilities) >= 0.15
+    assert np.mean((seen >= adapted.threshold) == called) > 0.985
+    assert adapted.points["balanced"].threshold == adapted.threshold
+    thresholds = [adapted.points[n].threshold for n in ("sensitive", "balanced", "specific")]
+    assert thresholds == sorted(thresholds)
+
+
+def test_many_figures_find_the_temperature() -> None:
+    plain = drawn_figures(5000)
+    boastful = apply_temperature(plain.probabilities, 0.7).astype(np.float64)
+    adapted, _ = adapt_postprocessing(SHIPPED, figures_of(boastful, plain.subtypes))
+    assert adapted.calibration.temperature == pytest.approx(0.8 / 0.7, rel=0.05)
+
+
+def test_votes_alone_move_the_threshold_and_no_temperature() -> None:
+    plain = drawn_figures(3000)
+    probabilities = plain.probabilities.copy()
+    probabilities[:, :4] *= np.exp(-0.8)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    table = pd.DataFrame(probabilities, columns=list(PROBABILITY_COLUMNS)).assign(
+        patch_id=[str(i) for i in range(3000)],
+        patient_id=plain.patients,
+        atypical_expert1=plain.is_atypical.astype(str),
+    )
+    local = LocalFigures.of(table, "expert1", np.ones(3000))
+    adapted, parts = adapt_postprocessing(SHIPPED, local)
+    assert adapted.calibration == SHIPPED.calibration
+    assert "no subtypes" in parts[0].kept
+    assert adapted.threshold < 0.12
+
+
+def test_a_labelled_figure_needs_its_weight() -> None:
+    plain = drawn_figures(30)
+    table = pd.DataFrame(plain.probabilities, columns=list(PROBABILITY_COLUMNS)).assign(
+        patch_id=[str(i) for i in range(30)],
+        patient_id=plain.patients,
+        label_expert1=[SUBTYPES[i] if i != plain.subtypes[3] else "" for i in plain.subtypes],
+    )
+    weights = np.where(table["label_expert1"] == "", np.nan, 2.0)
+    assert LocalFigures.of(table, "expert1", weights).weights.tolist()[:1] == [2.0]
+    weights[np.flatnonzero(~np.isnan(weights))[0]] = np.nan
+    with pytest.raises(InputError, match="1 of"):
+        LocalFigures.of(table, "expert1", weights)
