@@ -76,6 +76,8 @@ def slides_table(slides: Sequence[SlideBiomarkers]) -> pd.DataFrame:
             "hotspot_x_um": slide.hotspot.centre_um[0] if slide.hotspot else None,
             "hotspot_y_um": slide.hotspot.centre_um[1] if slide.hotspot else None,
             "hotspot_share_in_region": slide.hotspot_in_region,
+            "hotspot_tissue_mm2": slide.hotspot_tissue_mm2,
+            "tissue_mm2": slide.tissue_mm2,
             **_chance(slide.measures["hotspot"], slide.chance),
             **_cells(slide.measures),
         }
@@ -94,6 +96,8 @@ def column_meanings() -> pd.DataFrame:
         ("hotspot_x_um", "um", "centre of the hot-spot on the slide"),
         ("hotspot_y_um", "um", "centre of the hot-spot on the slide, downwards"),
         ("hotspot_share_in_region", "0 to 1", "share of the hot-spot in the annotated region"),
+        ("hotspot_tissue_mm2", "mm2", "area of tissue in the hot-spot"),
+        ("tissue_mm2", "mm2", "area of tissue on the slide, by its colour at low resolution"),
         (
             "hotspot_chance_per_mm2",
             "1/mm2",
@@ -151,6 +155,8 @@ def as_json(
                 if slide.hotspot
                 else None,
                 "hotspot_share_in_region": slide.hotspot_in_region,
+                "hotspot_tissue_mm2": slide.hotspot_tissue_mm2,
+                "tissue_mm2": slide.tissue_mm2,
                 **_chance(slide.measures["hotspot"], slide.chance),
                 "measures": measures(slide.measures),
             }

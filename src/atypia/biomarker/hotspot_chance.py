@@ -18,17 +18,18 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
 
-from atypia.biomarker.hotspot import Shape, find_hotspot
+from atypia.biomarker.hotspot import Shape, TissueWindows, find_hotspot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from atypia.evaluation.metrics import BoolArray, FloatArray, IntArray
+    from atypia.slides.tissue import Tissue
 
 Random: TypeAlias = Literal["calls", "places"]
 
-DRAWS: Final = 199
-"""The smallest p-value is 1 / 200."""
+DRAWS: Final[dict[Random, int]] = {"calls": 199, "places": 99}
+"""The smallest p-values are 1 / 200 and 1 / 100; there are more figures than atypical ones."""
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,39 @@ class Chance:
 
 
 def shuffled_calls(
-    points_um: FloatArray, called: BoolArray, area_mm2: float, shape: Shape, seed: int = 0
+    points_um: FloatArray,
+    called: BoolArray,
+    area_mm2: float,
+    shape: Shape,
+    windows: TissueWindows | None = None,
+    seed: int = 0,
 ) -> Chance:
-    """Shuffle the calls (N,) over figures at points (N, 2), and look for the hot-spot of each."""
+    """Shuffle the calls (N,) over figures at points (N, 2), and find the hot-spot each time."""
     rng = np.random.default_rng(seed)
-    shuffled = (points_um[rng.permutation(called)] for _ in range(DRAWS))
-    return Chance("calls", _fullest(shuffled, area_mm2, shape))
+    shuffled = (points_um[rng.permutation(called)] for _ in range(DRAWS["calls"]))
+    return Chance("calls", _fullest(shuffled, area_mm2, shape, windows))
 
 
-def _fullest(draws: Iterable[FloatArray], area_mm2: float, shape: Shape) -> IntArray:
+def scattered_places(
+    n: int,
+    tissue: Tissue,
+    area_mm2: float,
+    shape: Shape,
+    windows: TissueWindows | None = None,
+    seed: int = 0,
+) -> Chance:
+    """Scatter n figures evenly over the tissue, and find the hot-spot each time."""
+    draws = DRAWS["places"]
+    scattered = tissue.scattered(draws * n, np.random.default_rng(seed)).reshape(draws, n, 2)
+    return Chance("places", _fullest(scattered, area_mm2, shape, windows))
+
+
+def _fullest(
+    draws: Iterable[FloatArray], area_mm2: float, shape: Shape, windows: TissueWindows | None
+) -> IntArray:
     """Count the points in the hot-spot of each draw."""
     counts = []
     for points in draws:
-        hotspot = find_hotspot(points, area_mm2, shape)
+        hotspot = find_hotspot(points, area_mm2, shape, windows)
         counts.append(0 if hotspot is None else int(hotspot.contains(points).sum()))
     return np.array(counts, dtype=np.int64)

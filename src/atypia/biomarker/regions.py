@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from atypia.slides.geojson_features import (
     read_json_of,
 )
 from atypia.slides.slide_names import of_slide
+from atypia.slides.tissue import PIXEL_UM, Tissue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -48,6 +49,7 @@ class Region:
     def contains(self, points_px: FloatArray) -> BoolArray:
         """Which points (N, 2) lie inside or on the outline, (N,)."""
         shapely = load_shapely()
+        shapely.prepare(self.geometry)  # many points
         inside = shapely.intersects_xy(self.geometry, points_px[:, 0], points_px[:, 1])
         return np.asarray(inside, dtype=np.bool_)
 
@@ -55,6 +57,16 @@ class Region:
         """Share of the area within a closed outline (V, 2) that lies in the region."""
         window = load_shapely().Polygon(outline_px)
         return float(self.geometry.intersection(window).area / window.area)
+
+    def tissue(self, um_per_px: FloatArray, known: Tissue | None = None) -> Tissue:
+        """Give the tissue within the region, by pixels of (2,) µm; all of it if none is `known`."""
+        if known is None:
+            x0, y0, x1, y1 = self.geometry.bounds * np.tile(um_per_px, 2)
+            size = np.ceil(np.array([y1 - y0, x1 - x0]) / PIXEL_UM).astype(int)
+            known = Tissue(np.ones(size, np.bool_), corner_um=(x0, y0))
+        mask = np.zeros_like(known.mask)
+        mask[known.mask] = self.contains(known.places_um / um_per_px)
+        return replace(known, mask=mask)
 
     def moved(self, x_px: float, y_px: float) -> Region:
         """Give the region moved to the right and down."""

@@ -16,8 +16,8 @@ from atypia.biomarker.biomarker_intervals import (
     true_fraction,
 )
 from atypia.biomarker.figure_table import SlideFigures, slide_figures
-from atypia.biomarker.hotspot import AREA_MM2, Hotspot, Shape, find_hotspot
-from atypia.biomarker.hotspot_chance import Chance, shuffled_calls
+from atypia.biomarker.hotspot import AREA_MM2, Hotspot, Shape, TissueWindows, find_hotspot
+from atypia.biomarker.hotspot_chance import Chance, scattered_places, shuffled_calls
 from atypia.biomarker.regions import Region, region_of
 from atypia.core.errors import MissingExtraError
 from atypia.core.labels import N_SUBTYPES, SUBTYPES
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from atypia.biomarker.error_model import ErrorRates
     from atypia.evaluation.metrics import BoolArray, IntArray
     from atypia.slides import SlideInfo
+    from atypia.slides.tissue import Tissue
 
 log = logging.getLogger("atypia")
 
@@ -172,6 +173,10 @@ class SlideBiomarkers:
     """µm per pixel."""
     chance: Chance | None = None
     """How full the hot-spot would be by chance alone; None where that is not known."""
+    tissue_mm2: float | None = None
+    """Area of the tissue on the slide, where it is known."""
+    hotspot_tissue_mm2: float | None = None
+    """Area of the tissue in the hot-spot."""
 
     def hotspot_outline(self, origin: tuple[int, int]) -> dict[str, Any] | None:
         """GeoJSON of the hot-spot, px from `origin` on as QuPath counts; None without one."""
@@ -238,13 +243,15 @@ def biomarkers(
     errors: ErrorRates | None = None,
     level: float = LEVEL,
     extent_mm2: float | None = None,
+    tissue: Tissue | None = None,
 ) -> SlideBiomarkers:
     """Measure one slide.
 
     With a region, the hot-spot is the window with most figures *of the region*; figures outside do
     not count even inside the window. The window may cross the border of the region, as fields of
-    view at an invasive front do, and its density refers to its full area. A tissue that is
-    smaller than the hot-spot has none.
+    view at an invasive front do, and its density refers to its full area. Where the tissue is
+    known, the window lies on it (:class:`TissueWindows`). A tissue that is smaller than the
+    hot-spot has none.
 
     Args:
         source: The figures.
@@ -255,6 +262,7 @@ def biomarkers(
         errors: What errors the model makes; None leaves corrected values out.
         level: Coverage of the intervals.
         extent_mm2: Area of the whole image, where it is known.
+        tissue: Where tissue lies on the slide, where that is known.
     """
     choice = choice or HotspotChoice()
     mpp = source.mpp or mpp
@@ -272,25 +280,44 @@ def biomarkers(
         "all": measure(everywhere, area_mm2),
         "hotspot": None,
     }
-    limits = (area_mm2 if region is None else region_mm2, extent_mm2)
-    hotspot = share = chance = None
-    if all(limit is None or limit >= choice.area_mm2 for limit in limits):
+    size, shape = choice.area_mm2, choice.shape
+    pixel = np.full(2, mpp) if source.um_per_px is None and mpp is not None else source.um_per_px
+    ground = tissue if region is None or pixel is None else region.tissue(pixel, tissue)
+    windows = None if tissue is None else TissueWindows(tissue, size, shape)
+    limits = [area_mm2 if region is None else region_mm2, extent_mm2]
+    limits += [ground.area_mm2] if ground is not None and tissue is not None else []
+    hotspot = in_region = in_tissue = chance = None
+    if all(limit is None or limit >= size for limit in limits) and (windows is None or windows.any):
         wanted = inside & (figures.predicted_atypical | (choice.of == "all"))
         # Where nothing is atypical, the place of most figures stands in.
-        sought = wanted if wanted.any() else inside
-        hotspot = find_hotspot(source.centres_um[sought], choice.area_mm2, choice.shape)
+        sought = source.centres_um[wanted if wanted.any() else inside]
+        hotspot = find_hotspot(sought, size, shape, windows)
         if hotspot is None:
-            nothing = Counts(0, 0, (0,) * N_SUBTYPES, choice.area_mm2)
+            nothing = Counts(0, 0, (0,) * N_SUBTYPES, size)
             measures["hotspot"] = biomarkers_of(nothing, errors, level)
         else:
-            found = measure(inside & hotspot.contains(source.centres_um), choice.area_mm2)
+            found = measure(inside & hotspot.contains(source.centres_um), size)
             measures["hotspot"] = found if choice.of == "all" else found.without_shares()
             if choice.of == "atypical":
                 places, called = source.centres_um[inside], figures.predicted_atypical[inside]
-                chance = shuffled_calls(places, called, choice.area_mm2, choice.shape)
-            if region is not None and source.um_per_px is not None:
-                share = region.share_of(hotspot.outline_um / source.um_per_px)
-    return SlideBiomarkers(source, measures, hotspot, share, region, mpp, chance)
+                chance = shuffled_calls(places, called, size, shape, windows)
+            elif ground is not None:
+                chance = scattered_places(int(inside.sum()), ground, size, shape, windows)
+            if windows is not None:
+                in_tissue = size * float(windows.share(np.array([hotspot.centre_um]))[0])
+            if region is not None and pixel is not None:
+                in_region = region.share_of(hotspot.outline_um / pixel)
+    return SlideBiomarkers(
+        source,
+        measures,
+        hotspot,
+        in_region,
+        region,
+        mpp,
+        chance,
+        None if tissue is None else tissue.area_mm2,
+        in_tissue,
+    )
 
 
 def measure_table(
@@ -298,6 +325,7 @@ def measure_table(
     regions: Sequence[Mapping[str, Any]],
     slide: SlideInfo,
     errors: ErrorRates | None = None,
+    tissue: Tissue | None = None,
 ) -> SlideBiomarkers:
     """Measure the figures of a slide at hand; `regions` are GeoJSON geometries, px on level 0."""
     region = None
@@ -307,7 +335,9 @@ def measure_table(
         log.warning("The annotated regions are not measured. %s", error)
     extent = None if slide.mpp is None else slide.width * slide.height * slide.mpp**2 / 1e6
     source = slide_figures(table, slide.path.name)
-    return biomarkers(source, region=region, mpp=slide.mpp, errors=errors, extent_mm2=extent)
+    return biomarkers(
+        source, None, region, slide.mpp, errors=errors, extent_mm2=extent, tissue=tissue
+    )
 
 
 def by_patient(

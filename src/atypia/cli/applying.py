@@ -320,7 +320,8 @@ def biomarker(
         str | None, typer.Option(help="What the model's errors are counted against.")
     ] = None,
     slides: Annotated[
-        Path | None, typer.Option(help="Folder with the slides, for images in the pages.")
+        Path | None,
+        typer.Option(help="Folder with the slides, for their tissue and images in the pages."),
     ] = None,
     pdf: Annotated[
         bool, typer.Option("--pdf", help="Also write each page as a PDF of one sheet.")

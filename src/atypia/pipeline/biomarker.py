@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from typing import TYPE_CHECKING
 
 from atypia.biomarker import (
@@ -28,6 +27,8 @@ from atypia.core.progress import OnDone, silent
 from atypia.core.tables import csv_text
 from atypia.reports.biomarker_page import BiomarkerPage, render_summary
 from atypia.reports.pdf import check_pdf, write_pdf
+from atypia.slides.slide_names import file_names
+from atypia.slides.tissue import tissue_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +72,7 @@ def biomarker(
         model: Which one classified the figures: its errors are corrected for; see
             :func:`atypia.biomarker.model_errors`.
         label: What the model is compared with, where `model` does not name it.
-        images: Folder with the slides, for the gallery.
+        images: Folder with the slides, for their tissue and the gallery.
         pdf: Also write each page as a PDF of one sheet.
         on_start: With `on_done`, called with numbers of slides.
 
@@ -96,7 +97,7 @@ def biomarker(
     on_start(len(sources))
     slides: list[SlideBiomarkers] = []
     with building_folder(out) as folder:
-        for source, name in zip(sources, _file_names(names), strict=True):
+        for source, name in zip(sources, file_names(names), strict=True):
             with open_image(images, source) as image:
                 origin = image.info.origin if image else source.origin
                 region = region_of.get(source.slide)
@@ -107,6 +108,7 @@ def biomarker(
                     image.info.mpp if image else None,
                     choice,
                     rates,
+                    tissue=tissue_of(image) if image else None,
                 )
                 patches = images_of(image, source) if image else None
                 page = render_summary(BiomarkerPage(slide, patches, errors.errors, errors.facts))
@@ -131,18 +133,6 @@ def biomarker(
         _write_table(folder / "columns.csv", column_meanings())
         write_json(folder / "biomarkers.json", as_json(slides, cohort, choice, errors))
     return slides, cohort
-
-
-def _file_names(names: Sequence[str]) -> list[str]:
-    """File names for slides: what no file system minds, each once."""
-    files: dict[str, str] = {}  # by what a file system that ignores case takes for the same
-    for name in names:
-        plain = re.sub(r"[^\w.-]+", "_", name).strip("._") or "slide"
-        file, number = plain, 2
-        while file.lower() in files:
-            file, number = f"{plain}-{number}", number + 1
-        files[file.lower()] = file
-    return list(files.values())
 
 
 def _write_table(path: Path, table: pd.DataFrame) -> None:

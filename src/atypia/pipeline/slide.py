@@ -20,6 +20,7 @@ from atypia.slides.geojson_writer import write_geojson
 from atypia.slides.read_candidates import read_candidates
 from atypia.slides.reader import mpp_problems
 from atypia.slides.slide_pool import SlidePool
+from atypia.slides.tissue import tissue_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +103,8 @@ def slide(
                     "problems": [str(problem) for problem in (*found.problems, *unread)],
                 }
                 write_json(out, content)
-        measured = measure_table(table, [r.geometry for r in found.regions], info, errors.rates())
+        outlines = [region.geometry for region in found.regions]
+        measured = measure_table(table, outlines, info, errors.rates(), tissue_of(pool))
         if pages := [out for out, form in forms.items() if form in (".html", ".pdf")]:
             images = images_of(pool, measured.source)
             missing = len(unread) + len(found.problems)

@@ -64,3 +64,15 @@ def of_slide(names: Sequence[str], slide: Path) -> list[bool]:
         if any(same):
             return same
     return [False] * len(names)
+
+
+def file_names(names: Sequence[str]) -> list[str]:
+    """File names for slides: what no file system minds, each once."""
+    files: dict[str, str] = {}  # by what a file system that ignores case takes for the same
+    for name in names:
+        plain = re.sub(r"[^\w.-]+", "_", name).strip("._") or "slide"
+        file, number = plain, 2
+        while file.lower() in files:
+            file, number = f"{plain}-{number}", number + 1
+        files[file.lower()] = file
+    return list(files.values())

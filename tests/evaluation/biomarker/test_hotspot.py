@@ -10,8 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atypia.biomarker import find_hotspot
-from atypia.biomarker.hotspot import RESOLUTION_UM
+from atypia.biomarker.hotspot import (
+    LEAST_TISSUE,
+    RESOLUTION_UM,
+    Hotspot,
+    Shape,
+    TissueWindows,
+)
 from atypia.core.errors import InputError
+from atypia.slides.tissue import Tissue
 
 RADIUS_UM = np.sqrt(2.37e6 / np.pi)
 
@@ -121,3 +128,53 @@ def test_no_figures_have_no_hotspot_and_no_area_is_refused() -> None:
     for area in (0.0, -1.0, np.nan, np.inf):
         with pytest.raises(InputError, match="more than 0 mm²"):
             find_hotspot(np.zeros((1, 2)), area)
+
+
+def fields(*boxes: tuple[int, int, int, int]) -> Tissue:
+    """Tissue of boxes (x0, y0, x1, y1) in mm, on a slide of 12 × 8 mm."""
+    mask = np.zeros((400, 600), bool)
+    for x0, y0, x1, y1 in boxes:
+        mask[y0 * 50 : y1 * 50, x0 * 50 : x1 * 50] = True
+    return Tissue(mask)
+
+
+@pytest.mark.parametrize("shape", ["circle", "rectangle"])
+def test_a_window_lies_on_the_tissue(shape: Shape) -> None:
+    """Many figures on a shred are no hot-spot; the fullest window on tissue is."""
+    rng = np.random.default_rng(0)
+    shred = rng.uniform(100, 900, (30, 2))
+    tumour = rng.uniform([5000, 2000], [11_000, 7000], (60, 2))
+    points = np.concatenate([shred, tumour])
+    windows = TissueWindows(fields((0, 0, 1, 1), (5, 2, 11, 7)), 2.37, shape)
+    assert windows.any
+    free = find_hotspot(points, shape=shape)
+    found = find_hotspot(points, shape=shape, windows=windows)
+    alone = find_hotspot(tumour, shape=shape, windows=windows)
+    assert free is not None
+    assert found is not None
+    assert alone is not None
+    assert free.contains(points).sum() >= 30
+    assert found.centre_um[0] > 5000
+    assert windows.share(np.array([found.centre_um]))[0] >= LEAST_TISSUE
+    assert found.contains(points).sum() == alone.contains(tumour).sum()
+    # No window of a dense grid on the tissue holds more.
+    grid = np.stack(np.meshgrid(np.arange(0, 12e3, 50), np.arange(0, 8e3, 50)), -1).reshape(-1, 2)
+    grid = grid[windows.share(grid) >= LEAST_TISSUE]
+    most = max(int(Hotspot(shape, 2.37, (x, y)).contains(points).sum()) for x, y in grid)
+    assert found.contains(points).sum() >= most
+
+
+def test_shares_of_tissue_are_areas() -> None:
+    windows = TissueWindows(fields((2, 2, 6, 6)), 2.37, "rectangle")
+    on_it, on_the_edge, off, beyond = windows.share(
+        np.array([[4000.0, 4000.0], [2000.0, 4000.0], [9000.0, 4000.0], [-5000.0, 4000.0]])
+    )
+    assert on_it == pytest.approx(1)
+    assert on_the_edge == pytest.approx(0.5, abs=0.02)
+    assert (off, beyond) == (pytest.approx(0, abs=1e-9), pytest.approx(0, abs=1e-9))
+
+
+def test_tissue_that_no_window_fits_on_has_no_hotspot() -> None:
+    strip = TissueWindows(fields((0, 3, 12, 4)), 2.37, "circle")  # a core: 12 mm² but narrow
+    assert not strip.any
+    assert find_hotspot(np.array([[3000.0, 3500.0]]), windows=strip) is None

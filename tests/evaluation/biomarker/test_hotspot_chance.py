@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from atypia.biomarker import HotspotChoice, biomarkers, by_patient, cohort_table, slides_table
-from atypia.biomarker.hotspot_chance import DRAWS, Chance, shuffled_calls
+from atypia.biomarker import (
+    HotspotChoice,
+    biomarkers,
+    by_patient,
+    cohort_table,
+    region_of,
+    slides_table,
+)
+from atypia.biomarker.hotspot_chance import Chance, scattered_places, shuffled_calls
 from atypia.reports.biomarker_page import BiomarkerPage, render_summary
 from atypia.reports.words import measures_in_words
+from atypia.slides.tissue import Tissue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,10 +46,10 @@ def test_shuffled_calls_agree_with_all_permutations() -> None:
     chance = shuffled_calls(np.array(PLACES), np.arange(8) < 4, 2.37, "circle")
     for found in (2, 3, 4):
         share = np.mean([most >= found for most in fullest])
-        assert chance.p_value(found) == pytest.approx(share, abs=2.6 * np.sqrt(0.25 / DRAWS))
+        assert chance.p_value(found) == pytest.approx(share, abs=0.1)
     assert chance.p_value(4) == pytest.approx(2 / 70, abs=0.03)
     assert chance.expected == pytest.approx(np.mean(fullest), abs=0.12)
-    assert chance.p_value(5) == 1 / (DRAWS + 1)
+    assert chance.p_value(5) == 1 / 200
 
 
 def test_a_hotspot_of_atypical_figures_has_a_density_and_chance_but_no_share(
@@ -87,3 +95,66 @@ def test_chance_of_a_patient_is_that_of_the_fullest_slide() -> None:
     assert both.p_value(5) == 0.5
     assert Chance.of_slides([one, None]) is None
     assert Chance.of_slides([]) is None
+
+
+def box(width_mm: float, height_mm: float) -> Tissue:
+    return Tissue(np.ones((round(height_mm * 50), round(width_mm * 50)), bool))
+
+
+def test_scattered_figures_are_a_poisson_process() -> None:
+    """On tissue as large as the hot-spot all lie in it; on a strip a sliding window counts them."""
+    tiny = scattered_places(20, box(0.5, 0.5), 2.37, "circle")
+    assert (tiny.fullest == 20).all()
+    strip = scattered_places(30, box(30, 0.02), 1.5, "rectangle")  # windows of 1.41 mm
+    rng = np.random.default_rng(5)
+    window = np.sqrt(1.5 * 4 / 3)
+    most = []
+    for _ in range(2000):
+        x = np.sort(rng.uniform(0, 30, 30))
+        most.append((np.searchsorted(x, x + window, side="right") - np.arange(30)).max())
+    assert strip.expected == pytest.approx(np.mean(most), abs=0.25)
+
+
+def test_clustered_figures_are_denser_than_scattered_ones(table: Table, read_one: ReadOne) -> None:
+    rng = np.random.default_rng(1)
+    even = rng.uniform(0, [12_000, 8000], (60, 2))
+    cluster = np.concatenate([even[:30], rng.normal([6000, 4000], 300, (30, 2))])
+    p = []
+    for places in (even, cluster):
+        source = read_one(table(["nmf_ring"] * 60, [(x, y) for x, y in places]))
+        slide = biomarkers(source, tissue=box(12, 8))
+        assert slide.chance is not None
+        row = slides_table([slide]).iloc[0]
+        assert row["tissue_mm2"] == pytest.approx(96)
+        assert row["hotspot_tissue_mm2"] == pytest.approx(2.37, rel=0.2)
+        assert row["hotspot_chance_per_mm2"] > 60 / 96
+        p.append(row["hotspot_chance_p"])
+    assert p[0] > 0.05
+    assert p[1] == 0.01
+
+
+def test_tissue_smaller_than_the_hotspot_has_none(table: Table, read_one: ReadOne) -> None:
+    source = read_one(table(["nmf_ring"] * 3, [(700.0, 700.0)] * 3))
+    assert biomarkers(source, tissue=box(1.5, 1.5)).measures["hotspot"] is None
+    found = biomarkers(source, tissue=box(2, 2)).measures["hotspot"]
+    assert found is not None
+    assert found.counts.figures == 3
+    # Tissue without a figure has a hot-spot of nothing.
+    shred = np.zeros((200, 200), bool)
+    shred[100:, 100:] = True
+    nothing = biomarkers(source, tissue=Tissue(shred)).measures["hotspot"]
+    assert nothing is not None
+    assert nothing.counts.figures == 0
+
+
+def test_figures_are_scattered_in_the_region_alone() -> None:
+    ring = [[0, 0], [4000, 0], [4000, 4000], [0, 4000], [0, 0]]
+    region = region_of([{"type": "Polygon", "coordinates": [ring]}])
+    assert region is not None
+    whole = region.tissue(np.array([0.5, 0.5]))
+    assert whole.area_mm2 == pytest.approx(4, rel=0.02)
+    half = region.tissue(np.array([0.5, 0.5]), box(1, 5))
+    assert half.area_mm2 == pytest.approx(2, rel=0.02)
+    assert half.scattered(100, np.random.default_rng(0)).max(axis=0) == pytest.approx(
+        [1000, 2000], abs=80
+    )
