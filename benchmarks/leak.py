@@ -18,6 +18,7 @@ import argparse
 import logging
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ from atypia.core.labels import N_ATYPICAL
 from atypia.data.cohort import Cohort
 from atypia.data.splits import leaking, make_splits, rows, with_true_patients
 from atypia.evaluation import metrics
-from atypia.evaluation.intervals import estimate, measure
+from atypia.evaluation.intervals import difference, estimate, measure
 from atypia.models.network import make_network
 from atypia.training.distributed import ComputePlace, World
 from atypia.training.features import Features, cohort_features
@@ -150,18 +151,22 @@ def paired(
 ) -> dict[str, Any]:
     """Measures of both splits on the same figures, and the difference, with intervals."""
 
-    def statistic(weights: FloatArray) -> Measures:
-        every = {}
-        for kind, p in answers.items():
-            every[f"{kind} auc"] = metrics.roc_auc(truth, p, weights)
-            called = metrics.binary_measures(truth, p >= 0.5, weights)
-            every[f"{kind} balanced_accuracy"] = called["balanced_accuracy"]
-        for name in ("auc", "balanced_accuracy"):
-            every[f"leak {name}"] = every[f"{LEAK} {name}"] - every[f"monte_carlo {name}"]
-        return every
+    def statistic(weights: FloatArray, p: FloatArray) -> Measures:
+        called = metrics.binary_measures(truth, p >= 0.5, weights)
+        auc = metrics.auc_measures(truth, p, weights)
+        return {**auc, **metrics.only(called, ["balanced_accuracy"])}
 
-    estimates = estimate(statistic, patients, seed=seed)
-    return {"n": len(truth), **{name: measure(value) for name, value in estimates.items()}}
+    estimates = {
+        kind: estimate(partial(statistic, p=p), patients, seed=seed) for kind, p in answers.items()
+    }
+    estimates["leak"] = {
+        name: difference(found, estimates["monte_carlo"][name])
+        for name, found in estimates[LEAK].items()
+    }
+    return {
+        "n": len(truth),
+        **{f"{k} {name}": measure(v) for k, of in estimates.items() for name, v in of.items()},
+    }
 
 
 if __name__ == "__main__":

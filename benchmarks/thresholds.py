@@ -170,7 +170,7 @@ def interval(called: Bools, atypical: Bools, patients: npt.NDArray[np.str_]) -> 
 
     def statistic(weights: Floats) -> dict[str, Floats]:
         told = metrics.binary_measures(atypical, called, weights)
-        return {"balanced_accuracy": told["balanced_accuracy"]}
+        return metrics.only(told, ["balanced_accuracy"])
 
     return measure(estimate(statistic, patients, RESAMPLES)["balanced_accuracy"])
 
@@ -182,7 +182,7 @@ def page(told: list[dict[str, Any]]) -> str:
         "",
         "Made by `benchmarks/thresholds.py` from a run of the split `domains`: networks, "
         "temperature and thresholds of one domain, answers to the other. Balanced accuracy of the "
-        f"call at each threshold (in brackets 95 %, {RESAMPLES:,} resamples of patients); *best*: "
+        f"call at each threshold (in brackets 95 % intervals over patients); *best*: "
         "at the best threshold there, which nobody knows without labels.",
     ]
     for truth in TRUTHS:

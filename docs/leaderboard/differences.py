@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,14 +11,14 @@ from kept_results import has_metrics, path, read_metrics
 from atypia.classifiers.decision import decide
 from atypia.core.errors import InputError
 from atypia.core.labels import SUBTYPES as NAMES
-from atypia.evaluation import metrics
 from atypia.evaluation.comparison import compare
-from atypia.evaluation.intervals import estimate, measure
+from atypia.evaluation.intervals import difference, estimate, measure
+from atypia.evaluation.metrics import agreement_measures
 from atypia.evaluation.predictions import read_predictions
 from leaderboard.runs import costs
 
 if TYPE_CHECKING:
-    from atypia.evaluation.metrics import FloatArray, IntArray, Measures
+    from atypia.evaluation.metrics import FloatArray
     from leaderboard.runs import Entry
 
 SUBTYPES = {
@@ -136,21 +137,16 @@ def decide_alike(entries: list[Entry], references: list[Entry], resamples: int) 
             for power in POWERS
         ]
 
-        def statistic(
-            weights: FloatArray, truth: IntArray = truth, chosen: list[list[IntArray]] = chosen
-        ) -> Measures:
-            found: Measures = {}
-            for power, tables in zip(POWERS, chosen, strict=True):
-                ours, theirs = (
-                    metrics.balanced_accuracy(metrics.confusion_matrix(truth, t, weights))
-                    for t in tables
-                )
-                found |= {f"{power:g}": ours, f"{power:g}, difference": ours - theirs}
-            return found
-
-        told = {k: measure(v) for k, v in estimate(statistic, own.patients, resamples).items()}
-        if entry.folder == reference.folder:
-            told = {k: v for k, v in told.items() if not k.endswith("difference")}
+        told = {}
+        for power, tables in zip(POWERS, chosen, strict=True):
+            ours, theirs = (
+                estimate(partial(agreement_measures, truth, t), own.patients, resamples)
+                for t in tables
+            )
+            balanced, reference_balanced = (e["balanced_accuracy"] for e in (ours, theirs))
+            told[f"{power:g}"] = measure(balanced)
+            if entry.folder != reference.folder:
+                told[f"{power:g}, difference"] = measure(difference(balanced, reference_balanced))
         entry.alike = told
 
 

@@ -31,7 +31,7 @@ def test_a_better_model_is_better_and_values_are_those_of_evaluate(tables):
         assert d["value"] == pytest.approx(by["strong"][name] - by["weak"][name])
     assert 0 < pair["measures"]["mean_auc"]["low"] < pair["measures"]["mean_auc"]["value"]
     assert pair["measures"]["log_loss"]["high"] < 0
-    assert pair["measures"]["mean_auc"]["p"] == pytest.approx(2 / 101)
+    assert pair["measures"]["mean_auc"]["p"] < 1e-4
     alone = evaluate(tables["strong"], resamples=10)
     for name, measure in alone["overall"].items():
         assert result["measures"]["strong"][name] == pytest.approx(measure["value"])
@@ -54,7 +54,8 @@ def test_antisymmetric_and_blind_to_row_order(tables):
 def test_identical_tables_do_not_differ(tables):
     (pair,) = compare({"a": tables["weak"], "b": tables["weak"]}, resamples=30)["differences"]
     for d in pair["measures"].values():
-        assert (d["value"], d["low"], d["high"], d["p"]) == (0, 0, 0, 1)
+        assert (d["value"], d["p"]) == (0, 1)
+        assert d["low"] is None or -d["low"] == pytest.approx(d["high"])
 
 
 def test_three_tables_give_three_pairs_and_text(tables):

@@ -168,7 +168,7 @@ def test_measures_of_sets():
     sets = np.zeros((4, 8), bool)
     sets[0, :2] = sets[1, 3] = sets[2, 1] = True  # right, wrong, right, empty
     measures = set_measures(truth, sets)
-    assert set(measures) == {*SET_OVERALL, *SET_PER_CLASS}
+    assert {*SET_OVERALL, *SET_PER_CLASS} <= set(measures)
     overall = [measures[name][0] for name in SET_OVERALL]
     assert overall == [0.5, 1.0, 0.5, 0.25]
     np.testing.assert_array_equal(

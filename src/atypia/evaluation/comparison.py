@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from functools import partial
+from itertools import combinations, product
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -12,18 +13,20 @@ from atypia.core.errors import InputError, Problem, first_few
 from atypia.core.labels import N_ATYPICAL, SUBTYPES, in_words
 from atypia.evaluation import metrics
 from atypia.evaluation.intervals import (
-    LEVEL,
+    OF,
     RESAMPLES,
+    described,
+    difference,
+    estimate,
     finite_or_none,
-    percentile_interval,
-    resample,
+    measure,
 )
 from atypia.evaluation.scores import SIDES, binary_statistic, stage_statistic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from atypia.evaluation.intervals import Statistic
+    from atypia.evaluation.intervals import Estimate, Statistic
     from atypia.evaluation.metrics import FloatArray, IntArray, Measures
     from atypia.evaluation.predictions import Predictions
 
@@ -41,7 +44,7 @@ def compare(
     intersection: bool = False,
     average_repeats: bool = False,
 ) -> dict[str, Any]:
-    """Differences of two or more tables with intervals from resampling patients once for all.
+    """Differences of two or more tables over the same patients, with intervals.
 
     Args:
         tables: Name to table; every later one is compared with every earlier one.
@@ -59,8 +62,8 @@ def compare(
         ``differences``: a list of
         ``{"of", "minus", "measures": {name: {"value", "low", "high", "p", "undefined"}}}``.
         Measures are named ``binary.auc``, ``binary.at_0.5.sensitivity``,
-        ``stages.atypical_subtypes.mean_auc`` and so on; ``p`` is the two-sided bootstrap p-value of
-        no difference. What is undefined is None.
+        ``stages.atypical_subtypes.mean_auc`` and so on; ``p`` is the two-sided p-value of no
+        difference. What is undefined is None.
 
     Raises:
         InputError: Fewer than two tables, other patches, patients or labels, or no labelled row.
@@ -75,12 +78,11 @@ def compare(
     known = next(iter(aligned.values())).rows_with(truth, label)
     scored = {name: table.take(known) for name, table in aligned.items()}
     patients = next(iter(scored.values())).patients
-    values, samples = {}, {}
+    estimates = {}
     for name, table in scored.items():
         statistic = _statistic(table, truth[known], binary_only=binary_only)
-        values[name] = {m: float(v[0]) for m, v in statistic(np.ones((1, len(table)))).items()}
-        samples[name] = resample(statistic, patients, resamples, seed)
-    measures = list(next(iter(values.values())))
+        estimates[name] = estimate(statistic, patients, resamples, seed)
+    measures = list(next(iter(estimates.values())))
     return {
         "label": label,
         "n": int(known.sum()),
@@ -88,26 +90,24 @@ def compare(
         "n_without_label": int((~known).sum()),
         "left_out": left_out,
         "not_answered": not_answered,
-        "interval": {"level": LEVEL, "resamples": resamples, "seed": seed, "unit": "patient"},
+        "interval": described(resamples, seed),
         "lower_is_better": sorted(
             m for m in measures if m.rpartition(".")[2] in metrics.LOWER_IS_BETTER
         ),
         "measures": {
-            name: {m: finite_or_none(v) for m, v in of_table.items()}
-            for name, of_table in values.items()
+            name: {m: finite_or_none(found.value) for m, found in of_table.items()}
+            for name, of_table in estimates.items()
         },
         "differences": [
             {
                 "of": second,
                 "minus": first,
                 "measures": {
-                    m: _difference(
-                        values[second][m] - values[first][m], samples[second][m] - samples[first][m]
-                    )
+                    m: measure(difference(estimates[second][m], estimates[first][m]))
                     for m in measures
                 },
             }
-            for first, second in combinations(scored, 2)
+            for first, second in combinations(estimates, 2)
         ],
     }
 
@@ -117,8 +117,8 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
     interval = comparison["interval"]
     lines = [
         f"Label {comparison['label']}: {comparison['n']} patches of {comparison['n_patients']} "
-        f"patients; {interval['level']:.0%} intervals and p-values from {interval['resamples']} "
-        "resamples of patients, the same for all tables.",
+        f"patients; {interval['level']:.0%} intervals and p-values by leaving out one patient at a "
+        "time, in all tables at once.",
     ]
     for name, left_out in comparison["left_out"].items():
         if left_out:
@@ -229,23 +229,6 @@ def _number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-def _difference(value: float, sample: FloatArray) -> dict[str, float | int | None]:
-    defined = sample[~np.isnan(sample)]
-    low, high = percentile_interval(sample)
-    p = None
-    if len(defined):
-        # One more than counted, so that no finite number of resamples claims p = 0.
-        tail = min((defined <= 0).sum(), (defined >= 0).sum())
-        p = float(min(1.0, 2 * (tail + 1) / (len(defined) + 1)))
-    return {
-        "value": finite_or_none(value),
-        "low": finite_or_none(low),
-        "high": finite_or_none(high),
-        "p": p,
-        "undefined": len(sample) - len(defined),
-    }
-
-
 def _statistic(table: Predictions, truth: IntArray, *, binary_only: bool) -> Statistic:
     atypical = truth == 1 if binary_only else truth < N_ATYPICAL
     binary = binary_statistic(table, atypical)
@@ -255,7 +238,7 @@ def _statistic(table: Predictions, truth: IntArray, *, binary_only: bool) -> Sta
         measures: Measures = {}
         if not binary_only:
             every = metrics.subtype_measures(truth, table.predicted, table.probabilities, weights)
-            measures |= {name: every[name] for name in metrics.OVERALL}
+            measures |= metrics.only(every, metrics.OVERALL)
         measures |= {f"binary.{name}": v for name, v in binary(weights).items()}
         if stages is not None:
             measures |= {
@@ -293,31 +276,21 @@ def trade(
     truth = truth[known]
     scored = {name: table.take(known) for name, table in aligned.items()}
 
-    def statistic(weights: FloatArray) -> Measures:
-        return {
-            f"{name}.{measure}": values
-            for name, table in scored.items()
-            for measure, values in _rates(table, truth, weights).items()
-        }
-
-    values = statistic(np.ones((1, len(truth))))
-    samples = resample(statistic, scored[first].patients, resamples, seed)
+    estimates = {
+        name: estimate(partial(_rates, table, truth), table.patients, resamples, seed)
+        for name, table in scored.items()
+    }
     atypical = int((truth < N_ATYPICAL).sum())
     sizes = [atypical, *np.bincount(truth, minlength=len(SUBTYPES)), len(truth)]
     rows = []
-    for question, (name, n) in enumerate(zip((ATYPICAL, *SUBTYPES, MEAN), sizes, strict=True)):
+    for name, n in zip((ATYPICAL, *SUBTYPES, MEAN), sizes, strict=True):
         for model in scored:
             row: dict[str, Any] = {"question": name, "n": int(n), "model": model}
-            for measure in MEASURES:
-                own, base = f"{model}.{measure}", f"{first}.{measure}"
-                value, sample = values[own][0, question], samples[own][:, question]
-                row |= _interval(measure, value, sample)
+            for rate in MEASURES:
+                own, base = (estimates[m][f"{name} {rate}"] for m in (model, first))
+                row |= _interval(rate, own)
                 if model != first:
-                    value, sample = (
-                        value - values[base][0, question],
-                        sample - samples[base][:, question],
-                    )
-                    row |= _interval(f"{measure}_difference", value, sample)
+                    row |= _interval(f"{rate}_difference", difference(own, base))
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -330,22 +303,22 @@ def trade_table(table: pd.DataFrame) -> str:
     ]
     for row in table.to_dict("records"):
         cells = [str(row["question"]), f"{row['n']:,}", str(row["model"])]
-        for measure in MEASURES:
-            cells += [_cell(row, measure, ".3f"), _cell(row, f"{measure}_difference", "+.3f")]
+        for rate in MEASURES:
+            cells += [_cell(row, rate, ".3f"), _cell(row, f"{rate}_difference", "+.3f")]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def _rates(table: Predictions, truth: Any, weights: FloatArray) -> Measures:
-    """Both measures, (R, 1 + 8 + 1): atypical, each subtype, their mean."""
+    """Both measures (R,) of atypical, each subtype and their mean: ``atypical sensitivity``."""
     binary = metrics.binary_measures(truth < N_ATYPICAL, table.predicted_atypical, weights)
     subtypes = metrics.agreement_measures(truth, table.predicted, weights)
-    rates = {}
-    for measure in MEASURES:
-        of_each = subtypes[measure]
-        defined = (~np.isnan(of_each)).sum(axis=1, keepdims=True)
-        mean = np.nansum(of_each, axis=1, keepdims=True) / np.maximum(defined, 1)
-        rates[measure] = np.hstack([binary[measure][:, None], of_each, mean])
+    rates: Measures = {}
+    for rate, ending in product(MEASURES, ("", OF)):
+        of_each = subtypes[f"{rate}{ending}"]
+        rates[f"{ATYPICAL} {rate}{ending}"] = binary[f"{rate}{ending}"]
+        rates |= {f"{name} {rate}{ending}": of_each[:, c] for c, name in enumerate(SUBTYPES)}
+        rates[f"{MEAN} {rate}{ending}"] = of_each if ending else metrics.mean_of_defined(of_each)
     return rates
 
 
@@ -358,9 +331,9 @@ def _aligned(tables: Mapping[str, Predictions]) -> dict[str, Predictions]:
     return ordered
 
 
-def _interval(name: str, value: float, sample: FloatArray) -> dict[str, float]:
-    low, high = percentile_interval(sample)
-    return {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
+def _interval(name: str, found: Estimate) -> dict[str, float]:
+    ends = {f"{name}_low": float(found.low), f"{name}_high": float(found.high)}
+    return {name: float(found.value), **ends}
 
 
 def _cell(row: Mapping[Any, Any], name: str, form: str) -> str:

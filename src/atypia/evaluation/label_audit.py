@@ -21,7 +21,7 @@ from atypia.core.errors import InputError
 from atypia.core.labels import N_ATYPICAL, N_SUBTYPES, SUBTYPES
 from atypia.evaluation import confident_learning as confident
 from atypia.evaluation import metrics
-from atypia.evaluation.intervals import LEVEL, RESAMPLES, estimate, measure
+from atypia.evaluation.intervals import OF, RESAMPLES, described, estimate, measure
 from atypia.evaluation.predictions import AGREED, UNKNOWN, Predictions
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ DEFINITIONS: Final = {
     "referees": "share of the issues across the line between atypical and normal in which a vote "
     "that had no part in the ranking sides with the suggestion",
     "binary_balanced_accuracy": "of atypical or normal, by the column predicted_atypical",
-    "interval": "95 % percentile interval from resampling patients with replacement",
+    "interval": "95 %, by leaving out one patient at a time",
 }
 
 
@@ -129,7 +129,7 @@ def audit(
         "n_patients": len(np.unique(rows.patients)),
         "n_without_label": int((~known).sum()),
         "left_out": left_out,
-        "interval": {"level": LEVEL, "resamples": resamples, "seed": seed, "unit": "patient"},
+        "interval": described(resamples, seed),
         "definitions": DEFINITIONS,
         "subtypes": list(SUBTYPES),
         "n_issues": int(is_issue.sum()),
@@ -329,7 +329,8 @@ def shares(
     """Count the rows in each group and give their share, with intervals."""
 
     def statistic(weights: FloatArray) -> Measures:
-        return {name: weights @ inside / weights.sum(1) for name, inside in groups.items()}
+        found = {name: weights @ inside / weights.sum(1) for name, inside in groups.items()}
+        return found | {f"{name}{OF}": weights.sum(1) for name in groups}
 
     estimates = estimate(statistic, patients, resamples, seed)
     return {
@@ -343,8 +344,8 @@ def _against(rows: Predictions, truth: IntArray, resamples: int, seed: int) -> d
         every = metrics.agreement_measures(truth, rows.predicted, weights)
         binary = metrics.binary_measures(truth < N_ATYPICAL, rows.predicted_atypical, weights)
         return {
-            **{name: every[name] for name in ("accuracy", "kappa", "balanced_accuracy")},
-            "binary_balanced_accuracy": binary["balanced_accuracy"],
+            **metrics.only(every, ("accuracy", "kappa", "balanced_accuracy")),
+            **{f"binary_{k}": v for k, v in metrics.only(binary, ["balanced_accuracy"]).items()},
         }
 
     estimates = estimate(statistic, rows.patients, resamples, seed)

@@ -6,17 +6,22 @@ one go, since a sample that was drawn k times is a sample of weight k.
 
 Shapes: R weightings, N samples, C classes. A measure that is undefined (no positive sample, no
 predicted sample, ...) is NaN, never 0. A mean over classes is taken over the classes for which
-it is defined, as in scikit-learn.
+it is defined, as in scikit-learn. What an interval needs beside a measure (the weight that it is a
+share of, and so on) has the measure's name with an ending of :mod:`atypia.evaluation.intervals`.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atypia.core.labels import N_SUBTYPES
+from atypia.evaluation.intervals import GAPS, OF, VARIANCE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
@@ -185,12 +190,12 @@ def accuracy(confusion: FloatArray) -> FloatArray:
 
 def balanced_accuracy(confusion: FloatArray) -> FloatArray:
     """Mean sensitivity over the classes that occur: (R, C, C) to (R,)."""
-    return _mean_of_defined(sensitivity(confusion))
+    return mean_of_defined(sensitivity(confusion))
 
 
 def macro_f1(confusion: FloatArray) -> FloatArray:
     """Mean F1 over the classes that occur or are predicted: (R, C, C) to (R,)."""
-    return _mean_of_defined(f1(confusion))
+    return mean_of_defined(f1(confusion))
 
 
 def mcc(confusion: FloatArray) -> FloatArray:
@@ -254,6 +259,32 @@ def brier(
     return _weighted_mean(((probabilities - one_hot) ** 2).sum(1), weights)
 
 
+def auc_measures(positive: BoolArray, score: FloatArray, weights: FloatArray) -> Measures:
+    """:func:`roc_auc` as ``auc``, and what its interval needs; arguments as there."""
+    auc = roc_auc(positive, score, weights)
+    return _auc_parts(auc, weights @ positive, weights @ ~positive)
+
+
+def _auc_parts(auc: FloatArray, of: FloatArray, others: FloatArray) -> Measures:
+    return {
+        "auc": auc,
+        f"auc{OF}": np.minimum(of, others),
+        f"auc{VARIANCE}": auc_variance(auc, of, others),
+    }
+
+
+def auc_variance(auc: FloatArray, of: FloatArray, others: FloatArray) -> FloatArray:
+    """Variance of an AUC between so many independent positives and negatives; all of one shape.
+
+    Hanley and McNeil, Radiology 143, 1982.
+    """
+    squared = auc**2
+    two_positives = auc / (2 - auc) - squared
+    two_negatives = 2 * squared / (1 + auc) - squared
+    spread = auc - squared + (of - 1) * two_positives + (others - 1) * two_negatives
+    return np.maximum(ratio(spread, of * others), 0)
+
+
 def ece(
     truth: IntArray,
     probabilities: FloatArray,
@@ -280,11 +311,22 @@ def binary_ece(
     Mean over bins of equal width, by their share of samples, of
     ``|share of positives - mean probability|`` (Naeini, Cooper and Hauskrecht, AAAI 2015).
     """
+    return calibration_measures(positive, probability, weights, bins)["ece"]
+
+
+def calibration_measures(
+    positive: BoolArray,
+    probability: FloatArray,
+    weights: FloatArray | None = None,
+    bins: int = ECE_BINS,
+) -> Measures:
+    """:func:`binary_ece` as ``ece`` (R,), and its gap in each bin (R, bins), weighted by share."""
     _expect_same_length(positive, probability)
     weights = unit_weights(weights, len(positive))
     gap = np.zeros((len(positive), bins))
     gap[np.arange(len(positive)), calibration_bins(probability, bins)] = positive - probability
-    return ratio(np.abs(weights @ gap).sum(1), weights.sum(1))
+    gaps = ratio(weights @ gap, weights.sum(1, keepdims=True))
+    return {"ece": np.abs(gaps).sum(1), f"ece{GAPS}": gaps}
 
 
 def subtype_measures(
@@ -298,13 +340,19 @@ def subtype_measures(
     All but the average precision, which few need and costs as much as all others together.
     `truth` and `predicted` are (N,) class indices, rows of `probabilities` (N, C) sum to 1.
     """
+    weights = unit_weights(weights, len(truth))
+    of = weights @ np.eye(probabilities.shape[1])[truth]
     auc = one_vs_rest_auc(truth, probabilities, weights)
+    parts = _auc_parts(auc, of, of.sum(1, keepdims=True) - of)
+    confidence, correct = top_label(truth, probabilities)
     return {
-        "mean_auc": _mean_of_defined(auc),
-        "auc": auc,
+        "mean_auc": mean_of_defined(auc),
+        f"mean_auc{OF}": parts[f"auc{OF}"],
+        f"mean_auc{VARIANCE}": _variance_of_mean(parts[f"auc{VARIANCE}"]),
+        **parts,
         "log_loss": log_loss(truth, probabilities, weights),
         "brier": brier(truth, probabilities, weights),
-        "ece": ece(truth, probabilities, weights),
+        **calibration_measures(correct, confidence, weights),
         **agreement_measures(truth, predicted, weights, probabilities.shape[1]),
     }
 
@@ -317,17 +365,26 @@ def agreement_measures(
 ) -> Measures:
     """Compute what needs no probabilities; `predicted` may be another rater's labels."""
     confusion = confusion_matrix(truth, predicted, weights, n_classes)
+    true, called, total = confusion.sum(2), confusion.sum(1), confusion.sum((1, 2))
     return {
         "balanced_accuracy": balanced_accuracy(confusion),
+        f"balanced_accuracy{OF}": true,
         "macro_f1": macro_f1(confusion),
+        f"macro_f1{OF}": (true + called) / 2,
         "accuracy": accuracy(confusion),
+        f"accuracy{OF}": total,
         "mcc": mcc(confusion),
         "kappa": kappa(confusion),
         "sensitivity": sensitivity(confusion),
+        f"sensitivity{OF}": true,
         "specificity": specificity(confusion),
+        f"specificity{OF}": total[:, None] - true,
         "ppv": ppv(confusion),
+        f"ppv{OF}": called,
         "npv": npv(confusion),
+        f"npv{OF}": total[:, None] - called,
         "f1": f1(confusion),
+        f"f1{OF}": (true + called) / 2,
     }
 
 
@@ -342,15 +399,28 @@ def binary_measures(
         atypical.astype(np.int64), called_atypical.astype(np.int64), weights, n_classes=2
     )
     specificity_, sensitivity_ = sensitivity(confusion).T
+    true, called = confusion.sum(2), confusion.sum(1)
     return {
         "balanced_accuracy": (sensitivity_ + specificity_) / 2,
+        f"balanced_accuracy{OF}": true,
         "sensitivity": sensitivity_,
+        f"sensitivity{OF}": true[:, 1],
         "specificity": specificity_,
+        f"specificity{OF}": true[:, 0],
         "ppv": ppv(confusion)[:, 1],
+        f"ppv{OF}": called[:, 1],
         "npv": ppv(confusion)[:, 0],
+        f"npv{OF}": called[:, 0],
         "f1": f1(confusion)[:, 1],
         "kappa": kappa(confusion),
+        f"f1{OF}": (true + called)[:, 1] / 2,
     }
+
+
+def only(measures: Measures, names: Iterable[str]) -> Measures:
+    """Pick the measures of these names, with what belongs to their intervals."""
+    every = {name + ending for name in names for ending in ("", OF, VARIANCE, GAPS)}
+    return {name: values for name, values in measures.items() if name in every}
 
 
 def unit_weights(weights: FloatArray | None, n: int) -> FloatArray:
@@ -420,10 +490,16 @@ def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     return undefined
 
 
-def _mean_of_defined(values: FloatArray) -> FloatArray:
+def mean_of_defined(values: FloatArray) -> FloatArray:
     """Mean over the last axis of what is not NaN; NaN where nothing is left."""
     defined = ~np.isnan(values)
     return ratio(np.where(defined, values, 0.0).sum(-1), defined.sum(-1).astype(np.float64))
+
+
+def _variance_of_mean(variances: FloatArray) -> FloatArray:
+    """Variance of the mean over the last axis of what is not NaN and independent."""
+    defined = ~np.isnan(variances)
+    return ratio(np.nansum(variances, -1), defined.sum(-1).astype(np.float64) ** 2)
 
 
 def _weighted_mean(values: FloatArray, weights: FloatArray | None) -> FloatArray:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from atypia.evaluation import metrics
-from atypia.evaluation.intervals import LEVEL, RESAMPLES, estimate, measure
+from atypia.evaluation.intervals import (
+    OF,
+    RESAMPLES,
+    VARIANCE,
+    described,
+    difference,
+    estimate,
+    measure,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,8 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from atypia.evaluation.metrics import FloatArray, IntArray, Measures
-
-_DIFFERENCE = " minus "
 
 
 def score_patients(
@@ -39,49 +46,45 @@ def score_patients(
         resamples: As for :func:`atypia.evaluation.intervals.estimate`.
         seed: As there.
     """
-
-    def statistic(weights: FloatArray) -> Measures:
-        every = {
-            f"{name}/{kind}": values
-            for name, p in answers.items()
-            for kind, values in _measures(truth, p, weights).items()
-        }
-        kinds = {key.partition("/")[2] for key in every}
-        pairs = {
-            f"{a}{_DIFFERENCE}{b}/{kind}": every[f"{a}/{kind}"] - every[f"{b}/{kind}"]
-            for a, b in combinations(answers, 2)
-            for kind in kinds
-        }
-        return every | pairs
-
-    estimates = estimate(statistic, patients, resamples, seed)
-    scored: dict[str, Any] = {
-        "n_patients": len(truth),
-        "interval": {"level": LEVEL, "resamples": resamples, "seed": seed, "unit": "patient"},
-        "models": {},
-        "differences": {},
+    estimates = {
+        name: estimate(partial(_measures, truth, p), patients, resamples, seed)
+        for name, p in sorted(answers.items())
     }
-    for key in sorted(estimates):
-        name, _, kind = key.partition("/")
-        group = scored["differences" if _DIFFERENCE in name else "models"]
-        group.setdefault(name, {})[kind] = measure(estimates[key])
-    return scored
+    return {
+        "n_patients": len(truth),
+        "interval": described(resamples, seed),
+        "models": {
+            name: {kind: measure(found) for kind, found in sorted(own.items())}
+            for name, own in estimates.items()
+        },
+        "differences": {
+            f"{a} minus {b}": {
+                kind: measure(difference(estimates[a][kind], estimates[b][kind]))
+                for kind in sorted(estimates[a])
+            }
+            for a, b in combinations(answers, 2)
+        },
+    }
 
 
 def _measures(truth: IntArray, p: FloatArray, weights: FloatArray) -> Measures:
     right = np.clip(p[np.arange(len(truth)), truth], 1e-12, 1)
     log_loss = -(weights @ np.log(right)) / weights.sum(axis=1)
     if p.shape[1] > 2:
-        # A resample may lack a class, which then counts for nothing.
+        # Without a patient a class may be gone, which then counts for nothing.
+        every = metrics.subtype_measures(truth, p.argmax(axis=1), p, weights)
         return {
-            "auc": np.nanmean(metrics.one_vs_rest_auc(truth, p, weights), axis=1),
+            "auc": every["mean_auc"],
+            f"auc{OF}": every[f"mean_auc{OF}"],
+            f"auc{VARIANCE}": every[f"mean_auc{VARIANCE}"],
             "log_loss": log_loss,
         }
     positive = truth == 1
     called = metrics.binary_measures(positive, p[:, 1] >= 0.5, weights)
     return {
-        "auc": metrics.roc_auc(positive, p[:, 1], weights),
+        **metrics.auc_measures(positive, p[:, 1], weights),
         "average_precision": metrics.average_precision(positive, p[:, 1], weights),
-        "balanced_accuracy": called["balanced_accuracy"],
+        f"average_precision{OF}": weights @ positive,
+        **metrics.only(called, ["balanced_accuracy"]),
         "log_loss": log_loss,
     }

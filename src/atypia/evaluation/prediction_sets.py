@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from atypia.core.labels import N_SUBTYPES, SUBTYPES
+from atypia.evaluation.intervals import OF
 
 if TYPE_CHECKING:
     from atypia.evaluation.metrics import BoolArray, FloatArray, IntArray, Measures
@@ -46,11 +47,12 @@ def set_measures(truth: IntArray, sets: BoolArray, weights: FloatArray | None = 
             return np.asarray((weights @ (of * values[:, None])) / (weights @ of))
 
     everything = np.ones((len(truth), 1))
+    shares = {"coverage": covered, "single": size == 1, "empty": size == 0}
     return {
-        "coverage": mean(covered, everything)[:, 0],
+        **{k: mean(v.astype(np.float64), everything)[:, 0] for k, v in shares.items()},
+        **{f"{k}{OF}": weights.sum(axis=1) for k in shares},
         "mean_size": mean(size, everything)[:, 0],
-        "single": mean((size == 1).astype(np.float64), everything)[:, 0],
-        "empty": mean((size == 0).astype(np.float64), everything)[:, 0],
         "class_coverage": mean(covered, of_class),
+        f"class_coverage{OF}": weights @ of_class,
         "class_mean_size": mean(size, of_class),
     }

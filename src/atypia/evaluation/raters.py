@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from atypia.evaluation import metrics
-from atypia.evaluation.intervals import RESAMPLES, estimate, measure
+from atypia.evaluation.intervals import OF, RESAMPLES, difference, estimate, measure
 from atypia.evaluation.predictions import UNKNOWN, majority
 
 if TYPE_CHECKING:
@@ -63,31 +63,31 @@ def _compare(
 ) -> dict[str, Any]:
     """Score a rater's calls and the model's against the same `truth`; all (N,)."""
 
-    def statistic(weights: FloatArray) -> Measures:
-        rater = metrics.binary_measures(truth, given, weights)
-        model = metrics.binary_measures(truth, patches.predicted_atypical, weights)
-        sensitivity = metrics.sensitivity_at(
-            truth, patches.p_atypical, 1 - rater["specificity"], weights
-        )
-        at_rater = {
-            "sensitivity": sensitivity,
-            "model_minus_rater": sensitivity - rater["sensitivity"],
-        }
-        difference = {name: model[name] - rater[name] for name in model}
-        parts = {
-            "of_rater": rater,
-            "of_model": model,
-            "model_minus_rater": difference,
-            "at_rater_specificity": at_rater,
-        }
-        return {f"{part}.{name}": v for part, of in parts.items() for name, v in of.items()}
+    def of_rater(weights: FloatArray) -> Measures:
+        return metrics.binary_measures(truth, given, weights)
 
-    measured: dict[str, Any] = {
+    def of_model(weights: FloatArray) -> Measures:
+        return metrics.binary_measures(truth, patches.predicted_atypical, weights)
+
+    def at_rater_specificity(weights: FloatArray) -> Measures:
+        at = 1 - of_rater(weights)["specificity"]
+        sensitivity = metrics.sensitivity_at(truth, patches.p_atypical, at, weights)
+        return {"sensitivity": sensitivity, f"sensitivity{OF}": weights @ truth}
+
+    rater, model, at_rater = (
+        estimate(statistic, patches.patients, resamples, seed)
+        for statistic in (of_rater, of_model, at_rater_specificity)
+    )
+    ahead = difference(at_rater["sensitivity"], rater["sensitivity"])
+    return {
         "n": len(patches),
         "n_patients": len(set(patches.patients)),
         "n_atypical": int(truth.sum()),
+        "of_rater": {name: measure(found) for name, found in rater.items()},
+        "of_model": {name: measure(found) for name, found in model.items()},
+        "model_minus_rater": {n: measure(difference(model[n], rater[n])) for n in model},
+        "at_rater_specificity": {
+            "sensitivity": measure(at_rater["sensitivity"]),
+            "model_minus_rater": measure(ahead),
+        },
     }
-    for key, value in estimate(statistic, patches.patients, resamples, seed).items():
-        part, _, name = key.partition(".")
-        measured.setdefault(part, {})[name] = measure(value)
-    return measured

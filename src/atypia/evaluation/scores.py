@@ -22,7 +22,7 @@ from atypia.core.errors import InputError
 from atypia.core.labels import N_ATYPICAL, N_SUBTYPES, SUBTYPES
 from atypia.evaluation import metrics
 from atypia.evaluation import uncertainty_scores as uncertainty
-from atypia.evaluation.intervals import LEVEL, RESAMPLES, estimate, measure
+from atypia.evaluation.intervals import OF, RESAMPLES, described, estimate, measure
 from atypia.evaluation.predictions import MAJORITY, UNKNOWN, Predictions
 from atypia.evaluation.raters import among_raters
 from atypia.evaluation.uncertainty_scores import DEFAULT_THRESHOLD
@@ -42,15 +42,16 @@ SIDES: Final = {
 OF_SUBTYPES: Final = ("mean_auc", "balanced_accuracy", "log_loss")
 
 DEFINITIONS = {
-    "interval": "95 % percentile interval from resampling patients with replacement; "
-    "too narrow where patients are few (under about 20)",
+    "interval": "95 %; Student's t on the logit scale of the measure (log scale of log_loss), the "
+    "standard error by leaving out one patient at a time; exact (Clopper and Pearson, effective "
+    "number of figures) where none or all are right",
     "mean_auc": "mean of the one-vs-rest AUCs of the classes that occur",
     "balanced_accuracy": "mean sensitivity of the classes that occur",
     "macro_f1": "mean F1 of the classes that occur or are predicted",
     "log_loss": "natural logarithm, probabilities held to at least 2.2e-16",
     "brier": "multi-class sum form, 0 to 2",
-    "ece": f"top-label confidence, {metrics.ECE_BINS} bins of equal width; "
-    "biased upwards in small samples, and in resamples more so",
+    "ece": f"top-label confidence, {metrics.ECE_BINS} bins of equal width; without what chance "
+    "adds: the error that would on average be found as large as it was",
     "stages": "side: the sums of the subtypes' probabilities, called as predicted_atypical; "
     "subtypes: p(subtype | side) given the side that is right, the most probable one being the "
     "answer",
@@ -106,7 +107,7 @@ def evaluate(
         "n_patients": _count(scored.patients),
         "n_without_label": int((~known).sum()),
         "left_out": left_out,
-        "interval": {"level": LEVEL, "resamples": resamples, "seed": seed, "unit": "patient"},
+        "interval": described(resamples, seed),
         "definitions": DEFINITIONS,
         "subtypes": list(SUBTYPES),
         "overall": {},
@@ -210,6 +211,7 @@ def _subtypes(scored: Predictions, truth: IntArray, resamples: int, seed: int) -
             "average_precision": metrics.one_vs_rest_average_precision(
                 truth, scored.probabilities, weights
             ),
+            f"average_precision{OF}": weights @ one_hot,
         }
 
     estimates = estimate(statistic, scored.patients, resamples, seed)
@@ -252,8 +254,9 @@ def binary_statistic(scored: Predictions, atypical: BoolArray) -> Statistic:
 
     def statistic(weights: FloatArray) -> Measures:
         measures = {
-            "auc": metrics.roc_auc(atypical, scored.p_atypical, weights),
+            **metrics.auc_measures(atypical, scored.p_atypical, weights),
             "average_precision": metrics.average_precision(atypical, scored.p_atypical, weights),
+            f"average_precision{OF}": weights @ atypical,
         }
         for point, called in calls.items():
             for name, values in metrics.binary_measures(atypical, called, weights).items():
@@ -290,15 +293,20 @@ def stage_statistic(scored: Predictions, truth: IntArray) -> Statistic:
     def statistic(weights: FloatArray) -> Measures:
         calls = metrics.binary_measures(atypical, scored.predicted_atypical, weights)
         measures = {
-            "side.auc": metrics.roc_auc(atypical, p_side, weights),
-            "side.balanced_accuracy": calls["balanced_accuracy"],
+            **{
+                f"side.{name}": values
+                for name, values in {
+                    **metrics.auc_measures(atypical, p_side, weights),
+                    **metrics.only(calls, ["balanced_accuracy"]),
+                }.items()
+            },
             "side.log_loss": metrics.log_loss(atypical.astype(np.int64), two, weights),
         }
         for name, rows, subtypes, probabilities in parts:
             every = metrics.subtype_measures(
                 subtypes, probabilities.argmax(axis=1), probabilities, weights[:, rows]
             )
-            measures |= {f"{name}.{m}": every[m] for m in OF_SUBTYPES}
+            measures |= {f"{name}.{m}": v for m, v in metrics.only(every, OF_SUBTYPES).items()}
         return measures
 
     return statistic

@@ -16,7 +16,7 @@ from atypia.core.errors import InputError
 from atypia.core.labels import SUBTYPES
 from atypia.evaluation import metrics
 from atypia.evaluation.curves import observed_frequency, reliability_curve
-from atypia.evaluation.intervals import estimate, finite_or_none, measure
+from atypia.evaluation.intervals import OF, estimate, finite_or_none, measure
 from atypia.evaluation.prediction_sets import SET_OVERALL, set_measures
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def calibration(
     """
 
     def statistic(weights: FloatArray) -> Measures:
-        return {"ece": metrics.binary_ece(atypical, scored.p_atypical, weights)}
+        return metrics.calibration_measures(atypical, scored.p_atypical, weights)
 
     ece = estimate(statistic, scored.patients, resamples, seed)["ece"]
     return {
@@ -231,10 +231,14 @@ def _selective(
         measures = {"aurc": aurc(confidence, correct, weights)}
         for coverage in COVERAGES:
             answered = answered_weights(confidence, coverage, weights)
-            with np.errstate(invalid="ignore"):  # 0/0 is NaN
-                measures[f"accuracy {coverage}"] = (answered @ correct) / answered.sum(axis=1)
-            balanced = measures_of(answered)["balanced_accuracy"]
-            measures[f"balanced_accuracy {coverage}"] = balanced
+            of = answered.sum(axis=1)
+            measures |= {
+                f"accuracy {coverage}": metrics.ratio(answered @ correct, of),
+                f"accuracy {coverage}{OF}": of,
+            }
+            for ending in ("", OF):
+                balanced = measures_of(answered)[f"balanced_accuracy{ending}"]
+                measures[f"balanced_accuracy {coverage}{ending}"] = balanced
         return measures
 
     estimates = estimate(statistic, patients, resamples, seed)
