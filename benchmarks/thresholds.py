@@ -182,7 +182,7 @@ def page(told: list[dict[str, Any]]) -> str:
         "",
         "Made by `benchmarks/thresholds.py` from a run of the split `domains`: networks, "
         "temperature and thresholds of one domain, answers to the other. Balanced accuracy of the "
-        f"call at each threshold (in brackets 95 % intervals over patients); *best*: "
+        "call at each threshold (in brackets 95 % intervals over patients); *best*: "
         "at the best threshold there, which nobody knows without labels.",
     ]
     for truth in TRUTHS:

@@ -123,7 +123,7 @@ def estimate(
             continue
         value, without = values[0], values[1:]
         bounds = _range(name, rows)
-        if np.nanmin(value, initial=0) < bounds[0] - _NOTHING:
+        if (value < bounds[0] - _NOTHING).any():
             raise ValueError(
                 f"Expected {name} within {bounds}: differences are made by difference()."
             )
