@@ -13,7 +13,8 @@ import argparse
 import numpy as np
 
 from atypia.biomarker import ErrorModel
-from atypia.biomarker.biomarker_intervals import binomial_interval, rogan_gladen, true_fraction
+from atypia.biomarker.biomarker_intervals import binomial_interval
+from atypia.biomarker.correction import Correction
 from atypia.evaluation.predictions import UNKNOWN, read_predictions
 
 
@@ -27,16 +28,17 @@ def main() -> None:
     truth = table.atypical_of(options.label)
     table, truth = table.take(truth != UNKNOWN), truth[truth != UNKNOWN]
 
-    errors: dict[str, list[float]] = {"plain": [], "Rogan-Gladen": [], "corrected": []}
+    errors: dict[str, list[float]] = {"plain": [], "corrected": []}
     held = {"plain": 0, "corrected": 0}
     for patient in np.unique(table.patients):
         own = table.patients == patient
         figures, called = int(own.sum()), int(table.predicted_atypical[own].sum())
         if figures < options.min_figures:
             continue
-        rates = ErrorModel.fit(table.take(~own), options.label).rates().atypical
+        model = ErrorModel.fit(table.take(~own), options.label)
+        site = Correction.at_site(model, table.probabilities, table.patients)
         fraction = float(truth[own].mean())
-        known = true_fraction(called, figures, rates).interval()
+        known = site.shares(table.probabilities[own]).atypical()
         plain = binomial_interval(called, figures)
         for name, measure in (("plain", plain), ("corrected", known)):
             assert measure.value is not None
@@ -44,7 +46,6 @@ def main() -> None:
             assert measure.high is not None
             errors[name].append(measure.value - fraction)
             held[name] += measure.low <= fraction <= measure.high
-        errors["Rogan-Gladen"].append(rogan_gladen(called, figures, rates) - fraction)
 
     n = len(errors["plain"])
     print(f"{n} patients of at least {options.min_figures} figures, against {options.label}\n")

@@ -433,7 +433,7 @@ def test_a_cohort_of_votes_alone_is_learned_and_judged_by_them(
     assert metrics["binary"]["against"]["expert1"]["auc"]["value"] == pytest.approx(auc)
     header = read_header(tmp_path / "run" / "model")
     assert header.errors is not None
-    assert header.errors["subtypes"] is None
+    assert not header.errors["labels"][header.errors["label"]]["subtypes"]
     assert (tmp_path / "run" / "report.html").is_file()
 
 

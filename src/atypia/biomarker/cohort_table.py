@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from atypia.biomarker.biomarker_intervals import Measure
+    from atypia.biomarker.correction import Correction
     from atypia.biomarker.error_model import ModelErrors
     from atypia.biomarker.hotspot_chance import Chance
     from atypia.biomarker.slide_biomarkers import (
@@ -49,6 +50,14 @@ _MEASURES: Final = {
         "0 to 1",
         f"share of the figures called atypical, not corrected; {_COUNTING}",
     ),
+}
+
+_NUMBERS: Final = {
+    "atypical_fraction_se": (
+        "0 to 1",
+        "standard error of the corrected atypical fraction, on the scale of the fraction",
+    ),
+    "mean_p_atypical": ("0 to 1", "mean p_atypical of the figures, as the model gave it"),
 }
 
 
@@ -115,6 +124,8 @@ def column_meanings() -> pd.DataFrame:
             rows.append((f"{scope}_{name}", unit, f"{place}: {meaning}"))
             for bound in ("low", "high"):
                 rows.append((f"{scope}_{name}_{bound}", unit, f"{bound} end of that interval"))
+        for name, (unit, meaning) in _NUMBERS.items():
+            rows.append((f"{scope}_{name}", unit, f"{place}: {meaning}"))
         for subtype in SUBTYPES:
             meaning = f"predicted {DISPLAY_NAMES[subtype].lower()} in {place}, not corrected"
             rows.append((f"{scope}_{subtype}_n", "count", meaning))
@@ -126,6 +137,7 @@ def as_json(
     patients: Sequence[PatientBiomarkers],
     choice: HotspotChoice,
     model: ModelErrors,
+    correction: Correction | None = None,
 ) -> dict[str, Any]:
     """Everything that was measured, and by which choices, for strict JSON."""
 
@@ -133,12 +145,15 @@ def as_json(
         return {scope: None if m is None else asdict(m) for scope, m in found.items()}
 
     errors = None
-    if model.errors is not None:
+    if correction is not None:
+        own = correction.errors
         errors = {
-            "label": model.errors.label,
-            "n_figures": model.errors.n_figures,
-            "n_patients": model.errors.n_patients,
-            "atypical": model.errors.atypical.sum(axis=0).tolist(),
+            "label": correction.label,
+            "other_labels": [*correction.others],
+            "n_figures": own.n_figures,
+            "n_patients": own.n_patients,
+            "atypical": own.calls.tolist(),
+            "site": {"log_odds_shift": correction.shift, "calibrated_at": own.prevalence},
         }
     return {
         "hotspot": asdict(choice),
@@ -193,6 +208,8 @@ def _cells(measures: Mapping[Scope, Biomarkers | None]) -> dict[str, float | int
             cells[f"{scope}_{name}"] = None if measure is None else measure.value
             cells[f"{scope}_{name}_low"] = None if measure is None else measure.low
             cells[f"{scope}_{name}_high"] = None if measure is None else measure.high
+        for name in _NUMBERS:
+            cells[f"{scope}_{name}"] = None if found is None else getattr(found, name)
         for i, subtype in enumerate(SUBTYPES):
             cells[f"{scope}_{subtype}_n"] = None if counts is None else counts.subtypes[i]
     return cells

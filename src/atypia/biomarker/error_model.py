@@ -1,36 +1,26 @@
-"""The errors of a model, counted on patients that it was not trained on.
-
-Figures of one patient share a stain, a scanner and a tumour, so a model is better on some patients
-than on others. A model's sensitivity on a new slide is therefore not its mean sensitivity: it is
-drawn from a distribution over patients. Both are estimated here from the counts of each patient:
-
-- the variation over patients as the intra-patient correlation of a beta-binomial, by the
-  analysis-of-variance estimator (Ridout, Demétrio and Firth, Biometrics 55, 1999), its own error
-  by resampling patients (basic bootstrap on the log scale; Davison and Hinkley, Bootstrap Methods
-  and their Application, 1997, section 5.2), held to twice the estimate;
-- the mean as a beta distribution on the number of figures divided by the design effect.
-
-How the true share itself varies from patient to patient is estimated from the labels alike.
-"""
+"""The errors of a model by every label that is known, and where they are found."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from atypia.biomarker.correction import Correction
+from atypia.biomarker.label_errors import LabelErrors
 from atypia.classifiers.bundle import HEADER, find_bundle, read_any_header
 from atypia.core.choices import BEST
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import read_json
 from atypia.core.labels import N_SUBTYPES, SUBTYPES
-from atypia.evaluation.predictions import UNKNOWN, read_predictions
+from atypia.evaluation.latent_class import MIN_RATERS, latent_truth
+from atypia.evaluation.predictions import MAJORITY, UNKNOWN, read_predictions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,39 +28,12 @@ if TYPE_CHECKING:
     from atypia.evaluation.metrics import FloatArray, IntArray
     from atypia.evaluation.predictions import Predictions
 
-DRAWS: Final = 1000
+LATENT: Final = "latent"
+"""The truth behind three raters or more; see :mod:`atypia.evaluation.latent_class`."""
 MIN_PATIENTS: Final = 10
-_MAX_CORRELATION = 0.9
-_MAX_INFLATION = 2  # resamples of few patients may hardly vary, and reflect to anything
-_MIN_PRIOR_CORRELATION = 0.01  # patients always differ a little, whatever the sample
-_FORMAT = 1
+_FORMAT = 2
 _ROUNDING: Final = 1e-6
 """A table holds p_atypical with fewer digits than a model.json its threshold."""
-
-
-@dataclass(frozen=True)
-class Rates:
-    """How a model answers one yes-or-no question on a new patient, and how often it is so."""
-
-    sensitivity: float
-    """Mean share of the figures that are so which it calls so."""
-    false_positive_rate: float
-    """Mean share of the other figures which it calls so."""
-    sensitivity_draws: FloatArray
-    """(D,) what the sensitivity may be on one new patient."""
-    false_positive_draws: FloatArray
-    """(D,) likewise."""
-    prior: tuple[float, float]
-    """Parameters of the beta distribution of the true share over patients."""
-
-
-@dataclass(frozen=True)
-class ErrorRates:
-    """The rates of every question, drawn once."""
-
-    atypical: Rates
-    subtypes: tuple[Rates, ...]
-    """Each subtype against all others; empty where the label has no subtypes."""
 
 
 class NoErrorsError(InputError):
@@ -78,7 +41,7 @@ class NoErrorsError(InputError):
 
 
 def no_error_model(truth: IntArray, patients: NDArray[np.str_], label: str) -> str:
-    """Explain why errors cannot be counted on these figures; empty where they can.
+    """Explain why errors cannot be estimated on these figures; empty where they can.
 
     `truth` (N,) is 1 (atypical), 0 (normal) or :data:`UNKNOWN` by `label`, `patients` (N,) are
     theirs.
@@ -87,7 +50,7 @@ def no_error_model(truth: IntArray, patients: NDArray[np.str_], label: str) -> s
     if n_patients >= MIN_PATIENTS and all(n):
         return ""
     return (
-        f"expected atypical and normal figures of at least {MIN_PATIENTS} patients to count a "
+        f"expected atypical and normal figures of at least {MIN_PATIENTS} patients to estimate a "
         f"model's errors on but got {n[0]} atypical and {n[1]} normal figures of {n_patients} "
         f"patients by {label!r}."
     )
@@ -95,171 +58,121 @@ def no_error_model(truth: IntArray, patients: NDArray[np.str_], label: str) -> s
 
 @dataclass(frozen=True)
 class ErrorModel:
-    """Confusion counts per patient, out of fold, at the model's own operating point."""
+    """A model's errors by every label that is known, and by which one values are corrected."""
 
     label: str
-    """The label that the calls were compared with."""
-    atypical: IntArray
-    """(P, 2, 2) figures by patient, label (atypical, normal) and call (atypical, normal)."""
-    subtypes: IntArray | None
-    """(P, 8, 8) figures by patient, label and predicted subtype; None if it has no subtypes."""
+    of: Mapping[str, LabelErrors]
 
     @classmethod
-    def fit(cls, predictions: Predictions, label: str = "expert1") -> ErrorModel:
-        """Count from a table in which no figure was predicted by a model that learned from it.
+    def fit(
+        cls,
+        predictions: Predictions,
+        label: str = "expert1",
+        weights: FloatArray | None = None,
+        prior: ErrorModel | None = None,
+    ) -> ErrorModel:
+        """Fit to a table in which no figure was predicted by a model that learned from it.
 
-        A patch that the table has several times counts once.
+        By `label`, and where the table has them by the majority and, from three raters on, by the
+        latent truth. A patch that the table has several times counts once; `weights` and `prior`
+        are as for :meth:`LabelErrors.fit`.
 
         Raises:
-            InputError: Fewer than ten labelled patients, or only atypical or only normal figures.
+            NoErrorsError: Fewer than ten labelled patients, or only atypical or normal figures.
         """
         once = np.sort(np.unique(predictions.patch_ids, return_index=True)[1])
         table = predictions.take(once)
-        truth = table.atypical_of(label)
-        known = truth != UNKNOWN
-        if lacking := no_error_model(truth, table.patients, label):
+        if lacking := no_error_model(table.atypical_of(label), table.patients, label):
             raise NoErrorsError(lacking)
-        names, patient = np.unique(table.patients[known], return_inverse=True)
-        atypical = np.zeros((len(names), 2, 2), np.int64)
-        called = table.predicted_atypical[known].astype(np.int64)
-        np.add.at(atypical, (patient, 1 - truth[known], 1 - called), 1)
-        subtypes = None
-        if table.vote_column(label) is None:
-            subtypes = np.zeros((len(names), N_SUBTYPES, N_SUBTYPES), np.int64)
-            row = (patient, table.subtypes_of(label)[known], table.predicted[known])
-            np.add.at(subtypes, row, 1)
-        return cls(label, atypical, subtypes)
+        fitted: dict[str, LabelErrors] = {}
+        for name, (known, target) in _targets(table, label).items():
+            fitted[name] = LabelErrors.fit(
+                table.probabilities[known],
+                target[known],
+                table.patients[known],
+                table.predicted_atypical[known],
+                None if weights is None else weights[once][known],
+                None if prior is None else prior.of.get(name, prior.chosen),
+            )
+        return cls(label, fitted)
 
     @property
-    def n_patients(self) -> int:
-        """Number of patients behind the counts."""
-        return len(self.atypical)
+    def chosen(self) -> LabelErrors:
+        """Those by the label that values are corrected by."""
+        return self.of[self.label]
 
-    @property
-    def n_figures(self) -> int:
-        """Number of figures behind the counts."""
-        return int(self.atypical.sum())
+    def by(self, label: str | None) -> ErrorModel:
+        """Correct by another label; None leaves it.
 
-    def rates(self, draws: int = DRAWS, seed: int = 0) -> ErrorRates:
-        """Draw what the rates may be on a new patient."""
-        rng = np.random.default_rng(seed)
-        resampled = rng.multinomial(
-            self.n_patients, np.full(self.n_patients, 1 / self.n_patients), size=draws
-        ).astype(np.float64)  # (D, P)
-
-        def of(confusion: IntArray) -> Rates:
-            """Rates of confusion counts (P, 2, 2); what is so, and called so, comes first."""
-            sides = [
-                _draw(confusion[:, row, 0], confusion[:, row].sum(axis=1), resampled, rng)
-                for row in (0, 1)
-            ]
-            (sensitivity, hits), (false_positives, alarms) = sides
-            prior = _prior(confusion[:, 0].sum(axis=1), confusion.sum(axis=(1, 2)))
-            return Rates(sensitivity, false_positives, hits, alarms, prior)
-
-        atypical = of(self.atypical)
-        if self.subtypes is None:
-            return ErrorRates(atypical, ())
-        each = [of(_one_against_all(self.subtypes, c)) for c in range(N_SUBTYPES)]
-        return ErrorRates(atypical, tuple(each))
+        Raises:
+            InputError: There are no errors by it.
+        """
+        if label is None or label in self.of:
+            return replace(self, label=label or self.label)
+        raise InputError(
+            f"--label: expected one of {list(self.of)}, by which the model's errors are known, but "
+            f"got {label!r}."
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """Give what strict JSON can hold; patients have numbers, not names."""
-        subtypes = None
-        if self.subtypes is not None:
-            where = np.argwhere(self.subtypes)
-            subtypes = [[*map(int, at), int(self.subtypes[tuple(at)])] for at in where]
+        """Give what strict JSON can hold."""
         return {
             "format": _FORMAT,
             "label": self.label,
-            "atypical": self.atypical.reshape(-1, 4).tolist(),
-            "subtypes": subtypes,
-            "columns": {
-                "atypical": "per patient: atypical called atypical, atypical called normal, "
-                "normal called atypical, normal called normal",
-                "subtypes": "patient, label, call, figures; in the order of classes",
-                "classes": list(SUBTYPES),
-            },
+            "classes": list(SUBTYPES),
+            "labels": {name: errors.to_json() for name, errors in self.of.items()},
         }
 
     @classmethod
     def from_json(cls, value: Any, file: str = "errors") -> ErrorModel:
-        """Read what :meth:`to_json` gave; `file` is named in messages.
+        """Read what :meth:`to_json` gave, now or in format 1; `file` is named in messages.
 
         Raises:
             InputError: It is something else.
         """
         try:
-            if value["format"] != _FORMAT or value["columns"]["classes"] != list(SUBTYPES):
+            old = value["format"] == 1
+            classes = (value["columns"] if old else value)["classes"]
+            if value["format"] not in (1, _FORMAT) or classes != list(SUBTYPES):
                 raise ValueError("another format or other classes")
-            atypical = np.array(value["atypical"], dtype=np.int64).reshape(-1, 2, 2)
-            subtypes = None
-            if value["subtypes"] is not None:
-                subtypes = np.zeros((len(atypical), N_SUBTYPES, N_SUBTYPES), np.int64)
-                entries = np.array(value["subtypes"], dtype=np.int64).reshape(-1, 4)
-                if (entries < 0).any():
-                    raise ValueError("a negative number")
-                subtypes[entries[:, 0], entries[:, 1], entries[:, 2]] = entries[:, 3]
-            if not len(atypical) or (atypical < 0).any():
-                raise ValueError("no counts, or negative ones")
-            return cls(str(value["label"]), atypical, subtypes)
-        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+            label = str(value["label"])
+            if old:
+                return cls(label, {label: LabelErrors.from_counts(value)})
+            of = {str(name): LabelErrors.from_json(one) for name, one in value["labels"].items()}
+            if label not in of:
+                raise ValueError(f"no errors by {label!r}")
+            return cls(label, of)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             shown = json.dumps(value, default=str)[:60]
-            what = f"expected the error counts of a model but got {shown} ({error!r})."
+            what = f"expected the errors of a model but got {shown} ({error!r})."
             raise InputError(Problem(what, file)) from None
 
 
-def _one_against_all(subtypes: IntArray, c: int) -> IntArray:
-    """Confusion counts (P, 2, 2) of subtype `c` against all others, the subtype first."""
-    hit = subtypes[:, c, c]
-    missed = subtypes[:, c].sum(axis=1) - hit
-    alarm = subtypes[:, :, c].sum(axis=1) - hit
-    rest = subtypes.sum(axis=(1, 2)) - hit - missed - alarm
-    return np.stack([hit, missed, alarm, rest], axis=1).reshape(-1, 2, 2)
+def _targets(table: Predictions, label: str) -> dict[str, tuple[NDArray[np.bool_], FloatArray]]:
+    """By each label that can be fitted: which figures (N,) have it, and what it is."""
+    subtypes = None if table.vote_column(label) else table.subtypes_of(label)
+    sides: dict[str, FloatArray] = {}
+    if table.votes and label != MAJORITY:
+        sides[MAJORITY] = _unless_unknown(table.atypical_of(MAJORITY))
+    raters = [table.atypical_of(rater) for rater in table.raters]
+    if len(raters) >= MIN_RATERS and all({0, 1} <= {*votes} for votes in raters):
+        votes = np.stack(raters)
+        p = latent_truth(votes).p_atypical
+        sides[LATENT] = np.where((votes != UNKNOWN).any(axis=0), p, np.nan)
+    targets = {}
+    if subtypes is not None:
+        targets[label] = (subtypes != UNKNOWN, np.eye(N_SUBTYPES)[subtypes])
+    else:
+        sides = {label: _unless_unknown(table.atypical_of(label))} | sides
+    for name, p in sides.items():
+        known = ~np.isnan(p)
+        if not no_error_model(np.where(known, p >= 0.5, UNKNOWN), table.patients, name):
+            targets[name] = (known, np.stack([p, 1 - p], axis=1))
+    return targets
 
 
-def _draw(
-    called: IntArray, total: IntArray, resampled: FloatArray, rng: np.random.Generator
-) -> tuple[float, FloatArray]:
-    """Mean rate (a half without figures), and draws (D,) on a new patient, from counts (P,)."""
-    x, m = called.astype(np.float64), total.astype(np.float64)
-    n = m.sum()
-    if n == 0:
-        return 0.5, rng.random(len(resampled))
-    mean = float(x.sum() / n)
-    correlation = _correlation(x, m, np.ones((1, len(m))))
-    again = _correlation(x, m, resampled)
-    # On the log scale a resample is as far from the estimate as the estimate is from the truth.
-    reflected = np.divide(correlation**2, again, out=np.full_like(again, np.inf), where=again > 0)
-    inflated = np.minimum(reflected, min(_MAX_INFLATION * correlation[0], _MAX_CORRELATION))
-    effective = n / (1 + inflated * ((m**2).sum() / n - 1))
-    drawn = rng.beta(mean * effective + 0.5, (1 - mean) * effective + 0.5)
-    some = inflated > 1e-4
-    size = 1 / np.where(some, inflated, 0.5) - 1
-    of_patient = rng.beta(np.maximum(drawn * size, 1e-6), np.maximum((1 - drawn) * size, 1e-6))
-    return mean, np.where(some, of_patient, drawn)
-
-
-def _prior(so: IntArray, total: IntArray) -> tuple[float, float]:
-    """Beta distribution of a share over patients, by its mean and its intra-patient correlation."""
-    x, m = so.astype(np.float64), total.astype(np.float64)
-    mean = (x.sum() + 0.5) / (m.sum() + 1)  # never 0 or 1
-    correlation = max(float(_correlation(x, m, np.ones((1, len(m))))[0]), _MIN_PRIOR_CORRELATION)
-    size = 1 / correlation - 1
-    return float(mean * size), float((1 - mean) * size)
-
-
-def _correlation(x: FloatArray, m: FloatArray, weights: FloatArray) -> FloatArray:
-    """Intra-patient correlation (R,) of x of m figures per patient (P,), for weights (R, P)."""
-    patients = weights @ (m > 0)
-    n, called, squares = weights @ m, weights @ x, weights @ m**2
-    share = np.divide(x, m, out=np.zeros_like(x), where=m > 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = (weights @ (x * share) - called**2 / n) / (patients - 1)
-        within = (weights @ (x - x * share)) / (n - patients)
-        size = (n - squares / n) / (patients - 1)
-        correlation = (between - within) / (between + (size - 1) * within)
-    return np.clip(np.nan_to_num(correlation, nan=0, posinf=0, neginf=0), 0, _MAX_CORRELATION)
+def _unless_unknown(votes: IntArray) -> FloatArray:
+    return np.where(votes == UNKNOWN, np.nan, votes)
 
 
 @dataclass(frozen=True)
@@ -271,9 +184,14 @@ class ModelErrors:
     threshold: float | None = None
     """The model calls a figure atypical from this p_atypical on; None where it is unknown."""
 
-    def rates(self) -> ErrorRates | None:
-        """Draw the rates; None without errors."""
-        return self.errors.rates() if self.errors else None
+    def at_site(self, sources: Sequence[SlideFigures]) -> Correction | None:
+        """Correct the figures of one site, or of one job; None without errors."""
+        if self.errors is None:
+            return None
+        figures = [source.figures.probabilities[source.figures.answered] for source in sources]
+        patients = [s.patient for s, own in zip(sources, figures, strict=True) for _ in own]
+        none = np.zeros((0, N_SUBTYPES))
+        return Correction.at_site(self.errors, np.concatenate([none, *figures]), np.array(patients))
 
     def check_calls(self, sources: Sequence[SlideFigures]) -> None:
         """Check that figures are called as the model calls them; quality ``fast`` calls by its own.
@@ -302,9 +220,10 @@ def model_errors(model: str | Path, label: str | None = None, quality: str = BES
     """Find the errors of a model, out of fold.
 
     Args:
-        model: A bundle with errors; a run folder, whose out-of-fold predictions are counted; such
-            a table; or a JSON of :meth:`ErrorModel.to_json`.
-        label: What the model is compared with; None is what the bundle names, else ``expert1``.
+        model: A bundle with errors; a run folder, whose out-of-fold predictions they are
+            fitted to; such a table; or a JSON of :meth:`ErrorModel.to_json`.
+        label: By whose eyes: a rater, ``majority_atypical`` or ``latent``, where errors by it are
+            known; None is what the bundle names, else ``expert1``.
         quality: ``best``, or ``fast``, whose errors only a bundle may hold.
 
     Raises:
@@ -315,7 +234,7 @@ def model_errors(model: str | Path, label: str | None = None, quality: str = BES
     if path.suffix == ".csv":
         return ModelErrors(ErrorModel.fit(read_predictions(path), label or "expert1"))
     if path.suffix == ".json":
-        return ModelErrors(ErrorModel.from_json(read_json(path), str(path)))
+        return ModelErrors(ErrorModel.from_json(read_json(path), str(path)).by(label))
     bundle = find_bundle(model)
     header = read_any_header(bundle)
     provenance = header.provenance
@@ -330,10 +249,10 @@ def model_errors(model: str | Path, label: str | None = None, quality: str = BES
     facts["Called atypical from p"] = f"{threshold:.3f}"
     facts["Intended use"] = header.intended_use
     if of_quality is not None and of_quality.errors is not None:
-        errors = ErrorModel.from_json(of_quality.errors, str(bundle / HEADER))
+        errors = ErrorModel.from_json(of_quality.errors, str(bundle / HEADER)).by(label)
         if "teacher_sha256" in provenance:  # of a student
             facts["Its errors"] = (
-                "counted on patients whose labels its teachers had seen: a little optimistic"
+                "estimated on patients whose labels its teachers had seen: a little optimistic"
             )
         return ModelErrors(errors, facts, threshold)
     if quality != BEST:

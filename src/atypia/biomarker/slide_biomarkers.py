@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -13,11 +13,11 @@ from atypia.biomarker.biomarker_intervals import (
     binomial_interval,
     joint_density,
     poisson_interval,
-    true_fraction,
 )
 from atypia.biomarker.figure_table import SlideFigures, slide_figures
 from atypia.biomarker.hotspot import AREA_MM2, Hotspot, Shape, TissueWindows, find_hotspot
 from atypia.biomarker.hotspot_chance import Chance, scattered_places, shuffled_calls
+from atypia.biomarker.label_errors import SIDE
 from atypia.biomarker.regions import Region, region_of
 from atypia.core.errors import MissingExtraError
 from atypia.core.labels import N_SUBTYPES, SUBTYPES
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from atypia.biomarker.error_model import ErrorRates
-    from atypia.evaluation.metrics import BoolArray, IntArray
+    from atypia.biomarker.correction import Correction
+    from atypia.biomarker.error_model import ModelErrors
+    from atypia.evaluation.metrics import BoolArray, FloatArray, IntArray
     from atypia.slides import SlideInfo
     from atypia.slides.tissue import Tissue
 
@@ -92,11 +93,16 @@ class Biomarkers:
     """Share of the figures called atypical; its interval is that of counting."""
     atypical_fraction: Measure | None
     """Atypical fraction, corrected for the model's errors, with both errors."""
+    atypical_fraction_se: float | None
+    """Its standard error, on the scale of the fraction itself."""
+    mean_p_atypical: float | None
+    """Mean probability of atypical, as the model gave it."""
     called_profile: Mapping[str, Measure]
     """Subtype to its share of the predictions; intervals of counting."""
     profile: Mapping[str, Measure]
-    """Subtype to its corrected share, each on its own: they need not add up to 1. Empty without
-    errors of subtypes."""
+    """Subtype to its corrected share, which add up to 1; empty without errors of subtypes."""
+    by_label: Mapping[str, float] = field(default_factory=dict)
+    """Corrected atypical fraction by the other labels that errors are known for."""
 
     def without_shares(self) -> Biomarkers:
         """Leave every share undefined: one of a place that its calls have chosen is too high."""
@@ -105,42 +111,58 @@ class Biomarkers:
             self,
             atypical_called_fraction=undefined,
             atypical_fraction=None if self.atypical_fraction is None else undefined,
+            atypical_fraction_se=None,
+            mean_p_atypical=None,
+            by_label={},
             called_profile=dict.fromkeys(self.called_profile, undefined),
             profile=dict.fromkeys(self.profile, undefined),
         )
 
 
-def biomarkers_of(counts: Counts, errors: ErrorRates | None, level: float = LEVEL) -> Biomarkers:
-    """Estimate every measure of one area; without `errors` none is corrected."""
+def biomarkers_of(
+    counts: Counts,
+    probabilities: FloatArray,
+    correction: Correction | None,
+    level: float = LEVEL,
+) -> Biomarkers:
+    """Estimate every measure of one area from its figures' probabilities (N, 8).
+
+    Without `correction` none is corrected.
+    """
     n, called, area = counts.figures, counts.atypical, counts.area_mm2
 
     def density(count: int) -> Measure | None:
         return None if area is None else poisson_interval(count, level).scaled(1 / area)
 
-    fraction = None if errors is None or n == 0 else true_fraction(called, n, errors.atypical)
-    per_mm2 = None
-    if errors is not None and area is not None:
-        per_mm2 = joint_density(n, area, fraction, level)
     undefined = Measure(None, None, None)
-    share = None if fraction is None else fraction.interval(level)
-    profile = {
-        subtype: true_fraction(count, n, rates).interval(level) if n else undefined
-        for subtype, count, rates in zip(
-            SUBTYPES, counts.subtypes, errors.subtypes if errors is not None else (), strict=False
-        )
-    }
+    shares = correction.shares(probabilities) if correction is not None and n else None
+    per_mm2, fraction, profile = None, None if correction is None else undefined, {}
+    if correction is not None and area is not None:
+        fractions = np.empty(0) if shares is None else shares.draws @ SIDE
+        per_mm2 = joint_density(n, area, shares.fraction if shares else 0.0, fractions, level)
+    if shares is not None:
+        fraction = shares.atypical(level)
+    if correction is not None and correction.errors.has_subtypes:
+        profile = {
+            subtype: shares.subtype(c, level) if shares else undefined
+            for c, subtype in enumerate(SUBTYPES)
+        }
+    others = correction.others if correction is not None and n else {}
     return Biomarkers(
         counts=counts,
         figures_per_mm2=density(n),
         atypical_called_per_mm2=density(called),
         atypical_per_mm2=per_mm2,
         atypical_called_fraction=binomial_interval(called, n, level),
-        atypical_fraction=undefined if errors is not None and n == 0 else share,
+        atypical_fraction=fraction,
+        atypical_fraction_se=None if shares is None else shares.standard_error,
+        mean_p_atypical=float((probabilities @ SIDE).mean()) if n else None,
         called_profile={
             subtype: binomial_interval(count, n, level)
             for subtype, count in zip(SUBTYPES, counts.subtypes, strict=True)
         },
         profile=profile,
+        by_label={name: float(by.mean(probabilities) @ SIDE) for name, by in others.items()},
     )
 
 
@@ -171,6 +193,8 @@ class SlideBiomarkers:
     region: Region | None
     mpp: float | None
     """µm per pixel."""
+    inside: Mapping[Scope, BoolArray]
+    """(N,) which figures lie in each area that has measures."""
     chance: Chance | None = None
     """How full the hot-spot would be by chance alone; None where that is not known."""
     tissue_mm2: float | None = None
@@ -240,7 +264,7 @@ def biomarkers(
     region: Region | None = None,
     mpp: float | None = None,
     choice: HotspotChoice | None = None,
-    errors: ErrorRates | None = None,
+    correction: Correction | None = None,
     level: float = LEVEL,
     extent_mm2: float | None = None,
     tissue: Tissue | None = None,
@@ -259,7 +283,7 @@ def biomarkers(
         region: The annotated region.
         mpp: µm per pixel, where there is no figure to derive it from.
         choice: Which hot-spot; by default most figures in a circle of 2.37 mm².
-        errors: What errors the model makes; None leaves corrected values out.
+        correction: Of the model's errors; None leaves corrected values out.
         level: Coverage of the intervals.
         extent_mm2: Area of the whole image, where it is known.
         tissue: Where tissue lies on the slide, where that is known.
@@ -268,16 +292,19 @@ def biomarkers(
     mpp = source.mpp or mpp
     figures = source.figures
 
-    def measure(inside: BoolArray, area: float | None) -> Biomarkers:
+    within: dict[Scope, BoolArray] = {}
+
+    def measure(scope: Scope, inside: BoolArray, area: float | None) -> Biomarkers:
+        within[scope] = inside
         counts = Counts.of(figures.predicted[inside], figures.predicted_atypical[inside], area)
-        return biomarkers_of(counts, errors, level)
+        return biomarkers_of(counts, figures.probabilities[inside], correction, level)
 
     everywhere = figures.p_atypical >= 0  # all of them
     inside = everywhere if region is None else region.contains(source.centres_px)
     region_mm2 = None if region is None or mpp is None else region.area_mm2(mpp)
     measures: dict[Scope, Biomarkers | None] = {
-        "region": None if region is None else measure(inside, region_mm2),
-        "all": measure(everywhere, area_mm2),
+        "region": None if region is None else measure("region", inside, region_mm2),
+        "all": measure("all", everywhere, area_mm2),
         "hotspot": None,
     }
     size, shape = choice.area_mm2, choice.shape
@@ -292,12 +319,10 @@ def biomarkers(
         # Where nothing is atypical, the place of most figures stands in.
         sought = source.centres_um[wanted if wanted.any() else inside]
         hotspot = find_hotspot(sought, size, shape, windows)
-        if hotspot is None:
-            nothing = Counts(0, 0, (0,) * N_SUBTYPES, size)
-            measures["hotspot"] = biomarkers_of(nothing, errors, level)
-        else:
-            found = measure(inside & hotspot.contains(source.centres_um), size)
-            measures["hotspot"] = found if choice.of == "all" else found.without_shares()
+        there = inside & (hotspot is not None and hotspot.contains(source.centres_um))
+        found = measure("hotspot", there, size)
+        measures["hotspot"] = found if choice.of == "all" else found.without_shares()
+        if hotspot is not None:
             if choice.of == "atypical":
                 places, called = source.centres_um[inside], figures.predicted_atypical[inside]
                 chance = shuffled_calls(places, called, size, shape, windows)
@@ -314,6 +339,7 @@ def biomarkers(
         in_region,
         region,
         mpp,
+        within,
         chance,
         None if tissue is None else tissue.area_mm2,
         in_tissue,
@@ -324,10 +350,13 @@ def measure_table(
     table: pd.DataFrame,
     regions: Sequence[Mapping[str, Any]],
     slide: SlideInfo,
-    errors: ErrorRates | None = None,
+    errors: ModelErrors | None = None,
     tissue: Tissue | None = None,
 ) -> SlideBiomarkers:
-    """Measure the figures of a slide at hand; `regions` are GeoJSON geometries, px on level 0."""
+    """Measure the figures of a slide at hand; `regions` are GeoJSON geometries, px on level 0.
+
+    The slide is corrected as a site of its own.
+    """
     region = None
     try:
         region = region_of(regions)
@@ -335,14 +364,15 @@ def measure_table(
         log.warning("The annotated regions are not measured. %s", error)
     extent = None if slide.mpp is None else slide.width * slide.height * slide.mpp**2 / 1e6
     source = slide_figures(table, slide.path.name)
+    correction = errors.at_site([source]) if errors is not None else None
     return biomarkers(
-        source, None, region, slide.mpp, errors=errors, extent_mm2=extent, tissue=tissue
+        source, None, region, slide.mpp, None, correction, extent_mm2=extent, tissue=tissue
     )
 
 
 def by_patient(
     slides: Sequence[SlideBiomarkers],
-    errors: ErrorRates | None = None,
+    correction: Correction | None = None,
     of: Literal["all", "atypical"] = "all",
     level: float = LEVEL,
 ) -> list[PatientBiomarkers]:
@@ -367,8 +397,8 @@ def by_patient(
                 tuple(slide.source.slide for slide in own),
                 fullest[0] if fullest else None,
                 {
-                    "region": _sum([slide.measures["region"] for slide in own], errors, level),
-                    "all": _sum([slide.measures["all"] for slide in own], errors, level),
+                    "region": _sum(own, "region", correction, level),
+                    "all": _sum(own, "all", correction, level),
                     "hotspot": fullest[1] if fullest else None,
                 },
                 Chance.of_slides([slide.chance for slide in own if slide.hotspot is not None]),
@@ -378,12 +408,13 @@ def by_patient(
 
 
 def _sum(
-    parts: Sequence[Biomarkers | None], errors: ErrorRates | None, level: float
+    slides: Sequence[SlideBiomarkers], scope: Scope, correction: Correction | None, level: float
 ) -> Biomarkers | None:
-    known = [part.counts for part in parts if part is not None]
-    if len(known) < len(parts):
+    known = [part.counts for slide in slides if (part := slide.measures[scope]) is not None]
+    if len(known) < len(slides):
         return None
     total = known[0]
     for counts in known[1:]:
         total += counts
-    return biomarkers_of(total, errors, level)
+    figures = [slide.source.figures.probabilities[slide.inside[scope]] for slide in slides]
+    return biomarkers_of(total, np.concatenate(figures), correction, level)

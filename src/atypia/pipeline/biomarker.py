@@ -71,7 +71,7 @@ def biomarker(
         patients: CSV with ``slide`` and ``patient_id``.
         model: Which one classified the figures: its errors are corrected for; see
             :func:`atypia.biomarker.model_errors`.
-        label: What the model is compared with, where `model` does not name it.
+        label: By whose eyes: the rater, majority or latent truth that values are corrected by.
         images: Folder with the slides, for their tissue and the gallery.
         pdf: Also write each page as a PDF of one sheet.
         on_start: With `on_done`, called with numbers of slides.
@@ -89,7 +89,7 @@ def biomarker(
     if errors.errors is None:
         log.warning("No errors of a model are known: values are plain counts, not corrected.")
     errors.check_calls(sources)
-    rates = errors.rates()
+    correction = errors.at_site(sources)
     mpp_of = {source.slide: source.mpp for source in sources}
     region_of = read_regions(regions, names, mpp_of) if regions else {}
     area_of = areas_of(names, area)
@@ -107,7 +107,7 @@ def biomarker(
                     region.moved(*origin) if region else None,
                     image.info.mpp if image else None,
                     choice,
-                    rates,
+                    correction,
                     tissue=tissue_of(image) if image else None,
                 )
                 patches = images_of(image, source) if image else None
@@ -127,11 +127,11 @@ def biomarker(
                 len(without_density),
                 ", ".join(without_density),
             )
-        cohort = by_patient(slides, rates, choice.of)
+        cohort = by_patient(slides, correction, choice.of)
         _write_table(folder / "cohort.csv", cohort_table(cohort))
         _write_table(folder / "slides.csv", slides_table(slides))
         _write_table(folder / "columns.csv", column_meanings())
-        write_json(folder / "biomarkers.json", as_json(slides, cohort, choice, errors))
+        write_json(folder / "biomarkers.json", as_json(slides, cohort, choice, errors, correction))
     return slides, cohort
 
 

@@ -104,7 +104,7 @@ def slide(
                 }
                 write_json(out, content)
         outlines = [region.geometry for region in found.regions]
-        measured = measure_table(table, outlines, info, errors.rates(), tissue_of(pool))
+        measured = measure_table(table, outlines, info, errors, tissue_of(pool))
         if pages := [out for out, form in forms.items() if form in (".html", ".pdf")]:
             images = images_of(pool, measured.source)
             missing = len(unread) + len(found.problems)

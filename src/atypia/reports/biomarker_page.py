@@ -73,7 +73,7 @@ def render_summary(summary: BiomarkerPage) -> str:
         areas=areas,
         map=_slide_map(slide),
         profile=_profile(found),
-        rates=None if errors is None else errors.rates(draws=1).atypical,
+        errors=None if errors is None else errors.chosen,
         atypical_measures=atypical_measures,
         words=biomarker_estimate,
         parts=biomarker_parts,

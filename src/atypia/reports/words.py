@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from atypia.biomarker.error_model import LATENT
 from atypia.biomarker.slide_biomarkers import SCOPES, chance_of
 from atypia.core.labels import DISPLAY_NAMES
 from atypia.evaluation.predictions import AGREED, MAJORITY
@@ -30,6 +31,7 @@ def rater_name(name: str) -> str:
     named = {
         MAJORITY: "the majority vote",
         AGREED: "all experts where they agree",
+        LATENT: "the truth behind the raters",
         OTHERS: "the majority of the others",
     }
     return named.get(name) or re.sub(r"^expert_?(\d+)$", r"expert \1", name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 from atypia.biomarker import ErrorModel, SlideFigures, read_slides
+from atypia.biomarker.label_errors import SIDE, LabelErrors
 from atypia.core.labels import PROBABILITY_COLUMNS, SUBTYPES
 
 if TYPE_CHECKING:
@@ -63,15 +65,15 @@ def read_one(tmp_path: Path) -> Callable[[pd.DataFrame], SlideFigures]:
 
 @pytest.fixture(scope="session")
 def error_model() -> ErrorModel:
-    """60 patients; finds 80 % of atypical figures, calls 10 % of the others so; some spread."""
-    rng = np.random.default_rng(0)
-    patients = 60
-    figures = rng.integers(5, 40, patients)
-    atypical = rng.binomial(figures, rng.beta(2, 8, patients))
-    hits = rng.binomial(atypical, rng.beta(16, 4, patients))
-    alarms = rng.binomial(figures - atypical, rng.beta(2, 18, patients))
-    counts = np.stack([hits, atypical - hits, alarms, figures - atypical - alarms], axis=1)
-    subtypes = np.zeros((patients, 8, 8), np.int64)
-    subtypes[:, 3, 3], subtypes[:, 3, 5] = hits, atypical - hits
-    subtypes[:, 5, 3], subtypes[:, 5, 5] = alarms, figures - atypical - alarms
-    return ErrorModel("expert1", counts.reshape(-1, 2, 2), subtypes)
+    """60 patients; 80 % of atypical figures are called so, 10 % of the others; some spread."""
+    errors = LabelErrors(
+        slope=1.0,
+        biases=np.zeros(8),
+        covariance=0.01 * np.eye(8),
+        spread=np.array([0.3] + [0.2] * 8),
+        prevalence=0.2,
+        calls=np.array([[160, 40], [80, 720]]),
+        n_patients=60,
+    )
+    more = replace(errors, biases=0.8 * SIDE, has_subtypes=False)
+    return ErrorModel("expert1", {"expert1": errors, "majority_atypical": more})

@@ -10,6 +10,7 @@ import pytest
 
 from atypia.biomarker import (
     HotspotChoice,
+    ModelErrors,
     biomarkers,
     by_patient,
     cohort_table,
@@ -56,8 +57,8 @@ def test_a_hotspot_of_atypical_figures_has_a_density_and_chance_but_no_share(
     table: Table, read_one: ReadOne, error_model: ErrorModel
 ) -> None:
     source = read_one(table(SUBTYPES_HERE, PLACES))
-    rates = error_model.rates(50)
-    slide = biomarkers(source, 50.0, choice=ATYPICAL, errors=rates)
+    correction = ModelErrors(error_model).at_site([source])
+    slide = biomarkers(source, 50.0, choice=ATYPICAL, correction=correction)
     row = slides_table([slide]).iloc[0]
     assert row["hotspot_atypical_called_n"] == 4
     assert row["hotspot_atypical_called_per_mm2"] == pytest.approx(4 / 2.37)
@@ -66,7 +67,7 @@ def test_a_hotspot_of_atypical_figures_has_a_density_and_chance_but_no_share(
     assert row[shares].isna().all()
     assert row["hotspot_chance_p"] < 0.08
     assert 2 / 2.37 < row["hotspot_chance_per_mm2"] < 3 / 2.37
-    patient = cohort_table(by_patient([slide], rates, "atypical")).iloc[0]
+    patient = cohort_table(by_patient([slide], correction, "atypical")).iloc[0]
     assert patient[shares].isna().all()
     assert patient["hotspot_chance_p"] == row["hotspot_chance_p"]
     # The other areas keep theirs, and the page speaks of them.

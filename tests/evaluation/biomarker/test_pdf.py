@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from atypia.biomarker import biomarkers
+from atypia.biomarker import ModelErrors, biomarkers
 from atypia.core.errors import AtypiaError, MissingExtraError
 from atypia.reports import pdf
 from atypia.reports.biomarker_page import BiomarkerPage, render_summary
@@ -43,7 +43,7 @@ def test_a_full_page_is_one_sheet_with_its_colours_and_words(
             slide="a slide with quite a long name " * 3,
         )
     )
-    slide = biomarkers(source, area_mm2=10.0, errors=error_model.rates(50))
+    slide = biomarkers(source, area_mm2=10.0, correction=ModelErrors(error_model).at_site([]))
     facts = {f"Fact {i}": "something that is told of the model " * 4 for i in range(5)}
     page = render_summary(BiomarkerPage(slide, grey, error_model, facts))
     write_pdf(tmp_path / "page.pdf", page)

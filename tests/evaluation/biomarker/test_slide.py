@@ -10,6 +10,7 @@ import pytest
 
 from atypia.biomarker import (
     HotspotChoice,
+    ModelErrors,
     biomarkers,
     by_patient,
     cohort_table,
@@ -124,7 +125,7 @@ def test_a_slide_without_figures_has_a_density_of_zero(
 
     table(SUBTYPES_HERE, PLACES).iloc[:0].to_csv(tmp_path / "none.csv", index=False)
     (source,) = read_slides([tmp_path / "none.csv"])
-    found = biomarkers(source, area_mm2=10.0, errors=error_model.rates(50))
+    found = biomarkers(source, area_mm2=10.0, correction=ModelErrors(error_model).at_site([]))
     for scope, area in (("all", 10.0), ("hotspot", 2.37)):
         measures = found.measures[scope]  # type: ignore[index]
         assert measures is not None
@@ -140,13 +141,13 @@ def test_a_slide_without_figures_has_a_density_of_zero(
 def test_slides_of_a_patient_add_up(
     table: Table, read_one: ReadOne, error_model: ErrorModel
 ) -> None:
-    rates = error_model.rates(50)
+    correction = ModelErrors(error_model).at_site([])
     first = read_one(table(SUBTYPES_HERE, PLACES))
     second = read_one(table(["amf_other"] * 2, PLACES[:2], slide="b"))
     other = read_one(table(["nmf_ring"], PLACES[:1], slide="c", patient="P0"))
-    slides = [biomarkers(s, a, errors=rates) for s, a in ((first, 50.0), (second, 30.0))]
-    slides.append(biomarkers(other, errors=rates))
-    p0, p1 = by_patient(slides, rates)
+    slides = [biomarkers(s, a, correction=correction) for s, a in ((first, 50.0), (second, 30.0))]
+    slides.append(biomarkers(other, correction=correction))
+    p0, p1 = by_patient(slides, correction)
     assert (p0.patient, p1.patient, p1.slides) == ("P0", "P1", ("case 1.svs", "b"))
     joined = p1.measures["all"]
     assert joined is not None
@@ -159,7 +160,7 @@ def test_slides_of_a_patient_add_up(
     assert p0.measures["all"].figures_per_mm2 is None
 
     # An area that is not known for one slide is not known for the patient.
-    unknown = by_patient([slides[0], biomarkers(second, errors=rates)], rates)[0]
+    unknown = by_patient([slides[0], biomarkers(second, correction=correction)], correction)[0]
     assert unknown.measures["all"] is not None
     assert unknown.measures["all"].counts.figures == 10
     assert unknown.measures["all"].atypical_per_mm2 is None
@@ -185,14 +186,14 @@ def test_the_cohort_table_is_ready_for_statistics(
 ) -> None:
     import pandas as pd
 
-    rates = error_model.rates(50)
+    correction = ModelErrors(error_model).at_site([])
     with_area = biomarkers(
-        read_one(table(SUBTYPES_HERE, PLACES)), 50.0, left_half(tmp_path), errors=rates
+        read_one(table(SUBTYPES_HERE, PLACES)), 50.0, left_half(tmp_path), correction=correction
     )
     without = biomarkers(
-        read_one(table(["nmf_ring"], [(0, 0)], slide="b", patient="P2")), errors=rates
+        read_one(table(["nmf_ring"], [(0, 0)], slide="b", patient="P2")), correction=correction
     )
-    frame = cohort_table(by_patient([with_area, without], rates))
+    frame = cohort_table(by_patient([with_area, without], correction))
     frame.to_csv(tmp_path / "cohort.csv", index=False)
     read = pd.read_csv(tmp_path / "cohort.csv")
     assert read["patient_id"].tolist() == ["P1", "P2"]

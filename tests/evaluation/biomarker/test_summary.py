@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from atypia.biomarker import biomarkers
+from atypia.biomarker import ModelErrors, biomarkers
 from atypia.reports.biomarker_page import GALLERY, BiomarkerPage, render_summary
 from atypia.reports.words import per_mm2, share
 
@@ -58,7 +58,7 @@ def source(table: Table, read_one: ReadOne) -> SlideFigures:
 
 
 def test_the_page_tells_numbers_in_words(source: SlideFigures, error_model: ErrorModel) -> None:
-    slide = biomarkers(source, area_mm2=10.0, errors=error_model.rates(100))
+    slide = biomarkers(source, area_mm2=10.0, correction=ModelErrors(error_model).at_site([]))
     page = render_summary(BiomarkerPage(slide, grey, error_model, {"Model": "runs/one/model"}))
     parsed = Page(page)
     assert parsed.open == []
@@ -72,7 +72,7 @@ def test_the_page_tells_numbers_in_words(source: SlideFigures, error_model: Erro
     assert f"atypical share is {share(hotspot.atypical_fraction.value or 0)} (" in parsed.text
     assert "<case> & 1" in parsed.text
     assert "Not a medical device" in parsed.text
-    assert f"on {error_model.n_figures:,} figures of 60 patients" in parsed.text
+    assert f"on {error_model.chosen.n_figures:,} figures of 60 patients" in parsed.text
     assert "runs/one/model" in parsed.text
     assert f"The {GALLERY} surest of 20" in parsed.text
     images = [attrs for tag, attrs in parsed.tags if tag == "img"]
@@ -87,7 +87,7 @@ def test_the_page_tells_numbers_in_words(source: SlideFigures, error_model: Erro
 def test_it_asks_for_nothing_outside_and_runs_no_script(
     source: SlideFigures, error_model: ErrorModel
 ) -> None:
-    slide = biomarkers(source, errors=error_model.rates(50))
+    slide = biomarkers(source, correction=ModelErrors(error_model).at_site([]))
     parsed = Page(render_summary(BiomarkerPage(slide, grey, error_model)))
     for tag, attrs in parsed.tags:
         assert tag not in ("script", "link", "iframe")
