@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from untrained import untrained_ensemble
 
@@ -85,3 +86,21 @@ def test_weights_are_of_the_plan(bundle: Path, site: Path, tmp_path: Path) -> No
 def test_nothing_is_overwritten(bundle: Path, site: Path) -> None:
     with pytest.raises(InputError, match="already exists"):
         adapt(bundle, site, bundle)
+
+
+def test_the_plan_names_figures_with_weights(bundle: Path, site: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plan.csv"
+    found = pipeline.adapt_plan(bundle, site, out, 25, on_start=quiet, on_done=quiet)
+    assert list(found) == [25, 50]
+    plan = pd.read_csv(out)
+    ids = Cohort.open(site).manifest["patch_id"]
+    assert len(plan) == 25
+    assert set(plan["patch_id"]) <= set(ids)
+    assert plan["weight"].sum() == pytest.approx(60, rel=0.3)
+
+
+def test_a_plan_without_figures_is_of_the_usual_site(tmp_path: Path) -> None:
+    found = pipeline.adapt_plan("released", None, on_start=quiet, on_done=quiet)
+    assert list(found) == [50, 100, 200, 400]
+    with pytest.raises(InputError, match="to choose figures from"):
+        pipeline.adapt_plan("rules", None, tmp_path / "p.csv", on_start=quiet, on_done=quiet)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from atypia.classifiers.calibration import Calibration, apply_temperature
+from atypia.classifiers.conformal import ConformalSets
 from atypia.classifiers.decision import Decision, OperatingPoint, p_atypical
 from atypia.classifiers.postprocessing import Postprocessing
 from atypia.core.errors import InputError
@@ -35,10 +38,23 @@ def drawn_figures(n: int, seed: int = 0, sharpness: float = 3) -> LocalFigures:
     return figures_of(weighed / weighed.sum(axis=1, keepdims=True), truth)
 
 
-def figures_of(probabilities: np.ndarray, truth: np.ndarray) -> LocalFigures:
-    n = len(truth)
-    patients = np.array([f"P{i % max(n // 10, 1)}" for i in range(n)])
-    return LocalFigures(probabilities, truth < 4, truth, patients, np.ones(n))
+def figures_of(
+    probabilities: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None
+) -> LocalFigures:
+    labels = {"label_expert1": np.array(SUBTYPES)[truth]}
+    return local_figures(probabilities, labels, np.ones(len(truth)) if weights is None else weights)
+
+
+def local_figures(
+    probabilities: np.ndarray, labels: dict[str, object], weights: np.ndarray
+) -> LocalFigures:
+    n = len(probabilities)
+    table = pd.DataFrame(probabilities, columns=list(PROBABILITY_COLUMNS)).assign(
+        patch_id=[str(i) for i in range(n)],
+        patient_id=[f"P{i % max(n // 10, 1)}" for i in range(n)],
+        **labels,
+    )
+    return LocalFigures.of(table, "expert1", weights)
 
 
 def test_calibrated_figures_leave_the_model_as_it_was() -> None:
@@ -63,7 +79,7 @@ def test_few_figures_change_nothing_and_it_is_explained(n: int) -> None:
 def test_without_atypical_figures_no_threshold_moves() -> None:
     every = drawn_figures(2000)
     normal = ~every.is_atypical
-    local = figures_of(every.probabilities[normal], every.subtypes[normal])
+    local = figures_of(every.predictions.probabilities[normal], every.subtypes[normal])
     adapted, parts = adapt_postprocessing(SHIPPED, local)
     assert "0 atypical" in parts[1].kept
     if adapted.calibration == SHIPPED.calibration:
@@ -72,38 +88,64 @@ def test_without_atypical_figures_no_threshold_moves() -> None:
 
 def test_many_figures_undo_what_the_site_does_to_the_answers() -> None:
     plain = drawn_figures(20_000)
-    shifted = plain.probabilities.copy()
+    shifted = plain.predictions.probabilities.copy()
     shifted[:, :4] *= np.exp(0.5)  # every figure looks more atypical there
     shifted /= shifted.sum(axis=1, keepdims=True)
     local = figures_of(shifted, plain.subtypes)
     adapted, _ = adapt_postprocessing(SHIPPED, local)
     factor = adapted.calibration.temperature / 0.8
     seen = p_atypical(apply_temperature(shifted, factor))
-    called = p_atypical(plain.probabilities) >= 0.15
+    called = p_atypical(plain.predictions.probabilities) >= 0.15
     assert np.mean((seen >= adapted.threshold) == called) > 0.985
     assert adapted.points["balanced"].threshold == adapted.threshold
     thresholds = [adapted.points[n].threshold for n in ("sensitive", "balanced", "specific")]
     assert thresholds == sorted(thresholds)
 
 
+def test_sets_go_from_the_shipped_level_to_that_of_the_site() -> None:
+    sets = ConformalSets(0.1, (0.9,) * 8, (50,) * 8)
+    shipped = replace(SHIPPED, conformal=sets)
+    plain = drawn_figures(20_000)
+    p, labels = plain.predictions.probabilities, plain.subtypes
+    adapted, _ = adapt_postprocessing(replace(shipped, calibration=Calibration(1.0)), plain)
+    assert adapted.conformal is not None
+    for c, quantile in enumerate(adapted.conformal.quantiles):
+        covered = np.mean(1 - p[labels == c, c] <= quantile)
+        assert covered == pytest.approx(0.9, abs=0.03)
+    few, _ = adapt_postprocessing(shipped, drawn_figures(19))
+    assert few.conformal is not None
+    assert few.conformal.quantiles == pytest.approx(sets.quantiles)
+
+
+def test_weights_count_in_every_part() -> None:
+    plain = drawn_figures(4000)
+    p, labels = plain.predictions.probabilities.copy(), plain.subtypes
+    p[:, :4] *= np.exp(0.5)
+    p /= p.sum(axis=1, keepdims=True)
+    twice = np.arange(4000) < 1000
+    weighted, _ = adapt_postprocessing(SHIPPED, figures_of(p, labels, np.where(twice, 2.0, 1.0)))
+    rows = np.concatenate([np.arange(4000), np.flatnonzero(twice)])
+    repeated, _ = adapt_postprocessing(SHIPPED, figures_of(p[rows], labels[rows]))
+    assert weighted.threshold == pytest.approx(repeated.threshold, rel=0.01)
+    assert weighted.calibration.temperature == pytest.approx(
+        repeated.calibration.temperature, rel=0.01
+    )
+
+
 def test_many_figures_find_the_temperature() -> None:
     plain = drawn_figures(5000)
-    boastful = apply_temperature(plain.probabilities, 0.7).astype(np.float64)
+    boastful = apply_temperature(plain.predictions.probabilities, 0.7).astype(np.float64)
     adapted, _ = adapt_postprocessing(SHIPPED, figures_of(boastful, plain.subtypes))
     assert adapted.calibration.temperature == pytest.approx(0.8 / 0.7, rel=0.05)
 
 
 def test_votes_alone_move_the_threshold_and_no_temperature() -> None:
     plain = drawn_figures(3000)
-    probabilities = plain.probabilities.copy()
+    probabilities = plain.predictions.probabilities.copy()
     probabilities[:, :4] *= np.exp(-0.8)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    table = pd.DataFrame(probabilities, columns=list(PROBABILITY_COLUMNS)).assign(
-        patch_id=[str(i) for i in range(3000)],
-        patient_id=plain.patients,
-        atypical_expert1=plain.is_atypical.astype(str),
-    )
-    local = LocalFigures.of(table, "expert1", np.ones(3000))
+    votes = {"atypical_expert1": plain.is_atypical.astype(str)}
+    local = local_figures(probabilities, votes, np.ones(3000))
     adapted, parts = adapt_postprocessing(SHIPPED, local)
     assert adapted.calibration == SHIPPED.calibration
     assert "no subtypes" in parts[0].kept
@@ -112,13 +154,10 @@ def test_votes_alone_move_the_threshold_and_no_temperature() -> None:
 
 def test_a_labelled_figure_needs_its_weight() -> None:
     plain = drawn_figures(30)
-    table = pd.DataFrame(plain.probabilities, columns=list(PROBABILITY_COLUMNS)).assign(
-        patch_id=[str(i) for i in range(30)],
-        patient_id=plain.patients,
-        label_expert1=[SUBTYPES[i] if i != plain.subtypes[3] else "" for i in plain.subtypes],
-    )
-    weights = np.where(table["label_expert1"] == "", np.nan, 2.0)
-    assert LocalFigures.of(table, "expert1", weights).weights.tolist()[:1] == [2.0]
+    labels = [SUBTYPES[i] if i != plain.subtypes[3] else "" for i in plain.subtypes]
+    weights = np.where(np.array(labels) == "", np.nan, 2.0)
+    local = local_figures(plain.predictions.probabilities, {"label_expert1": labels}, weights)
+    assert set(local.weights) == {2.0}
     weights[np.flatnonzero(~np.isnan(weights))[0]] = np.nan
     with pytest.raises(InputError, match="1 of"):
-        LocalFigures.of(table, "expert1", weights)
+        local_figures(plain.predictions.probabilities, {"label_expert1": labels}, weights)

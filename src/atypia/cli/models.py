@@ -25,7 +25,6 @@ from atypia.cli.options import (
 from atypia.cli.show import (
     counted,
     named_progress,
-    show_adapted,
     show_frame,
     show_metrics,
     show_path,
@@ -35,6 +34,8 @@ from atypia.core.errors import InputError, Problem
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from atypia.evaluation.sampling_plan import Conclusion
+
 _MIB = 2**20
 
 
@@ -42,34 +43,80 @@ def adapt(
     model: Annotated[
         str, typer.Argument(help="'released' (in the package), 'rules', a bundle or a run folder.")
     ],
-    cohort: Annotated[Path, typer.Argument(help="Labelled figures of the site, from prepare.")],
-    out: Out,
+    cohort: Annotated[
+        Path | None,
+        typer.Argument(help="Figures of the site, labelled; with --plan any, or predictions.csv."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The new bundle; with --plan a .csv.", show_default=False)
+    ] = None,
     label: Label = "expert1",
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Which figures to label, and what they will show.")
+    ] = False,
+    figures: Annotated[int, typer.Option(min=1, help="With --plan: how many to label.")] = 100,
+    seed: Seed = 0,
     sampled: Annotated[
-        Path | None, typer.Option(help="The plan by which the figures were chosen: its weights.")
+        Path | None, typer.Option(help="The plan by which figures were chosen, for its weights.")
     ] = None,
     allow_overlap: AllowOverlap = False,
     distinct_ids: DistinctIds = False,
     backend: Backend = "auto",
     device: Device = "auto",
 ) -> None:
-    """Refit temperature and thresholds on a new site's labels; no network is trained."""
-    with counted("patches") as (on_start, on_done):
-        record = pipeline.adapt(
-            model,
-            cohort,
-            out,
-            label,
-            sampled=sampled,
-            allow_overlap=allow_overlap,
-            distinct_ids=distinct_ids,
-            backend=backend,
-            device=device,
-            on_start=on_start,
-            on_done=on_done,
-        )
-    show_adapted(record)
-    show_path("Bundle", out)
+    """Refit temperature, thresholds and sets on a new site's labels; no network is trained."""
+    from rich.markdown import Markdown
+
+    from atypia.training.site_adaptation import adapted_markdown
+
+    if plan:
+        with counted("patches") as (on_start, on_done):
+            found = pipeline.adapt_plan(
+                model, cohort, out, figures, seed, on_start=on_start, on_done=on_done
+            )
+        _show_plan(found)
+    elif cohort is None or out is None:
+        raise InputError("expected a COHORT of labelled figures and --out BUNDLE, or --plan.")
+    else:
+        with counted("patches") as (on_start, on_done):
+            record = pipeline.adapt(
+                model,
+                cohort,
+                out,
+                label,
+                sampled=sampled,
+                allow_overlap=allow_overlap,
+                distinct_ids=distinct_ids,
+                backend=backend,
+                device=device,
+                on_start=on_start,
+                on_done=on_done,
+            )
+        out_console.print(Markdown(adapted_markdown(record)))
+    if out is not None:
+        show_path("Figures to label" if plan else "Bundle", out)
+
+
+def _show_plan(found: Mapping[int, tuple[Conclusion, Conclusion]]) -> None:
+    table = Table(title="What labels will show of the model: 95 % intervals, if it is as elsewhere")
+    for name in (
+        "figures",
+        "patients",
+        "",
+        "atypical",
+        "sensitivity",
+        "specificity",
+        "PPV",
+        "threshold",
+    ):
+        table.add_column(name)
+    for n, ways in found.items():
+        for way, found_by in zip(("at random", "planned"), ways, strict=True):
+            shares = (found_by.sensitivity, found_by.specificity, found_by.ppv, found_by.threshold)
+            intervals = [f"{low:.2f}–{high:.2f}" for low, high in shares]
+            counts = f"{n:,}", f"{found_by.patients:,}", way, f"{found_by.atypical:.0f}"
+            table.add_row(*counts, *intervals)
+    out_console.print(table)
 
 
 def export(

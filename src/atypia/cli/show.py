@@ -246,21 +246,3 @@ def show_sanity(sanity: Sanity) -> None:
 
 def _in_words(estimate: MeanInterval) -> str:
     return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
-
-
-def show_adapted(record: Mapping[str, Any]) -> None:
-    """Print what was refitted for a site, with intervals, and what was kept."""
-    out_console.print(
-        f"{record['figures']:,} figures of {record['patients']:,} patients, "
-        f"{record['atypical']:,} atypical by {escape(record['label'])}"
-    )
-    for quality, parts in record["parts"].items():
-        table = Table(title=quality)
-        for name in ("", "shipped", "here", "95 %", ""):
-            table.add_column(name)
-        for part in parts:
-            interval = f"{part['low']:.3f} to {part['high']:.3f}" if "low" in part else ""
-            kept = f"kept: {part['kept']}" if "kept" in part else ""
-            numbers = f"{part['shipped']:.3f}", f"{part['adapted']:.3f}"
-            table.add_row(escape(part["name"]), *numbers, interval, escape(kept))
-        out_console.print(table)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from atypia.pipeline.adapt import adapt as adapt
+    from atypia.pipeline.adapt import adapt_plan as adapt_plan
     from atypia.pipeline.audit import audit as audit
     from atypia.pipeline.biomarker import biomarker as biomarker
     from atypia.pipeline.challenge import challenge as challenge

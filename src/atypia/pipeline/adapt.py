@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atypia.classifiers.bundle import BundleHeader, find_bundle, read_any_header
+from atypia.classifiers.bundle import HEADER, BundleHeader, find_bundle, read_any_header
 from atypia.classifiers.loading import load_ensemble
 from atypia.classifiers.training_patients import require_new_patients
 from atypia.core.choices import BEST
-from atypia.core.errors import InputError, Problem
-from atypia.core.files import read_stamped
-from atypia.core.tables import read_table
+from atypia.core.errors import InputError, Problem, collected
+from atypia.core.files import overwriting, read_stamped, write_text, wrong_suffix
+from atypia.core.labels import N_ATYPICAL
+from atypia.core.tables import csv_text
 from atypia.data.cohort import Cohort
-from atypia.evaluation.predictions import predictions_from_table
+from atypia.evaluation.predictions import predictions_from_table, read_predictions
+from atypia.evaluation.sampling_plan import foresee, plan_table, read_weights, usual_answers
 from atypia.inference.patch_predictions import find_items, predict_items
 from atypia.training.site_adaptation import LocalFigures, adapt_postprocessing, save_adapted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    import numpy.typing as npt
-
     from atypia.core.progress import OnDone
+    from atypia.evaluation.sampling_plan import Conclusion
 
 
 def adapt(
@@ -52,7 +50,7 @@ def adapt(
         cohort: Of the site; figures without the label are left out.
         out: Folder of the new bundle.
         label: A rater, ``agreed``, or votes.
-        sampled: Table of :func:`plan_figures` by which the figures were chosen: its weights count.
+        sampled: Table of :func:`adapt_plan` by which the figures were chosen: its weights count.
         allow_overlap: Accept patients that the model was trained on; with `distinct_ids` as for
             :func:`atypia.classifiers.training_patients.require_new_patients`.
         backend: With `device` as for :func:`load_ensemble`.
@@ -71,7 +69,7 @@ def adapt(
     if out.exists():
         raise InputError(f"{out} already exists. Choose another --out, or remove it first.")
     opened = Cohort.open(cohort)
-    weights = sampling_weights(sampled, opened.manifest["patch_id"].tolist())
+    weights = read_weights(sampled, opened.manifest["patch_id"].tolist())
     items = find_items([cohort], mpp=None)
     qualities = list(header.qualities) if isinstance(header, BundleHeader) else [BEST]
     on_start(len(items) * len(qualities))
@@ -83,14 +81,14 @@ def adapt(
             require_new_patients(predictions_from_table(table), bundle, distinct_ids=distinct_ids)
         local = LocalFigures.of(table, label, weights)
         fitted[quality], adapted = adapt_postprocessing(classifier.postprocessing, local)
-        parts[quality] = [part.to_json() for part in adapted]
+        parts[quality] = [vars(part) for part in adapted]
     record = {
         "cohort": opened.name,
         "cohort_sha256": opened.sha256,
-        "model_sha256": read_stamped(bundle / "model.json")["content_sha256"],
+        "model_sha256": read_stamped(bundle / HEADER)["content_sha256"],
         "label": label,
-        "figures": len(local),
-        "patients": len(np.unique(local.patients)),
+        "figures": len(local.predictions),
+        "patients": len(np.unique(local.predictions.patients)),
         "atypical": int(local.is_atypical.sum()),
         "parts": parts,
     }
@@ -98,23 +96,53 @@ def adapt(
     return record
 
 
-def sampling_weights(plan: Path | None, patch_ids: Sequence[str]) -> npt.NDArray[np.float64]:
-    """How many figures of the site each patch stands for, (N,): 1 without a plan, NaN if not in it.
+def adapt_plan(
+    model: Path | str,
+    source: Path | None,
+    out: Path | None = None,
+    figures: int = 100,
+    seed: int = 0,
+    *,
+    on_start: OnDone,
+    on_done: OnDone,
+) -> dict[int, tuple[Conclusion, Conclusion]]:
+    """Plan which figures of a site to label, and foresee what they can show.
+
+    Args:
+        model: ``released``, ``rules``, a bundle or a run folder.
+        source: A cohort, or a table of the model's predictions; None for a site of 2,000 figures
+            on which the model is as on the patients that it was measured on.
+        out: The ``.csv`` to write: the figures to label, with their weights.
+        figures: How many to label.
+        seed: Of the draw.
+        on_start: With `on_done` as for :func:`adapt`.
+
+    Returns:
+        By the number of figures what figures at random can show, and what planned ones can.
 
     Raises:
-        InputError: Lists what is wrong with the plan: no such columns, or weights not above 0.
+        InputError: Lists what is wrong; or there are fewer figures than are to be labelled.
     """
-    if plan is None:
-        return np.ones(len(patch_ids))
-    table = read_table(plan)
-    table.require("patch_id", "weight")
-    weights, problems = {}, [row.problem for row in table.rows if row.problem]
-    for row in table.rows:
-        weight = row.cells["weight"]
-        if not re.fullmatch(r"\d+(\.\d+)?", weight) or not float(weight):
-            what = f"expected a weight above 0 but got {weight!r}."
-            problems.append(Problem(what, str(plan), row.line, "weight"))
-        weights[row.cells["patch_id"]] = weight
+    problems = wrong_suffix("--out", out, ".csv") + overwriting([out], [source or Path()], "--out")
+    if source is None and out is not None:
+        problems.append(Problem("--out: expected a cohort or predictions to choose figures from."))
+    with collected(problems):
+        header = read_any_header(find_bundle(model))
     if problems:
         raise InputError(problems)
-    return np.array([float(weights.get(name, "nan")) for name in patch_ids])
+    threshold = header.thresholds.atypical
+    if source is None:
+        prevalence = sum(header.decision.prior[:N_ATYPICAL])
+        return foresee(usual_answers(prevalence), None, threshold, figures)
+    if source.is_dir():
+        items = find_items([source], mpp=None)
+        on_start(len(items))
+        predicted, _ = predict_items(load_ensemble(model), items, on_done=on_done)
+        table = predictions_from_table(predicted)
+    else:
+        table = read_predictions(source)
+    table = table.take(table.answered)
+    found = foresee(table.p_atypical, table.patients, threshold, figures)
+    if out is not None:
+        write_text(out, csv_text(plan_table(table, threshold, figures, seed)))
+    return found

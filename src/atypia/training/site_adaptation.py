@@ -31,6 +31,7 @@ from atypia.evaluation.predictions import UNKNOWN, predictions_from_table
 from atypia.evaluation.site_shift import (
     LEAST_FIGURES,
     LEAST_OF_A_SIDE,
+    SPREAD_OF_EVIDENCE,
     SiteShift,
     clustered_variance,
     evidence_shift,
@@ -44,72 +45,67 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from atypia.classifiers.conformal import ConformalSets
     from atypia.classifiers.postprocessing import Postprocessing
     from atypia.evaluation.metrics import BoolArray, FloatArray, IntArray
+    from atypia.evaluation.predictions import Predictions
 
 SPREAD_OF_TEMPERATURE: Final = 0.1
 """SD of the logarithm of the best temperature over scanners and laboratories of AMi-Br."""
-SPREAD_OF_EVIDENCE: Final = 0.2
-"""SD of the shift of evidence over sites, in nats, at which adapted thresholds gain most on AMi-Br
-(``benchmarks/adapt.py``); it is 0.3 over scanners and laboratories."""
+SHIPPED_IN_SETS: Final = 20
+"""Figures of a subtype that its shipped level in the prediction sets counts as."""
 
 
 @dataclass(frozen=True)
 class LocalFigures:
     """N labelled figures of a site, as a model answers on them."""
 
-    probabilities: FloatArray
-    """(N, 8), calibrated as shipped."""
-    is_atypical: BoolArray
-    """(N,)."""
-    subtypes: IntArray
-    """(N,) by the label; :data:`UNKNOWN` throughout where it is of votes."""
-    patients: NDArray[np.str_]
+    predictions: Predictions
+    label: str
     weights: FloatArray
     """(N,) how many figures of the site each stands for."""
 
     @classmethod
-    def of(cls, table: pd.DataFrame, label: str, weights: FloatArray) -> LocalFigures:
+    def of(cls, table: pd.DataFrame, label: str, weights: FloatArray) -> Self:
         """Take the rows with a label of a table of predictions; `weights` (rows,).
 
         Raises:
             InputError: The table has no such label, or labelled figures without a weight (NaN).
         """
         predictions = predictions_from_table(table)
-        truth = predictions.atypical_of(label)
-        known = predictions.rows_with(truth, label)
+        known = predictions.rows_with(predictions.atypical_of(label), label)
         if lost := int(np.isnan(weights[known]).sum()):
             raise InputError(
                 f"--sampled: expected the weight of every labelled figure but {lost:,} of "
                 f"{int(known.sum()):,} are not in the table. Give the one that they were chosen by."
             )
-        votes = predictions.vote_column(label) is not None
-        subtypes = np.full(len(truth), UNKNOWN) if votes else predictions.subtypes_of(label)
-        return cls(
-            predictions.probabilities[known],
-            truth[known] == 1,
-            subtypes[known],
-            predictions.patients[known],
-            weights[known],
-        )
+        return cls(predictions.take(known), label, weights[known])
 
-    def __len__(self) -> int:
-        return len(self.is_atypical)
+    @property
+    def is_atypical(self) -> BoolArray:
+        """Which figures the label has as atypical, (N,)."""
+        return np.asarray(self.predictions.atypical_of(self.label) == 1)
+
+    @property
+    def subtypes(self) -> IntArray:
+        """Subtypes by the label, (N,); :data:`UNKNOWN` throughout where it is of votes."""
+        if self.predictions.vote_column(self.label) is not None:
+            return np.full(len(self.predictions), UNKNOWN)
+        return self.predictions.subtypes_of(self.label)
 
     @property
     def too_few(self) -> str:
         """Explain why nothing can be refitted on them; empty where it can."""
-        if len(self) >= LEAST_FIGURES:
-            return ""
-        return f"{len(self)} labelled figures: fewer than {LEAST_FIGURES}"
+        n = len(self.predictions)
+        return "" if n >= LEAST_FIGURES else f"{n} labelled figures, fewer than {LEAST_FIGURES}"
 
     @property
     def too_few_of_a_side(self) -> str:
         """Explain why no threshold can be refitted on them; empty where it can."""
-        n = int(self.is_atypical.sum())
-        if self.too_few or min(n, len(self) - n) >= LEAST_OF_A_SIDE:
+        n, of = int(self.is_atypical.sum()), len(self.predictions)
+        if self.too_few or min(n, of - n) >= LEAST_OF_A_SIDE:
             return self.too_few
-        return f"{n} atypical and {len(self) - n} normal figures: fewer than {LEAST_OF_A_SIDE}"
+        return f"{n} atypical and {of - n} normal figures, fewer than {LEAST_OF_A_SIDE}"
 
 
 @dataclass(frozen=True)
@@ -120,7 +116,7 @@ class AdaptedPart:
     shipped: float
     adapted: float
     low: float | None = None
-    """95 % interval of what the site needs; None where too few figures bear on it."""
+    """95 % interval of what the site needs; None where none is known."""
     high: float | None = None
     kept: str = ""
     """Why the shipped number stays; empty where it does not."""
@@ -138,31 +134,29 @@ class AdaptedPart:
             return cls(name, shipped, move(found.value), low, high)
         return cls(name, shipped, move(0), low, high, "the figures do not speak against it")
 
-    def to_json(self) -> dict[str, Any]:
-        """Give it as an entry of the provenance, without what it has not."""
-        return {name: value for name, value in vars(self).items() if value not in (None, "")}
-
 
 def adapt_postprocessing(
     shipped: Postprocessing, local: LocalFigures
 ) -> tuple[Postprocessing, list[AdaptedPart]]:
-    """Refit temperature and operating points on figures of the site."""
+    """Refit temperature, operating points, prediction sets and error model to the site."""
     temperature = adapted_temperature(shipped.calibration.temperature, local)
     factor = temperature.adapted / temperature.shipped
-    probabilities = local.probabilities
+    before = local.predictions.probabilities
+    after = before
     if factor != 1:
-        probabilities = apply_temperature(probabilities, factor).astype(np.float64)
-    thresholds = adapted_thresholds(shipped, local, probabilities)
-    points = {
-        name: shipped.points[name].model_copy(update={"threshold": part.adapted})
-        for name, part in thresholds.items()
-        if name in shipped.points
-    }
+        after = apply_temperature(before, factor).astype(np.float64)
+    local = replace(local, predictions=replace(local.predictions, probabilities=after))
+    thresholds = adapted_thresholds(shipped, local, _Ranks(p_atypical(before), p_atypical(after)))
+    threshold = thresholds[shipped.operating_point].adapted
     adapted = replace(
         shipped,
         calibration=Calibration(temperature.adapted),
-        threshold=thresholds[shipped.operating_point].adapted,
-        points=points,
+        threshold=threshold,
+        points={
+            name: point.model_copy(update={"threshold": thresholds[name].adapted})
+            for name, point in shipped.points.items()
+        },
+        conformal=shipped.conformal and adapted_sets(shipped.conformal, local, before),
     )
     return adapted, [temperature, *thresholds.values()]
 
@@ -173,7 +167,7 @@ def adapted_temperature(shipped: float, local: LocalFigures) -> AdaptedPart:
     if local.too_few or not known.any():
         why = local.too_few or "the label has no subtypes"
         return AdaptedPart("temperature", shipped, shipped, kept=why)
-    given, labels = local.probabilities[known], local.subtypes[known]
+    given, labels = local.predictions.probabilities[known], local.subtypes[known]
     weights = local.weights[known] / local.weights[known].mean()
     factor = fit_temperature(given, labels, weights)
     logits = np.log(np.maximum(given, 1e-9)) / factor
@@ -182,48 +176,80 @@ def adapted_temperature(shipped: float, local: LocalFigures) -> AdaptedPart:
     slopes = logits[np.arange(len(labels)), labels] - mean  # of the log loss in log T
     curvatures = (p * (logits - mean[:, None]) ** 2).sum(axis=1)
     influences = weights * slopes / (weights @ curvatures)
-    variance = clustered_variance(influences, local.patients[known])
+    variance = clustered_variance(influences, local.predictions.patients[known])
     found = SiteShift.drawn(math.log(factor), variance, SPREAD_OF_TEMPERATURE)
     return AdaptedPart.drawn("temperature", shipped, found, lambda by: shipped * math.exp(by))
 
 
-def adapted_thresholds(
-    shipped: Postprocessing, local: LocalFigures, probabilities: FloatArray
-) -> dict[str, AdaptedPart]:
-    """Find thresholds, by operating point, at which a call has as much evidence as it was shipped.
+@dataclass(frozen=True)
+class _Ranks:
+    """Where a number goes when another temperature moves the figures' probabilities."""
 
-    All of them move together in the odds of p_atypical. `probabilities` (N, 8) are of the site's
-    temperature; where that is another than the shipped one, each threshold first goes to the same
-    rank among the site's figures.
+    before: NDArray[np.floating[Any]]
+    after: NDArray[np.floating[Any]]
+
+    def same(self, number: float) -> float:
+        """Give the number, 0 to 1, that has the same rank afterwards."""
+        if np.array_equal(self.before, self.after):
+            return number
+        before, after = (
+            np.concatenate([[0.0], np.sort(p), [1.0]]) for p in (self.before, self.after)
+        )
+        return float(np.interp(number, before, after))
+
+
+def adapted_thresholds(
+    shipped: Postprocessing, local: LocalFigures, ranks: _Ranks
+) -> dict[str, AdaptedPart]:
+    """Find thresholds, by operating point, at which calls have as much evidence as it was shipped.
+
+    All move together in the odds of p_atypical, from where the site's temperature has them.
     """
-    p = p_atypical(probabilities).astype(np.float64)
-    before, after = (
-        np.concatenate([[0.0], np.sort(p_atypical(of)), [1.0]])
-        for of in (local.probabilities, probabilities)
-    )
     offered = {shipped.operating_point: shipped.threshold}
     offered |= {name: point.threshold for name, point in shipped.points.items()}
-    retains, kept = np.array_equal(before, after), local.too_few_of_a_side
+    kept = local.too_few_of_a_side
     if not kept:
         prevalence = sum(shipped.decision.prior[:N_ATYPICAL])
-        found = evidence_shift(p, local.is_atypical, local.patients, local.weights, prevalence)
+        patients = local.predictions.patients
+        p = ranks.after.astype(np.float64)
+        found = evidence_shift(p, local.is_atypical, patients, local.weights, prevalence)
         shift = SiteShift.drawn(*found, SPREAD_OF_EVIDENCE)
 
     def adapted(name: str, threshold: float) -> AdaptedPart:
-        same = threshold if retains else float(np.interp(threshold, before, after))
+        same = ranks.same(threshold)
         if kept or not 0 < same < 1:
-            return AdaptedPart(name, threshold, same, kept=kept or "it calls all figures alike")
+            return AdaptedPart(name, threshold, same, kept=kept or "all figures are called alike")
         odds = same / (1 - same)
         return AdaptedPart.drawn(name, threshold, shift, lambda by: odds / (odds + math.exp(by)))
 
     return {name: adapted(f"threshold {name}", threshold) for name, threshold in offered.items()}
 
 
+def adapted_sets(shipped: ConformalSets, local: LocalFigures, before: FloatArray) -> ConformalSets:
+    """Draw each subtype's level in the prediction sets from the shipped one to the site's.
+
+    The level is a quantile of log p of the figures of a subtype; the shipped one counts as
+    :data:`SHIPPED_IN_SETS` figures. `before` (N, 8) are the probabilities as shipped.
+    """
+    after, labels = local.predictions.probabilities, local.subtypes
+    quantiles, n = [], np.bincount(labels[labels != UNKNOWN], minlength=len(after.T))
+    for c, quantile in enumerate(np.broadcast_to(shipped.quantiles, len(after.T))):
+        own, level = labels == c, _Ranks(before[:, c], after[:, c]).same(1 - quantile)
+        if n[c] and level > 0 and not local.too_few:
+            order = np.argsort(after[own, c])
+            reached = np.cumsum(local.weights[own][order])
+            reached /= reached[-1] * (1 + 1 / n[c])  # Weibull positions, weighted
+            logs = np.log(np.maximum(after[own, c][order], 1e-6))
+            found = float(np.interp(shipped.alpha, reached, logs))
+            share = n[c] / (n[c] + SHIPPED_IN_SETS)
+            level = math.exp(share * found + (1 - share) * math.log(level))
+        quantiles.append(1 - level)
+    shipped_n = np.broadcast_to(shipped.n, len(after.T))
+    return replace(shipped, quantiles=tuple(quantiles), n=tuple((shipped_n + n).tolist()))
+
+
 def save_adapted(
-    bundle: Path,
-    out: Path,
-    fitted: Mapping[str, Postprocessing],
-    record: Mapping[str, Any],
+    bundle: Path, out: Path, fitted: Mapping[str, Postprocessing], record: Mapping[str, Any]
 ) -> None:
     """Write a bundle with the same weights, by quality other postprocessing, and its record.
 
@@ -238,31 +264,32 @@ def save_adapted(
         **fitted[BEST].to_header(),
         "provenance": header.provenance | {"adapted": dict(record)},
     }
-    if isinstance(header, BundleHeader) and header.fast is not None and FAST in fitted:
+    if isinstance(header, BundleHeader) and header.fast is not None:
         update["fast"] = header.fast.model_copy(update=fitted[FAST].to_header())
     with building_folder(out) as folder:
         shutil.copytree(bundle, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("onnx"))
         write_header(folder, header.model_copy(update=update))
-        write_card(folder, f"{card or ''}\n{_card_section(record)}".lstrip())
+        write_card(folder, f"{card or ''}\n{adapted_markdown(record)}".lstrip())
 
 
-def _card_section(record: Mapping[str, Any]) -> str:
-    """Section of the model card on what was adapted."""
+def adapted_markdown(record: Mapping[str, Any]) -> str:
+    """Write in Markdown what was refitted, for the model card and the command line."""
     lines = [
         f"## Adapted to {record['cohort']}",
         "",
-        f"Refitted on {record['figures']} figures of {record['patients']} patients by the label "
-        f"{record['label']}, {record['atypical']} of them atypical; the networks are those of "
-        "the model above, and what it was worth elsewhere was measured before.",
+        f"By {record['figures']:,} figures of {record['patients']:,} patients, "
+        f"{record['atypical']:,} of them atypical by {record['label']}. The networks are those of "
+        "the model as shipped; other figures on this page were measured with what was shipped.",
         "",
         "| | shipped | here | 95 % | |",
         "|---|---|---|---|---|",
     ]
     for quality, parts in record["parts"].items():
         for part in parts:
-            interval = f"{part['low']:.3f} to {part['high']:.3f}" if "low" in part else ""
+            interval = "" if part["low"] is None else f"{part['low']:.3f} to {part['high']:.3f}"
+            kept = f"kept: {part['kept']}" if part["kept"] else ""
             lines.append(
-                f"| {part['name']}, {quality} | {part['shipped']:.3f} | {part['adapted']:.3f} "
-                f"| {interval} | {part.get('kept', '')} |"
+                f"| {quality}, {part['name']} | {part['shipped']:.3f} | {part['adapted']:.3f} | "
+                f"{interval} | {kept} |"
             )
     return "\n".join(lines) + "\n"
