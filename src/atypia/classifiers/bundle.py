@@ -36,6 +36,8 @@ HYBRID: Final = "hybrid"
 HYBRID_NETWORK: Final = "network"
 """Folder of a hybrid's bundle that holds the bundle of its network."""
 STACK: Final = "stack"
+MITOSIS: Final = "mitosis"
+"""Kind of networks that name no subtype: a mitotic figure or a look-alike."""
 HEADER: Final = "model.json"
 CARD: Final = "model-card.md"
 COPY_AGAIN: Final = "Copy the bundle again."
@@ -131,6 +133,16 @@ class BundleHeader(QualityHeader, ModelHeader):
         return {BEST: self} if self.fast is None else {BEST: self, FAST: self.fast}
 
 
+class MitosisHeader(BundleHeader):
+    """The content of ``model.json`` of networks that find look-alikes.
+
+    The eight probabilities are of two sides alone: the sum of the first four is that of a mitotic
+    figure, and ``thresholds.atypical`` is the least with which a figure is answered.
+    """
+
+    kind: Literal["mitosis"] = MITOSIS  # type: ignore[assignment]
+
+
 class RulesHeader(PostprocessingHeader, ModelHeader):
     """The content of ``model.json`` of the rules, which are in the code."""
 
@@ -201,21 +213,31 @@ def read_kind(folder: Path) -> str:
     """
     tree = read_stamped(folder / HEADER)
     kind = tree.get("kind", NETWORK) if isinstance(tree, dict) else None
-    if kind not in (NETWORK, RULES, HYBRID, STACK):
-        what = f"expected a kind out of {[NETWORK, RULES, HYBRID, STACK]} but got {kind!r}."
+    kinds = [NETWORK, RULES, HYBRID, STACK, MITOSIS]
+    if kind not in kinds:
+        what = f"expected a kind out of {kinds} but got {kind!r}."
         raise InputError(Problem(what, str(folder / HEADER), column="kind"))
     return str(kind)
 
 
-def read_header(folder: Path) -> BundleHeader:
-    """Read ``model.json`` of a bundle of networks.
+def read_header(folder: Path, wanted: str = NETWORK) -> BundleHeader:
+    """Read ``model.json`` of a bundle of networks, of subtypes or of the kind :data:`MITOSIS`.
 
     Raises:
         InputError: Lists every entry that is missing or wrong; or another kind of model.
     """
-    if (kind := read_kind(folder)) != NETWORK:
-        raise InputError(f"{folder}: expected a bundle of networks but got one of kind {kind!r}.")
-    return read_as(BundleHeader, folder / HEADER)
+    kind = read_kind(folder)
+    if kind == MITOSIS != wanted:
+        raise InputError(
+            f"{folder}: expected a model of subtypes but this one names none: it finds look-alikes "
+            "of mitotic figures."
+        )
+    if kind != wanted:
+        made_by = " (atypia train --preset mitosis)" if wanted == MITOSIS else ""
+        raise InputError(
+            f"{folder}: expected a bundle of kind {wanted!r}{made_by} but got one of kind {kind!r}."
+        )
+    return read_as(MitosisHeader if kind == MITOSIS else BundleHeader, folder / HEADER)
 
 
 def read_any_header(folder: Path) -> AnyHeader:
@@ -228,6 +250,7 @@ def read_any_header(folder: Path) -> AnyHeader:
         RULES: RulesHeader,
         HYBRID: HybridHeader,
         STACK: StackHeader,
+        MITOSIS: MitosisHeader,
     }
     return read_as(kinds.get(read_kind(folder), BundleHeader), folder / HEADER)
 

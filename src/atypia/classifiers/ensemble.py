@@ -17,8 +17,11 @@ from atypia._version import __version__
 from atypia.classifiers.aggregation import Aggregation
 from atypia.classifiers.bundle import (
     HEADER,
+    MITOSIS,
+    NETWORK,
     BundleHeader,
     MemberFile,
+    MitosisHeader,
     QualityHeader,
     damaged_files,
     find_bundle,
@@ -126,6 +129,8 @@ class Ensemble(Postprocessed):
     """Each member's configuration, where they differ; empty: `model`."""
     join: Aggregation = field(default_factory=Aggregation)
     """How the members' probabilities become one."""
+    kind: str = NETWORK
+    """Of the bundle: subtypes, or :data:`atypia.classifiers.bundle.MITOSIS`."""
     _fused: list[Network] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -178,7 +183,7 @@ class Ensemble(Postprocessed):
         """
         folder.mkdir(parents=True, exist_ok=True)
         quality = self._write_members(folder, "member", half)
-        header = BundleHeader(
+        header = (MitosisHeader if self.kind == MITOSIS else BundleHeader)(
             created_with=f"atypia {__version__}",
             provenance=dict(self.provenance),
             **dict(quality),
@@ -210,7 +215,9 @@ class Ensemble(Postprocessed):
         )
 
     @classmethod
-    def load(cls, model: Path | str = RELEASED, quality: str = BEST) -> Ensemble:
+    def load(
+        cls, model: Path | str = RELEASED, quality: str = BEST, kind: str = NETWORK
+    ) -> Ensemble:
         """Read a bundle and check the hash of every file; see :func:`.loading.load_ensemble`.
 
         Raises:
@@ -218,7 +225,7 @@ class Ensemble(Postprocessed):
                 files: all of them.
         """
         folder = find_bundle(model)
-        header = read_header(folder)
+        header = read_header(folder, kind)
         if quality not in header.qualities:
             raise InputError(
                 f"--quality: expected one of {list(header.qualities)}, which {folder} offers, but "
@@ -247,6 +254,7 @@ class Ensemble(Postprocessed):
             specs=specs,
             models=models,
             join=chosen.join,
+            kind=kind,
         )
 
 

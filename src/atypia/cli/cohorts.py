@@ -131,7 +131,10 @@ def prepare(
             + escape(", ".join(ignored[:5]) + (" …" if len(ignored) > 5 else ""))
         )
     if others := int(cohort.source.get("n_not_mitotic", 0)):
-        err_console.print(f"[yellow]{others:,} cells that are no mitotic figures[/yellow] left out")
+        err_console.print(
+            f"[yellow]{others:,} look-alikes[/yellow], no mitotic figures: only atypia train "
+            "--preset mitosis uses them"
+        )
     skipped = int(cohort.source.get("n_skipped", 0))
     if skipped:
         err_console.print(

@@ -89,6 +89,9 @@ def show_frame(frame: pd.DataFrame, title: str) -> None:
 
 def show_metrics(metrics: dict[str, Any]) -> None:
     """Print the main measures, the second rater's beside them."""
+    if metrics.get("kind") == "mitosis":
+        _show_mitoses(metrics)
+        return
     table = Table(
         title=f"{metrics['n']:,} figures of {metrics['n_patients']} patients, scored against "
         f"{metrics['label']}; 95 % intervals from resampling patients",
@@ -114,6 +117,25 @@ def show_metrics(metrics: dict[str, Any]) -> None:
                 f"balanced_accuracy minus that of {entry['rater']}, atypical by {entry['against']}"
             )
             table.add_row(row, _measure(entry["model_minus_rater"]["balanced_accuracy"]))
+    out_console.print(table)
+
+
+def _show_mitoses(metrics: dict[str, Any]) -> None:
+    figures = metrics["n"] - metrics["n_look_alikes"]
+    table = Table(
+        title=f"{figures:,} mitotic figures and {metrics['n_look_alikes']:,} look-alikes of "
+        f"{metrics['n_patients']} patients, {metrics['part']}; 95 % intervals over patients",
+        title_justify="left",
+    )
+    table.add_column("measure")
+    table.add_column("model", justify="right")
+    at = metrics["at_threshold"]
+    table.add_row("AUC", _measure(metrics["auc"]))
+    table.add_row("figures falsely rejected, at the threshold", _measure(at["false_rejection"]))
+    table.add_row("look-alikes rejected, at the threshold", _measure(at["rejected"]))
+    for rate, rejected in metrics["rejected_at"].items():
+        name = f"look-alikes rejected, at {float(rate):.1%} false rejection"
+        table.add_row(name, _measure(rejected))
     out_console.print(table)
 
 

@@ -36,8 +36,8 @@ def train(
         str | None,
         typer.Option(
             help="quick, paper, released, probe, lora, binary-efficientnetv2, binary-densenet, "
-            "binary-lite0, rules, hybrid (with network=RUN), stack (with runs=[RUN1,RUN2]), or a "
-            "YAML file. [default: quick]"
+            "binary-lite0, mitosis, rules, hybrid (with network=RUN), stack (with "
+            "runs=[RUN1,RUN2]), or a YAML file. [default: quick]"
         ),
     ] = None,
     split: Split = None,
@@ -47,7 +47,8 @@ def train(
 ) -> None:
     """Split by patient, train the members, evaluate the ensemble, write the report.
 
-    The preset rules trains nothing; hybrid and stack take splits and answers of finished runs.
+    The preset mitosis learns figures against look-alikes; rules trains nothing; hybrid and stack
+    take splits and answers of finished runs.
     """
     from atypia.core.config import load_any_config
     from atypia.models.hardware import keep_freed_memory

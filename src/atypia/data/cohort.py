@@ -12,6 +12,7 @@
 ``label_<rater>``      one subtype per rater, empty where the rater gave none
 ``atypical_<rater>``   one vote per rater: ``True``, ``False`` or empty
 ``majority_atypical``  the majority of the votes, where the source has one
+``mitosis``            ``False``: the cell is a look-alike, no mitotic figure, and has no label
 =====================  ============================================================================
 """
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 REQUIRED_COLUMNS = ("patch_id", "file", "patient_id", "domain", "scanner", "mpp")
 MAJORITY_COLUMN = "majority_atypical"
+MITOSIS_COLUMN = "mitosis"
 PLACE_COLUMNS = ("slide", "x_px", "y_px", *labels.ORIGIN_COLUMNS)
 """Where a patch was cut from, if Atypia cut it: the slide's file, the centre on its level 0, and,
 where that is not the corner, the beginning of the scanned part."""
@@ -77,8 +79,11 @@ class Cohort:
         return [self.path / name for name in self.manifest["file"]]
 
     @classmethod
-    def open(cls, path: Path | str, *, verify: bool = False) -> Cohort:
+    def open(cls, path: Path | str, *, verify: bool = False, look_alikes: bool = False) -> Cohort:
         """Read and check a cohort folder; `verify` also compares the hash of every patch.
+
+        Look-alikes are left out, with the column that marks them, unless they are asked for: a
+        model of subtypes, a biomarker and a label audit are of mitotic figures.
 
         Raises:
             InputError: Lists every problem of the folder, the manifest and the files.
@@ -121,6 +126,11 @@ class Cohort:
                 problems.append(Problem(what, str(image)))
         if problems:
             raise InputError(problems)
+        if not look_alikes and MITOSIS_COLUMN in manifest.columns:
+            figures = manifest[manifest[MITOSIS_COLUMN] != "False"]
+            manifest = figures.drop(columns=MITOSIS_COLUMN).reset_index(drop=True)
+            if manifest.empty:
+                raise InputError(f"{folder}: expected mitotic figures but all are look-alikes.")
         return cls(
             path=folder,
             name=str(header["name"]),
@@ -164,7 +174,7 @@ def column_order(column: str) -> tuple[int, str]:
     """Sort columns: subtypes, votes, their majority, each by rater; then where a patch is from."""
     if column in PLACE_COLUMNS:
         return 3 + PLACE_COLUMNS.index(column), column
-    if column == MAJORITY_COLUMN:
+    if column in (MAJORITY_COLUMN, MITOSIS_COLUMN):
         return 2, column
     return (0 if column.startswith("label_") else 1), column
 
@@ -216,7 +226,11 @@ def manifest_problems(table: pd.DataFrame, file: str) -> list[Problem]:
         if column.startswith("label_"):
             wrong = ~table[column].isin(["", *labels.SUBTYPES])
             each(column, wrong, f"expected one of {list(labels.SUBTYPES)} but got {{value!r}}.")
-        elif column.startswith("atypical_") or column == MAJORITY_COLUMN:
+        elif column.startswith("atypical_") or column in (MAJORITY_COLUMN, MITOSIS_COLUMN):
             wrong = ~table[column].isin(["", "True", "False"])
             each(column, wrong, "expected True, False or an empty cell but got {value!r}.")
+    answers = [c for c in table.columns if c.startswith(("label_", "atypical_"))]
+    if MITOSIS_COLUMN in table.columns and answers:
+        labelled = (table[MITOSIS_COLUMN] == "False") & (table[answers] != "").any(axis=1)
+        each(MITOSIS_COLUMN, labelled, "expected no label of a look-alike but there is one.")
     return sorted(problems, key=lambda p: p.row or 0)

@@ -36,7 +36,7 @@ def open_cohorts(folders: Sequence[Path]) -> dict[str, Cohort]:
     """Cohorts by name, in the order given."""
     if len(folders) < 2:
         raise InputError(f"expected two or more cohorts but got {len(folders)}.")
-    cohorts = [Cohort.open(folder, verify=True) for folder in folders]
+    cohorts = [Cohort.open(folder, verify=True, look_alikes=True) for folder in folders]
     names = [_UNSAFE.sub("-", cohort.name).strip("-") for cohort in cohorts]
     if twice := sorted(name for name, n in Counter(names).items() if n > 1):
         raise InputError(

@@ -85,7 +85,7 @@ def find_items(inputs: Sequence[Path], mpp: float | None) -> list[PatchFile]:
     require_utf8(inputs)
     for path in inputs:
         if (path / "cohort.json").is_file():
-            items += _cohort_items(Cohort.open(path, verify=True))
+            items += cohort_items(Cohort.open(path, verify=True))
         elif not path.exists():
             problems.append(Problem("does not exist.", str(path)))
         else:
@@ -138,7 +138,8 @@ def _file_items(path: Path, mpp: float | None) -> tuple[list[PatchFile], list[Pr
     return items, problems
 
 
-def _cohort_items(cohort: Cohort) -> Iterator[PatchFile]:
+def cohort_items(cohort: Cohort) -> Iterator[PatchFile]:
+    """Give every patch of a cohort, in the order of the manifest."""
     columns = [c for c in cohort.manifest.columns if c not in ("patch_id", "file", "mpp")]
     for row, path in zip(cohort.manifest.to_dict("records"), cohort.image_paths(), strict=True):
         yield PatchFile(row["patch_id"], path, row["mpp"], {c: row[c] for c in columns})

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from atypia.core.config import AnyConfig, HybridConfig, RulesConfig, StackConfig, TrainConfig
+from atypia.core.config import (
+    AnyConfig,
+    HybridConfig,
+    MitosisConfig,
+    RulesConfig,
+    StackConfig,
+    TrainConfig,
+)
 from atypia.core.progress import OnStep, silent
 from atypia.reports.run_report import write_report
 from atypia.training.hybrid_fitter import HybridFitter
+from atypia.training.mitosis_fitter import MitosisFitter
 from atypia.training.network_fitter import NetworkFitter
-from atypia.training.outer_split import ModelFitter, finish_outer
 from atypia.training.rules_fitter import RulesFitter
-from atypia.training.run_folder import run_config, score_run
+from atypia.training.run_folder import run_config
 from atypia.training.stack_fitter import StackFitter
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from atypia.training.outer_split import ModelFitter
+
 FITTERS: Final[dict[type[AnyConfig], type[ModelFitter[Any]]]] = {
     TrainConfig: NetworkFitter,
+    MitosisConfig: MitosisFitter,
     RulesConfig: RulesFitter,
     HybridConfig: HybridFitter,
     StackConfig: StackFitter,
@@ -73,10 +83,10 @@ def train(
             model = fitter.fit(number)
             if run.writes:
                 # Calibrate, fix threshold and prediction sets out of fold; save bundle and tables.
-                models.append(finish_outer(run, number, model))
+                models.append(fitter.finish(number, model))
         if not run.writes:
             return None
-        metrics = score_run(run, models, fitter.optimistic())
+        metrics = fitter.score(models)
         fitter.write_more()
         note(models=models)  # the report has this session, too
         write_report(out, run.cohort)

@@ -10,11 +10,12 @@ import numpy as np
 from markupsafe import Markup
 
 from atypia.core.config import LEAK
-from atypia.core.files import write_text
+from atypia.core.files import read_json, write_text
 from atypia.core.labels import SUBTYPES
 from atypia.evaluation.predictions import UNKNOWN
 from atypia.reports import image_panels, plot_panels, published_results
 from atypia.reports.checklist import checklists
+from atypia.reports.mitosis_page import MITOSIS, render_mitosis_page
 from atypia.reports.page_templates import environment, render
 from atypia.reports.report_input import ReportInput, cohort_of, patch_reader, read_run
 from atypia.reports.words import capital
@@ -59,6 +60,9 @@ def write_report(folder: Path, cohort: Cohort | None = None) -> None:
     Raises:
         InputError: The folder holds no finished run.
     """
+    if read_json(folder / "metrics.json").get("kind") == MITOSIS:
+        write_text(folder / "report.html", render_mitosis_page(folder))
+        return
     report = read_run(folder)
     cohort = cohort or cohort_of(folder, report.run or {})
     if cohort is not None:

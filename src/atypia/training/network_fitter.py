@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from atypia.classifiers.bundle import NETWORK
 from atypia.core.config import LEAK, TrainConfig
 from atypia.core.labels import N_SUBTYPES
 from atypia.core.progress import OnStep, silent
-from atypia.data.splits import leaking, rows
-from atypia.inference.patch_predictions import find_items, predict_items
+from atypia.data.splits import leaking, rows, with_true_patients
+from atypia.inference.patch_predictions import cohort_items, predict_items
 from atypia.reports.run_report import write_report
 from atypia.training.outer_split import FittedModel, ModelFitter, OuterRows, finish_outer
 from atypia.training.run_folder import (
@@ -142,15 +143,19 @@ class FittedNetworks(FittedModel):
         self, folder: Path, postprocessing: Postprocessing, provenance: dict[str, Any]
     ) -> None:
         """Write the bundle."""
-        self._ensemble(postprocessing, provenance).save(folder)
+        self.ensemble(postprocessing, provenance).save(folder)
 
     def predict_test(self, run: Run[AnyConfig], postprocessing: Postprocessing) -> pd.DataFrame:
         """Classify the files of the test part as ``atypia predict`` does."""
-        items = find_items([run.cohort.path], mpp=None)
-        ensemble = self._ensemble(postprocessing, {}).to(self.place.device)
+        manifest = with_true_patients(run.cohort.manifest)
+        items = list(cohort_items(replace(run.cohort, manifest=manifest)))
+        ensemble = self.ensemble(postprocessing, {}).to(self.place.device)
         return predict_items(ensemble, [items[row] for row in self.part.test])[0]
 
-    def _ensemble(self, postprocessing: Postprocessing, provenance: dict[str, Any]) -> Ensemble:
+    def ensemble(
+        self, postprocessing: Postprocessing, provenance: dict[str, Any], kind: str = NETWORK
+    ) -> Ensemble:
+        """Join the members."""
         from atypia.classifiers.ensemble import Ensemble
 
         return Ensemble(
@@ -161,6 +166,7 @@ class FittedNetworks(FittedModel):
             postprocessing,
             provenance,
             join=self.members.join,
+            kind=kind,
         )
 
 

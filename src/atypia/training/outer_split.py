@@ -32,7 +32,7 @@ from atypia.data.splits import rows, with_true_patients
 from atypia.evaluation.predictions import UNKNOWN, predictions_from_table, write_predictions
 from atypia.evaluation.thresholds import operating_point
 from atypia.inference.patch_predictions import prediction_table
-from atypia.training.run_folder import Clock, Config, Run, run_record, session
+from atypia.training.run_folder import Clock, Config, Run, run_record, score_run, session
 from atypia.training.targets import (
     require_learnable,
     scored_calls,
@@ -127,9 +127,12 @@ class ModelFitter(ABC, Generic[Config]):
     def __init__(self, config: Config) -> None:
         self.config = config
 
+    look_alikes = False
+    """Whether the cohort's look-alikes are learned from, too."""
+
     def open_cohort(self, folder: Path) -> Cohort:
         """Open the cohort, and check its files."""
-        return Cohort.open(folder, verify=True)
+        return Cohort.open(folder, verify=True, look_alikes=self.look_alikes)
 
     @contextmanager
     def processes(self) -> Iterator[World | None]:
@@ -148,6 +151,14 @@ class ModelFitter(ABC, Generic[Config]):
     @abstractmethod
     def fit(self, number: int) -> FittedModel:
         """Fit the model of one outer split; in all processes."""
+
+    def finish(self, number: int, model: FittedModel) -> dict[str, Any]:
+        """Fit the postprocessing and save what an outer split leaves: its entry of ``run.json``."""
+        return finish_outer(self.run, number, model)
+
+    def score(self, models: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Measure the predictions of all outer splits: the content of ``metrics.json``."""
+        return score_run(self.run, models, self.optimistic())
 
     @abstractmethod
     def optimistic(self) -> tuple[bool, bool]:
@@ -195,7 +206,7 @@ def _no_error_model(manifest: pd.DataFrame, label: str) -> str:
 def finish_outer(run: Run[AnyConfig], number: int, model: FittedModel) -> dict[str, Any]:
     """Fit a model's postprocessing, save bundle and predictions; give its entry of ``run.json``."""
     manifest, config, part = with_true_patients(run.cohort.manifest), run.config, model.part
-    folder, outer = run.outer_folder(number), run.splits.outer[number]
+    folder = run.outer_folder(number)
     postprocessing, out_of_fold = fit_postprocessing(
         config,
         manifest.iloc[part.training],
@@ -211,22 +222,7 @@ def finish_outer(run: Run[AnyConfig], number: int, model: FittedModel) -> dict[s
     }
     if lacking := _no_error_model(manifest.iloc[part.training], config.label):
         facts["no_error_model"] = lacking
-    target = {}
-    if isinstance(config, TrainConfig):
-        target["target"] = config.target.model_dump(mode="json", exclude={"teacher"})
-        if config.target.teacher is not None:
-            facts["teacher_sha256"] = sha256_file(Path(config.target.teacher))
-    provenance = {
-        "cohort": run.cohort.name,
-        "cohort_sha256": run.cohort.sha256,
-        "label": config.label,
-        **target,
-        "seed": config.seed,
-        "split": run.splits.kind,
-        "outer": number,
-        PATIENTS: veiled_cases(manifest["patient_id"][rows(run.cohort.manifest, outer.training)]),
-        **facts,
-    }
+    provenance = provenance_of(run, number, facts)
 
     def write(name: str, table: pd.DataFrame, own: Indices) -> None:
         reasons = model.reasons(own, table["predicted_subtype"].tolist())
@@ -239,6 +235,31 @@ def finish_outer(run: Run[AnyConfig], number: int, model: FittedModel) -> dict[s
         tested = model.predict_test(run, postprocessing).assign(fold=number)
         write("predictions-test.csv", tested, part.test)
     return facts
+
+
+def provenance_of(run: Run[AnyConfig], number: int, facts: dict[str, Any]) -> dict[str, Any]:
+    """Record for the bundle of an outer split what its model was made from.
+
+    A teacher is added to `facts`.
+    """
+    manifest, config = with_true_patients(run.cohort.manifest), run.config
+    training = rows(run.cohort.manifest, run.splits.outer[number].training)
+    target = {}
+    if isinstance(config, TrainConfig):
+        target["target"] = config.target.model_dump(mode="json", exclude={"teacher"})
+        if config.target.teacher is not None:
+            facts["teacher_sha256"] = sha256_file(Path(config.target.teacher))
+    return {
+        "cohort": run.cohort.name,
+        "cohort_sha256": run.cohort.sha256,
+        "label": config.label,
+        **target,
+        "seed": config.seed,
+        "split": run.splits.kind,
+        "outer": number,
+        PATIENTS: veiled_cases(manifest["patient_id"][training]),
+        **facts,
+    }
 
 
 def fit_postprocessing(

@@ -12,6 +12,7 @@ from atypia.core.config.run_configs import (
     AnyConfig,
     HybridConfig,
     MilConfig,
+    MitosisConfig,
     RulesConfig,
     StackConfig,
     TrainConfig,
@@ -23,12 +24,13 @@ from atypia.core.parsing import parse_yaml
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_KINDS: Final[dict[str, type[RulesConfig | HybridConfig | StackConfig]]] = {
+_KINDS: Final[dict[str, type[RulesConfig | HybridConfig | StackConfig | MitosisConfig]]] = {
+    "mitosis": MitosisConfig,
     "rules": RulesConfig,
     "hybrid": HybridConfig,
     "stack": StackConfig,
 }
-"""By the key ``kind``; a network's configuration has none."""
+"""By the key ``kind``; that of a network of subtypes has none."""
 
 
 def presets() -> list[str]:

@@ -134,6 +134,26 @@ class TrainConfig(RunConfig):
         return self
 
 
+class MitosisConfig(TrainConfig):
+    """A training of networks that find look-alikes; they name no subtype."""
+
+    kind: Literal["mitosis"] = "mitosis"
+    label: Literal["mitosis"] = "mitosis"
+    """The column of the cohort: ``False`` marks a look-alike, all else are mitotic figures."""
+    false_rejection: Annotated[float, Field(gt=0, le=0.2)] = 0.01
+    """Share of the mitotic figures that the threshold, fixed out of fold, takes for look-alikes."""
+
+    @model_validator(mode="after")
+    def _two_sides(self) -> MitosisConfig:
+        ensemble = self.ensemble
+        wrong = ["loss.of=sides"] * (self.loss.of != "sides")
+        wrong += ["model.frozen=false"] * self.model.frozen
+        wrong += ["ensemble.join=mean"] * (ensemble.join in ("weighted", "majority"))
+        if wrong:
+            raise ValueError(f"kind=mitosis: expected {', '.join(wrong)}: it learns two sides")
+        return self
+
+
 class RulesConfig(RunConfig):
     """A run of the rules, which learn nothing: only how answers are made of their probabilities."""
 

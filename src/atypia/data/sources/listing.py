@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from atypia.core.errors import InputError, Problem
 from atypia.core.tables import Row, Table, read_table
-from atypia.data.cohort import MAJORITY_COLUMN
+from atypia.data.cohort import MAJORITY_COLUMN, MITOSIS_COLUMN
 from atypia.data.sources.patients import assign_patients, check_patient_options
 from atypia.data.sources.records import Record, SourceRecords, table_facts
 
@@ -68,6 +68,8 @@ def _answer_columns(table: Table, options: PrepareOptions) -> tuple[dict[str, st
     }
     if columns.majority in table.columns:
         votes[MAJORITY_COLUMN] = columns.majority
+    if MITOSIS_COLUMN in table.columns:
+        votes[MITOSIS_COLUMN] = MITOSIS_COLUMN
     return labels, votes
 
 

@@ -17,7 +17,7 @@ file looks like COCO's, but a box is two corners (x1, y1, x2, y2), as in those o
 ``datasets_xvalidation.csv`` of the same authors has tumour and scanner, where it lies beside.
 
 The labels are for mitotic figures, not their subtypes: the figures become patches
-without a label. Cells that are none (hard negatives) are left out and counted.
+without a label. Cells of any other category (hard negatives, non-mitotic figures) are look-alikes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from atypia.core.errors import InputError, Problem
 from atypia.core.files import read_json
 from atypia.core.found_files import entries_in
 from atypia.core.tables import read_table
-from atypia.data.cohort import MAJORITY_COLUMN
+from atypia.data.cohort import MAJORITY_COLUMN, MITOSIS_COLUMN
 from atypia.data.patient_names import midog_patient
 from atypia.data.sources.crops import folder_of_crops, table_with
 from atypia.data.sources.records import ImageRegion, Record, SourceRecords, table_facts
@@ -121,7 +121,7 @@ def _fits(file: Path) -> bool:
 
 
 def read_midog_json(file: Path, options: PrepareOptions) -> SourceRecords:
-    """Read the mitotic figures, to be cropped from the source images.
+    """Read the mitotic figures and the look-alikes, to be cropped from the source images.
 
     These lie beside the file, or in ``options.images``. A domain is a type of tumour, where it is
     given; a patient is a case.
@@ -141,9 +141,11 @@ def read_midog_json(file: Path, options: PrepareOptions) -> SourceRecords:
     records = [
         _box_record(file, annotation, images[annotation["image_id"]], cases, of_2022, options)
         for annotation in tree["annotations"]
-        if names[annotation["category_id"]] == MITOTIC
     ]
-    about = table_facts(file) | {"n_not_mitotic": len(tree["annotations"]) - len(records)}
+    mitotic = [names[annotation["category_id"]] == MITOTIC for annotation in tree["annotations"]]
+    for record, is_mitotic in zip(records, mitotic, strict=True):
+        record.answers[MITOSIS_COLUMN] = str(is_mitotic)
+    about = table_facts(file) | {"n_not_mitotic": mitotic.count(False)}
     return SourceRecords("midog json", records, about, file.stem)
 
 

@@ -8,7 +8,7 @@ the tile), and ``label``.
 The record could not be reached when this was written; columns and names are those that programs of
 other authors read. Of the labels ``AMF`` and ``MF`` (a figure that is not atypical) are known from
 there. ``NMF`` is read as a normal figure where no row has ``MF``, as challenge participants write
-it; anything else is taken for no mitotic figure, left out and counted.
+it; anything else is taken for a look-alike.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from atypia.core.errors import InputError
-from atypia.data.cohort import MAJORITY_COLUMN
+from atypia.data.cohort import MAJORITY_COLUMN, MITOSIS_COLUMN
 from atypia.data.sources.crops import folder_of_crops, table_with
 from atypia.data.sources.patients import assign_patients, check_patient_options
 from atypia.data.sources.records import (
@@ -61,12 +61,9 @@ def read_omg_octo(table: Table, options: PrepareOptions) -> SourceRecords:
     crops = folder_of_crops(table, (row.cells["image_file"] for row in table.rows))
     labels = {row.cells["label"].upper() for row in table.rows}
     votes = {"AMF": "True", "MF" if "MF" in labels else "NMF": "False"}
-    records, n_others = [], 0
+    records = []
     for row in table.rows:
         name, label = row.cells["image_file"], row.cells["label"].upper()
-        if label and label not in votes:
-            n_others += 1
-            continue
         crop = _CROP.fullmatch(name)
         record = Record.of_row(
             table,
@@ -78,7 +75,10 @@ def read_omg_octo(table: Table, options: PrepareOptions) -> SourceRecords:
             domain=options.domain or NAME,
             scanner=options.scanner,
             mpp=options.mpp,
-            answers={MAJORITY_COLUMN: votes.get(label, "")},
+            answers={
+                MAJORITY_COLUMN: votes.get(label, ""),
+                MITOSIS_COLUMN: str(label in votes) if label else "",
+            },
         )
         if crop is None:
             what = "expected a name like SLIDE_x1_y2_3_4_5_6.png"
@@ -86,5 +86,6 @@ def read_omg_octo(table: Table, options: PrepareOptions) -> SourceRecords:
         records.append(record)
     if given:
         assign_patients(records, options)
+    n_others = sum(record.answers[MITOSIS_COLUMN] == "False" for record in records)
     about = table_facts(table.path) | {"n_not_mitotic": n_others}
     return SourceRecords("omg-octo", records, about, NAME)
