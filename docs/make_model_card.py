@@ -75,7 +75,7 @@ Licences: AMi-Br patches MIT (AMi-Br_Benchmark); initial weights of EfficientNet
 
 ## How good it is
 
-All against expert 1, with 95 % intervals from resampling patients. No patient is left whom none of
+All against expert 1, with 95 % intervals over patients. No patient is left whom none of
 the released networks has seen; what stands for them is
 
 - *teachers, out of fold*: five-fold cross-validation by patient of the five teachers, each of which

@@ -47,7 +47,7 @@ ItemSize = Annotated[
 ]
 
 Label = Annotated[str, Option(help="A rater, 'agreed', 'majority_atypical' or 'atypical_RATER'.")]
-Resamples = Annotated[int, Option(min=100, help="Resamples of patients for intervals.")]
+Resamples = Annotated[int, Option(min=100, help="Draws for intervals of the calibration error.")]
 Seed = Annotated[int, Option(help="Of everything random.")]
 ImagesOf = Annotated[Path | None, Option(help="Its cohort, for the images.")]
 

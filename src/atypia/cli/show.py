@@ -94,7 +94,7 @@ def show_metrics(metrics: dict[str, Any]) -> None:
         return
     table = Table(
         title=f"{metrics['n']:,} figures of {metrics['n_patients']} patients, scored against "
-        f"{metrics['label']}; 95 % intervals from resampling patients",
+        f"{metrics['label']}; 95 % intervals over patients",
         title_justify="left",
     )
     raters = metrics.get("raters", {})

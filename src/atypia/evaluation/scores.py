@@ -1,8 +1,8 @@
 """From a table of predictions to ``metrics.json``.
 
-Every measure is ``{"value", "low", "high", "undefined"}``: the interval covers 95 % and comes
-from resampling patients; ``undefined`` counts the resamples in which the measure had no value
-(a rare class was not drawn, or nothing was called so), which the interval leaves out.
+Every measure is ``{"value", "low", "high", "undefined"}``: the interval covers 95 %, with the
+patient as the unit (:mod:`atypia.evaluation.intervals`); ``undefined`` counts the patients without
+whom the measure would have no value (1 where one patient has all figures of a class).
 A measure that is undefined is null.
 
 The majority vote is a second reference for the atypical call, not an independent one: the rater
@@ -340,7 +340,7 @@ def _groups(
     seed: int,
     threshold: float | None,
 ) -> dict[str, Any]:
-    """Overall and binary measures within each value of a column; patients resampled within it."""
+    """Overall and binary measures within each value of a column, intervals over its patients."""
     values = np.asarray(values)
     groups = {}
     for value in np.unique(values):

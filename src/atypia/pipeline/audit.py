@@ -37,7 +37,7 @@ def audit(
         label: A rater, or ``agreed``.
         top: How many issues the page shows.
         cohort: For the images; None looks for a run's cohort where it was when the run began.
-        resamples: Of patients, for the intervals.
+        resamples: As for `evaluate`; no interval of an audit needs any.
 
     Raises:
         InputError: The run has no out-of-fold predictions, a problem of the table, or patches

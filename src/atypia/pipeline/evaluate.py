@@ -36,8 +36,8 @@ def evaluate(
         table: The predictions.
         out: Folder to write to.
         label: What is scored against.
-        resamples: Of patients, behind each interval.
-        seed: Of the resampling.
+        resamples: Random draws behind each interval of a calibration error.
+        seed: Of these draws.
         trained_on: With `cohort`, `allow_overlap` and `distinct_ids` as for
             :func:`atypia.classifiers.training_patients.require_new_patients`; None checks nothing.
 

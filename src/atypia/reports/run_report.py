@@ -105,14 +105,15 @@ def _paper(report: ReportInput) -> Any:
     return published_results if report.split_kind == published_results.SPLIT else None
 
 
-def _undefined(report: ReportInput) -> dict[str, Any]:
-    """Classes in which an interval leaves resamples out, and how many at most."""
-    per_class = report.metrics["per_class"].items()
-    most = {
-        subtype: max(m["undefined"] for m in measures.values() if isinstance(m, dict))
-        for subtype, measures in per_class
+def _hanging(report: ReportInput) -> dict[str, Any]:
+    """Classes of which a measure has a value with all patients, but none without one of them."""
+    return {
+        "hanging": [
+            subtype
+            for subtype, measures in report.metrics["per_class"].items()
+            if any(m["undefined"] == 1 for m in measures.values() if isinstance(m, dict))
+        ]
     }
-    return {"undefined": {subtype: count for subtype, count in most.items() if count}}
 
 
 def _parts(report: ReportInput) -> dict[str, Any]:
@@ -161,7 +162,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 
 _CONTEXT: Final[dict[str, Callable[[ReportInput], dict[str, Any]]]] = {
-    "table-1": _undefined,
+    "table-1": _hanging,
     "size": plot_panels.class_size,
     "confusion": plot_panels.confusion,
     "curves": plot_panels.curves,

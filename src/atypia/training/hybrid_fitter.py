@@ -46,7 +46,7 @@ _PARTS: Final = {"out of fold": "predictions-oof.csv", "test": "predictions-test
 _TRADE_HEADER: Final = """# Sensitivity against specificity
 
 Each model at its own out-of-fold threshold; differences are to the network alone; 95 % intervals
-from resampling patients.
+over patients.
 """
 
 

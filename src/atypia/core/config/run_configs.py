@@ -34,7 +34,7 @@ class RunConfig(Frozen):
     """The rater whose labels are learned and scored against, or ``agreed``."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 2000
-    """Resamples of patients behind each interval."""
+    """Random draws behind each interval of a calibration error."""
 
     @property
     def fixed_threshold(self) -> float | None:
