@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from atypia.biomarker.slide_biomarkers import SCOPES, chance_of
-from atypia.core.labels import DISPLAY_NAMES, SUBTYPES
+from atypia.core.labels import DISPLAY_NAMES, SUBTYPES, left_out
 from atypia.evaluation.intervals import LEVEL
 
 if TYPE_CHECKING:
@@ -120,6 +120,8 @@ def column_meanings() -> pd.DataFrame:
         rows.append((f"{scope}_area_mm2", "mm2", f"area of {place}"))
         rows.append((f"{scope}_figures_n", "count", f"mitotic figures in {place}"))
         rows.append((f"{scope}_atypical_called_n", "count", f"called atypical in {place}"))
+        without = f"candidates in {place} without a call, not among its figures"
+        rows.append((f"{scope}_left_out_n", "count", without))
         for name, (unit, meaning) in _MEASURES.items():
             rows.append((f"{scope}_{name}", unit, f"{place}: {meaning}"))
             for bound in ("low", "high"):
@@ -165,6 +167,7 @@ def as_json(
                 "slide": slide.source.slide,
                 "patient_id": slide.source.patient,
                 "mpp": slide.mpp,
+                "left_out": left_out(slide.source.left_out.status),
                 "hotspot_centre_um": slide.hotspot.centre_um if slide.hotspot else None,
                 "hotspot_outline_um": np.round(slide.hotspot.outline_um, 2).tolist()
                 if slide.hotspot
@@ -203,6 +206,7 @@ def _cells(measures: Mapping[Scope, Biomarkers | None]) -> dict[str, float | int
         cells[f"{scope}_area_mm2"] = None if counts is None else counts.area_mm2
         cells[f"{scope}_figures_n"] = None if counts is None else counts.figures
         cells[f"{scope}_atypical_called_n"] = None if counts is None else counts.atypical
+        cells[f"{scope}_left_out_n"] = None if counts is None else counts.left_out
         for name in _MEASURES:
             measure: Measure | None = None if found is None else getattr(found, name)
             cells[f"{scope}_{name}"] = None if measure is None else measure.value

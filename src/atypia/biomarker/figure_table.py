@@ -14,7 +14,7 @@ import logging
 import math
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -55,6 +55,18 @@ _MOST_ASPECT = 0.25
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """The M candidates of a slide that count nowhere, as they have no call."""
+
+    status: NDArray[np.str_]
+    """(M,) out of :data:`atypia.core.labels.STATUSES`."""
+    centres_px: FloatArray
+    """(M, 2)"""
+    centres_um: FloatArray
+    """(M, 2)"""
+
+
+@dataclass(frozen=True)
 class SlideFigures:
     """The figures of one slide."""
 
@@ -68,9 +80,34 @@ class SlideFigures:
     """(N, 2) x and y in µm."""
     origin: tuple[int, int] = (0, 0)
     """Where the scanned part begins, px: QuPath counts from there."""
+    left_out: LeftOut = LeftOut(np.empty(0, np.str_), np.empty((0, 2)), np.empty((0, 2)))
+    """What was split off by :meth:`counted`."""
 
     def __len__(self) -> int:
         return len(self.figures)
+
+    def counted(self, *, count_all: bool = False) -> SlideFigures:
+        """Split off what has no call, which is in no measure; with `count_all`, nothing.
+
+        Raises:
+            InputError: With `count_all`, where something has no call.
+        """
+        if count_all:
+            return replace(self, figures=self.figures.all_answered())
+        answered = self.figures.answered
+        if answered.all():
+            return self
+        return replace(
+            self,
+            figures=self.figures.take(answered),
+            centres_px=self.centres_px[answered],
+            centres_um=self.centres_um[answered],
+            left_out=LeftOut(
+                self.figures.status[~answered],
+                self.centres_px[~answered],
+                self.centres_um[~answered],
+            ),
+        )
 
     @property
     def mpp(self) -> float | None:
@@ -81,7 +118,13 @@ class SlideFigures:
     @property
     def um_per_px(self) -> FloatArray | None:
         """Width and height of a pixel in µm, (2,); None without figures."""
-        px, um = (np.abs(centres).sum(axis=0) for centres in (self.centres_px, self.centres_um))
+        px, um = (
+            np.abs(np.concatenate(centres)).sum(axis=0)
+            for centres in (
+                (self.centres_px, self.left_out.centres_px),
+                (self.centres_um, self.left_out.centres_um),
+            )
+        )
         if px.sum() == 0:
             return None
         one = np.full(2, um.sum() / px.sum())

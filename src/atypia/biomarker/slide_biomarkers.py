@@ -56,6 +56,8 @@ class Counts:
     """Predicted subtypes, in the order of :data:`atypia.core.labels.SUBTYPES`."""
     area_mm2: float | None
     """None where it is not known."""
+    left_out: int = 0
+    """Candidates without a call, which are none of the figures."""
 
     @classmethod
     def of(cls, predicted: IntArray, atypical: BoolArray, area_mm2: float | None) -> Counts:
@@ -71,6 +73,7 @@ class Counts:
             self.atypical + other.atypical,
             tuple(a + b for a, b in zip(self.subtypes, other.subtypes, strict=True)),
             None if None in areas else sum(a for a in areas if a is not None),
+            self.left_out + other.left_out,
         )
 
 
@@ -269,7 +272,7 @@ def biomarkers(
     extent_mm2: float | None = None,
     tissue: Tissue | None = None,
 ) -> SlideBiomarkers:
-    """Measure one slide.
+    """Measure one slide. Candidates without a call are counted apart and are in no measure.
 
     With a region, the hot-spot is the window with most figures *of the region*; figures outside do
     not count even inside the window. The window may cross the border of the region, as fields of
@@ -289,6 +292,7 @@ def biomarkers(
         tissue: Where tissue lies on the slide, where that is known.
     """
     choice = choice or HotspotChoice()
+    source = source.counted()
     mpp = source.mpp or mpp
     figures = source.figures
 
@@ -334,7 +338,7 @@ def biomarkers(
                 in_region = region.share_of(hotspot.outline_um / pixel)
     return SlideBiomarkers(
         source,
-        measures,
+        _with_left_out(measures, source, region, hotspot),
         hotspot,
         in_region,
         region,
@@ -346,16 +350,41 @@ def biomarkers(
     )
 
 
+def _with_left_out(
+    measures: Mapping[Scope, Biomarkers | None],
+    source: SlideFigures,
+    region: Region | None,
+    hotspot: Hotspot | None,
+) -> dict[Scope, Biomarkers | None]:
+    """Note with the counts of each area how many of its candidates have no call."""
+    apart = source.left_out
+    everywhere = np.ones(len(apart.status), dtype=np.bool_)
+    inside = everywhere if region is None else region.contains(apart.centres_px)
+    there = {
+        "region": inside,
+        "all": everywhere,
+        "hotspot": ~everywhere if hotspot is None else inside & hotspot.contains(apart.centres_um),
+    }
+    return {
+        scope: found
+        and replace(found, counts=replace(found.counts, left_out=int(there[scope].sum())))
+        for scope, found in measures.items()
+    }
+
+
 def measure_table(
     table: pd.DataFrame,
     regions: Sequence[Mapping[str, Any]],
     slide: SlideInfo,
     errors: ModelErrors | None = None,
     tissue: Tissue | None = None,
+    *,
+    count_all: bool = False,
 ) -> SlideBiomarkers:
     """Measure the figures of a slide at hand; `regions` are GeoJSON geometries, px on level 0.
 
-    The slide is corrected as a site of its own.
+    The slide is corrected as a site of its own. `count_all` is that of
+    :meth:`SlideFigures.counted`.
     """
     region = None
     try:
@@ -363,7 +392,7 @@ def measure_table(
     except MissingExtraError as error:
         log.warning("The annotated regions are not measured. %s", error)
     extent = None if slide.mpp is None else slide.width * slide.height * slide.mpp**2 / 1e6
-    source = slide_figures(table, slide.path.name)
+    source = slide_figures(table, slide.path.name).counted(count_all=count_all)
     correction = errors.at_site([source]) if errors is not None else None
     return biomarkers(
         source, None, region, slide.mpp, None, correction, extent_mm2=extent, tissue=tissue

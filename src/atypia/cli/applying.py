@@ -14,6 +14,7 @@ from atypia.cli.options import (
     Address,
     AllClasses,
     Backend,
+    CountAll,
     Device,
     Engine,
     Inputs,
@@ -31,12 +32,15 @@ from atypia.cli.options import (
 from atypia.cli.show import (
     counted,
     show_job,
+    show_left_out,
     show_path,
     show_predictions,
     show_sanity,
     show_skipped,
+    table_in_words,
 )
 from atypia.core.errors import AtypiaError, InputError
+from atypia.core.labels import left_out
 
 MOST_PRINTED = 100
 """Files whose predictions are printed instead of written."""
@@ -126,8 +130,7 @@ def predict(
     if out is None:
         show_predictions(table)
     else:
-        atypical = int(table["predicted_atypical"].sum())
-        line = f"{len(table):,} figures, {atypical:,} of them atypical"
+        line = table_in_words(table)
         if min_confidence is not None:
             line += f", {int(table['abstained'].sum()):,} with too low a confidence"
         show_path(line, out)
@@ -204,6 +207,7 @@ def slide(
     device: Device = "auto",
     skip_bad: SkipBad = False,
     all_classes: AllClasses = False,
+    count_all: CountAll = False,
 ) -> None:
     """Classify the mitotic figures that were found on a slide; QuPath opens the answers."""
     from atypia.reports.words import measures_in_words
@@ -221,13 +225,13 @@ def slide(
             device=device,
             skip_bad=True,  # the good ones are done; what is bad decides how the command ends
             all_classes=all_classes,
+            count_all=count_all,
             on_start=on_start,
             on_done=on_done,
         )
     bad = [*answers.found.problems, *answers.unread]
     show_skipped(bad, "a .json that --out names lists all of them")
-    atypical = int(answers.table["predicted_atypical"].sum())
-    line = f"{len(answers.table):,} figures, {atypical:,} of them atypical"
+    line = table_in_words(answers.table)
     out_console.print(f"{line}: {escape(', '.join(map(str, out)))}", soft_wrap=True)
     for line in measures_in_words(answers.biomarkers):
         out_console.print(escape(line), soft_wrap=True)
@@ -262,6 +266,7 @@ def slides(
     device: Device = "auto",
     skip_bad: SkipBad = False,
     all_classes: AllClasses = False,
+    count_all: CountAll = False,
 ) -> None:
     """Classify the figures found on many slides; the same command goes on where it stopped."""
     from atypia.inference.job import EngineChoice
@@ -280,6 +285,7 @@ def slides(
             device=device,
             skip_bad=skip_bad,
             all_classes=all_classes,
+            count_all=count_all,
             item_size=item_size,
             on_start=on_start,
             on_done=on_done,
@@ -326,6 +332,7 @@ def biomarker(
     pdf: Annotated[
         bool, typer.Option("--pdf", help="Also write each page as a PDF of one sheet.")
     ] = False,
+    count_all: CountAll = False,
 ) -> None:
     """Densities, atypical fraction and hot-spot, per slide and per patient, with intervals."""
     from atypia.biomarker import HotspotChoice
@@ -342,9 +349,11 @@ def biomarker(
             label=label,
             images=slides,
             pdf=pdf,
+            count_all=count_all,
             on_start=on_start,
             on_done=on_done,
         )
+    show_left_out(left_out(s for slide in found for s in slide.source.left_out.status))
     out_console.print(
         f"{len(found)} slides of {len(by_patient)} patients: {escape(str(out / 'cohort.csv'))}, "
         f"pages in {escape(str(out / 'slides'))}",

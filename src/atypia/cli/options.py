@@ -18,6 +18,9 @@ SkipBad = Annotated[bool, Option("--skip-bad", help="Leave out bad items; list t
 AllClasses = Annotated[
     bool, Option("--all-classes", help="Take candidates of all classes, not of mitoses alone.")
 ]
+CountAll = Annotated[
+    bool, Option("--count-all", help="Call and count candidates, too, that are not answered.")
+]
 
 Model = Annotated[
     str, Option(help="'released' (in the package), a bundle, run folder or ONNX export.")

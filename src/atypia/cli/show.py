@@ -10,7 +10,7 @@ from rich.table import Table
 
 from atypia.cli.app import err_console, list_problems, out_console
 from atypia.core.errors import AtypiaError
-from atypia.core.labels import DISPLAY_NAMES, SUBTYPES, in_words
+from atypia.core.labels import DISPLAY_NAMES, STATUS_NAMES, SUBTYPES, in_words, left_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -154,6 +154,20 @@ def show_skipped(skipped: list[Problem], rest: str = "") -> None:
         list_problems(skipped, rest)
 
 
+def answers_in_words(n: int, atypical: int, others: Mapping[str, int]) -> str:
+    """Write how many of `n` candidates are called atypical, and what is not answered, by status."""
+    if not others:
+        return f"{n:,} figures, {atypical:,} of them atypical"
+    answered = f"{n - sum(others.values()):,} of {n:,} candidates answered"
+    return f"{answered}; {in_words(others)}; {atypical:,} called atypical"
+
+
+def table_in_words(table: pd.DataFrame) -> str:
+    """Write what a table of predictions answers."""
+    atypical = int(table["predicted_atypical"].sum())
+    return answers_in_words(len(table), atypical, left_out(table.get("status", ())))
+
+
 def show_left_out(counts: Mapping[str, int]) -> None:
     """Print how many rows of a table have no call, and so no part in the measures."""
     if counts:
@@ -173,7 +187,7 @@ def show_job(result: JobResult, inputs: str) -> None:
             f"{escape(str(result.folder / 'skipped.csv'))}",
             soft_wrap=True,
         )
-    done = f"{result.rows:,} figures, {result.atypical:,} of them atypical"
+    done = answers_in_words(result.rows, result.atypical, result.not_answered)
     show_path(done, result.folder / "parts")
     if not result.failures:
         return
@@ -200,7 +214,7 @@ def show_predictions(frame: pd.DataFrame) -> None:
     for heading in ("figure", "subtype", "probability", "atypical?"):
         table.add_column(heading, justify="right" if heading == "probability" else "left")
     if "conformal_set" in frame:
-        table.add_column("may be")
+        table.add_column("prediction set")
     rows = frame.to_dict("records")
     for row in rows:
         table.add_row(*(escape(cell) for cell in _prediction_cells(row)))
@@ -216,6 +230,8 @@ def show_predictions(frame: pd.DataFrame) -> None:
 
 def _prediction_cells(row: Mapping[Any, Any]) -> list[str]:
     subtype = row["predicted_subtype"]
+    if not subtype:
+        return [str(row["patch_id"]), f"not answered: {STATUS_NAMES[row['status']]}"]
     name = DISPLAY_NAMES[subtype]
     atypical = "atypical" if row["predicted_atypical"] else "normal"
     cells = [

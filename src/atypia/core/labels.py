@@ -10,10 +10,11 @@ Pathology 58(2), 2021, and the AMi-Br data set (Bertram et al., BVM 2025).
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 SUBTYPES: Final = (
     "amf_bipolar",
@@ -66,6 +67,12 @@ _SYNONYMS: Final = {
     "nmf ana telophase": "nmf_anaphase_telophase",
     "nmf ring shape": "nmf_ring",
 } | {subtype.replace("_", " "): subtype for subtype in SUBTYPES}
+
+
+def left_out(status: Iterable[str]) -> dict[str, int]:
+    """Count the statuses of candidates that are not answered."""
+    counts = Counter(status)
+    return {name: counts[name] for name in STATUSES[1:] if counts[name]}
 
 
 def in_words(counts: Mapping[str, int]) -> str:

@@ -12,8 +12,8 @@
 ``conformal_set``        optional; the subtypes of the prediction set joined by ``|``, ``empty``
                          where it holds none; may be empty, where no set is known
 ``p_mitosis``            optional; probability of a mitotic figure, may be empty
-``status``               optional; ``answered`` (so is an empty cell), or why there is no call: then
-                         the predictions and the set are not read
+``status``               optional; ``answered`` (so is an empty cell), or why the row is in no
+                         measure: then subtype, call and set may be empty
 ``label_<rater>``        optional; one subtype per rater, may be empty
 ``atypical_<rater>``     optional; one vote per rater, may be empty
 ``majority_atypical``    optional; the majority of the votes, may be empty
@@ -39,6 +39,7 @@ from atypia.core.labels import (
     STATUSES,
     SUBTYPES,
     in_words,
+    left_out,
     parse_atypical,
     parse_subtype,
     subtype_index,
@@ -92,9 +93,9 @@ class Predictions:
     """(N, 8), in the order of :data:`atypia.core.labels.SUBTYPES`."""
     p_atypical: FloatArray
     predicted: IntArray
-    """(N,) indices into :data:`atypia.core.labels.SUBTYPES`, :data:`UNKNOWN` where not answered."""
+    """(N,) indices into :data:`atypia.core.labels.SUBTYPES`, :data:`UNKNOWN` without a call."""
     predicted_atypical: BoolArray
-    """(N,) the call at the operating point of whoever wrote the table; False where not answered."""
+    """(N,) the call at the operating point of whoever wrote the table; False without a call."""
     sets: BoolArray
     """(N, 8) the subtypes in each prediction set."""
     has_set: BoolArray
@@ -128,9 +129,8 @@ class Predictions:
 
     @property
     def left_out(self) -> dict[str, int]:
-        """Rows without a call, by status; none of them counts in a measure."""
-        counts = {status: int((self.status == status).sum()) for status in STATUSES[1:]}
-        return {status: n for status, n in counts.items() if n}
+        """Rows that are in no measure, by status."""
+        return left_out(self.status.tolist())
 
     def only_answered(self) -> Predictions:
         """Take the rows that have a call, which alone can be scored.
@@ -141,6 +141,20 @@ class Predictions:
         if not self.answered.any():
             raise InputError(f"expected rows with a call but got {in_words(self.left_out)}.")
         return self if self.answered.all() else self.take(self.answered)
+
+    def all_answered(self) -> Predictions:
+        """Take every row for answered, as those do who have looked at all candidates themselves.
+
+        Raises:
+            InputError: Some have no call.
+        """
+        if (lacking := self.predicted == UNKNOWN).any():
+            raise InputError(
+                f"--count-all: expected a call for each of {len(self)} candidates but "
+                f"{int(lacking.sum())} have none ({in_words(self.take(lacking).left_out)}). "
+                "Classify them with --count-all, too."
+            )
+        return replace(self, status=np.full(len(self), ANSWERED))
 
     def rows_with(self, truth: IntArray, label: str) -> BoolArray:
         """Mark the rows, (N,), that have a label, whose codes `truth` holds.
@@ -457,7 +471,7 @@ def parse_cells(table: pd.DataFrame, file: str) -> Predictions:
         else p_atypical >= 0.5
     )
     set_texts = names("conformal_set")
-    has_set = (set_texts != "") & answered
+    has_set = set_texts != ""
     known_sets = {text: parse_set(text) for text in np.unique(set_texts[has_set])}
     unreadable = np.array([t in known_sets and known_sets[t] is None for t in set_texts])
     report(
@@ -489,8 +503,8 @@ def parse_cells(table: pd.DataFrame, file: str) -> Predictions:
         folds=names("fold"),
         probabilities=probabilities,
         p_atypical=p_atypical,
-        predicted=np.where(answered, predicted, UNKNOWN),
-        predicted_atypical=predicted_atypical & answered,
+        predicted=predicted,
+        predicted_atypical=predicted_atypical,
         sets=sets,
         has_set=has_set,
         p_mitosis=p_mitosis,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -160,6 +161,13 @@ class JobResult:
     """Key of each item that is done, in their order, to the file with its rows."""
     columns: Sequence[str] = ()
     """Columns that any of the files has, in the order of ``predictions.csv``."""
+    not_answered_of: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Key of each item to the number of its rows with each status that is no answer."""
+
+    @property
+    def not_answered(self) -> Mapping[str, int]:
+        """Rows with each status that is no answer."""
+        return sum(map(Counter, self.not_answered_of.values()), Counter())
 
 
 @dataclass(frozen=True)
@@ -254,6 +262,7 @@ class Job:
         failures: list[Failure] = []
         files: dict[str, Path] = {}
         columns: dict[str, None] = {}
+        not_answered: dict[str, Mapping[str, int]] = {}
         answered = rows = atypical = 0
         for item in items:
             if item.key in lost:
@@ -275,6 +284,7 @@ class Job:
             answered += part.answered
             rows += part.rows
             atypical += part.atypical
+            not_answered[item.key] = part.not_answered
         strays = keys_in(self.parts) - {item.key for item in items}
         problems += [f"{part_path(self.parts, key)} is of no item of this job." for key in strays]
         inputs = sum(item.size for item in items)
@@ -294,6 +304,7 @@ class Job:
             failures,
             files=files,
             columns=in_order(columns),
+            not_answered_of=not_answered,
         )
 
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from atypia.core.errors import AtypiaError, InputError, MissingExtraError
 from atypia.core.files import write_bytes, write_text
-from atypia.core.labels import PROBABILITY_COLUMNS
+from atypia.core.labels import PROBABILITY_COLUMNS, left_out
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -28,7 +28,7 @@ log = logging.getLogger("atypia")
 EXTRA: Final = "cluster"
 SUFFIX: Final = ".parquet"
 _KEY: Final = b"atypia"
-_FLOAT32: Final = {*PROBABILITY_COLUMNS, "p_atypical"}
+_FLOAT32: Final = {*PROBABILITY_COLUMNS, "p_atypical", "p_mitosis"}
 _FLOAT64: Final = {"x_px", "y_px", "x_um", "y_um"}
 _BOOL: Final = {"predicted_atypical"}
 _SHOWN: Final = 3
@@ -103,6 +103,8 @@ class PartSummary:
     answered: int
     atypical: int
     """Rows that are called atypical."""
+    not_answered: Mapping[str, int]
+    """Status to the number of its rows; see :data:`atypia.core.labels.STATUSES`."""
     failures: tuple[Failure, ...]
 
 
@@ -169,6 +171,7 @@ def encode_part(part: FinishedPart) -> bytes:
     about = {
         "answered": part.answered,
         "atypical": 0 if called is None else int(called.sum()),
+        "not_answered": left_out(part.table.get("status", ())),
         "failures": [asdict(failure) for failure in part.failures],
     }
     content = json.dumps(about, ensure_ascii=False).encode()
@@ -230,6 +233,7 @@ def read_summary(path: Path) -> PartSummary:
         columns=tuple(file.schema_arrow.names),
         answered=about["answered"],
         atypical=about["atypical"],
+        not_answered=about.get("not_answered", {}),
         failures=tuple(Failure(**failure) for failure in about["failures"]),
     )
 

@@ -19,7 +19,6 @@ from atypia.core.errors import InputError, Problem
 from atypia.core.files import write_json, write_text
 from atypia.core.found_files import files_below, refuse_special, require_utf8
 from atypia.core.labels import (
-    ANSWERED,
     N_ATYPICAL,
     PROBABILITY_COLUMNS,
     SUBTYPES,
@@ -334,6 +333,7 @@ def prediction_table(
     fold: Any = "",
     *,
     sets: bool = True,
+    count_all: bool = False,
 ) -> pd.DataFrame:
     """Join what is known of N patches with a model's answers, as ``predictions.csv`` has them.
 
@@ -344,6 +344,7 @@ def prediction_table(
         fold: Of each row, or of all.
         sets: Whether prediction sets are wanted, in ``conformal_set``: subtypes joined by ``|``,
             or ``empty``.
+        count_all: Call what is not answered, too.
 
     Returns:
         N rows. Where the answers have a status, so has each row, with ``p_mitosis``, and what is
@@ -361,9 +362,10 @@ def prediction_table(
         table["conformal_set"] = postprocessing.conformal.names(probabilities)
     if answers.status is not None:
         table["predicted_atypical"] = table["predicted_atypical"].astype("boolean")
-        table.loc[~answers.answered, "predicted_atypical"] = pd.NA
+        uncalled = ~answers.answered & (not count_all)
+        table.loc[uncalled, "predicted_atypical"] = pd.NA
         for column in {"predicted_subtype", "conformal_set"} & set(table.columns):
-            table.loc[~answers.answered, column] = ""
+            table.loc[uncalled, column] = ""
         table["p_mitosis"] = answers.p_mitosis
         table["status"] = answers.status
     return with_reasons(table, answers.reasons)
@@ -384,7 +386,7 @@ def prediction_records(table: pd.DataFrame) -> list[dict[str, Any]]:
             row["measures"] = json.loads(row["measures"])
         if "status" in row:
             row["p_mitosis"] = None if np.isnan(row["p_mitosis"]) else _rounded(row["p_mitosis"])
-            if row["status"] != ANSWERED:
+            if not row["predicted_subtype"]:
                 row |= {"predicted_subtype": None, "predicted_atypical": None}
         row["p_atypical"] = _rounded(row["p_atypical"])
         row["probabilities"] = {s: _rounded(v) for s, v in zip(SUBTYPES, p, strict=True)}

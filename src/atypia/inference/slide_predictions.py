@@ -69,9 +69,10 @@ def classify_slide(
     slide: SlidePool,
     candidates: Sequence[Candidate],
     *,
+    count_all: bool = False,
     on_done: OnDone = silent,
 ) -> tuple[pd.DataFrame, list[Problem]]:
-    """Classify the candidates of an open slide.
+    """Classify the candidates of an open slide; with `count_all` all are called.
 
     `on_done` is called with the number of candidates done since the last call.
 
@@ -128,7 +129,8 @@ def classify_slide(
         listing = "\n".join(str(problem) for problem in problems[:20])
         raise AtypiaError(f"{slide.info.path}: not one candidate could be read.\n{listing}")
     about = _about([candidates[i] for i in done], centres[done], slide)
-    return prediction_table(about, found, model.postprocessing), problems
+    table = prediction_table(about, found, model.postprocessing, count_all=count_all)
+    return table, problems
 
 
 def reading_order(centres: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:

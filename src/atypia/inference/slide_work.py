@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -18,6 +18,7 @@ import pandas as pd
 from atypia.biomarker.figure_table import PLACE_COLUMNS
 from atypia.core.errors import AtypiaError, InputError, Problem
 from atypia.core.files import write_text
+from atypia.core.labels import STATUSES
 from atypia.core.tables import csv_text
 from atypia.evaluation.predictions import REQUIRED_COLUMNS, in_order
 from atypia.inference.job import FAILED, write_failures, write_rows
@@ -161,11 +162,18 @@ class ClassifyCandidates:
 
     Its threads also bound the processes that read the slide. `candidates` is the folder with the
     files of :class:`ListCandidates`. Every part has all `further` columns of those files: whoever
-    reads all files as one table takes the columns of the first.
+    reads all files as one table takes the columns of the first. With `count_all`, all are called.
     """
 
-    def __init__(self, model: JobModel, candidates: Path, further: Sequence[str] = ()) -> None:
-        self._model = model.load()
+    def __init__(
+        self,
+        model: JobModel,
+        candidates: Path,
+        further: Sequence[str] = (),
+        *,
+        count_all: bool = False,
+    ) -> None:
+        self._model, self._count_all = model.load(), count_all
         self._readers = None if model.threads is None else min(MOST_READERS, model.threads)
         self._candidates, self._further = candidates, further
         self._slide_id = ""
@@ -189,7 +197,7 @@ class ClassifyCandidates:
             for cells in listed.to_dict("records")
         ]
         pool = self._open(row)
-        table, problems = classify_slide(self._model, pool, candidates)
+        table, problems = classify_slide(self._model, pool, candidates, count_all=self._count_all)
         if pool.lost is not None:  # another attempt may find it again
             self.close()
             raise AtypiaError(f"{row.slide}: the slide cannot be read any more: {pool.lost}")
@@ -275,17 +283,21 @@ def write_counts(job: Job, slides: ListedSlides, result: JobResult) -> None:
     if job.identity["skip_bad"]:
         write_failures(job.path / "skipped.csv", result.skipped)
     asked: Counter[str] = Counter()
+    not_answered: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for item in slides.ranges:
         asked[item.listing.row.slide_id] += item.size
+        not_answered[item.listing.row.slide_id].update(result.not_answered_of.get(item.key, {}))
     failed = _failed_candidates(result)
     rows: list[list[str | int]] = []
     for row in slides.rows:
         name = row.slide_id
-        counts: list[str | int] = [asked[name], asked[name] - failed[name], failed[name]]
+        others = not_answered[name]
+        answered = asked[name] - failed[name] - others.total()
+        counts: list[str | int] = [asked[name], answered, failed[name]]
         if name in slides.unlisted:  # nobody can count its candidates
             counts = ["", 0, ""]
-        rows.append([name, row.patient, *counts])
-    columns = ["slide", "patient_id", "candidates", "answered", "failed"]
+        rows.append([name, row.patient, *counts, *(others[status] for status in STATUSES[1:])])
+    columns = ["slide", "patient_id", "candidates", "answered", "failed", *STATUSES[1:]]
     text = csv_text(pd.DataFrame(rows, columns=columns))
     write_text(job.path / "slides.csv", text)
 

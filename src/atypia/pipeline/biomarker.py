@@ -53,14 +53,14 @@ def biomarker(
     label: str | None = None,
     images: Path | None = None,
     pdf: bool = False,
+    count_all: bool = False,
     on_start: OnDone = silent,
     on_done: OnDone = silent,
 ) -> tuple[list[SlideBiomarkers], list[PatientBiomarkers]]:
     """Measure slides and patients; write tables, outlines and a page per slide into a new folder.
 
-    ``cohort.csv`` (a row per patient), ``slides.csv``, ``columns.csv`` (what the columns mean),
-    ``biomarkers.json`` (everything), ``slides/NAME.html``, with `pdf` also ``slides/NAME.pdf``,
-    and ``slides/NAME-hotspot.geojson``.
+    ``cohort.csv`` (a row per patient), ``slides.csv``, ``columns.csv`` (their meanings),
+    ``biomarkers.json`` (everything), ``slides/NAME.html``, ``.pdf``, ``NAME-hotspot.geojson``.
 
     Args:
         tables: CSV files as ``atypia slide`` writes them.
@@ -73,7 +73,8 @@ def biomarker(
             :func:`atypia.biomarker.model_errors`.
         label: By whose eyes: the rater, majority or latent truth that values are corrected by.
         images: Folder with the slides, for their tissue and the gallery.
-        pdf: Also write each page as a PDF of one sheet.
+        pdf: Also write each page as a PDF.
+        count_all: See :meth:`atypia.biomarker.SlideFigures.counted`.
         on_start: With `on_done`, called with numbers of slides.
 
     Raises:
@@ -83,7 +84,8 @@ def biomarker(
     """
     if pdf:
         check_pdf()
-    sources = read_slides(tables, read_patients(patients) if patients else None)
+    found = read_slides(tables, read_patients(patients) if patients else None)
+    sources = [source.counted(count_all=count_all) for source in found]
     names = [source.slide for source in sources]
     errors = model_errors(model, label) if model is not None else ModelErrors()
     if errors.errors is None:

@@ -143,5 +143,6 @@ def predict_job(
             answered=result.answered,
             failed=len(result.failures),
             rows=result.rows,
+            **result.not_answered,
         )
     return result

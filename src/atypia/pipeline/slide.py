@@ -10,6 +10,7 @@ from atypia.classifiers.loading import find_model, load_ensemble
 from atypia.core.choices import BEST, RELEASED
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import overwriting, write_json, write_text, wrong_suffix
+from atypia.core.labels import left_out
 from atypia.core.progress import OnDone, silent
 from atypia.inference.patch_predictions import prediction_records, write_table
 from atypia.inference.slide_predictions import SlidePredictions, classify_slide
@@ -44,6 +45,7 @@ def slide(
     device: str = "auto",
     skip_bad: bool = False,
     all_classes: bool = False,
+    count_all: bool = False,
     on_start: OnDone = silent,
     on_done: OnDone = silent,
 ) -> SlidePredictions:
@@ -61,6 +63,7 @@ def slide(
         mpp: µm per pixel, where that of the slide is missing or wrong.
         units: ``px`` or ``um``, where the file of candidates does not name them.
         skip_bad: With `all_classes` as for :func:`read_candidates`; what is bad is returned.
+        count_all: Call and count what the model does not answer for, too.
         on_start: With `on_done`, called with numbers of candidates.
 
     Raises:
@@ -84,7 +87,9 @@ def slide(
         # Only now: the errors above need not wait for the model.
         ensemble = load_ensemble(folder, quality, backend=backend, device=device)
         errors = _errors_of(folder, quality)
-        table, unread = classify_slide(ensemble, pool, found.candidates, on_done=on_done)
+        table, unread = classify_slide(
+            ensemble, pool, found.candidates, count_all=count_all, on_done=on_done
+        )
         for out, form in forms.items():  # first: what follows cannot lose the answers
             if form == ".geojson":
                 write_geojson(out, table, found.candidates, info, ensemble.field_of_view_um)
@@ -99,12 +104,15 @@ def slide(
                     "height_px": info.height,
                     "mpp": info.mpp,
                     "figures": prediction_records(table),
+                    "not_answered": left_out(table.get("status", ())),
                     "left_out": found.left_out,
                     "problems": [str(problem) for problem in (*found.problems, *unread)],
                 }
                 write_json(out, content)
         outlines = [region.geometry for region in found.regions]
-        measured = measure_table(table, outlines, info, errors, tissue_of(pool))
+        measured = measure_table(
+            table, outlines, info, errors, tissue_of(pool), count_all=count_all
+        )
         if pages := [out for out, form in forms.items() if form in (".html", ".pdf")]:
             images = images_of(pool, measured.source)
             missing = len(unread) + len(found.problems)

@@ -32,6 +32,7 @@ def slides(
     device: str = "auto",
     skip_bad: bool = False,
     all_classes: bool = False,
+    count_all: bool = False,
     item_size: int = ITEM_SIZE,
     on_start: OnDone = silent,
     on_done: OnDone = silent,
@@ -54,6 +55,7 @@ def slides(
         skip_bad: Leave out candidates that are bad (outside their slide, twice) and list them,
             instead of failing their slide.
         all_classes: As for :func:`atypia.slides.read_candidates.read_candidates`.
+        count_all: Call and count what the model does not answer for, too.
         item_size: Most candidates that one worker does at a time.
         on_start: Called with the number of candidates.
         on_done: Called with the number of candidates done since the last call; first with those
@@ -84,11 +86,14 @@ def slides(
         "skip_bad": skip_bad,
         "item_size": item_size,
         **({"all_classes": True} if all_classes else {}),
+        **({"count_all": True} if count_all else {}),
     }
     with open_job(out, identity, engine, job_model) as job:
         listed = list_slides(job, rows, item_size, skip_bad=skip_bad, all_classes=all_classes)
         on_start(sum(item.size for item in listed.ranges))
-        worker = partial(ClassifyCandidates, job_model, job.candidates, listed.further)
+        worker = partial(
+            ClassifyCandidates, job_model, job.candidates, listed.further, count_all=count_all
+        )
         done = job.run(worker, listed.ranges, lambda item: item.inputs(job.candidates), on_done)
         result = replace(done, failures=[*listed.failures, *done.failures], skipped=listed.skipped)
         write_counts(job, listed, result)
@@ -99,7 +104,8 @@ def slides(
             slides=len(rows),
             slides_failed=len(listed.failures),
             candidates=result.inputs,
-            answered=result.answered,
+            answered=result.answered - sum(result.not_answered.values()),
             failed=result.inputs - result.answered,
+            **result.not_answered,
         )
     return result

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from atypia.biomarker.slide_biomarkers import SCOPES
-from atypia.core.labels import SUBTYPES
+from atypia.core.labels import SUBTYPES, left_out
 from atypia.reports import plots
 from atypia.reports.image_panels import data_uris
 from atypia.reports.page_templates import render
@@ -70,6 +70,7 @@ def render_summary(summary: BiomarkerPage) -> str:
         slide=slide,
         where=name,
         found=found,
+        left_out=left_out(slide.source.left_out.status),
         areas=areas,
         map=_slide_map(slide),
         profile=_profile(found),
@@ -101,7 +102,8 @@ def _slide_map(slide: SlideBiomarkers) -> dict[str, Any] | None:
     if slide.region is not None and slide.mpp is not None:
         rings = [ring * slide.mpp for ring in slide.region.rings_px()]
     outline = [] if slide.hotspot is None else [slide.hotspot.outline_um]
-    corners = [points for points in (source.centres_um, *rings, *outline) if len(points)]
+    places = (source.centres_um, source.left_out.centres_um)
+    corners = [points for points in (*places, *rings, *outline) if len(points)]
     if not corners:
         return None
     low = np.min([points.min(axis=0) for points in corners], axis=0)
@@ -122,6 +124,7 @@ def _slide_map(slide: SlideBiomarkers) -> dict[str, Any] | None:
         "region": " ".join(map(_ring, map(place, rings))),
         "normal": _dots(place(source.centres_um[~atypical])),
         "atypical": _dots(place(source.centres_um[atypical])),
+        "left_out": _dots(place(source.left_out.centres_um)),
         "hotspot": " ".join(map(_ring, map(place, outline))),
         "ruler": f"M{_MARGIN} {height - 8}h{ruler * scale:.1f}",
         "ruler_end": f"{_MARGIN + ruler * scale + 6:.1f}",

@@ -121,12 +121,14 @@ def measures_in_words(slide: SlideBiomarkers) -> list[str]:
     lines = []
     for scope, name in SCOPES.items():
         found = slide.measures[scope]
-        if found is None or not found.counts.figures:
+        if found is None or not found.counts.figures + found.counts.left_out:
             continue
         counts = found.counts
         density, fraction, corrected = atypical_measures(found)
         area = "" if counts.area_mm2 is None else f", {counts.area_mm2:.3g} mm²"
         parts = [f"{counts.figures:,} figures"]
+        if counts.left_out:
+            parts[0] += f" ({counts.left_out:,} candidates left out)"
         if counts.area_mm2 is not None:
             parts += [
                 f"{biomarker_estimate(found.figures_per_mm2)} per mm²",

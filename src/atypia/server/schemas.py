@@ -15,10 +15,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from atypia.core.labels import SUBTYPES
+from atypia.core.labels import ANSWERED, STATUSES, SUBTYPES
 
 Mpp = Annotated[float, Field(ge=0.01, le=10, description="µm per pixel", examples=[0.25])]
 Subtype = Annotated[str, Field(json_schema_extra={"enum": list(SUBTYPES)})]
+Status = Annotated[str, Field(json_schema_extra={"enum": list(STATUSES)})]
 Probability = Annotated[float, Field(ge=0, le=1)]
 SkipBad = Annotated[
     bool, Field(description="Answer the good ones and list what is wrong with the others.")
@@ -176,12 +177,22 @@ class Prediction(BaseModel):
         dict[str, Probability], Field(description="Of each subtype; they sum to 1.")
     ]
     p_atypical: Probability
-    predicted_subtype: Subtype
-    predicted_atypical: bool
+    predicted_subtype: Annotated[Subtype | None, Field(description="Null: there is no call.")]
+    predicted_atypical: Annotated[bool | None, Field(description="Null: there is no call.")]
     conformal_set: Annotated[
         list[Subtype],
         Field(description="Subtypes that the figure may have; absent where the model has no sets."),
     ] = []
+    p_mitosis: Annotated[
+        Probability | None,
+        Field(
+            description="That it is a mitotic figure; null where the model does not estimate it."
+        ),
+    ] = None
+    status: Annotated[
+        Status,
+        Field(description="Why there is no call, where it is not `answered`."),
+    ] = ANSWERED
 
 
 class Figure(Prediction):
@@ -202,6 +213,9 @@ class Answered(BaseModel):
     problems: Annotated[
         list[str], Field(description="What was left out, and why: one sentence each.")
     ]
+    not_answered: Annotated[
+        dict[str, int], Field(description="Number of figures without a call, by status.")
+    ] = {}
 
 
 class PatchAnswers(Answered):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 import pandas as pd
 
 from atypia.core.errors import AtypiaError, InputError, Problem, collected
+from atypia.core.labels import left_out
 from atypia.data.images import read_pages
 from atypia.inference.patch_predictions import predict_items, prediction_records
 from atypia.inference.slide_predictions import classify_slide
@@ -132,10 +133,11 @@ class Service:
                 f"field of view, {model.field_of_view_um:g} µm: what lies beyond the edge is "
                 "mirrored. Answers on whole patches are better."
             )
+        table = pd.concat(tables, ignore_index=True)
         return {
-            **self._answered(worded),
+            **self._answered(worded, table),
             "warnings": warnings,
-            "predictions": prediction_records(pd.concat(tables, ignore_index=True)),
+            "predictions": prediction_records(table),
         }
 
     async def predict_slide(
@@ -176,7 +178,7 @@ class Service:
                 # do no better.
                 raise RefusalError(422, sentences([Problem(str(error))], names)) from None
         return {
-            **self._answered(sentences(problems, names)),
+            **self._answered(sentences(problems, names), table),
             "slide": slide_id,
             "width_px": info.width,
             "height_px": info.height,
@@ -198,8 +200,13 @@ class Service:
                 table, unread = classify_slide(model, pool, found.candidates)
         return table, pool.info, [*found.problems, *unread]
 
-    def _answered(self, problems: list[str]) -> dict[str, Any]:
-        return {"model": self.about.model, "quality": self.about.quality, "problems": problems}
+    def _answered(self, problems: list[str], table: pd.DataFrame) -> dict[str, Any]:
+        return {
+            "model": self.about.model,
+            "quality": self.about.quality,
+            "problems": problems,
+            "not_answered": left_out(table.get("status", ())),
+        }
 
 
 def _classify(

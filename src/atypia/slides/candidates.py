@@ -18,6 +18,9 @@ LARGEST_UM: Final = 200.0
 """What is longer than this, in x or y, is no figure and no box around one but a region. A mitotic
 figure measures up to 30 µm; the field in which pathologists count them, 500 µm and more."""
 
+NOT_ANSWERED: Final = "Not answered: "
+"""Classes of our own answers without a call begin so."""
+
 NOTHING: Final[Mapping[str, str]] = {}
 
 _NO_FIGURE: Final = re.compile(
@@ -74,7 +77,12 @@ class CandidateList:
 
 
 def is_figure(name: str) -> bool | None:
-    """Whether a class or category names mitotic figures; None where its name leaves it open."""
+    """Whether a class or category names mitotic figures; None where its name leaves it open.
+
+    What a model gave no call for is a candidate still.
+    """
+    if name.startswith(NOT_ANSWERED):
+        return True
     if _NO_FIGURE.search(name):
         return False
     return True if _FIGURE.search(name) else None

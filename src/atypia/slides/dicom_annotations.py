@@ -1,7 +1,7 @@
 """Answers as DICOM Microscopy Bulk Simple Annotations, by highdicom; imported only here.
 
-One annotation group per subtype, points in px of the total pixel matrix, probabilities as
-measurements (DICOM PS3.3 A.87; Sup. 222).
+One annotation group per subtype, and one per status of what has no call, points in px of the total
+pixel matrix, probabilities as measurements (DICOM PS3.3 A.87; Sup. 222).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from atypia._version import __version__
 from atypia.core.errors import InputError, MissingExtraError, Problem
 from atypia.core.files import atomic_write
-from atypia.core.labels import SUBTYPES
+from atypia.core.labels import STATUSES, SUBTYPES
 from atypia.slides.geojson_writer import MEASUREMENTS, class_name
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from atypia.slides import SlideInfo
 
 _SCHEME = "99ATYPIA"
-"""Private codes, as no public scheme has one for each subtype."""
+"""Private codes, as no public scheme has one for each subtype: F0 to F7, and N1 to N4 for what has
+no call."""
 
 
 def write_dicom_annotations(path: Path, table: pd.DataFrame, slide: SlideInfo) -> None:
@@ -47,8 +48,12 @@ def write_dicom_annotations(path: Path, table: pd.DataFrame, slide: SlideInfo) -
         name="Atypia", family=codes.DCM.ArtificialIntelligence, version=__version__
     )
     groups: list[AnnotationGroup] = []
-    for number, subtype in enumerate(SUBTYPES):
-        rows = table[table["predicted_subtype"] == subtype]
+    answers = table["predicted_subtype"]
+    answers = answers.where(answers != "", table.get("status", ""))
+    codes_of = {subtype: f"F{k}" for k, subtype in enumerate(SUBTYPES)}
+    codes_of |= {status: f"N{k}" for k, status in enumerate(STATUSES)}
+    for answer, code in codes_of.items():
+        rows = table[answers == answer]
         if not len(rows):
             continue
         points = rows[["x_px", "y_px"]].to_numpy(np.float64)
@@ -59,14 +64,15 @@ def write_dicom_annotations(path: Path, table: pd.DataFrame, slide: SlideInfo) -
                 unit=codes.UCUM.NoUnits,
             )
             for k, name in enumerate(MEASUREMENTS)
+            if name in rows.columns and rows[name].notna().any()
         ]
         groups.append(
             AnnotationGroup(
                 number=len(groups) + 1,
                 uid=highdicom.UID(),
-                label=class_name(subtype),
+                label=class_name(answer),
                 annotated_property_category=codes.SCT.Cell,
-                annotated_property_type=CodedConcept(f"F{number}", _SCHEME, class_name(subtype)),
+                annotated_property_type=CodedConcept(code, _SCHEME, class_name(answer)),
                 graphic_type="POINT",
                 graphic_data=list(points[:, None]),
                 algorithm_type="AUTOMATIC",

@@ -11,7 +11,8 @@ import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 from atypia.core.files import atomic_write
-from atypia.core.labels import DISPLAY_NAMES, PROBABILITY_COLUMNS, is_atypical
+from atypia.core.labels import DISPLAY_NAMES, PROBABILITY_COLUMNS, STATUS_NAMES, is_atypical
+from atypia.slides.candidates import NOT_ANSWERED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from atypia.slides import SlideInfo
     from atypia.slides.candidates import Candidate
 
-MEASUREMENTS: Final = (*PROBABILITY_COLUMNS, "p_atypical")
+MEASUREMENTS: Final = (*PROBABILITY_COLUMNS, "p_atypical", "p_mitosis")
 
 COLOURS: Final = {
     "amf_bipolar": (213, 94, 0),
@@ -35,11 +36,18 @@ COLOURS: Final = {
     "nmf_ring": (120, 94, 190),
 }
 """Atypical figures warm, normal ones cool; most of them are Okabe and Ito's (2008)."""
+GREY: Final = (150, 150, 150)
+"""Of what has no call."""
 
 
-def class_name(subtype: str) -> str:
-    """Name a subtype for a pathologist: ``AMF multipolar``, ``NMF ring shape``."""
-    return f"{'AMF' if is_atypical(subtype) else 'NMF'} {DISPLAY_NAMES[subtype].lower()}"
+def class_name(answer: str) -> str:
+    """Name an answer for a pathologist: ``AMF multipolar``, ``Not answered: no tissue``.
+
+    It is a subtype, or a status that is no answer.
+    """
+    if answer in STATUS_NAMES:
+        return NOT_ANSWERED + STATUS_NAMES[answer]
+    return f"{'AMF' if is_atypical(answer) else 'NMF'} {DISPLAY_NAMES[answer].lower()}"
 
 
 def write_geojson(
@@ -67,7 +75,9 @@ def write_geojson(
 def _feature(
     row: Mapping[Any, Any], candidate: Candidate, slide: SlideInfo, field_um: float
 ) -> dict[str, Any]:
-    subtype = row["predicted_subtype"]
+    answer = row["predicted_subtype"] or row["status"]
+    known = {name: row[name] for name in MEASUREMENTS if name in row and row[name] == row[name]}
+    metadata = {"patch_id": candidate.id, "predicted_subtype": row["predicted_subtype"]}
     return {
         "type": "Feature",
         # The same figure of the same slide has the same id each time.
@@ -76,9 +86,12 @@ def _feature(
         "properties": {
             "objectType": "detection",
             "name": candidate.id,
-            "classification": {"name": class_name(subtype), "color": list(COLOURS[subtype])},
-            "measurements": {name: float(f"{row[name]:.6g}") for name in MEASUREMENTS},
-            "metadata": {"patch_id": candidate.id, "predicted_subtype": subtype},
+            "classification": {
+                "name": class_name(answer),
+                "color": list(COLOURS.get(answer, GREY)),
+            },
+            "measurements": {name: float(f"{value:.6g}") for name, value in known.items()},
+            "metadata": metadata | ({"status": row["status"]} if "status" in row else {}),
         },
     }
 
