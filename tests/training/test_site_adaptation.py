@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import softmax
 
+from atypia.biomarker.error_model import ErrorModel
 from atypia.classifiers.calibration import Calibration, apply_temperature
 from atypia.classifiers.conformal import ConformalSets
 from atypia.classifiers.decision import Decision, OperatingPoint, p_atypical
@@ -130,6 +132,30 @@ def test_weights_count_in_every_part() -> None:
     assert weighted.calibration.temperature == pytest.approx(
         repeated.calibration.temperature, rel=0.01
     )
+
+
+def test_local_errors_are_drawn_from_the_shipped_ones() -> None:
+    plain = drawn_figures(4000)
+    elsewhere = ErrorModel.fit(plain.predictions, "expert1")
+    shipped = replace(SHIPPED, errors=elsewhere.to_json())
+    p, labels = plain.predictions.probabilities.copy(), plain.subtypes
+    p[:, :4] *= np.exp(1.0)  # normal figures are called atypical more often there
+    p /= p.sum(axis=1, keepdims=True)
+    biases = []
+    for rows in (slice(0, 100), slice(0, 4000)):
+        adapted, _ = adapt_postprocessing(shipped, figures_of(p[rows], labels[rows]))
+        assert adapted.errors is not None
+        fitted = ErrorModel.from_json(adapted.errors).chosen
+        biases.append(fitted.biases[:4].mean() - fitted.biases[4:].mean())
+        truth = p_atypical(plain.predictions.probabilities).mean()
+        factor = adapted.calibration.temperature / 0.8
+        scores = fitted.scores(apply_temperature(p, factor).astype(np.float64))
+        found = softmax(scores, axis=1)[:, :4].sum(axis=1).mean()
+        assert found == pytest.approx(truth, abs=0.05 if rows.stop == 100 else 0.01)
+    assert biases[1] == pytest.approx(-1, abs=0.1)
+    assert -1.3 < biases[0] < -0.3
+    few, _ = adapt_postprocessing(shipped, drawn_figures(19))
+    assert few.errors == shipped.errors
 
 
 def test_many_figures_find_the_temperature() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from atypia.biomarker.error_model import ErrorModel, NoErrorsError
 from atypia.classifiers.bundle import (
     BundleHeader,
     parts_of,
@@ -148,6 +149,8 @@ def adapt_postprocessing(
     local = replace(local, predictions=replace(local.predictions, probabilities=after))
     thresholds = adapted_thresholds(shipped, local, _Ranks(p_atypical(before), p_atypical(after)))
     threshold = thresholds[shipped.operating_point].adapted
+    p = p_atypical(after).astype(np.float64)
+    called = replace(local.predictions, p_atypical=p, predicted_atypical=p >= threshold)
     adapted = replace(
         shipped,
         calibration=Calibration(temperature.adapted),
@@ -157,6 +160,7 @@ def adapt_postprocessing(
             for name, point in shipped.points.items()
         },
         conformal=shipped.conformal and adapted_sets(shipped.conformal, local, before),
+        errors=adapted_errors(shipped, replace(local, predictions=called), factor),
     )
     return adapted, [temperature, *thresholds.values()]
 
@@ -246,6 +250,22 @@ def adapted_sets(shipped: ConformalSets, local: LocalFigures, before: FloatArray
         quantiles.append(1 - level)
     shipped_n = np.broadcast_to(shipped.n, len(after.T))
     return replace(shipped, quantiles=tuple(quantiles), n=tuple((shipped_n + n).tolist()))
+
+
+def adapted_errors(
+    shipped: Postprocessing, local: LocalFigures, factor: float
+) -> Mapping[str, Any] | None:
+    """Refit the error model, drawn towards the shipped one; that one where figures are too few."""
+    prior = None
+    if shipped.errors is not None:
+        prior = ErrorModel.from_json(shipped.errors)
+        # Of probabilities to the power 1 / factor the logarithm is that much smaller.
+        scaled = {k: replace(e, slope=e.slope * factor) for k, e in prior.of.items()}
+        prior = replace(prior, of=scaled)
+    try:
+        return ErrorModel.fit(local.predictions, local.label, local.weights, prior).to_json()
+    except NoErrorsError:
+        return None if prior is None else prior.to_json()
 
 
 def save_adapted(
