@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ from atypia.core.config import load_any_config
 from atypia.core.errors import InputError
 from atypia.core.files import read_json
 from atypia.data.cohort import Cohort
+from atypia.data.images import read_patch
 from atypia.data.sources import PrepareOptions
 from atypia.evaluation.mitosis_scores import score_mitoses
+from atypia.training.mitosis_fitter import MitosisFitter
 
 MPP = 0.5
 SETTINGS = (
@@ -27,7 +30,8 @@ SETTINGS = (
     "model.pretrained=false",
     "model.reduction=null",
     "input.size_px=32",
-    "optim.epochs=4",
+    "optim.epochs=5",
+    "false_rejection=0.1",
     "optim.batch_size=16",
     "optim.learning_rate=0.003",
     "ensemble.members=2",
@@ -73,9 +77,10 @@ def cohort(midog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(cohort: Path, run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A guard before a tiny model of subtypes."""
     out = tmp_path_factory.mktemp("runs") / "guard"
-    pipeline.train(cohort, out, load_any_config("mitosis", SETTINGS))
+    pipeline.train(cohort, out, load_any_config("mitosis", (*SETTINGS, f"before={run_folder}")))
     return out
 
 
@@ -100,7 +105,7 @@ def test_a_look_alike_with_a_label_is_refused(cohort, tmp_path):
 
 
 def test_a_run_leaves_a_guard_and_its_measures(run, cohort):
-    header = read_any_header(run / "model")
+    header = read_any_header(run / "model" / MITOSIS)
     metrics = read_json(run / "metrics.json")
     assert (header.kind, metrics["kind"], metrics["part"]) == (MITOSIS, "mitosis", "test")
     table = pd.read_csv(run / "predictions-test.csv")
@@ -117,15 +122,47 @@ def test_a_run_leaves_a_guard_and_its_measures(run, cohort):
     assert metrics["at_threshold"]["rejected"]["value"] == pytest.approx(of_look_alikes)
     oof = pd.read_csv(run / "predictions-oof.csv")
     assert not set(oof["patient_id"]) & set(table["patient_id"])
-    assert (oof["status"][oof["mitosis"]] == "not_a_mitosis").mean() <= 0.01
+    assert (oof["status"][oof["mitosis"]] == "not_a_mitosis").mean() <= 0.1
     page = (run / "report.html").read_text("utf-8")
     assert "Look-alikes rejected" in page
     assert "atypical" not in page.partition("<main>")[2].lower()
 
 
-def test_it_names_no_subtypes(run):
+def test_alone_it_names_no_subtypes(run):
     with pytest.raises(InputError, match="finds look-alikes of mitotic figures"):
-        load_ensemble(run)
+        load_ensemble(run / "model" / MITOSIS)
+
+
+def test_it_decides_for_the_model_that_it_was_trained_before(run, run_folder, cohort):
+    every = Cohort.open(cohort, look_alikes=True)
+    test = pd.read_csv(run / "predictions-test.csv").set_index("patch_id")
+    rows = every.manifest["patch_id"].isin(test.index).to_numpy()
+    patches = np.stack([read_patch(p) for p, r in zip(every.image_paths(), rows, strict=True) if r])
+    told = test.loc[every.manifest["patch_id"][rows]]
+    base, guarded = (load_ensemble(m).answer(patches, MPP) for m in (run_folder, run))
+    np.testing.assert_array_equal(guarded.probabilities, base.probabilities)
+    np.testing.assert_allclose(guarded.p_mitosis, told["p_mitosis"], atol=1e-5)
+    assert guarded.status.tolist() == told["status"].tolist()
+    assert set(told["status"]) == {"answered", "not_a_mitosis"}
+    # Glass stays glass, whatever the networks make of it.
+    glass = np.full((1, 40, 40, 3), 245, np.uint8)
+    assert load_ensemble(run).answer(glass, MPP).status.tolist() == ["no_tissue"]
+
+
+def test_a_bundle_with_a_damaged_guard_is_refused_and_no_export_leaves_it_out(run, tmp_path):
+    shutil.copytree(run / "model", tmp_path / "model")
+    with pytest.raises(InputError, match="without networks of a guard"):
+        pipeline.export(tmp_path / "model", tmp_path / "onnx")
+    header = tmp_path / "model" / MITOSIS / "model.json"
+    header.write_text(header.read_text() + " ")
+    with pytest.raises(InputError, match="Copy the bundle again"):
+        load_ensemble(tmp_path / "model")
+
+
+def test_it_sees_no_more_than_the_model_before_which_it_stands(run_folder):
+    config = load_any_config("mitosis", [f"before={run_folder}", "input.field_of_view_um=25"])
+    with pytest.raises(InputError, match="expected a field of at most 18 µm"):
+        MitosisFitter(config)
 
 
 def test_a_cohort_without_look_alikes_is_refused(cohort_folder, tmp_path):

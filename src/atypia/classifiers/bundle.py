@@ -111,6 +111,9 @@ class ModelHeader(BaseModel):
     classes: tuple[str, ...] = SUBTYPES
     provenance: dict[str, Any]
     card: Annotated[str, Field(pattern=r"^[\w-]+\.md$")] | None = None
+    mitosis_sha256: str | None = None
+    """Of ``model.json`` in the folder :data:`MITOSIS`, where the bundle has networks of that kind:
+    they decide what is a mitotic figure."""
     intended_use: str = "Research use. Not a medical device."
 
     @field_validator("classes")
@@ -230,7 +233,7 @@ def read_header(folder: Path, wanted: str = NETWORK) -> BundleHeader:
     if kind == MITOSIS != wanted:
         raise InputError(
             f"{folder}: expected a model of subtypes but this one names none: it finds look-alikes "
-            "of mitotic figures."
+            "of mitotic figures. Train it with before=MODEL to have both in one bundle."
         )
     if kind != wanted:
         made_by = " (atypia train --preset mitosis)" if wanted == MITOSIS else ""
@@ -256,7 +259,7 @@ def read_any_header(folder: Path) -> AnyHeader:
 
 
 def parts_of(folder: Path) -> list[Path]:
-    """Find the bundles that a bundle is made of: a hybrid's network, the models of a stack.
+    """Find the bundles in a bundle: a hybrid's network, the models of a stack, a guard's networks.
 
     Raises:
         InputError: Lists every one that is missing or not that which the bundle was made with.
@@ -267,6 +270,8 @@ def parts_of(folder: Path) -> list[Path]:
         parts = {HYBRID_NETWORK: header.network_sha256}
     elif isinstance(header, StackHeader):
         parts = {model.folder: model.sha256 for model in header.models}
+    elif header.mitosis_sha256 is not None:
+        parts = {MITOSIS: header.mitosis_sha256}
     problems = [
         problem
         for name, sha256 in parts.items()

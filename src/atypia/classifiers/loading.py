@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from atypia.classifiers.bundle import (
     HYBRID,
+    MITOSIS,
     NETWORK,
     RULES,
     STACK,
@@ -15,8 +16,10 @@ from atypia.classifiers.bundle import (
     parts_of,
     read_kind,
 )
+from atypia.classifiers.mitosis_network import MitosisNetwork
 from atypia.classifiers.onnx_classifier import OnnxEnsemble
 from atypia.classifiers.onnx_files import HEADER
+from atypia.classifiers.postprocessing import Postprocessing
 from atypia.core.choices import BACKENDS, BALANCED, BEST, RELEASED
 from atypia.core.errors import InputError
 
@@ -99,11 +102,14 @@ def _load(
     has_torch = importlib.util.find_spec("torch") is not None
     if backend == "auto":
         backend = "onnx" if is_export or not has_torch else "torch"
+    mitosis = None if is_export else _load_mitosis(find_bundle(model), device)
     if backend != "torch":
         folder = find_bundle(model) if str(model) == RELEASED else model
-        return OnnxEnsemble.load(
+        exported = OnnxEnsemble.load(
             folder, quality, int8=backend == "onnx-int8", device=device, threads=threads
         )
+        exported.mitosis = mitosis
+        return exported
     if not has_torch:
         raise InputError(
             "--backend torch: torch is not installed. Install it (pip install 'atypia[train]'), or "
@@ -116,7 +122,26 @@ def _load(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    return Ensemble.load(model, quality).to(choose_device(device))
+    ensemble = Ensemble.load(model, quality).to(choose_device(device))
+    ensemble.mitosis = mitosis
+    return ensemble
+
+
+def _load_mitosis(bundle: Path, device: str) -> MitosisNetwork | None:
+    """Load the networks in a bundle that decide what is a mitotic figure; None without any."""
+    if not (parts := parts_of(bundle)):
+        return None
+    if importlib.util.find_spec("torch") is None:
+        raise InputError(
+            f"{bundle}: expected torch, which the networks of its guard need, but it is not "
+            "installed. Install it: pip install 'atypia[train]'"
+        )
+    from atypia.classifiers.ensemble import Ensemble
+    from atypia.models.hardware import choose_device
+
+    networks = Ensemble.load(parts[0], kind=MITOSIS).to(choose_device(device))
+    fitted, networks.postprocessing = networks.postprocessing, Postprocessing()
+    return MitosisNetwork(networks, fitted.calibration, fitted.threshold)
 
 
 def _kind(model: Path | str) -> str:

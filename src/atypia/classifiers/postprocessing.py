@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from atypia.classifiers.answers import Explanation
+    from atypia.classifiers.mitosis_network import MitosisNetwork
     from atypia.classifiers.onnx_files import GraphHeader
     from atypia.core.config import InputSpec
 
@@ -108,6 +109,8 @@ class Postprocessed(ABC):
 
     postprocessing: Postprocessing
     specs: Sequence[InputSpec]
+    mitosis: MitosisNetwork | None = None
+    """Networks that decide what is a mitotic figure, where the bundle has some."""
 
     @property
     def threshold(self) -> float:
@@ -140,7 +143,8 @@ class Postprocessed(ABC):
         """Give the probabilities (N, 8) of patches a status each."""
         status = field_status(patches, mpp, self.field_of_view_um)
         p_mitosis = np.full(len(patches), np.nan, np.float32)
-        return Answers(probabilities, status, p_mitosis, reasons)
+        answers = Answers(probabilities, status, p_mitosis, reasons)
+        return answers if self.mitosis is None else self.mitosis.judge(answers, patches, mpp)
 
     @abstractmethod
     def answer(self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64) -> Answers:

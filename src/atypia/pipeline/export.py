@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atypia.classifiers.bundle import HEADER as BUNDLE_HEADER
-from atypia.classifiers.bundle import find_bundle
+from atypia.classifiers.bundle import find_bundle, read_header
 from atypia.classifiers.onnx_files import HEADER, GraphFile, QualityExport, open_export
 from atypia.classifiers.onnx_int8 import quantise
 from atypia.core.choices import BEST
@@ -70,6 +70,11 @@ def export(
     from atypia.classifiers.ensemble import Ensemble
     from atypia.classifiers.onnx_export import graph_header, write_graph
 
+    if read_header(folder).mitosis_sha256 is not None:
+        raise InputError(
+            f"{folder}: expected a model without networks of a guard (atypia train --preset "
+            "mitosis), which no export holds. Export the model that they were trained before."
+        )
     on_stage("loading the model")
     ensemble = Ensemble.load(folder, quality)
     about = graph_header(ensemble, source)

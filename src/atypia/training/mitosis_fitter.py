@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
-from atypia.classifiers.bundle import MITOSIS
+from atypia.classifiers.bundle import HEADER, MITOSIS, find_bundle, read_header, write_header
 from atypia.classifiers.calibration import fit_calibration
 from atypia.classifiers.mitosis_network import p_mitosis, two_sides
 from atypia.classifiers.postprocessing import Postprocessing
 from atypia.core.errors import InputError
-from atypia.core.files import write_json, write_text
+from atypia.core.files import sha256_file, write_json, write_text
 from atypia.core.labels import ANSWERED, N_ATYPICAL, PROBABILITY_COLUMNS
 from atypia.core.tables import csv_text
 from atypia.data.cohort import MITOSIS_COLUMN, Cohort
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from atypia.classifiers.ensemble import Ensemble
     from atypia.core.config import MitosisConfig
 
 _VOTES: Final = f"atypical_{MITOSIS_COLUMN}"
@@ -42,6 +44,21 @@ class MitosisFitter(NetworkFitter):
 
     config: MitosisConfig
     look_alikes = True
+
+    def __init__(self, config: MitosisConfig) -> None:
+        super().__init__(config)
+        if config.before is None:
+            return
+        header, own = read_header(find_bundle(config.before)), config.input
+        for seen in (quality.input for quality in header.qualities.values()):
+            finest = seen.field_of_view_um / seen.size_px
+            wide = own.field_of_view_um > seen.field_of_view_um
+            if wide or own.field_of_view_um / own.size_px < 0.99 * finest:
+                raise InputError(
+                    f"input: expected a field of at most {seen.field_of_view_um:g} µm and pixels "
+                    f"of at least {finest:g} µm, as {config.before} sees no more, but got "
+                    f"{own.field_of_view_um:g} µm and {own.size_px} px."
+                )
 
     def open_cohort(self, folder: Path) -> Cohort:
         """Open the cohort with its look-alikes; whether it is one is all that is learned."""
@@ -75,7 +92,11 @@ class MitosisFitter(NetworkFitter):
         self._write(folder / "predictions-oof.csv", part.training, part.folds, p, threshold)
         provenance = provenance_of(run, number, facts)
         fitted = Postprocessing(threshold=threshold, calibration=calibration)
-        model.ensemble(fitted, provenance, MITOSIS).save(folder / "model")
+        networks = model.ensemble(fitted, provenance, MITOSIS)
+        if self.config.before is None:
+            networks.save(folder / "model")
+        else:
+            _put_into(find_bundle(self.config.before), networks, folder / "model")
         if len(part.test):
             items = list(cohort_items(run.cohort))
             plain = model.ensemble(Postprocessing(), {}).to(model.place.device)
@@ -128,3 +149,15 @@ class MitosisFitter(NetworkFitter):
             status=np.where(p < threshold, "not_a_mitosis", ANSWERED),
         )
         write_text(file, csv_text(table, float_format="%.9g"))
+
+
+def _put_into(bundle: Path, networks: Ensemble, out: Path) -> None:
+    """Copy a bundle of subtypes, and give it networks that decide what is a mitotic figure.
+
+    An export inside the bundle is left out: its graph has another guard.
+    """
+    header = read_header(bundle)
+    shutil.copytree(bundle, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("onnx"))
+    networks.save(out / MITOSIS)
+    digest = sha256_file(out / MITOSIS / HEADER)
+    write_header(out, header.model_copy(update={"mitosis_sha256": digest}))

@@ -140,6 +140,9 @@ class MitosisConfig(TrainConfig):
     kind: Literal["mitosis"] = "mitosis"
     label: Literal["mitosis"] = "mitosis"
     """The column of the cohort: ``False`` marks a look-alike, all else are mitotic figures."""
+    before: str | None = None
+    """The model of subtypes that the networks guard: ``released``, a bundle or a run. The bundle of
+    this run is then a copy of it with the networks in it; None: the networks alone."""
     false_rejection: Annotated[float, Field(gt=0, le=0.2)] = 0.01
     """Share of the mitotic figures that the threshold, fixed out of fold, takes for look-alikes."""
 
