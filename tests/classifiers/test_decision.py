@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from atypia.classifiers.answers import Answers
 from atypia.classifiers.bundle import Thresholds
-from atypia.classifiers.decision import Decision, OperatingPoint, Rate, decide, p_atypical
+from atypia.classifiers.decision import Decision, OperatingPoint, Rate, p_atypical
 from atypia.classifiers.postprocessing import Postprocessing
 from atypia.core.errors import InputError
 from atypia.core.labels import N_ATYPICAL, SUBTYPES
@@ -47,10 +47,51 @@ def test_subtype_and_call_never_contradict_each_other(
 
 def test_the_side_comes_first() -> None:
     metaphase = np.array([[0.1, 0.1, 0.1, 0.1, 0, 0.6, 0, 0]])
-    prior = np.full(8, 1 / 8)
-    assert decide(metaphase, prior, 0)[0] == SUBTYPES.index("nmf_metaphase")
-    assert decide(metaphase, prior, 0, 0.5)[0] == SUBTYPES.index("nmf_metaphase")
-    assert decide(metaphase, prior, 0, 0.4)[0] == 0
+    plain = Decision(prior=[1 / 8] * 8, power=0)
+    assert plain.subtypes(metaphase, 0.5)[0] == SUBTYPES.index("nmf_metaphase")
+    assert plain.subtypes(metaphase, 0.4)[0] == 0
+
+
+def test_weights_make_each_side_add_up_to_its_labels() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.choice(8, 4000, p=[0.02, 0.03, 0.05, 0.1, 0.1, 0.35, 0.33, 0.02])
+    bias = np.array([0.5, 0, -1, 0.5, 0, 0.8, -0.8, 0])
+    logits = rng.normal(scale=1.5, size=(4000, 8)) + 2 * np.eye(8)[labels] + bias
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    fitted = Decision.fit(p, labels, 0)
+    assert fitted.weights is not None
+    for side in (slice(0, N_ATYPICAL), slice(N_ATYPICAL, 8)):
+        own = (labels < N_ATYPICAL) == (side.start == 0)
+        shares = p[own, side] * np.array(fitted.weights)[side]
+        expected = (shares / shares.sum(axis=1, keepdims=True)).sum(axis=0)
+        counts = np.bincount(labels[own] - side.start, minlength=4)
+        np.testing.assert_allclose(expected, counts, rtol=0.03, atol=1.5)
+
+    def right(decision: Decision) -> float:
+        return float((decision.subtypes(p, 0.3) == labels).mean())
+
+    assert right(fitted) > right(fitted.model_copy(update={"weights": None})) + 0.03
+
+
+def test_a_subtype_without_labels_has_a_weight_and_is_never_divided_by_nothing() -> None:
+    p = np.full((6, 8), 1 / 8)
+    fitted = Decision.fit(p, np.array([0, 0, 1, 5, 5, 6]), 0)
+    assert np.isfinite(fitted.weights).all()
+
+
+def test_an_operating_point_is_measured_over_patients() -> None:
+    atypical = np.array([True, True, False, False, False, False] * 10)
+    p = np.where(atypical, [0.9, 0.2, 0.6, 0.1, 0.1, 0.1] * 10, [0.9, 0.2, 0.6, 0.1, 0.1, 0.1] * 10)
+    point = OperatingPoint.measured(0.5, p, atypical, np.arange(60) // 6)
+    assert point.sensitivity is not None
+    assert point.specificity is not None
+    assert (point.sensitivity.value, point.specificity.value) == (0.5, 0.75)
+    assert point.ppv["0.2"] == pytest.approx(0.2 * 0.5 / (0.2 * 0.5 + 0.8 * 0.25))
+    alone = OperatingPoint.measured(0.5, p[:6], atypical[:6], np.zeros(6))
+    assert alone.sensitivity is not None
+    assert alone.sensitivity.low is None
+    never = OperatingPoint.measured(1.0, p, atypical, np.arange(60) // 6)
+    assert never.ppv == {}  # no call, no share of calls
 
 
 def test_rounded_probabilities_sum_to_one_at_most() -> None:

@@ -222,16 +222,22 @@ def test_sets_and_withheld_answers_are_columns_that_can_be_read_again(
     header = read_header(tmp_path / "model")
     plain, _ = pipeline.predict([cohort_folder], None, run_folder)
     every = plain[list(PROBABILITY_COLUMNS)].to_numpy(float)
-    least = float(np.median(every.max(axis=1)))  # half of the sets are empty
+    least = float(np.median(every.max(axis=1)))
     sets = {"kind": "lac", "alpha": 0.1, "quantiles": [1 - least] * 8, "n": [50] * 8}
     write_header(tmp_path / "model", header.model_copy(update={"conformal": sets}))
     out = tmp_path / "p.csv"
     pipeline.predict([cohort_folder], out, tmp_path / "model", min_confidence=least)
     written = pd.read_csv(out, keep_default_na=False)
     p = written[list(PROBABILITY_COLUMNS)].to_numpy()
-    inside = [[s for s, v in zip(SUBTYPES, row, strict=True) if v >= least] for row in p]
-    assert written["conformal_set"].tolist() == ["|".join(s) or "empty" for s in inside]
-    chosen = p[np.arange(len(p)), [SUBTYPES.index(s) for s in written["predicted_subtype"]]]
+    named = [SUBTYPES.index(s) for s in written["predicted_subtype"]]
+    chosen = p[np.arange(len(p)), named]
+    levels = np.minimum(least, chosen)[:, None]
+    order = np.argsort(-np.where(np.eye(8, dtype=bool)[named], 2, p), axis=1, kind="stable")
+    inside = [
+        [SUBTYPES[i] for i in of if row[i] >= level]
+        for of, row, level in zip(order, p, levels, strict=True)
+    ]
+    assert written["conformal_set"].tolist() == ["|".join(s) for s in inside]
     assert written["abstained"].tolist() == (chosen < least).tolist()
     assert 0 < written["abstained"].sum() < len(written)
     assert len(read_predictions(out)) == len(written)

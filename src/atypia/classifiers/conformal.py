@@ -1,25 +1,23 @@
-"""Prediction sets: the subtypes that a figure may have, right at a guaranteed rate.
+"""Prediction sets: the subtypes that a figure may have, with the named one always among them.
 
-Split conformal prediction. The score of a calibration figure is 1 - p of its label, and a set
-holds every subtype whose score is at most the ceil((n+1)(1-alpha))-th smallest of n. No score
-gives smaller sets on average (least ambiguous sets, LAC: Sadinle, Lei and Wasserman, JASA 114,
-2019). A new figure's label is then in its set with a probability of at least 1 - alpha, however
-good or bad the probabilities, if it is exchangeable with the calibration figures (Vovk, Gammerman
-and Shafer, Algorithmic Learning in a Random World, 2005).
+A subtype's score is its probability over the level that only a share alpha of its own figures,
+out of fold, stay below. A set holds every subtype with a score of at least 1, and all that score
+at least as high as the subtype that is named: it has no gap. Without the second rule these are
+class-conditional least ambiguous sets, a conformal method; no other score gives smaller ones
+(Sadinle, Lei and Wasserman, JASA 114, 2019; Mondrian: Vovk, Gammerman and Shafer, Algorithmic
+Learning in a Random World, 2005).
 
-Class-conditional sets (Mondrian) guarantee it within every subtype: each has a quantile of its
-own. The sets are larger for it, and the guarantee is over calibration sets. Given one of them, the
-coverage of a class with n calibration figures is a draw from Beta(k, n+1-k), where k is
-ceil((n+1)(1-alpha)): with 20 figures and an alpha of 0.1 it lies between 0.78 and 0.98 in nine of
-ten cases. Fewer than 1/alpha - 1 figures (9 for 0.1) guarantee nothing: that class is in every set.
+The level is a quantile of log p, interpolated between figures so that on average just alpha are
+below it (Weibull positions; Hutson, Statistics and Probability Letters 43, 1999), where split
+conformal prediction takes the next lower figure and covers more: a fifth more where there are 20
+figures. A rare subtype's quantile hangs on one or two of its figures. It is therefore drawn
+towards the mean over the subtypes as if five more figures lay there, so that one figure
+that the model is blind to does not bring its subtype into every set.
 
-Two limits. Figures of one patient resemble one another, so that patients are exchangeable but the
-figures of a new patient and those of the calibration patients are not; the guarantee is exact for
-one figure per patient, and the coverage of all figures of few patients scatters more than the Beta
-distribution has it. And where scores come from out-of-fold predictions of members while the model
-predicts with the members' mean, as in cross-conformal prediction (Vovk, Annals of Mathematics and
-Artificial Intelligence 74, 2015), the coverage holds in practice, not by proof: a mean ranks better
-than its members but is less sure. Measure it on a test part, with
+So a set holds the label of nine in ten figures of each subtype (alpha 0.1) on average, not by
+proof. Figures of one patient resemble one another, and those of few patients scatter more. Scores
+come from out-of-fold predictions of members while the model predicts with the members' mean, which
+ranks better but is less sure. Measure coverage on a test part, with
 :func:`atypia.evaluation.prediction_sets.set_measures`.
 """
 
@@ -27,13 +25,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from atypia.classifiers.calibration import check_labelled, probability_problems
 from atypia.core.errors import InputError, Problem
-from atypia.core.labels import N_SUBTYPES, SUBTYPES
+from atypia.core.labels import N_SUBTYPES
 from atypia.evaluation.prediction_sets import name_set
 
 if TYPE_CHECKING:
@@ -43,17 +41,23 @@ if TYPE_CHECKING:
 
     from atypia.evaluation.metrics import BoolArray, FloatArray
 
+SHRINKAGE: Final = 5
+"""Figures that the mean over the subtypes counts as beside a subtype's own."""
+_LEAST: Final = 1e-6
+"""Probabilities below are alike: how far below depends on rounding."""
+
 
 @dataclass(frozen=True)
 class ConformalSets:
-    """How large a score each subtype may have and still be in the set."""
+    """How improbable each subtype may be and still be in the set."""
 
     alpha: float
-    """Guaranteed rate of sets without the label, 0 to 1."""
+    """Rate of sets without the label, 0 to 1, within each subtype."""
     quantiles: tuple[float, ...]
-    """One of 1 - p for all subtypes, or one for each; infinite where `n` is too small."""
+    """Of 1 - p: one for each subtype; in older bundles perhaps one for all, or infinite where a
+    subtype had too few figures: it is then in every set."""
     n: tuple[int, ...]
-    """Calibration figures behind each quantile."""
+    """Figures behind each quantile."""
 
     def __post_init__(self) -> None:
         problems = _problems(self.alpha, self.quantiles, self.n)
@@ -66,13 +70,11 @@ class ConformalSets:
         probabilities: NDArray[np.floating[Any]],
         labels: NDArray[np.integer[Any]],
         alpha: float = 0.1,
-        *,
-        class_conditional: bool = False,
     ) -> ConformalSets:
         """Find the quantiles on probabilities (N, 8) that the model was not trained on.
 
-        They are as it gives them, calibrated. `alpha` is the rate of sets that may miss the label
-        (N,), above 0 and below 1: within each subtype where `class_conditional`, else over all.
+        They are as it gives them, calibrated. `alpha` is the rate of sets that miss the label (N,)
+        within each subtype, above 0 and below 1.
 
         Raises:
             InputError: Lists all that is wrong with the arrays; or `alpha` is out of range.
@@ -81,30 +83,17 @@ class ConformalSets:
         if problems:
             raise InputError(problems)
         check_labelled(probabilities, labels)
-        scores = 1 - probabilities[np.arange(len(labels)), labels].astype(np.float64)
-        groups = [scores[labels == c] for c in range(N_SUBTYPES)] if class_conditional else [scores]
-        return cls(
-            float(alpha),
-            tuple(_quantile(group, alpha) for group in groups),
-            tuple(len(group) for group in groups),
-        )
+        log_p = np.log(np.maximum(probabilities.astype(np.float64), _LEAST))
+        own = [log_p[labels == c, c] for c in range(N_SUBTYPES)]
+        n = np.array([len(values) for values in own])
+        level = [np.quantile(v, alpha, method="weibull") if len(v) else 0.0 for v in own]
+        drawn = (n * level + SHRINKAGE * np.mean(np.array(level)[n > 0])) / (n + SHRINKAGE)
+        return cls(float(alpha), tuple((1 - np.exp(drawn)).tolist()), tuple(n.tolist()))
 
-    @property
-    def class_conditional(self) -> bool:
-        """Whether each subtype has a quantile of its own."""
-        return len(self.quantiles) > 1
+    def scores(self, probabilities: NDArray[np.floating[Any]]) -> FloatArray:
+        """Score each subtype of each figure, (N, 8), from probabilities (N, 8).
 
-    @property
-    def always_in(self) -> tuple[str, ...]:
-        """Subtypes with too few calibration figures for a guarantee: they are in every set."""
-        quantiles = np.broadcast_to(self.quantiles, N_SUBTYPES)
-        return tuple(s for s, q in zip(SUBTYPES, quantiles, strict=True) if math.isinf(q))
-
-    def sets(self, probabilities: NDArray[np.floating[Any]]) -> BoolArray:
-        """Which subtypes are in the set of each figure, (N, 8), from probabilities (N, 8).
-
-        A set may be empty: then no subtype is as probable as the label of a calibration figure
-        nearly always is.
+        Infinite for a subtype that is in every set.
 
         Raises:
             InputError: Other shapes or values.
@@ -112,15 +101,40 @@ class ConformalSets:
         problems = probability_problems(probabilities)
         if problems:
             raise InputError(problems)
-        return np.asarray(1 - probabilities.astype(np.float64) <= np.array(self.quantiles))
+        level = np.broadcast_to(1 - np.array(self.quantiles), probabilities.shape)
+        scores: FloatArray = np.full(probabilities.shape, np.inf)
+        np.divide(probabilities.astype(np.float64), level, out=scores, where=level > 0)
+        return scores
 
-    def names(self, probabilities: NDArray[np.floating[Any]]) -> NDArray[np.str_]:
-        """Write :meth:`sets` in the form of the column ``conformal_set``, (N,).
+    def sets(
+        self, probabilities: NDArray[np.floating[Any]], named: NDArray[np.integer[Any]]
+    ) -> BoolArray:
+        """Which subtypes are in the set of each figure, (N, 8), from probabilities (N, 8).
+
+        The `named` subtype (N,) is, and every one that scores as high.
 
         Raises:
-            InputError: As :meth:`sets`.
+            InputError: As :meth:`scores`.
         """
-        return np.array([name_set(members) for members in self.sets(probabilities)], dtype=np.str_)
+        scores = self.scores(probabilities)
+        of_named = scores[np.arange(len(scores)), named]
+        return np.asarray(scores >= np.minimum(of_named, 1)[:, None])
+
+    def names(
+        self, probabilities: NDArray[np.floating[Any]], named: NDArray[np.integer[Any]]
+    ) -> NDArray[np.str_]:
+        """Write :meth:`sets` for a table, (N,): the named subtype first, then by falling score.
+
+        Raises:
+            InputError: As :meth:`scores`.
+        """
+        scores = self.scores(probabilities)
+        sets = self.sets(probabilities, named)
+        scores = np.minimum(scores, np.finfo(np.float64).max)
+        scores[np.arange(len(scores)), named] = np.inf
+        orders = np.argsort(-scores, axis=1, kind="stable")
+        texts = [name_set(members, order) for members, order in zip(sets, orders, strict=True)]
+        return np.array(texts, dtype=np.str_)
 
     def to_json(self) -> dict[str, Any]:
         """Make an entry of a bundle; an infinite quantile is null, as JSON has no infinity."""
@@ -141,22 +155,15 @@ class ConformalSets:
         keys = {"kind", "alpha", "quantiles", "n"}
         if entry.keys() != keys or entry["kind"] != "lac":
             raise InputError(
-                f'conformal sets: expected kind "lac" with {sorted(keys - {"kind"})} but got '
+                f'prediction sets: expected kind "lac" with {sorted(keys - {"kind"})} but got '
                 f"{dict(entry)!r}."
             )
         if not (isinstance(entry["quantiles"], list) and isinstance(entry["n"], list)):
             raise InputError(
-                f"conformal sets: expected lists of quantiles and n but got {dict(entry)!r}."
+                f"prediction sets: expected lists of quantiles and n but got {dict(entry)!r}."
             )
         quantiles = (math.inf if q is None else q for q in entry["quantiles"])
         return cls(entry["alpha"], tuple(quantiles), tuple(entry["n"]))
-
-
-def _quantile(scores: FloatArray, alpha: float) -> float:
-    """Take the ceil((n+1)(1-alpha))-th smallest score; infinite where there are not as many."""
-    # Decimals are not exact in binary: an alpha of 0.29 must not take the 72nd of 99 for the 71st.
-    rank = len(scores) + 1 - math.floor((len(scores) + 1) * alpha * (1 + 1e-12))
-    return math.inf if rank > len(scores) else float(np.sort(scores)[rank - 1])
 
 
 def _problems(
@@ -173,4 +180,4 @@ def _problems(
     counts = [count for count in n if isinstance(count, int) and count >= 0]
     if len(counts) != len(quantiles) or len(counts) != len(n):
         problems.append(f"expected one number of figures per quantile but got {n}.")
-    return [Problem(f"conformal sets: {what}") for what in problems]
+    return [Problem(f"prediction sets: {what}") for what in problems]

@@ -7,13 +7,20 @@ operating point. The subtype is then chosen among those of that side alone.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, Field
 
 from atypia.core.labels import N_ATYPICAL, N_SUBTYPES
+
+if TYPE_CHECKING:
+    from atypia.evaluation.metrics import FloatArray, Measures
+
+PREVALENCES: Final = (0.05, 0.1, 0.2, 0.3)
+"""Shares of atypical figures that a PPV is given at."""
+_ROUNDS: Final = 100
 
 
 class Decision(BaseModel):
@@ -22,14 +29,54 @@ class Decision(BaseModel):
     prior: Annotated[list[float], Field(min_length=N_SUBTYPES, max_length=N_SUBTYPES)]
     """Frequency of each subtype among the training labels."""
     power: float
+    weights: Annotated[list[float], Field(min_length=N_SUBTYPES, max_length=N_SUBTYPES)] | None = (
+        None
+    )
+    """What a probability is multiplied by before it is compared within its side; None: by 1."""
+
+    @classmethod
+    def fit(
+        cls,
+        probabilities: npt.NDArray[np.floating[Any]],
+        labels: npt.NDArray[np.int64],
+        power: float,
+    ) -> Decision:
+        """Fit weights to labels (N,) and probabilities (N, 8) out of fold.
+
+        Within a side, each subtype's weighted probabilities add up to its labels: the biases of
+        bias-corrected temperature scaling (Alexandari et al., ICML 2020), of most likelihood.
+        """
+        counts = np.bincount(labels, minlength=N_SUBTYPES)
+        weights = np.ones(N_SUBTYPES)
+        for side in (slice(0, N_ATYPICAL), slice(N_ATYPICAL, N_SUBTYPES)):
+            own = (labels < N_ATYPICAL) == (side.start == 0)
+            p = probabilities[own, side].astype(np.float64) + np.finfo(np.float32).tiny
+            for _ in range(_ROUNDS):
+                shares = p * weights[side]
+                expected = (shares / shares.sum(axis=1, keepdims=True)).sum(axis=0)
+                # One figure more of each draws the weights of rare subtypes towards 1.
+                weights[side] *= (counts[side] + 1) / (expected + 1)
+        prior = (counts / counts.sum()).tolist()
+        return cls(prior=prior, power=power, weights=weights.tolist())
+
+    def subtypes(
+        self, probabilities: npt.NDArray[np.floating[Any]], threshold: float
+    ) -> npt.NDArray[np.int64]:
+        """Choose subtypes (N,) of the called side, from probabilities (N, 8)."""
+        weighted = probabilities if self.weights is None else probabilities * self.weights
+        ratios = weighted / np.array(self.prior) ** self.power
+        called = p_atypical(probabilities) >= threshold
+        own_side = (np.arange(N_SUBTYPES) < N_ATYPICAL) == called[:, None]
+        return np.asarray(np.where(own_side, ratios, -1).argmax(axis=1), dtype=np.int64)
 
 
 class Rate(BaseModel):
     """A share with its 95 % interval."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    """None where one patient alone gives no interval."""
 
 
 class OperatingPoint(BaseModel):
@@ -43,29 +90,49 @@ class OperatingPoint(BaseModel):
     ppv: dict[str, float] = {}
     """Share of the calls of atypical that are right, by the prevalence of atypical figures."""
 
+    @classmethod
+    def measured(
+        cls,
+        threshold: float,
+        p_atypical: FloatArray,
+        is_atypical: npt.NDArray[np.bool_],
+        patients: npt.NDArray[np.generic],
+    ) -> OperatingPoint:
+        """Measure a threshold on N figures out of fold; intervals are over patients (N,)."""
+        from atypia.evaluation.intervals import estimate, finite_or_none
+        from atypia.evaluation.metrics import binary_measures
+
+        def statistic(weights: FloatArray) -> Measures:
+            return binary_measures(is_atypical, p_atypical >= threshold, weights)
+
+        found = estimate(statistic, patients)
+        sensitivity, specificity = (
+            Rate(value=float(of.value), low=finite_or_none(of.low), high=finite_or_none(of.high))
+            for of in (found["sensitivity"], found["specificity"])
+        )
+        ppv = {}
+        for prevalence in PREVALENCES:
+            right = prevalence * sensitivity.value
+            wrong = (1 - prevalence) * (1 - specificity.value)
+            if right + wrong > 0:
+                ppv[f"{prevalence:g}"] = right / (right + wrong)
+        return cls(threshold=threshold, sensitivity=sensitivity, specificity=specificity, ppv=ppv)
+
 
 def decide(
     probabilities: npt.NDArray[np.floating[Any]],
     prior: npt.NDArray[np.floating[Any]],
     power: float,
-    threshold: float | None = None,
 ) -> npt.NDArray[np.int64]:
-    """Choose the subtype (N,) with the largest p / prior**power, from probabilities (N, 8).
+    """Choose the subtype (N,) with the largest p / prior**power of all, from probabilities (N, 8).
 
-    With a `threshold` it is the largest of one side: of the atypical subtypes where p_atypical is
-    at least the threshold, else of the normal ones; without, the largest of all.
-
+    For a training that has no threshold yet; a model's answers are of :meth:`Decision.subtypes`.
     The most probable subtype (power 0) is right most often; it is hardly ever a rare one. With
     power 1 every subtype counts alike, which maximises the expected balanced accuracy if the
     probabilities are right (post-hoc logit adjustment: Menon et al., ICLR 2021). Priors are above
     0.
     """
-    ratios = probabilities / prior**power
-    if threshold is not None:
-        called = p_atypical(probabilities) >= threshold
-        own_side = (np.arange(N_SUBTYPES) < N_ATYPICAL) == called[:, None]
-        ratios = np.where(own_side, ratios, -1)
-    return np.asarray(ratios.argmax(axis=1), dtype=np.int64)
+    return np.asarray((probabilities / prior**power).argmax(axis=1), dtype=np.int64)
 
 
 def p_atypical(probabilities: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:

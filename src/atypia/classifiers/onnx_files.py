@@ -56,10 +56,12 @@ ANSWERS: Final[dict[str, Any]] = {
     "inside_graph": ["mean and std", "tta", "members", "join", "calibration"],
     "p_atypical": "sum of the probabilities of the classes whose names begin with amf_",
     "atypical": "p_atypical >= thresholds.atypical",
-    "subtype": "classes[argmax(probabilities / decision.prior ** decision.power)], among the amf_ "
-    "classes where it is atypical, else among the others",
-    "conformal_set": "classes[k] where 1 - probabilities[k] <= conformal.quantiles[k]; "
-    "one quantile is that of all classes, null is infinite",
+    "subtype": "classes[argmax(probabilities * decision.weights / decision.prior ** "
+    "decision.power)], among the amf_ classes where it is atypical, else among the others; no "
+    "weights are weights of 1",
+    "prediction_set": "classes[k] where score[k] >= min(1, score[subtype]), with score[k] = "
+    "probabilities[k] / (1 - conformal.quantiles[k]); one quantile is that of all classes, null or "
+    "1 is an infinite score",
 }
 """What is done already, and how the output becomes an answer."""
 

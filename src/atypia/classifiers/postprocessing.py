@@ -12,7 +12,7 @@ from atypia.classifiers.answers import Answers
 from atypia.classifiers.bundle import PostprocessingHeader, Thresholds
 from atypia.classifiers.calibration import Calibration
 from atypia.classifiers.conformal import ConformalSets
-from atypia.classifiers.decision import Decision, OperatingPoint, decide
+from atypia.classifiers.decision import Decision, OperatingPoint
 from atypia.classifiers.field_quality import field_status
 from atypia.core.choices import BALANCED
 from atypia.core.errors import AtypiaError, InputError, Problem
@@ -67,8 +67,7 @@ class Postprocessing:
 
     def subtypes(self, probabilities: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
         """Predicted subtypes, (N,) indices, from probabilities (N, 8); their side is the call."""
-        prior = np.array(self.decision.prior)
-        return decide(probabilities, prior, self.decision.power, self.threshold)
+        return self.decision.subtypes(probabilities, self.threshold)
 
     def to_header(self) -> dict[str, Any]:
         """Entries of :class:`atypia.classifiers.bundle.PostprocessingHeader`."""
@@ -87,7 +86,7 @@ class Postprocessing:
         """Read it from the header, named `file`, of a bundle, or of an export, which has no errors.
 
         Raises:
-            InputError: Calibration or conformal sets are not such.
+            InputError: Calibration or prediction sets are not such.
         """
         try:
             calibration = Calibration.from_json(header.calibration)

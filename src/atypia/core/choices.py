@@ -12,5 +12,7 @@ RELEASED: Final = "released"
 BEST: Final = "best"
 FAST: Final = "fast"
 BALANCED: Final = "balanced"
-"""Name of the operating point that every model has, and that is taken unless another is named."""
+"""Operating point that every model has, and that is taken unless another is named."""
+SENSITIVE: Final = "sensitive"
+SPECIFIC: Final = "specific"
 BACKENDS: Final[tuple[Backend, ...]] = get_args(Backend)

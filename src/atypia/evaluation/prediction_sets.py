@@ -10,6 +10,8 @@ from atypia.core.labels import N_SUBTYPES, SUBTYPES
 from atypia.evaluation.intervals import OF
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from atypia.evaluation.metrics import BoolArray, FloatArray, IntArray, Measures
 
 EMPTY: Final = "empty"
@@ -18,9 +20,9 @@ SET_OVERALL: Final = ("coverage", "mean_size", "single", "empty")
 SET_PER_CLASS: Final = ("class_coverage", "class_mean_size")
 
 
-def name_set(members: BoolArray) -> str:
-    """Write one set, (8,), as ``amf_other|nmf_metaphase``, or :data:`EMPTY`."""
-    return "|".join(s for s, inside in zip(SUBTYPES, members, strict=True) if inside) or EMPTY
+def name_set(members: BoolArray, order: Iterable[int] = range(N_SUBTYPES)) -> str:
+    """Write one set, (8,), in an order, as ``amf_other|nmf_metaphase``, or :data:`EMPTY`."""
+    return "|".join(SUBTYPES[i] for i in order if members[i]) or EMPTY
 
 
 def parse_set(text: str) -> BoolArray | None:

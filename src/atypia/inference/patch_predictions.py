@@ -342,8 +342,8 @@ def prediction_table(
         answers: On the patches.
         postprocessing: From probabilities to subtypes, calls and prediction sets.
         fold: Of each row, or of all.
-        sets: Whether prediction sets are wanted, in ``conformal_set``: subtypes joined by ``|``,
-            or ``empty``.
+        sets: Whether prediction sets are wanted, in ``conformal_set``: the named subtype, then
+            others by falling score, joined by ``|``.
         count_all: Call what is not answered, too.
 
     Returns:
@@ -359,7 +359,7 @@ def prediction_table(
     table["predicted_subtype"] = np.array(SUBTYPES)[subtypes]
     table["predicted_atypical"] = subtypes < N_ATYPICAL
     if sets and postprocessing.conformal is not None:
-        table["conformal_set"] = postprocessing.conformal.names(probabilities)
+        table["conformal_set"] = postprocessing.conformal.names(probabilities, subtypes)
     if answers.status is not None:
         table["predicted_atypical"] = table["predicted_atypical"].astype("boolean")
         uncalled = ~answers.answered & (not count_all)
@@ -381,7 +381,7 @@ def prediction_records(table: pd.DataFrame) -> list[dict[str, Any]]:
     records = []
     for row, p in zip(table[plain].to_dict("records"), probabilities, strict=True):
         if "conformal_set" in row:
-            row["conformal_set"] = [s for s in SUBTYPES if s in row["conformal_set"].split("|")]
+            row["conformal_set"] = [s for s in row["conformal_set"].split("|") if s in SUBTYPES]
         if "measures" in row:
             row["measures"] = json.loads(row["measures"])
         if "status" in row:

@@ -20,8 +20,9 @@ from atypia.classifiers.answers import Answers
 from atypia.classifiers.bundle import PATIENTS
 from atypia.classifiers.calibration import Calibration, fit_calibration
 from atypia.classifiers.conformal import ConformalSets
-from atypia.classifiers.decision import Decision, p_atypical
+from atypia.classifiers.decision import Decision, OperatingPoint, p_atypical
 from atypia.classifiers.postprocessing import Postprocessing
+from atypia.core.choices import BALANCED, SENSITIVE, SPECIFIC
 from atypia.core.config import TrainConfig
 from atypia.core.files import sha256_file
 from atypia.core.labels import N_ATYPICAL, N_SUBTYPES
@@ -30,7 +31,11 @@ from atypia.data.cohort import MAJORITY_COLUMN, Cohort
 from atypia.data.patient_names import veiled_cases
 from atypia.data.splits import rows, with_true_patients
 from atypia.evaluation.predictions import UNKNOWN, predictions_from_table, write_predictions
-from atypia.evaluation.thresholds import operating_point
+from atypia.evaluation.thresholds import (
+    cost_threshold,
+    threshold_of_sensitivity,
+    threshold_of_specificity,
+)
 from atypia.inference.patch_predictions import prediction_table
 from atypia.training.run_folder import Clock, Config, Run, run_record, score_run, session
 from atypia.training.targets import (
@@ -214,11 +219,9 @@ def finish_outer(run: Run[AnyConfig], number: int, model: FittedModel) -> dict[s
         model.out_of_fold,
         part.folds,
     )
-    conformal = postprocessing.conformal
     facts = model.facts | {
         "threshold_atypical": postprocessing.threshold,
         "calibration": postprocessing.calibration.to_json(),
-        "always_in_set": [] if conformal is None else list(conformal.always_in),
     }
     if lacking := _no_error_model(manifest.iloc[part.training], config.label):
         facts["no_error_model"] = lacking
@@ -269,7 +272,7 @@ def fit_postprocessing(
     probabilities: Probabilities,
     folds: Indices,
 ) -> tuple[Postprocessing, pd.DataFrame]:
-    """Fit calibration, conformal sets, threshold and error rates on out-of-fold predictions.
+    """Fit calibration, decision, prediction sets and error rates on out-of-fold predictions.
 
     Gives the postprocessing, and the table ``predictions-oof.csv``. `manifest`, `labels` (-1:
     none), `probabilities` (N, 8) before any calibration and `folds` are of the training part.
@@ -285,14 +288,14 @@ def fit_postprocessing(
     calibrated = calibration.apply(probabilities)
     if config.answer.conformal_alpha is not None and known.any():
         alpha = config.answer.conformal_alpha
-        conformal = ConformalSets.fit(
-            calibrated[known], labels[known], alpha, class_conditional=True
-        )
-    threshold = fit_threshold(config, manifest, p_atypical(calibrated), labels)
-    counts = np.bincount(labels[known], minlength=N_SUBTYPES)
-    counts = counts if known.any() else np.ones(N_SUBTYPES, np.int64)  # of votes alone
-    decision = Decision(prior=(counts / counts.sum()).tolist(), power=config.answer.prior_power)
-    fitted = Postprocessing(decision, threshold, calibration, conformal)
+        conformal = ConformalSets.fit(calibrated[known], labels[known], alpha)
+    points = fit_points(config, manifest, p_atypical(calibrated), labels)
+    decision = Decision(prior=[1 / N_SUBTYPES] * N_SUBTYPES, power=0)  # of votes alone
+    if known.any():
+        decision = Decision.fit(calibrated[known], labels[known], config.answer.prior_power)
+    fitted = Postprocessing(
+        decision, points[BALANCED].threshold, calibration, conformal, points=points
+    )
     table = prediction_table(manifest, Answers(calibrated), fitted, folds, sets=False)
     if not _no_error_model(manifest, config.label):
         errors = ErrorModel.fit(predictions_from_table(table), config.label).to_json()
@@ -300,24 +303,56 @@ def fit_postprocessing(
     return fitted, table
 
 
+def fit_points(
+    config: AnyConfig, manifest: pd.DataFrame, p_atypical: Probabilities, labels: Indices
+) -> dict[str, OperatingPoint]:
+    """Fit and measure operating points out of fold; all arguments have their N rows.
+
+    All are measured by the label's own calls.
+    """
+    p, calls = p_atypical.astype(float), _calls(config, manifest, labels)
+    known = ~np.isnan(calls[0])
+    p_known, atypical = p[known], calls[0][known] == 1
+    thresholds = {BALANCED: fit_threshold(config, manifest, p_atypical, labels)}
+    if config.fixed_threshold is None and 0 < atypical.sum() < len(atypical):
+        balanced, share = thresholds[BALANCED], config.answer.named_share
+        sensitive = threshold_of_sensitivity(p_known, atypical, share)
+        specific = threshold_of_specificity(p_known, atypical, share)
+        thresholds |= {
+            SENSITIVE: min(sensitive, balanced),
+            SPECIFIC: max(specific, balanced),
+        }
+    patients = manifest["patient_id"].to_numpy()[known]
+    return {
+        name: OperatingPoint.measured(threshold, p_known, atypical, patients)
+        for name, threshold in thresholds.items()
+    }
+
+
 def fit_threshold(
     config: AnyConfig, manifest: pd.DataFrame, p_atypical: Probabilities, labels: Indices
 ) -> float:
-    """Fit the binary threshold on out-of-fold predictions; all arguments have their N rows."""
+    """Fit the threshold that weighs the costs of wrong calls; all arguments have their N rows."""
     if config.fixed_threshold is not None:
         return config.fixed_threshold
-    calls = [np.where(labels >= 0, labels < N_ATYPICAL, np.nan)]
-    if vote_column(manifest, config.label) is not None:
-        calls = [scored_calls(manifest, config.label)]
+    calls = _calls(config, manifest, labels)
     if config.answer.threshold_by == "label_and_majority":
         calls.append(votes_in(manifest, MAJORITY_COLUMN))
     call = np.concatenate(calls)
     known, rows_of = ~np.isnan(call), np.tile(np.arange(len(labels)), len(calls))
     domains = manifest["domain"].to_numpy(dtype=str)[rows_of]
-    return operating_point(
+    return cost_threshold(
         p_atypical[rows_of][known].astype(float),
         call[known] == 1,
-        manifest["patient_id"].to_numpy()[rows_of][known],
-        seed=config.seed,
-        domains=domains[known] if config.answer.threshold == "domains" else None,
+        config.answer.miss_cost,
+        domains[known] if config.answer.threshold == "domains" else None,
     )
+
+
+def _calls(
+    config: AnyConfig, manifest: pd.DataFrame, labels: Indices
+) -> list[npt.NDArray[np.float64]]:
+    """List the calls by the label: one array, (N,), 1 for atypical, NaN where there is none."""
+    if vote_column(manifest, config.label) is not None:
+        return [scored_calls(manifest, config.label)]
+    return [np.where(labels >= 0, labels < N_ATYPICAL, np.nan)]

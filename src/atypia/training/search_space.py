@@ -50,6 +50,8 @@ _NOT_SEARCHED: Final = {
     "ensemble.bagging": "trials measure members one by one",
     "ensemble.join": "trials measure members one by one",
     "ensemble.calibration": "it is fitted after the training; trials are measured before it",
+    "ensemble.miss_cost": "it is fitted after the training and changes none of the measures",
+    "ensemble.named_share": "it is fitted after the training and changes none of the measures",
     "ensemble.threshold": "it is fitted after the training and changes none of the measures",
     "ensemble.threshold_by": "it is fitted after the training and changes none of the measures",
     "ensemble.conformal_alpha": "it is fitted after the training and changes no measure",

@@ -308,6 +308,13 @@ class AnswerConfig(Frozen):
     calibration: Literal["none", "temperature"] = "none"
     """Temperature scaling (Guo et al. 2017) fitted on the out-of-fold predictions, where every
     domain counts alike."""
+    miss_cost: Positive = 3.0
+    """How many normal figures called atypical cost as much as one atypical figure called normal:
+    the binary threshold is where a call starts to save more than it costs. 1 is the most accurate
+    call; 6 about that of best balanced accuracy where one figure of seven is atypical."""
+    named_share: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Sensitivity out of fold of the operating point ``sensitive``, and specificity of
+    ``specific``."""
     threshold_by: Literal["label", "label_and_majority"] = "label"
     """By whose calls the binary threshold is fixed out of fold: by the chosen label, or by that and
     the majority of the votes, both counted alike. What one expert calls atypical is not what the
