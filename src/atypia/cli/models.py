@@ -14,6 +14,7 @@ from atypia.cli.app import command_line, err_console, out_console
 from atypia.cli.options import (
     AllowOverlap,
     Backend,
+    CountAll,
     Device,
     DistinctIds,
     Label,
@@ -195,6 +196,7 @@ def serve(
     mpp: Annotated[
         float | None, typer.Option(min=0.01, max=10, help="Of a slide that does not say it.")
     ] = None,
+    count_all: CountAll = False,
     model: Annotated[
         str | None,
         typer.Option(
@@ -252,11 +254,12 @@ def serve(
         "reviews": reviews,
         "blind": blind or None,
         "mpp": mpp,
+        "count_all": count_all or None,
     }
     given = {name: value for name, value in of_app.items() if value is not None}
     if source is None and given:
         what = "belongs to the app. Say what it shows: atypia serve RUN|COHORT|SLIDE"
-        raise InputError([Problem(f"--{name} {what}") for name in given])
+        raise InputError([Problem(f"--{name.replace('_', '-')} {what}") for name in given])
     run(
         None if source is None else Show(source, **given),  # type: ignore[arg-type]
         model,
