@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     Interval = tuple[FloatArray, FloatArray]
 
 RESULTS: Final = Path(__file__).parents[1] / "docs" / "results"
-DRAWS: Final = {12: 2000, 40: 1000, 200: 300}
+DRAWS: Final = {12: 1000, 40: 1000, 200: 300}
 """Draws by how many patients; resampling as before is done for the first quarter of them."""
-RESAMPLES: Final = 1000
+RESAMPLES: Final = 300
 CALL: Final = "at_operating_point."
 NAMES: Final = {
     "mean_auc": "mean AUC",
