@@ -2,7 +2,7 @@
 
     python docs/make_paired.py docs/results --out docs/results/paired.md
 
-Each difference is taken on the same patches, in the same resamples of patients. ``expert2`` is the
+Each difference is taken on the same patches, patient by patient. ``expert2`` is the
 second expert's labels on the patches of the other table: it has no probabilities, and so no AUC.
 """
 
@@ -62,7 +62,7 @@ def main() -> None:
         "# Side by side, patient by patient",
         "",
         "Made by `docs/make_paired.py`. The first minus the second, on the same figures, against "
-        f"expert 1; 95 % intervals from {options.resamples:,} resamples of patients, seed 0; bold "
+        "expert 1; 95 % intervals over patients; bold "
         "where the interval does not hold zero. All measures are in [paired.json](paired.json).",
     ]
     for figure in figures:

@@ -109,6 +109,28 @@ def test_the_error_of_an_auc_is_that_of_its_source():
     assert np.sqrt(variance) == pytest.approx(0.0325, abs=5e-4)
 
 
+def test_an_auc_of_few_figures_is_not_taken_for_sure():
+    """Figures of eight patients, all but ranked alike: the jackknife alone has nearly no error."""
+    positive = np.tile([True, False, False, False, False], 8)
+    score = np.tile([0.8, 0.9, 0.3, 0.2, 0.1], 8)
+    score[2] = 0.85
+    patients = np.repeat(np.arange(8), 5)
+
+    def interval(positive, endings):
+        def statistic(weights):
+            every = metrics.auc_measures(positive, score, weights)
+            return {name: v for name, v in every.items() if name.endswith(endings)}
+
+        found = estimate(statistic, patients)["auc"]
+        return float(found.high - found.low), int(found.undefined)
+
+    assert interval(positive, ("auc", "/of"))[0] < 0.2
+    assert interval(positive, ("auc", "/of", "/variance"))[0] > 0.35
+    of_one_patient = positive & (patients == 3)
+    width, undefined = interval(of_one_patient, ("auc", "/of", "/variance"))
+    assert (width > 0.95, undefined) == (True, 1)
+
+
 def test_the_calibration_error_of_a_calibrated_model_is_near_nothing():
     rng = np.random.default_rng(3)
     held, values, plain = 0, [], []

@@ -389,7 +389,7 @@ def test_checklists_are_filled_with_what_is_known(full: ReportInput) -> None:
     assert row(full, "20")[1:] == ["Reported", "Patients; see splits."]
     assert row(full, "23")[1:] == ["Reported", "torch 2.8.0; see provenance."]
     assert row(full, "44")[1:] == ["Not reported", ""]
-    assert "20 resamples of patients" in row(full, "29")[2]
+    assert "95 % intervals, jackknife over patients" in row(full, "29")[2]
     config = {
         "model": {"backbone": HOSTILE},
         "ensemble": {"members": 3, "tta": True},
