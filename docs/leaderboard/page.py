@@ -29,8 +29,8 @@ HEADER = """# Every approach beside the flat ensemble
 Made by `docs/make_leaderboard.py` from run folders; the approaches are those of
 [leaderboard.yaml](../leaderboard.yaml), and all figures are also in
 [leaderboard.json](leaderboard.json). Scored against expert 1 where nothing else is said, one seed
-each. In brackets: 95 % intervals from 2,000 resamples of patients. *Difference*: minus the flat
-ensemble (of the preset `quick`, where there is no other) on the same patches, resampled together.
+each. In brackets: 95 % intervals over patients. *Difference*: minus the flat
+ensemble (of the preset `quick`, where there is no other) on the same patches, paired.
 
 **▲, ▼ and bold** mark a difference whose interval does not hold zero and which is larger than
 that of any run of the flat ensemble's own recipe (*again*: another processor and a later commit;
