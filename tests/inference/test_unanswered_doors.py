@@ -17,8 +17,9 @@ from atypia import pipeline
 from atypia.biomarker import HotspotChoice, read_slides
 from atypia.core.errors import InputError
 from atypia.core.labels import ANSWERED
+from atypia.core.labels import STATUSES as EVERY_STATUS
 from atypia.inference.job_parts import FinishedPart, encode_part, read_rows, read_summary
-from atypia.inference.patch_predictions import predict_arrays
+from atypia.inference.patch_predictions import predict_arrays, prediction_records
 from atypia.reports.words import measures_in_words
 
 if TYPE_CHECKING:
@@ -196,6 +197,26 @@ def test_dicom_annotations_group_what_is_not_answered(tmp_path: Path) -> None:
     names, values, _ = groups[-1].get_measurements()
     assert names[-1].meaning == "Probability: mitosis"
     assert values[:, -1].tolist() == [0, 0]
+
+
+def test_http_answers_null_where_there_is_no_call() -> None:
+    from atypia.server.schemas import About, PatchAnswers
+    from atypia.server.service import Service
+
+    patches = [np.full((64, 64, 3), v, np.uint8) for v in (255, 90, 0)]
+    table = predict_arrays(GuardedModel(), patches, 0.25)
+    service = Service.__new__(Service)
+    service.about = About.model_construct(model="fake", quality="best")
+    sent = service._answered([], table) | {"warnings": [], "predictions": prediction_records(table)}
+    answer = PatchAnswers.model_validate(sent).model_dump(mode="json", exclude_unset=True)
+    assert answer == sent
+    assert answer["not_answered"] == {"no_tissue": 1, "not_a_mitosis": 1}
+    first, second, third = answer["predictions"]
+    assert first["predicted_atypical"] is first["predicted_subtype"] is first["p_mitosis"] is None
+    assert second["predicted_atypical"] in (True, False)
+    assert third["status"] == "not_a_mitosis"
+    described = PatchAnswers.model_json_schema()["$defs"]["Prediction"]["properties"]["status"]
+    assert described["enum"] == list(EVERY_STATUS)
 
 
 def test_commands_print_the_summary_by_status(

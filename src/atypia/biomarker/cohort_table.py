@@ -5,13 +5,15 @@ An empty cell is a value that is not known or not defined. It is never a zero.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
 
-from atypia.biomarker.slide_biomarkers import SCOPES, chance_of
+from atypia.biomarker.hotspot_chance import chance_of
+from atypia.biomarker.slide_biomarkers import SCOPES
 from atypia.core.labels import DISPLAY_NAMES, SUBTYPES, left_out
 from atypia.evaluation.intervals import LEVEL
 
@@ -20,20 +22,28 @@ if TYPE_CHECKING:
 
     from atypia.biomarker.biomarker_intervals import Measure
     from atypia.biomarker.correction import Correction
+    from atypia.biomarker.detector_audit import DetectorAudit
     from atypia.biomarker.error_model import ModelErrors
     from atypia.biomarker.hotspot_chance import Chance
+    from atypia.biomarker.hotspot_search import HotspotChoice
+    from atypia.biomarker.patient_biomarkers import PatientBiomarkers
     from atypia.biomarker.slide_biomarkers import (
         Biomarkers,
-        HotspotChoice,
-        PatientBiomarkers,
         Scope,
         SlideBiomarkers,
     )
+
+log = logging.getLogger("atypia")
 
 _BOTH: Final = "interval of counting error and the model's errors"
 _COUNTING: Final = "interval of counting error"
 _MEASURES: Final = {
     "figures_per_mm2": ("1/mm2", f"mitotic figures per mm2; {_COUNTING}"),
+    "figures_per_mm2_corrected": (
+        "1/mm2",
+        "mitoses per mm2 by an audit of the detector: times its precision, over its recall where "
+        "fields were searched; interval of counting and of the audit",
+    ),
     "atypical_per_mm2": (
         "1/mm2",
         f"atypical figures per mm2, corrected for the model's errors; {_BOTH}",
@@ -134,12 +144,25 @@ def column_meanings() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["column", "unit", "meaning"])
 
 
+def log_unknown_areas(slides: Sequence[SlideBiomarkers]) -> None:
+    """Warn of slides whose region has no area, as their resolution is unknown."""
+    unknown = [s.source.slide for s in slides if s.region is not None and s.mpp is None]
+    if unknown:
+        log.warning(
+            "%d slides have a region but no figure that gives their µm per pixel: no area, and "
+            "so no density, though nothing was found there. Give --slides. They are: %s",
+            len(unknown),
+            ", ".join(unknown),
+        )
+
+
 def as_json(
     slides: Sequence[SlideBiomarkers],
     patients: Sequence[PatientBiomarkers],
     choice: HotspotChoice,
     model: ModelErrors,
     correction: Correction | None = None,
+    audit: DetectorAudit | None = None,
 ) -> dict[str, Any]:
     """Everything that was measured, and by which choices, for strict JSON."""
 
@@ -162,6 +185,7 @@ def as_json(
         "interval": {"level": LEVEL},
         "model": model.facts,
         "errors": errors,
+        "detector_audit": audit and audit.facts(),
         "slides": [
             {
                 "slide": slide.source.slide,

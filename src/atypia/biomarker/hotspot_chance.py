@@ -23,6 +23,7 @@ from atypia.biomarker.hotspot import Shape, TissueWindows, find_hotspot
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from atypia.biomarker.slide_biomarkers import Biomarkers
     from atypia.evaluation.metrics import BoolArray, FloatArray, IntArray
     from atypia.slides.tissue import Tissue
 
@@ -62,6 +63,19 @@ class Chance:
         return cls(known[0].random, np.max([slide.fullest for slide in known], axis=0))
 
 
+def chance_of(hotspot: Biomarkers | None, chance: Chance | None) -> tuple[float, float] | None:
+    """Density of the fullest window by chance, per mm², and the p-value of the one found.
+
+    None where there is no hot-spot, or nothing is known of chance. It is a density of the figures
+    called atypical where their calls are random, and of all where their places are.
+    """
+    if hotspot is None or chance is None or hotspot.counts.area_mm2 is None:
+        return None
+    counts = hotspot.counts
+    found = counts.atypical if chance.random == "calls" else counts.figures
+    return chance.expected / hotspot.counts.area_mm2, chance.p_value(found)
+
+
 def shuffled_calls(
     points_um: FloatArray,
     called: BoolArray,
@@ -86,7 +100,7 @@ def scattered_places(
 ) -> Chance:
     """Scatter n figures evenly over the tissue, and find the hot-spot each time."""
     draws = DRAWS["places"]
-    scattered = tissue.scattered(draws * n, np.random.default_rng(seed)).reshape(draws, n, 2)
+    scattered = tissue.scattered(draws * n, seed).reshape(draws, n, 2)
     return Chance("places", _fullest(scattered, area_mm2, shape, windows))
 
 

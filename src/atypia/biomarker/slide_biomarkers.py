@@ -15,8 +15,8 @@ from atypia.biomarker.biomarker_intervals import (
     poisson_interval,
 )
 from atypia.biomarker.figure_table import SlideFigures, slide_figures
-from atypia.biomarker.hotspot import AREA_MM2, Hotspot, Shape, TissueWindows, find_hotspot
-from atypia.biomarker.hotspot_chance import Chance, scattered_places, shuffled_calls
+from atypia.biomarker.hotspot_chance import Chance, chance_of
+from atypia.biomarker.hotspot_search import HotspotChoice, search_hotspot
 from atypia.biomarker.label_errors import SIDE
 from atypia.biomarker.regions import Region, region_of
 from atypia.core.errors import MissingExtraError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from atypia.biomarker.correction import Correction
     from atypia.biomarker.error_model import ModelErrors
+    from atypia.biomarker.hotspot import Hotspot
     from atypia.evaluation.metrics import BoolArray, FloatArray, IntArray
     from atypia.slides import SlideInfo
     from atypia.slides.tissue import Tissue
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("atypia")
 
 Scope: TypeAlias = Literal["region", "all", "hotspot"]
+
+_RANDOM_PLACES: Final = 64
 
 SCOPES: Final[dict[Scope, str]] = {
     "region": "the annotated region",
@@ -106,6 +109,8 @@ class Biomarkers:
     """Subtype to its corrected share, which add up to 1; empty without errors of subtypes."""
     by_label: Mapping[str, float] = field(default_factory=dict)
     """Corrected atypical fraction by the other labels that errors are known for."""
+    figures_per_mm2_corrected: Measure | None = None
+    """Density of mitotic figures, corrected for the detector's errors where they were audited."""
 
     def without_shares(self) -> Biomarkers:
         """Leave every share undefined: one of a place that its calls have chosen is too high."""
@@ -170,18 +175,6 @@ def biomarkers_of(
 
 
 @dataclass(frozen=True)
-class HotspotChoice:
-    """Which hot-spot is looked for."""
-
-    area_mm2: float = AREA_MM2
-    shape: Shape = "circle"
-    of: Literal["all", "atypical"] = "all"
-    """Most mitotic figures of all kinds, or most that are called atypical.
-
-    A hot-spot that atypical figures have chosen has a density but no share of them."""
-
-
-@dataclass(frozen=True)
 class SlideBiomarkers:
     """What was found on one slide."""
 
@@ -204,6 +197,10 @@ class SlideBiomarkers:
     """Area of the tissue on the slide, where it is known."""
     hotspot_tissue_mm2: float | None = None
     """Area of the tissue in the hot-spot."""
+    ground_mm2: float | None = None
+    """Area of the tissue within the region, or of that which is known of the two."""
+    random_places_um: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
+    """(R, 2) some points evenly at random on that area; none where it is not known."""
 
     def hotspot_outline(self, origin: tuple[int, int]) -> dict[str, Any] | None:
         """GeoJSON of the hot-spot, px from `origin` on as QuPath counts; None without one."""
@@ -233,32 +230,6 @@ class SlideBiomarkers:
         if (chance := chance_of(found, self.chance)) is not None:
             measurements["By chance alone per mm^2"], measurements["p of chance alone"] = chance
         return measurements
-
-
-@dataclass(frozen=True)
-class PatientBiomarkers:
-    """What was found on all slides of one patient."""
-
-    patient: str
-    slides: tuple[str, ...]
-    hotspot_slide: str | None
-    """The slide whose hot-spot counts for the patient."""
-    measures: Mapping[Scope, Biomarkers | None]
-    chance: Chance | None = None
-    """How full the fullest hot-spot of these slides would be by chance alone."""
-
-
-def chance_of(hotspot: Biomarkers | None, chance: Chance | None) -> tuple[float, float] | None:
-    """Density of the fullest window by chance, per mm², and the p-value of the one found.
-
-    None where there is no hot-spot, or nothing is known of chance. It is a density of the figures
-    called atypical where their calls are random, and of all where their places are.
-    """
-    if hotspot is None or chance is None or hotspot.counts.area_mm2 is None:
-        return None
-    counts = hotspot.counts
-    found = counts.atypical if chance.random == "calls" else counts.figures
-    return chance.expected / hotspot.counts.area_mm2, chance.p_value(found)
 
 
 def biomarkers(
@@ -311,31 +282,22 @@ def biomarkers(
         "all": measure("all", everywhere, area_mm2),
         "hotspot": None,
     }
-    size, shape = choice.area_mm2, choice.shape
+    size = choice.area_mm2
     pixel = np.full(2, mpp) if source.um_per_px is None and mpp is not None else source.um_per_px
     ground = tissue if region is None or pixel is None else region.tissue(pixel, tissue)
-    windows = None if tissue is None else TissueWindows(tissue, size, shape)
     limits = [area_mm2 if region is None else region_mm2, extent_mm2]
-    limits += [ground.area_mm2] if ground is not None and tissue is not None else []
-    hotspot = in_region = in_tissue = chance = None
-    if all(limit is None or limit >= size for limit in limits) and (windows is None or windows.any):
-        wanted = inside & (figures.predicted_atypical | (choice.of == "all"))
-        # Where nothing is atypical, the place of most figures stands in.
-        sought = source.centres_um[wanted if wanted.any() else inside]
-        hotspot = find_hotspot(sought, size, shape, windows)
+    hotspot = chance = in_tissue = in_region = None
+    called = figures.predicted_atypical[inside]
+    fits = all(limit is None or limit >= size for limit in limits)
+    if fits and (
+        found := search_hotspot(source.centres_um[inside], called, choice, tissue, ground)
+    ):
+        hotspot, chance, in_tissue = found
         there = inside & (hotspot is not None and hotspot.contains(source.centres_um))
-        found = measure("hotspot", there, size)
-        measures["hotspot"] = found if choice.of == "all" else found.without_shares()
-        if hotspot is not None:
-            if choice.of == "atypical":
-                places, called = source.centres_um[inside], figures.predicted_atypical[inside]
-                chance = shuffled_calls(places, called, size, shape, windows)
-            elif ground is not None:
-                chance = scattered_places(int(inside.sum()), ground, size, shape, windows)
-            if windows is not None:
-                in_tissue = size * float(windows.share(np.array([hotspot.centre_um]))[0])
-            if region is not None and pixel is not None:
-                in_region = region.share_of(hotspot.outline_um / pixel)
+        counted = measure("hotspot", there, size)
+        measures["hotspot"] = counted if choice.of == "all" else counted.without_shares()
+        if hotspot is not None and region is not None and pixel is not None:
+            in_region = region.share_of(hotspot.outline_um / pixel)
     return SlideBiomarkers(
         source,
         _with_left_out(measures, source, region, hotspot),
@@ -347,6 +309,7 @@ def biomarkers(
         chance,
         None if tissue is None else tissue.area_mm2,
         in_tissue,
+        *(() if ground is None else (ground.area_mm2, ground.scattered(_RANDOM_PLACES))),
     )
 
 
@@ -397,53 +360,3 @@ def measure_table(
     return biomarkers(
         source, None, region, slide.mpp, None, correction, extent_mm2=extent, tissue=tissue
     )
-
-
-def by_patient(
-    slides: Sequence[SlideBiomarkers],
-    correction: Correction | None = None,
-    of: Literal["all", "atypical"] = "all",
-    level: float = LEVEL,
-) -> list[PatientBiomarkers]:
-    """Aggregate the slides of each patient: counts and areas add up, the fullest hot-spot counts.
-
-    A measure of an area that not every slide of the patient has is None.
-    """
-    of_patient: dict[str, list[SlideBiomarkers]] = {}
-    for slide in slides:
-        of_patient.setdefault(slide.source.patient, []).append(slide)
-    patients = []
-    for patient, own in sorted(of_patient.items()):
-        hotspots = [(s.source.slide, m) for s in own if (m := s.measures["hotspot"]) is not None]
-        fullest = max(
-            hotspots,
-            key=lambda h: h[1].counts.figures if of == "all" else h[1].counts.atypical,
-            default=None,
-        )
-        patients.append(
-            PatientBiomarkers(
-                patient,
-                tuple(slide.source.slide for slide in own),
-                fullest[0] if fullest else None,
-                {
-                    "region": _sum(own, "region", correction, level),
-                    "all": _sum(own, "all", correction, level),
-                    "hotspot": fullest[1] if fullest else None,
-                },
-                Chance.of_slides([slide.chance for slide in own if slide.hotspot is not None]),
-            )
-        )
-    return patients
-
-
-def _sum(
-    slides: Sequence[SlideBiomarkers], scope: Scope, correction: Correction | None, level: float
-) -> Biomarkers | None:
-    known = [part.counts for slide in slides if (part := slide.measures[scope]) is not None]
-    if len(known) < len(slides):
-        return None
-    total = known[0]
-    for counts in known[1:]:
-        total += counts
-    figures = [slide.source.figures.probabilities[slide.inside[scope]] for slide in slides]
-    return biomarkers_of(total, np.concatenate(figures), correction, level)

@@ -329,6 +329,16 @@ def biomarker(
         Path | None,
         typer.Option(help="Folder with the slides, for their tissue and images in the pages."),
     ] = None,
+    audit: Annotated[
+        Path | None,
+        typer.Option(help="Figures and fields that people looked at: corrects densities by it."),
+    ] = None,
+    audit_plan: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Also draw N figures, N of hot-spots, fields: audit.csv."
+        ),
+    ] = None,
     pdf: Annotated[
         bool, typer.Option("--pdf", help="Also write each page as a PDF of one sheet.")
     ] = False,
@@ -348,6 +358,8 @@ def biomarker(
             model=model,
             label=label,
             images=slides,
+            audit=audit,
+            audit_plan_n=audit_plan,
             pdf=pdf,
             count_all=count_all,
             on_start=on_start,

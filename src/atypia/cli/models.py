@@ -14,6 +14,7 @@ from atypia.cli.app import command_line, err_console, out_console
 from atypia.cli.options import (
     AllowOverlap,
     Backend,
+    CountAll,
     Device,
     DistinctIds,
     Label,
@@ -61,6 +62,8 @@ def adapt(
     ] = None,
     allow_overlap: AllowOverlap = False,
     distinct_ids: DistinctIds = False,
+    backend: Backend = "auto",
+    device: Device = "auto",
 ) -> None:
     """Refit temperature, thresholds and sets on a new site's labels; no network is trained."""
     from rich.markdown import Markdown
@@ -85,6 +88,8 @@ def adapt(
                 sampled=sampled,
                 allow_overlap=allow_overlap,
                 distinct_ids=distinct_ids,
+                backend=backend,
+                device=device,
                 on_start=on_start,
                 on_done=on_done,
             )
@@ -191,6 +196,7 @@ def serve(
     mpp: Annotated[
         float | None, typer.Option(min=0.01, max=10, help="Of a slide that does not say it.")
     ] = None,
+    count_all: CountAll = False,
     model: Annotated[
         str | None,
         typer.Option(
@@ -248,11 +254,12 @@ def serve(
         "reviews": reviews,
         "blind": blind or None,
         "mpp": mpp,
+        "count_all": count_all or None,
     }
     given = {name: value for name, value in of_app.items() if value is not None}
     if source is None and given:
         what = "belongs to the app. Say what it shows: atypia serve RUN|COHORT|SLIDE"
-        raise InputError([Problem(f"--{name} {what}") for name in given])
+        raise InputError([Problem(f"--{name.replace('_', '-')} {what}") for name in given])
     run(
         None if source is None else Show(source, **given),  # type: ignore[arg-type]
         model,

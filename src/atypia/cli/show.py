@@ -219,7 +219,7 @@ def show_predictions(frame: pd.DataFrame) -> None:
     for row in rows:
         table.add_row(*(escape(cell) for cell in _prediction_cells(row)))
     out_console.print(table)
-    if len(rows) == 1:
+    if len(rows) == 1 and rows[0]["predicted_subtype"]:
         every = Table(box=None, show_header=False)
         for subtype in sorted(SUBTYPES, key=lambda s: -rows[0][f"p_{s}"]):
             p = rows[0][f"p_{subtype}"]

@@ -35,6 +35,8 @@ def adapt(
     sampled: Path | None = None,
     allow_overlap: bool = False,
     distinct_ids: bool = False,
+    backend: str = "auto",
+    device: str = "auto",
     on_start: OnDone,
     on_done: OnDone,
 ) -> dict[str, Any]:
@@ -51,6 +53,7 @@ def adapt(
         sampled: Table of :func:`adapt_plan` by which the figures were chosen: its weights count.
         allow_overlap: Accept patients that the model was trained on; with `distinct_ids` as for
             :func:`atypia.classifiers.training_patients.require_new_patients`.
+        backend: With `device` as for :func:`load_ensemble`.
         on_start: Called with the number of patches to classify.
         on_done: Called with the number of patches done since the last call.
 
@@ -72,7 +75,7 @@ def adapt(
     on_start(len(items) * len(qualities))
     fitted, parts = {}, {}
     for quality in qualities:
-        classifier = load_ensemble(bundle, quality)
+        classifier = load_ensemble(bundle, quality, backend=backend, device=device)
         table, _ = predict_items(classifier, items, on_done=on_done)
         if not allow_overlap:
             require_new_patients(predictions_from_table(table), bundle, distinct_ids=distinct_ids)

@@ -10,13 +10,16 @@ from atypia.biomarker import (
     ModelErrors,
     areas_of,
     as_json,
+    audit_plan,
     biomarkers,
     by_patient,
     cohort_table,
     column_meanings,
     images_of,
+    log_unknown_areas,
     model_errors,
     open_image,
+    read_audit,
     read_patients,
     read_regions,
     read_slides,
@@ -34,8 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import pandas as pd
-
     from atypia.biomarker import PatientBiomarkers, SlideBiomarkers
 
 log = logging.getLogger("atypia")
@@ -52,6 +53,8 @@ def biomarker(
     model: str | Path | None = None,
     label: str | None = None,
     images: Path | None = None,
+    audit: Path | None = None,
+    audit_plan_n: int | None = None,
     pdf: bool = False,
     count_all: bool = False,
     on_start: OnDone = silent,
@@ -73,6 +76,8 @@ def biomarker(
             :func:`atypia.biomarker.model_errors`.
         label: By whose eyes: the rater, majority or latent truth that values are corrected by.
         images: Folder with the slides, for their tissue and the gallery.
+        audit: What people found among the figures; see :func:`atypia.biomarker.read_audit`.
+        audit_plan_n: Also write ``audit.csv``: see :func:`atypia.biomarker.audit_plan`.
         pdf: Also write each page as a PDF.
         count_all: See :meth:`atypia.biomarker.SlideFigures.counted`.
         on_start: With `on_done`, called with numbers of slides.
@@ -96,6 +101,7 @@ def biomarker(
     region_of = read_regions(regions, names, mpp_of) if regions else {}
     area_of = areas_of(names, area)
     choice = choice or HotspotChoice()
+    audited = read_audit(audit, sources) if audit else None
     on_start(len(sources))
     slides: list[SlideBiomarkers] = []
     with building_folder(out) as folder:
@@ -112,6 +118,7 @@ def biomarker(
                     correction,
                     tissue=tissue_of(image) if image else None,
                 )
+                slide = audited.corrected(slide, source.patient) if audited else slide
                 patches = images_of(image, source) if image else None
                 page = render_summary(BiomarkerPage(slide, patches, errors.errors, errors.facts))
             write_text(folder / "slides" / f"{name}.html", page)
@@ -121,21 +128,20 @@ def biomarker(
                 write_json(folder / "slides" / f"{name}-hotspot.geojson", outline)
             slides.append(slide)
             on_done(1)
-        without_density = [s.source.slide for s in slides if s.region is not None and s.mpp is None]
-        if without_density:
-            log.warning(
-                "%d slides have a region but no figure that tells their µm per pixel: no area, and "
-                "so no density, though nothing was found there. Give --slides. They are: %s",
-                len(without_density),
-                ", ".join(without_density),
-            )
+        log_unknown_areas(slides)
         cohort = by_patient(slides, correction, choice.of)
-        _write_table(folder / "cohort.csv", cohort_table(cohort))
-        _write_table(folder / "slides.csv", slides_table(slides))
-        _write_table(folder / "columns.csv", column_meanings())
-        write_json(folder / "biomarkers.json", as_json(slides, cohort, choice, errors, correction))
+        if audited is not None:
+            audited.check_hotspots(slides)
+            cohort = [audited.corrected(patient, patient.patient) for patient in cohort]
+        written = {
+            "cohort.csv": cohort_table(cohort),
+            "slides.csv": slides_table(slides),
+            "columns.csv": column_meanings(),
+        }
+        if audit_plan_n is not None:
+            written["audit.csv"] = audit_plan(slides, audit_plan_n)
+        for name, table in written.items():
+            write_text(folder / name, csv_text(table, float_format="%.6g"))
+        everything = as_json(slides, cohort, choice, errors, correction, audited)
+        write_json(folder / "biomarkers.json", everything)
     return slides, cohort
-
-
-def _write_table(path: Path, table: pd.DataFrame) -> None:
-    write_text(path, csv_text(table, float_format="%.6g"))

@@ -88,7 +88,11 @@ def serve(
         shown = None
         if show is not None:
             source = open_source(
-                show.source, cohort=show.cohort, results=show.results, mpp=show.mpp
+                show.source,
+                cohort=show.cohort,
+                results=show.results,
+                mpp=show.mpp,
+                count_all=show.count_all,
             )
             shown = stack.enter_context(source)
         loaded, about = load_described(model or RELEASED, quality, backend, device)

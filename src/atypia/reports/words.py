@@ -6,7 +6,8 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from atypia.biomarker.error_model import LATENT
-from atypia.biomarker.slide_biomarkers import SCOPES, chance_of
+from atypia.biomarker.hotspot_chance import chance_of
+from atypia.biomarker.slide_biomarkers import SCOPES
 from atypia.core.labels import DISPLAY_NAMES
 from atypia.evaluation.predictions import AGREED, MAJORITY
 from atypia.evaluation.raters import OTHERS

@@ -57,9 +57,10 @@ class Tissue:
         centres = np.stack([columns, rows], axis=1) + 0.5
         return np.asarray(centres * self.pixel_um + np.array(self.corner_um))
 
-    def scattered(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draw n points (n, 2), µm, evenly over the tissue."""
-        places = self.places_um
+    def scattered(self, n: int, seed: int = 0) -> NDArray[np.float64]:
+        """Draw n points (n, 2), µm, evenly over the tissue; none where there is no tissue."""
+        rng, places = np.random.default_rng(seed), self.places_um
+        n = n if len(places) else 0
         within = rng.random((n, 2)) - 0.5
         return np.asarray(places[rng.integers(0, len(places), n)] + within * self.pixel_um)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from atypia.core.errors import InputError, Problem, first_few
-from atypia.core.labels import DISPLAY_NAMES, N_SUBTYPES, SUBTYPES
+from atypia.core.labels import ANSWERED, DISPLAY_NAMES, N_SUBTYPES, SUBTYPES
 from atypia.evaluation.label_audit import NO_ISSUE
 from atypia.evaluation.label_audit import audit as audit_labels
 from atypia.evaluation.predictions import UNKNOWN, Predictions
@@ -44,6 +44,9 @@ class AlignedPredictions:
     has_set: BoolArray
     part: Sequence[str]
     fold: Sequence[str]
+    status: Sequence[str]
+    """(N,) empty where there is no row, else out of :data:`atypia.core.labels.STATUSES`."""
+    p_mitosis: FloatArray
 
     @classmethod
     def align(
@@ -83,12 +86,14 @@ class AlignedPredictions:
         return cls(
             placed((t.probabilities for t in every), np.nan),
             placed((t.p_atypical for t in every), np.nan),
-            placed((t.predicted for t in every), UNKNOWN),
-            placed((t.predicted_atypical.astype(int) for t in every), UNKNOWN),
+            placed((np.where(t.answered, t.predicted, UNKNOWN) for t in every), UNKNOWN),
+            placed((np.where(t.answered, t.predicted_atypical, UNKNOWN) for t in every), UNKNOWN),
             placed((t.sets for t in every), missing=False),
-            placed((t.has_set for t in every), missing=False),
+            placed((t.has_set & t.answered for t in every), missing=False),
             placed((np.full(len(t), part) for part, t in tables.items()), "").tolist(),
             placed((t.folds for t in every), "").tolist(),
+            placed((t.status for t in every), "").tolist(),
+            placed((t.p_mitosis for t in every), np.nan),
         )
 
     def columns(self) -> dict[str, Any]:
@@ -102,19 +107,24 @@ class AlignedPredictions:
             "called": self.called_atypical.tolist(),
             "sets": np.where(self.has_set, self.sets @ bits, UNKNOWN).tolist(),
             "part": coded(self.part),
+            "status": coded(self.status),
         }
 
     def record(self, number: int) -> dict[str, Any] | None:
         """Give the answer on one figure; None where there is none."""
-        if self.predicted[number] == UNKNOWN:
+        if not self.status[number]:
             return None
+        p_mitosis = float(self.p_mitosis[number])
+        called = self.status[number] == ANSWERED
         members = np.flatnonzero(self.sets[number]).tolist()
         return {
             "probabilities": [round(float(p), 6) for p in self.probabilities[number]],
             "p_atypical": round(float(self.p_atypical[number]), 6),
             "predicted": int(self.predicted[number]),
-            "called_atypical": bool(self.called_atypical[number]),
+            "called_atypical": bool(self.called_atypical[number]) if called else None,
             "set": members if self.has_set[number] else None,
+            "p_mitosis": None if np.isnan(p_mitosis) else round(p_mitosis, 6),
+            "status": self.status[number],
             "part": self.part[number],
             "fold": self.fold[number],
         }

@@ -43,6 +43,8 @@ class Show:
     against: Path | None = None
     """A run or a table to compare with."""
     mpp: float | None = None
+    count_all: bool = False
+    """Count what the model did not answer for, too."""
     blind: bool = False
     """The server gives out no answers of the model and no labels of others."""
 

@@ -33,7 +33,8 @@ class SlideView:
 
     def __init__(self, pool: SlidePool, found: SlideFigures | None) -> None:
         self._pool = pool
-        self._found = found
+        self._all = found
+        self._found = None if found is None else found.counted()
         assert pool.info.mpp is not None  # see open_source
         self._mpp = pool.info.mpp
         self.tile = lru_cache(_KEPT_TILES)(self._make_tile)
@@ -56,9 +57,9 @@ class SlideView:
             "places": [],
             "hotspot": None,
         }
-        if self._found is None or not len(self._found):
+        if self._all is None or self._found is None or not len(self._all):
             return answer
-        answer["places"] = self._found.centres_px.round(1).tolist()
+        answer["places"] = self._all.centres_px.round(1).tolist()
         hotspot = find_hotspot(self._found.centres_um)
         if hotspot is not None:
             inside = hotspot.contains(self._found.centres_um)
@@ -68,6 +69,7 @@ class SlideView:
                 "outline": (hotspot.outline_um / self._mpp).round(1).tolist(),
                 "figures": int(inside.sum()),
                 "atypical": int(called.sum()),
+                "left_out": int(hotspot.contains(self._found.left_out.centres_um).sum()),
             }
         return answer
 

@@ -73,6 +73,7 @@ def open_source(
     cohort: Path | None = None,
     results: Path | None = None,
     mpp: float | None = None,
+    count_all: bool = False,
 ) -> Iterator[Shown]:
     """Read a run, a cohort or a slide, which stays open until the block ends.
 
@@ -82,6 +83,7 @@ def open_source(
         results: Of a cohort: a table of predictions. Of a slide: what ``atypia slide`` wrote, as
             CSV.
         mpp: µm per pixel of a slide whose file does not have it.
+        count_all: As for :meth:`atypia.biomarker.SlideFigures.counted`, of a slide.
 
     Raises:
         InputError: Lists every problem of the source and of the tables.
@@ -95,7 +97,7 @@ def open_source(
         with SlidePool(source, mpp=mpp) as pool:
             if pool.info.mpp is None:
                 raise InputError(unknown_resolution(source))
-            yield _slide(pool, results)
+            yield _slide(pool, results, count_all=count_all)
     elif kind == "run":
         yield _run(source, None if cohort is None else Cohort.open(cohort))
     else:
@@ -161,7 +163,7 @@ def _labelled(
         honest is not None
         and chosen is not None
         and chosen in honest.labels
-        and (honest.labels[chosen] != UNKNOWN).any()
+        and (honest.answered & (honest.labels[chosen] != UNKNOWN)).any()
     ):
         doubt = Doubt.find(patch_ids, honest, chosen)
     figures = FigureRows(
@@ -184,7 +186,7 @@ def _labelled(
     return Shown(kind, figures, CohortPictures(cohort), cohort=cohort)
 
 
-def _slide(pool: SlidePool, results: Path | None) -> Shown:
+def _slide(pool: SlidePool, results: Path | None, *, count_all: bool) -> Shown:
     name = pool.info.path.name
     if results is None:
         nothing = FigureRows(name, [], [], [], [])
@@ -197,6 +199,8 @@ def _slide(pool: SlidePool, results: Path | None) -> Shown:
     if found is None:
         what = f"expected figures of slide {name!r} but it has those of {sorted(slides)}."
         raise InputError(Problem(what, str(results)))
+    if count_all:
+        found = found.counted(count_all=True)
     table = found.figures
     patch_ids = table.patch_ids.tolist()
     figures = FigureRows(

@@ -156,6 +156,4 @@ def test_figures_are_scattered_in_the_region_alone() -> None:
     assert whole.area_mm2 == pytest.approx(4, rel=0.02)
     half = region.tissue(np.array([0.5, 0.5]), box(1, 5))
     assert half.area_mm2 == pytest.approx(2, rel=0.02)
-    assert half.scattered(100, np.random.default_rng(0)).max(axis=0) == pytest.approx(
-        [1000, 2000], abs=80
-    )
+    assert half.scattered(100).max(axis=0) == pytest.approx([1000, 2000], abs=80)

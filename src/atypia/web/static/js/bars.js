@@ -1,7 +1,7 @@
 // Eight probabilities as bars, what is in the prediction set, and who says what.
 
 import { h, percent } from "./dom.js";
-import { NAMES } from "./subtypes.js";
+import { NAMES, why } from "./subtypes.js";
 
 // said: [name, subtype] of raters and reviewers.
 export function bars(answer, said, title, { sets = true } = {}) {
@@ -27,6 +27,7 @@ export function bars(answer, said, title, { sets = true } = {}) {
 
 export function summary(answer) {
   if (!answer) return "The model was not asked.";
+  if (why(answer.status)) return `Not answered: ${why(answer.status)}`;
   const call = answer.called_atypical ?? answer.predicted_atypical;
   return `${percent(answer.p_atypical)} atypical: called ${call ? "atypical" : "normal"}`;
 }

@@ -16,6 +16,7 @@ export async function show(root, context) {
   const truth = table.label ? table.says(table.label) : null;
   let state = { rule: "differ", cell: ["", ""], sort: "apart" };
   const both = table.order.filter((i) => a.predicted[i] >= 0 && b.predicted[i] >= 0);
+  const apart = table.order.filter((i) => a.why(i) || b.why(i)).length;
   const rules = { differ: ["they give different subtypes", (i) => a.predicted[i] !== b.predicted[i]],
     ...(truth ? { gained: ["A is wrong and B is right", (i) => a.predicted[i] !== truth[i] && b.predicted[i] === truth[i]],
       lost: ["A is right and B is wrong", (i) => a.predicted[i] === truth[i] && b.predicted[i] !== truth[i]] } : {}),
@@ -45,7 +46,7 @@ export async function show(root, context) {
       choice("Sort", [["apart", "Furthest apart first"], ["", "Order of the table"]], state.sort, (sort) => { state = { ...state, sort }; update(); }),
       h("small", { class: "key" }, `Below each tile: ${truth ? `${table.label}, ` : ""}A, B`));
     controls.querySelectorAll("select")[focused]?.focus();
-    count.textContent = `${figures.length.toLocaleString("en")} of ${both.length.toLocaleString("en")} figures`;
+    count.textContent = `${figures.length.toLocaleString("en")} of ${both.length.toLocaleString("en")} figures${apart ? `; ${apart} without a call of A or B` : ""}`;
     const pressed = document.activeElement?.closest(".confusion button")?.getAttribute("aria-label");
     matrix.replaceChildren(confusion(countCells(a.predicted, b.predicted, before), { rows: "A", columns: "B", chosen: state.cell,
       choose: (r, c) => {

@@ -4,7 +4,7 @@ import { ask } from "./api.js";
 import { summary } from "./bars.js";
 import { h, named, percent, problemList } from "./dom.js";
 import { dropped, picked, portions, tooLarge } from "./files.js";
-import { KEYS, NAMES } from "./subtypes.js";
+import { KEYS, NAMES, why } from "./subtypes.js";
 
 const HIDDEN = /(^|\/)(\.|Thumbs\.db$|desktop\.ini$)/;
 const SHOWN = /\.(png|jpe?g|bmp|webp)$/i;
@@ -60,7 +60,7 @@ export function show(root, { about }) {
     const told = tooLarge(list, about.body_bytes);
     if (told.length) problems.replaceChildren(problemList(told));
     const small = list.filter((one) => !tooLarge([one], about.body_bytes).length);
-    let done = 0, figures = 0;
+    let done = 0, figures = 0, without = 0;
     for (const part of portions(small, about.body_bytes)) {
       status.textContent = `Classifying ${done + 1} to ${done + part.length} of ${small.length} …`;
       const form = new FormData();
@@ -72,6 +72,7 @@ export function show(root, { about }) {
         if (mine !== turn) return;
         told.push(...found.problems, ...found.warnings);
         figures += found.predictions.length;
+        without += found.predictions.filter((one) => why(one.status)).length;
         answers.append(...found.predictions.map((one) => answerCard(one, part)));
       } catch (error) {
         if (mine !== turn) return;
@@ -80,7 +81,7 @@ export function show(root, { about }) {
       done += part.length;
       if (told.length) problems.replaceChildren(problemList(told.length > 100 ? [...told.slice(0, 100), `… and ${told.length - 100} more.`] : told));
     }
-    status.textContent = `${figures} ${figures === 1 ? "figure" : "figures"} in ${list.length} ${list.length === 1 ? "file" : "files"}.`;
+    status.textContent = `${figures} ${figures === 1 ? "figure" : "figures"} in ${list.length} ${list.length === 1 ? "file" : "files"}${without ? `; ${without} not answered` : ""}.`;
   }
   function answerCard(one, part) {
     const file = part.find(({ name }) => name === one.patch_id || name.replace(/\.[^./]+$/, "") === one.patch_id);
@@ -91,11 +92,11 @@ export function show(root, { about }) {
       picture = h("img", { class: "picture", src: url, alt: "" });
     }
     const p = KEYS.map((key) => one.probabilities[key]);
-    const s = KEYS.indexOf(one.predicted_subtype);
+    const s = KEYS.indexOf(one.predicted_subtype), apart = why(one.status);
     const mini = h("span", { class: "mini", role: "img", "aria-label": NAMES.map((name, i) => `${name} ${percent(p[i])}`).join(", ") },
       p.map((share, i) => { const bit = h("i", { "data-subtype": i, title: `${NAMES[i]} ${percent(share)}` }); bit.style.width = `${100 * share}%`; return bit; }));
-    return h("li", {}, picture, h("div", {}, h("h2", { title: one.patch_id }, named(one.patch_id)),
-      h("p", { "data-subtype": s }, h("span", { class: "swatch" }), h("strong", {}, NAMES[s]), ` ${percent(p[s])}`), mini,
+    return h("li", { class: apart ? "apart" : null }, picture, h("div", {}, h("h2", { title: one.patch_id }, named(one.patch_id)),
+      apart ? null : h("p", { "data-subtype": s }, h("span", { class: "swatch" }), h("strong", {}, NAMES[s]), ` ${percent(p[s])}`), mini,
       h("p", { class: "soft" }, summary(one)),
       one.conformal_set?.length ? h("p", { class: "soft" }, `Set: ${one.conformal_set.map((key) => NAMES[KEYS.indexOf(key)]).join(", ")}`) : null));
   }

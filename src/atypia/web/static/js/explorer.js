@@ -10,7 +10,7 @@ import { Wall } from "./wall.js";
 export async function show(root, context, { query }) {
   const table = await context.table();
   let state = readState(table, query);
-  const wall = new Wall(context.about.tiles, { name: "Figures", marks: (i) => marksOf(table, state, i), title: (i) => titleOf(table, state, i) });
+  const wall = new Wall(context.about.tiles, { name: "Figures", marks: (i) => marksOf(table, state, i), pale: (i) => table.answers?.why(i), title: (i) => titleOf(table, state, i) });
   const who = h("div", {}), filters = h("div", {}), matrix = h("div", {}), count = h("span", { class: "count", role: "status" });
   const nothing = h("p", { class: "nothing", hidden: true }, "No figure passes these filters.");
   const wide = matchMedia("(min-width: 46.01rem)").matches;
@@ -48,7 +48,9 @@ export async function show(root, context, { query }) {
         const same = state.subtype === String(r) && state.predicted === String(c);
         change(same ? { subtype: "", predicted: "" } : { subtype: String(r), predicted: String(c) });
       } }) : "");
-    count.textContent = figures.length === table.n ? `${table.n.toLocaleString("en")} figures` : `${figures.length.toLocaleString("en")} of ${table.n.toLocaleString("en")} figures`;
+    const apart = table.answers ? figures.filter((i) => table.answers.why(i)).length : 0;
+    count.textContent = (figures.length === table.n ? `${table.n.toLocaleString("en")} figures` : `${figures.length.toLocaleString("en")} of ${table.n.toLocaleString("en")} figures`)
+      + (apart ? `, ${apart.toLocaleString("en")} without a call` : "");
     clear.hidden = writeState(table, { ...state, sort: "" }) === "";
     nothing.hidden = figures.length > 0;
     context.selection = { figures, back: location.hash };
@@ -88,6 +90,7 @@ export function titleOf(table, state, i) {
   const label = table.says(state.rater)?.[i];
   if (label >= 0) parts.push(`${state.rater}: ${NAMES[label]}`);
   const { answers } = table;
+  if (answers?.why(i)) parts.push(`model: not answered, ${answers.why(i)}`);
   if (answers && answers.predicted[i] >= 0) parts.push(`model: ${NAMES[answers.predicted[i]]}, ${(100 * answers.probability(i, answers.predicted[i])).toFixed(0)} %`);
   return parts.join("; ");
 }

@@ -3,7 +3,7 @@
 import { ask, image, picture } from "./api.js";
 import { bars, summary } from "./bars.js";
 import { choice, h, named, percent, problemList } from "./dom.js";
-import { NAMES } from "./subtypes.js";
+import { NAMES, why } from "./subtypes.js";
 import { drawing, heatLayer, view } from "./view.js";
 
 const TARGETS = [...NAMES, "Any atypical"];
@@ -54,6 +54,10 @@ export async function show(root, context, { rest }) {
 }
 
 function verdict(answer) {
+  if (why(answer.status)) return h("div", { class: "verdict" },
+    h("p", { class: "said" }, h("strong", {}, summary(answer))),
+    h("p", {}, "The model gives no call here; its probabilities below are those it would have had for a mitotic figure."),
+    answer.p_mitosis === null ? null : h("p", {}, `Probability of a mitotic figure: ${percent(answer.p_mitosis)}.`));
   const p = answer.probabilities[answer.predicted], largest = answer.probabilities.indexOf(Math.max(...answer.probabilities));
   return h("div", { class: "verdict", "data-subtype": answer.predicted },
     h("p", { class: "said" }, h("strong", {}, NAMES[answer.predicted]), h("span", { class: "soft" }, ` ${percent(p)} by the model`)),

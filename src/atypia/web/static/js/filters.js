@@ -4,7 +4,7 @@ import { choice, h } from "./dom.js";
 import { NAMES } from "./subtypes.js";
 
 export const EMPTY = { rater: "", column: "", subtype: "", predicted: "", disagreement: "", scanner: "", domain: "",
-  patient: "", part: "", issue: "", low: 0, high: 100, search: "", sort: "" };
+  patient: "", part: "", status: "", issue: "", low: 0, high: 100, search: "", sort: "" };
 
 export function readState(table, params) {
   const state = { ...EMPTY, ...Object.fromEntries([...params].filter(([key]) => key in EMPTY)) };
@@ -44,7 +44,7 @@ export function filterForm(table, state, changed) {
   const groups = (column, any) => {
     const group = table.group(column);
     return group && group.names.length > 1
-      ? choice(any[0], [["", any[1]], ...group.names.map((name) => [name, name || "not known"])], state[column], set(column)) : null;
+      ? choice(any[0], [["", any[1]], ...group.names.map((name) => [name, name.replaceAll("_", " ") || "not known"])], state[column], set(column)) : null;
   };
   const typed = (key, title, props) => {
     let waiting = 0;
@@ -65,7 +65,7 @@ export function filterForm(table, state, changed) {
       ["right", "both say the same"], ["crosses", "atypical against normal"],
       ...(table.raters.length > 1 ? [["raters", "the raters disagree"]] : [])], state.disagreement, set("disagreement"), { class: "wide" }) : null,
     groups("scanner", ["Scanner", "all scanners"]), groups("domain", ["Domain", "all domains"]),
-    h("label", {}, h("span", {}, "Patient"), patient, list), groups("part", ["Part", "all parts"]),
+    h("label", {}, h("span", {}, "Patient"), patient, list), groups("part", ["Part", "all parts"]), groups("status", ["Answer", "answered or not"]),
     h("label", {}, h("span", {}, "Name contains"), typed("search", "", { type: "search" })),
     table.answers ? h("fieldset", { class: "wide" }, h("legend", {}, "Confidence, %"),
       typed("low", "", { type: "number", min: 0, max: 100, step: 1, "aria-label": "Confidence from, %" }), h("span", { "aria-hidden": "true" }, "to"),

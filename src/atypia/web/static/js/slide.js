@@ -65,15 +65,18 @@ export async function show(root, context) {
   function scale() { return viewer.viewport.imageToViewportZoom(1) ? viewer.viewport.viewportToImageZoom(viewer.viewport.getZoom(true)) : 1; }
   function shown(i) {
     if (!answers) return true;
-    return state.figures === "all" || (state.figures === "atypical" ? answers.called[i] === 1 : answers.called[i] === 0);
+    return state.figures === "all" || answers.called[i] === { atypical: 1, normal: 0, apart: -1 }[state.figures];
   }
   function controls() {
     if (!slide.places.length) return h("p", {}, "No results: start with --results FILE.csv, which atypia slide writes, to see its figures.");
     const { hotspot } = slide;
-    return h("div", {}, choice("Figures", [["all", `All ${slide.places.length}`], ["atypical", "Called atypical"], ["normal", "Called normal"]], "all",
+    const apart = answers ? slide.places.filter((_, i) => answers.why(i)).length : 0;
+    return h("div", {}, choice("Figures", [["all", `All ${slide.places.length}`], ["atypical", "Called atypical"], ["normal", "Called normal"],
+      ...(apart ? [["apart", `Not answered: ${apart}`]] : [])], "all",
       (value) => { state.figures = value; list(); draw(); }),
       h("label", {}, h("span", {}, "Density map"), range()), legend,
-      hotspot ? h("label", { class: "check" }, toggle(), h("span", {}, `Hot-spot of ${hotspot.area_mm2} mm²: ${hotspot.figures} figures, ${hotspot.atypical} atypical`)) : null);
+      hotspot ? h("label", { class: "check" }, toggle(), h("span", {}, `Hot-spot of ${hotspot.area_mm2} mm²: ${hotspot.figures} figures, ${hotspot.atypical} atypical${hotspot.left_out ? `; ${hotspot.left_out} left out` : ""}`)) : null,
+      apart ? h("p", { class: "soft" }, `${apart} candidates without a call, drawn as crosses, count neither in the density nor in the hot-spot.`) : null);
   }
   function range() {
     const input = h("input", { type: "range", min: 0, max: 0.9, step: 0.05, value: state.density, on: { input: () => { state.density = Number(input.value); draw(); } } });
@@ -85,11 +88,11 @@ export async function show(root, context) {
   }
   function list() {
     const numbers = slide.places.map((_, i) => i).filter(shown);
-    if (answers) numbers.sort((i, j) => answers.pAtypical[j] - answers.pAtypical[i]);
+    if (answers) numbers.sort((i, j) => (answers.predicted[i] < 0) - (answers.predicted[j] < 0) || answers.pAtypical[j] - answers.pAtypical[i]);
     found.replaceChildren(...numbers.slice(0, MOST_LISTED).map((i) => h("li", { "data-subtype": answers?.predicted[i] },
       h("button", { type: "button", title: table.ids[i], "aria-current": i === state.chosen ? "true" : null, on: { click: () => choose(i) } }, h("img", { src: image(i), alt: "", loading: "lazy" }),
-        h("span", { class: "name" }, h("span", { class: "swatch" }), answers ? NAMES[answers.predicted[i]] : "", h("br"),
-          h("small", {}, answers ? `${(answers.pAtypical[i] / 100).toFixed(0)} % atypical` : ""))))),
+        h("span", { class: "name" }, h("span", { class: "swatch" }), answers ? NAMES[answers.predicted[i]] ?? "Not answered" : "", h("br"),
+          h("small", {}, answers ? answers.why(i) || `${(answers.pAtypical[i] / 100).toFixed(0)} % atypical` : ""))))),
       ...(numbers.length > MOST_LISTED ? [h("li", { class: "soft" }, `… and ${numbers.length - MOST_LISTED} more; the explorer shows all.`)] : []));
   }
   // The first press goes to the place, the second opens the figure.
@@ -139,6 +142,7 @@ export async function show(root, context) {
       const x = corner.x + px * zoom, y = corner.y + py * zoom;
       if (x < -20 || y < -20 || x > width + 20 || y > height + 20) return;
       const subtype = answers ? answers.predicted[i] : -1;
+      if (answers?.why(i)) return cross(pen, x, y, i === state.chosen);
       const radius = Math.max(atypical(subtype) ? 6 : 4.5, zoom > 0.3 ? (10 / slide.mpp) * zoom : 0);
       pen.beginPath();
       pen.arc(x, y, radius, 0, 2 * Math.PI);
@@ -153,6 +157,15 @@ export async function show(root, context) {
       }
       pen.stroke();
     });
+  }
+  function cross(pen, x, y, chosen) {
+    pen.beginPath();
+    for (const side of [-1, 1]) { pen.moveTo(x - 4, y - 4 * side); pen.lineTo(x + 4, y + 4 * side); }
+    for (const [width, colour] of [[4, "#ffffffcc"], [chosen ? 3 : 1.6, chosen ? "#000" : "#666"]]) {
+      pen.lineWidth = width;
+      pen.strokeStyle = colour;
+      pen.stroke();
+    }
   }
   // A length that people know, about 120 px wide.
   function measure(zoom) {

@@ -1,6 +1,6 @@
 // The table of figures in columns, and what is chosen and sorted from it.
 
-import { N, atypical } from "./subtypes.js";
+import { N, atypical, why } from "./subtypes.js";
 
 const UNIT = 1e4;
 
@@ -11,7 +11,9 @@ export class Answers {
     this.predicted = columns.predicted;
     this.called = columns.called;
     this.part = columns.part;
+    this.status = columns.status;
   }
+  why(i) { return why(this.status.names[this.status.codes[i]]); }
   probability(i, subtype) { return this.p[i * N + subtype] / UNIT; }
   confidence(i) { return this.predicted[i] < 0 ? 0 : Math.max(...this.p.slice(i * N, i * N + N)) / UNIT; }
   // Rounded probabilities end at a half of the unit.
@@ -31,7 +33,7 @@ export class Table {
   }
   // What a rater, or the model, says of every figure; -1 where nothing.
   says(who) { return who === "model" ? this.answers?.predicted : this.json.labels[who]; }
-  group(column) { return column === "part" ? this.answers?.part : this.json[column]; }
+  group(column) { return ["part", "status"].includes(column) ? this.answers?.[column] : this.json[column]; }
 }
 
 const DISAGREEMENTS = {
@@ -53,7 +55,7 @@ function ratersDisagree(table) {
 export function chooseWithoutCell(table, state) {
   const tests = [];
   const truth = table.says(state.rater), other = table.says(state.column);
-  for (const column of ["scanner", "domain", "patient", "part"]) {
+  for (const column of ["scanner", "domain", "patient", "part", "status"]) {
     const group = table.group(column);
     if (state[column] && group) {
       const code = group.names.indexOf(state[column]);

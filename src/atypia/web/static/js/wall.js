@@ -9,9 +9,11 @@ const TILE = 80, MARK = 5, GAP = 4, EDGE = 10; // tiles are as wide as it takes 
 const AHEAD = 1.25; // screens above and below that are painted already
 
 export class Wall {
-  // marks(i): subtypes whose colours stand below a tile; title(i): what a tile is called.
-  constructor(tiles, { marks, title, name }) {
+  // marks(i): subtypes whose colours stand below a tile; title(i): what a tile is called; pale(i):
+  // whether its picture is drawn pale.
+  constructor(tiles, { marks, title, name, pale = () => false }) {
     this.marks = marks;
+    this.pale = pale;
     this.title = title;
     this.figures = [];
     this.rows = new Map();
@@ -132,7 +134,9 @@ export class Wall {
       const x = k * (tile + GAP), found = this.sheets.find(figure);
       if (found) {
         const [bitmap, sx, sy, side, large] = found;
+        pen.globalAlpha = this.pale(figure) ? 0.4 : 1;
         pen.drawImage(bitmap, sx, sy, side, side, x, 0, tile, tile);
+        pen.globalAlpha = 1;
         if (!large) row.coarse += 1;
       } else {
         pen.fillStyle = "rgb(128 128 128 / 18%)";
