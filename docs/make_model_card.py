@@ -20,6 +20,7 @@ import numpy as np
 from kept_results import difference, interval, path, read_metrics
 
 from atypia.classifiers.bundle import write_card
+from atypia.classifiers.decision import PREVALENCES
 from atypia.core.files import read_json, write_text
 from atypia.core.labels import DISPLAY_NAMES, N_ATYPICAL
 from atypia.evaluation.predictions import read_predictions
@@ -49,9 +50,10 @@ answers.
 {taught}
 Probabilities are calibrated by one temperature ({temperature}), fitted with both domains counting
 alike. A figure is called atypical from p_atypical = {threshold:.3f} on (`fast`:
-{fast_threshold:.3f}), which serves expert 1 and the majority of the votes alike; the subtype is the
-one with the largest p / frequency^{power:g}. Prediction sets aim at missing 10 % of the figures of
-each subtype (split conformal, class-conditional). All this, and the error rates that `atypia
+{fast_threshold:.3f}), where a missed atypical figure costs as much as three false calls, by expert
+1 and the majority of the votes alike; the subtype is the one of that side with the largest p ·
+weight / frequency^{power:g}, so that call and subtype cannot contradict each other. Prediction sets
+aim at missing 10 % of the figures of each subtype. All this, and the error rates that `atypia
 biomarker` corrects by, was fixed on the students' answers to patients whose labels they had met
 only through their teachers: **a little optimistic**. What it comes to on other patients is told
 below.
@@ -131,9 +133,18 @@ Prediction sets hold {set_size} subtypes on average and the label in {set_covera
 |---|---|---|---|
 {sets}
 
-Subtype and call are decided apart, by different rules: in {contradictions:.0%} of the held-out
-figures the named subtype is on the other side of the call, which prefers a false alarm to a missed
-atypical figure. {outside}
+### Operating points
+
+Of `best`, out of fold, against expert 1 (`--operating-point`). What a call of atypical is worth
+(PPV) depends on how many figures are atypical.
+
+| point | threshold | sensitivity | specificity | PPV at {prevalences} atypical |
+|---|---|---|---|---|
+{points}
+
+The held-out figures above were answered when subtype and call were still decided apart, each at the
+threshold in its table; the named subtype was then on the other side of the call in
+{contradictions:.0%} of them, and {outside}.
 
 ## Known failures
 
@@ -250,10 +261,24 @@ def card(
         set_coverage=interval(conformal["coverage"]),
         sets="\n".join(sets(conformal)),
         contradictions=other_side.mean(),
-        outside=f"In {(~named).sum()} of {len(named):,} figures the named subtype is not in the "
-        "prediction set: sets are made subtype by subtype.",
+        outside=f"not in the prediction set in {(~named).sum()} of {len(named):,}",
+        prevalences=", ".join(f"{100 * share:g}" for share in PREVALENCES) + " %",
+        points="\n".join(operating_points(header["thresholds"]["points"])),
         failures="\n".join([*failures(out_of_fold), *missed_sets(conformal)]),
     )
+
+
+def operating_points(points: dict[str, Any]) -> list[str]:
+    """Lay out the operating points of a bundle."""
+    rows = []
+    for name, point in points.items():
+        rates = (
+            f"{rate['value']:.3f} ({rate['low']:.3f}–{rate['high']:.3f})"
+            for rate in (point["sensitivity"], point["specificity"])
+        )
+        ppv = ", ".join(f"{value:.2f}" for value in point["ppv"].values())
+        rows.append(f"| `{name}` | {point['threshold']:.3f} | {' | '.join(rates)} | {ppv} |")
+    return rows
 
 
 def threshold(metrics: dict[str, Any]) -> float:
