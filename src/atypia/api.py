@@ -87,8 +87,9 @@ class Classifier:
         Returns:
             One row per patch: ``patch_id`` (of an array its position), what a cohort records of it,
             ``p_<subtype>`` (calibrated, summing to 1), ``p_atypical``, ``predicted_subtype``,
-            ``predicted_atypical`` and, if the model has conformal sets, ``conformal_set``
-            (subtypes joined by ``|``).
+            ``predicted_atypical``, if the model has prediction sets ``conformal_set`` (subtypes
+            joined by ``|``), ``p_mitosis`` and ``status``. What has another status than
+            ``answered`` has no subtype, no call (NA) and no set.
 
         Raises:
             InputError: Lists everything that is wrong with the inputs.
@@ -122,7 +123,7 @@ class Classifier:
             inputs: Images of one patch each, or arrays as in :meth:`predict`; all of one size.
             mpp: µm per pixel.
             target: What to explain: a subtype, ``atypical``, or None for the predicted subtype of
-                each patch.
+                each patch, which is the one that it would have if it were answered.
             method: ``gradcam``, ``occlusion`` or ``integrated`` (gradients).
 
         Returns:
@@ -150,8 +151,8 @@ class Classifier:
             raise InputError(problems)
         patches = _stacked(_as_sequence(inputs))
         if target is None:
-            predicted = predict_arrays(self.ensemble, list(patches), mpp)["predicted_subtype"]
-            targets = np.array([SUBTYPES.index(subtype) for subtype in predicted])
+            probabilities = self.ensemble.predict_proba(patches, mpp)
+            targets = self.ensemble.postprocessing.subtypes(probabilities)
         else:
             index = ANY_ATYPICAL if target == _ATYPICAL else SUBTYPES.index(target)
             targets = np.full(len(patches), index)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from atypia.biomarker import ErrorModel
 from atypia.classifiers.answers import Answers, joined
 from atypia.classifiers.conformal import ConformalSets
 from atypia.classifiers.postprocessing import Postprocessing
@@ -42,7 +43,7 @@ def answered_table(table: pd.DataFrame, statuses: list[str]) -> pd.DataFrame:
     about = table.drop(columns=["p_atypical", "predicted_subtype", "predicted_atypical", "fold"])
     about = about.drop(columns=list(PROBABILITY_COLUMNS))
     labels = table["label_expert1"].map(SUBTYPES.index).to_numpy()
-    sets = ConformalSets.fit(answers.probabilities, labels, 0.1, class_conditional=True)
+    sets = ConformalSets.fit(answers.probabilities, labels, 0.1)
     model = Postprocessing(conformal=sets)
     return prediction_table(about, answers, model, "test")
 
@@ -105,6 +106,8 @@ def test_measures_are_those_of_the_answered_rows(table: pd.DataFrame) -> None:
     assert audited.pop("left_out") == made.left_out
     assert expected.pop("left_out") == {}
     assert audited == expected
+    counted = [ErrorModel.fit(t).to_json() for t in (made, alone)]
+    assert counted[0] == counted[1]
     shown = ReportInput("made", scored, predictions=made).scored
     assert shown is not None
     assert shown[0].answered.all()

@@ -74,13 +74,15 @@ class ErrorModel:
         """Fit to a table in which no figure was predicted by a model that learned from it.
 
         By `label`, and where the table has them by the majority and, from three raters on, by the
-        latent truth. A patch that the table has several times counts once; `weights` and `prior`
+        latent truth. A patch that the table has several times counts once, one without a call
+        not at all; `weights` and `prior`
         are as for :meth:`LabelErrors.fit`.
 
         Raises:
             NoErrorsError: Fewer than ten labelled patients, or only atypical or normal figures.
         """
         once = np.sort(np.unique(predictions.patch_ids, return_index=True)[1])
+        once = once[predictions.answered[once]]
         table = predictions.take(once)
         if lacking := no_error_model(table.atypical_of(label), table.patients, label):
             raise NoErrorsError(lacking)

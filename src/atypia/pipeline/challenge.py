@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from atypia.classifiers.loading import load_ensemble
 from atypia.core.choices import BEST, RELEASED
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import write_json
+from atypia.core.labels import in_words, left_out
 from atypia.inference.challenge_stacks import (
     ANSWER_FILE,
     MODEL_FOLDER,
@@ -20,6 +22,8 @@ from atypia.inference.patch_predictions import predict_arrays
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+log = logging.getLogger("atypia")
 
 
 def challenge(
@@ -56,6 +60,8 @@ def challenge(
         table = predict_arrays(ensemble, pages, mpp)
     except InputError as error:
         raise InputError([Problem(p.what, str(stack)) for p in error.problems]) from None
+    if without := left_out(table.get("status", ())):
+        log.warning("%s: answered all the same, as the challenge asks for it", in_words(without))
     given = answers(table["p_atypical"].to_numpy(), ensemble.threshold)
     write_json(out / ANSWER_FILE, given)
     return given

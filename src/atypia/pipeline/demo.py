@@ -97,6 +97,6 @@ def _classify_some(cohort: Cohort, out: Path) -> pd.DataFrame:
     shown = chosen.merge(table, on="patch_id", suffixes=("", "_predicted"))
     return shown.assign(
         expert=shown["label_expert1"].map(DISPLAY_NAMES),
-        model=shown["predicted_subtype"].map(DISPLAY_NAMES),
+        model=shown["predicted_subtype"].map(DISPLAY_NAMES).fillna("not answered"),
         **{"P(atypical)": shown["p_atypical"].map("{:.2f}".format)},
     )[["patch_id", "expert", "model", "P(atypical)"]]

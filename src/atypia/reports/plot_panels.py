@@ -111,8 +111,8 @@ def raters(report: ReportInput) -> dict[str, Any]:
     for reference in sorted(references):
         assert predictions is not None
         truth = predictions.atypical_of(reference)
-        known = predictions.take(truth != UNKNOWN)
-        atypical = truth[truth != UNKNOWN] == 1
+        rows = (truth != UNKNOWN) & predictions.answered
+        known, atypical = predictions.take(rows), truth[rows] == 1
         xs, ys = roc_points(atypical, known.p_atypical)
         if not len(xs):
             continue
