@@ -79,12 +79,14 @@ class ErrorModel:
         are as for :meth:`LabelErrors.fit`.
 
         Raises:
-            NoErrorsError: Fewer than ten labelled patients, or only atypical or normal figures.
+            NoErrorsError: Fewer than ten labelled patients, or only atypical or normal figures, and
+                no prior.
         """
         once = np.sort(np.unique(predictions.patch_ids, return_index=True)[1])
         once = once[predictions.answered[once]]
         table = predictions.take(once)
-        if lacking := no_error_model(table.atypical_of(label), table.patients, label):
+        lacking = no_error_model(table.atypical_of(label), table.patients, label)
+        if lacking and prior is None:
             raise NoErrorsError(lacking)
         fitted: dict[str, LabelErrors] = {}
         for name, (known, target) in _targets(table, label).items():
@@ -168,7 +170,8 @@ def _targets(table: Predictions, label: str) -> dict[str, tuple[NDArray[np.bool_
         sides = {label: _unless_unknown(table.atypical_of(label))} | sides
     for name, p in sides.items():
         known = ~np.isnan(p)
-        if not no_error_model(np.where(known, p >= 0.5, UNKNOWN), table.patients, name):
+        lacking = no_error_model(np.where(known, p >= 0.5, UNKNOWN), table.patients, name)
+        if name == label or not lacking:
             targets[name] = (known, np.stack([p, 1 - p], axis=1))
     return targets
 
@@ -183,36 +186,40 @@ class ModelErrors:
 
     errors: ErrorModel | None = None
     facts: dict[str, str] = field(default_factory=dict)
-    threshold: float | None = None
-    """The model calls a figure atypical from this p_atypical on; None where it is unknown."""
+    thresholds: tuple[float, ...] = ()
+    """From which p_atypical on a figure is atypical, by operating point; none where unknown."""
 
     def at_site(self, sources: Sequence[SlideFigures]) -> Correction | None:
         """Correct the figures of one site, or of one job; None without errors."""
         if self.errors is None:
             return None
-        figures = [source.figures.probabilities[source.figures.answered] for source in sources]
+        figures = [source.figures.probabilities for source in sources]
         patients = [s.patient for s, own in zip(sources, figures, strict=True) for _ in own]
         none = np.zeros((0, N_SUBTYPES))
         return Correction.at_site(self.errors, np.concatenate([none, *figures]), np.array(patients))
 
     def check_calls(self, sources: Sequence[SlideFigures]) -> None:
-        """Check that figures are called as the model calls them; quality ``fast`` calls by its own.
+        """Check that figures are called as the model calls them at one of its operating points.
+
+        Quality ``fast`` calls by its own.
 
         Raises:
             InputError: They are not.
         """
-        if self.threshold is None:
+        if not self.thresholds:
             return
-        other = total = 0
+        other, total = np.zeros(len(self.thresholds), np.int64), 0
+        at = np.array(self.thresholds)[:, None]
         for source in sources:
             p, called = source.figures.p_atypical, source.figures.predicted_atypical
-            clear = source.figures.answered & (np.abs(p - self.threshold) > _ROUNDING)
-            other += int((clear & (called != (p >= self.threshold))).sum())
+            clear = source.figures.answered & (np.abs(p - at) > _ROUNDING)
+            other += (clear & (called != (p >= at))).sum(axis=1)
             total += len(p)
-        if other:
+        if other.all():
+            points = " or ".join(f"{threshold:.3f}" for threshold in self.thresholds)
             raise InputError(
-                f"--model: expected figures that are called atypical from p = {self.threshold:.3f} "
-                f"on, as the model does, but {other:,} of {total:,} are not called so. Were they "
+                f"--model: expected figures that are called atypical from p = {points} on, as the "
+                f"model does, but {other.min():,} of {total:,} are not called so. Were they "
                 "classified by another model, or with --quality fast? Give the errors of what "
                 "classified them, or leave out --model for plain counts."
             )
@@ -247,8 +254,9 @@ def model_errors(model: str | Path, label: str | None = None, quality: str = BES
         if provenance.get(key)
     }
     of_quality = header if quality == BEST else getattr(header, quality, None)
-    threshold = (of_quality or header).thresholds.atypical
-    facts["Called atypical from p"] = f"{threshold:.3f}"
+    offered = (of_quality or header).thresholds
+    thresholds = (offered.atypical, *(point.threshold for point in offered.points.values()))
+    facts["Called atypical from p"] = f"{offered.atypical:.3f}"
     facts["Intended use"] = header.intended_use
     if of_quality is not None and of_quality.errors is not None:
         errors = ErrorModel.from_json(of_quality.errors, str(bundle / HEADER)).by(label)
@@ -256,9 +264,9 @@ def model_errors(model: str | Path, label: str | None = None, quality: str = BES
             facts["Its errors"] = (
                 "estimated on patients whose labels its teachers had seen: a little optimistic"
             )
-        return ModelErrors(errors, facts, threshold)
+        return ModelErrors(errors, facts, thresholds)
     if quality != BEST:
-        return ModelErrors(None, facts, threshold)
+        return ModelErrors(None, facts, thresholds)
     table = bundle.parent / "predictions-oof.csv"
     if not table.is_file():
         raise NoErrorsError(
@@ -266,4 +274,4 @@ def model_errors(model: str | Path, label: str | None = None, quality: str = BES
             "run folder, or the table predictions-oof.csv of the run."
         )
     compared = label or str(provenance.get("label") or "expert1")
-    return ModelErrors(ErrorModel.fit(read_predictions(table), compared), facts, threshold)
+    return ModelErrors(ErrorModel.fit(read_predictions(table), compared), facts, thresholds)

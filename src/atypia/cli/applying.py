@@ -323,7 +323,11 @@ def biomarker(
         ),
     ] = None,
     label: Annotated[
-        str | None, typer.Option(help="What the model's errors are counted against.")
+        str | None,
+        typer.Option(
+            help="By whose eyes values are corrected: expert1, majority_atypical, latent (the "
+            "truth behind three raters), or what else the model has errors by."
+        ),
     ] = None,
     slides: Annotated[
         Path | None,

@@ -151,6 +151,40 @@ def test_calls_of_another_model_are_not_corrected_by_this_ones_errors(
     assert code == 2
     assert "1 of 2 are not called so" in text
     assert not (tmp_path / "other").exists()
+    # The same calls are right where the model offers an operating point that gives them.
+    points = {"balanced": {"threshold": 0.001}, "specific": {"threshold": 0.5}}
+    offering = lower | {"thresholds": {"atypical": 0.001, "points": points}}
+    write_json(model / "model" / "model.json", offering)
+    code, text = run(tmp_path / "1.csv", "--out", tmp_path / "specific", "--model", model)
+    assert code == 0, text
+
+
+def test_the_label_chooses_by_whose_eyes(
+    run: Callable[..., tuple[int, str]], table: Table, error_model: ErrorModel, tmp_path: Path
+) -> None:
+    table(*TWO).to_csv(tmp_path / "1.csv", index=False)
+    write_json(tmp_path / "errors.json", error_model.to_json())
+    fractions = {}
+    for label in ("expert1", "majority_atypical"):
+        out = tmp_path / label
+        options = ("--model", tmp_path / "errors.json", "--label", label)
+        code, text = run(tmp_path / "1.csv", "--out", out, *options)
+        assert code == 0, text
+        found = json.loads((out / "biomarkers.json").read_text())
+        assert found["errors"]["label"] == label
+        measures = found["patients"][0]["measures"]["all"]
+        fractions[label] = measures["atypical_fraction"]["value"]
+        (other,) = measures["by_label"].items()
+        assert other[0] in found["errors"]["other_labels"]
+        page = " ".join((out / "slides" / "case_1.svs.html").read_text().split())
+        assert "Raters differ" in page
+        row = pd.read_csv(out / "cohort.csv").iloc[0]
+        assert row["all_atypical_fraction_se"] > 0
+        assert row["all_mean_p_atypical"] == pytest.approx((0.9 + 0.1 * 3 / 7 + 0.4 / 7) / 2)
+    assert fractions["expert1"] < fractions["majority_atypical"]
+    assert other[1] == pytest.approx(fractions["expert1"])  # of the last label
+    code, text = run(tmp_path / "1.csv", "--out", tmp_path / "no", *options[:2], "--label", "x")
+    assert (code, "expected one of" in text) == (2, True)
 
 
 def test_regions_of_qupath_count_from_the_scanned_part(
