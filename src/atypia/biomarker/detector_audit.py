@@ -168,7 +168,7 @@ def read_audit(path: Path, sources: Sequence[SlideFigures]) -> DetectorAudit:
     A CSV with ``slide`` and, of a figure, ``patch_id`` or ``x_px`` and ``y_px``, ``is_mitosis``
     and ``sample`` (``random``, also where the column is missing, or ``hotspot``). A row with the
     sample ``field`` is a field that was searched: ``n_mitoses`` in all, ``n_missed`` of them not
-    among the candidates.
+    among the figures, be they no candidates or left out.
 
     Raises:
         InputError: Lists every problem of the file.

@@ -229,7 +229,7 @@ class SlideBiomarkers:
         }
         if (chance := chance_of(found, self.chance)) is not None:
             measurements["By chance alone per mm^2"], measurements["p of chance alone"] = chance
-        return measurements
+        return {name: float(f"{value:.6g}") for name, value in measurements.items()}
 
 
 def biomarkers(
