@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from packaging.requirements import Requirement
 
 from atypia.classifiers.bundle import (
+    MITOSIS,
     NETWORK,
     RULES,
     damaged_files,
@@ -176,6 +177,13 @@ def _networks(folder: Path) -> Iterator[tuple[str, str]]:
         yield f"quality {name}", _described(quality)
     size = sum((folder / member.file).stat().st_size for member in files)
     yield "weights", f"{len(files)} files, {size / 1e6:.1f} MB, SHA-256 as model.json says"
+    for part in parts_of(folder):
+        networks = read_header(part, MITOSIS)
+        limit = networks.thresholds.atypical
+        yield (
+            "guard",
+            f"{_described(networks).partition(', atypical')[0]}, p_mitosis from {limit:.3g} on",
+        )
     yield "use", header.intended_use
 
 
