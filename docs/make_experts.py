@@ -42,10 +42,10 @@ def main() -> None:
         "# The model among the experts",
         "",
         "Made by `docs/make_experts.py`. Atypical against normal, at the threshold that was fixed "
-        "out of fold; 95 % intervals over patients. *The others* are the majority of the two "
-        "experts who are not judged, where they agree. The last column is the model's sensitivity "
-        "on its ROC curve at the specificity that the expert has. Differences are in bold where "
-        "the interval does not hold zero.",
+        "out of fold in each run; 95 % intervals over patients. *The others* are the majority of "
+        "the two experts who are not judged, where they agree. The last column is the model's "
+        "sensitivity on its ROC curve at the specificity that the expert has. Differences are in "
+        "bold where the interval does not hold zero.",
     ]
     for run, title in RUNS.items():
         lines += ["", f"## {title} (`{run}`)", "", f"| {' | '.join(HEAD)} |", "|---" * 9 + "|"]

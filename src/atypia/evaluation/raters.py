@@ -12,13 +12,25 @@ answers.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from atypia.evaluation import metrics
-from atypia.evaluation.intervals import OF, RESAMPLES, difference, estimate, measure
+from atypia.evaluation.intervals import (
+    LEVEL,
+    OF,
+    RESAMPLES,
+    difference,
+    estimate,
+    measure,
+    patient_weights,
+)
 from atypia.evaluation.predictions import UNKNOWN, majority
 
 if TYPE_CHECKING:
+    from atypia.evaluation.intervals import Estimate
     from atypia.evaluation.metrics import BoolArray, FloatArray, Measures
     from atypia.evaluation.predictions import Predictions
 
@@ -78,7 +90,13 @@ def _compare(
         estimate(statistic, patches.patients, resamples, seed)
         for statistic in (of_rater, of_model, at_rater_specificity)
     )
-    ahead = difference(at_rater["sensitivity"], rater["sensitivity"])
+    there = at_rater["sensitivity"]
+    drawn = [
+        (at_rater_specificity(weights)["sensitivity"], of_rater(weights)["sensitivity"])
+        for weights in patient_weights(patches.patients, resamples, seed)
+    ]
+    model_there, rater_there = np.concatenate(drawn, axis=1)
+    ahead = _over_draws(difference(there, rater["sensitivity"]), model_there - rater_there)
     return {
         "n": len(patches),
         "n_patients": len(set(patches.patients)),
@@ -87,7 +105,23 @@ def _compare(
         "of_model": {name: measure(found) for name, found in model.items()},
         "model_minus_rater": {n: measure(difference(model[n], rater[n])) for n in model},
         "at_rater_specificity": {
-            "sensitivity": measure(at_rater["sensitivity"]),
+            "sensitivity": measure(_over_draws(there, model_there)),
             "model_minus_rater": measure(ahead),
         },
     }
+
+
+def _over_draws(found: Estimate, drawn: FloatArray) -> Estimate:
+    """Take the interval from `drawn` patients (R,), where these differ at all.
+
+    At a given specificity a ROC curve moves in steps, as a quantile does, for which leaving out one
+    patient at a time is no guide (Efron, The Jackknife, the Bootstrap and Other Resampling Plans,
+    1982, section 3.4).
+    """
+    drawn = drawn[~np.isnan(drawn)]
+    if np.isnan(found.low) or not len(drawn) or drawn.min() == drawn.max():
+        return found
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return replace(
+        found, low=np.minimum(low, found.value), high=np.maximum(high, found.value), p=None
+    )

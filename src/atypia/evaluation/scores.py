@@ -66,7 +66,8 @@ DEFINITIONS = {
     "the label",
     "among_raters": "atypical or normal, each rater and the model against each other rater, and "
     "against 'others', the majority of all other raters without ties; at_rater_specificity: on the "
-    "model's ROC curve of p_atypical, at the rater's false positive rate",
+    "model's ROC curve of p_atypical, at the rater's false positive rate, with "
+    "percentile intervals from resampling patients",
     "confusion": "rows are the label, columns the prediction, in the order of subtypes",
 }
 
