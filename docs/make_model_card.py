@@ -90,8 +90,11 @@ expert 2, held out |
 |---|---|---|---|---|---|
 {overall}
 
-Intervals of the calibration error are lopsided: a resample of patients looks worse calibrated than
-the whole.
+The unit of intervals is the patient. Measured by drawing 12, 40 and 200 patients from AMi-Br ([all
+measures](results/coverage.md)), they hold the truth of the mean AUC in 98, 94 and 94 %, of the
+balanced accuracy of eight subtypes in 94, 96 and 94 %, of κ in 93, 95 and 93 %, of the balanced
+accuracy of the atypical call in 92, 97 and 94 %, of ECE in 99, 99 and 96 %, and of the sensitivity
+of each subtype in at least 93, 93 and 85 %.
 
 | subtype | AUC | sensitivity | PPV | AUC, held out | sensitivity, held out |
 |---|---|---|---|---|---|
