@@ -3,12 +3,13 @@
     python docs/make_release.py --out src/atypia/released --run runs/students --fast runs/fast
     python docs/make_release.py --out src/atypia/released --fast-answers cohorts/ami-br
     python docs/make_release.py --out src/atypia/released --refit
+    python docs/make_release.py --out src/atypia/released --guard ../shared/ami-br
 
 The first takes the weights, in 16 bits. The second writes ``docs/results/released-fast``: the
 networks of the package without rotations and flips, as ``fast`` has them, each on the fold that it
 was not trained on. The third refits decision, operating points and prediction sets out of fold:
 those of ``best`` on ``docs/results/released-all`` (the same recipe, five folds), those of ``fast``
-on ``released-fast``. Afterwards: ``atypia export`` for each quality, ``make_model_card.py``.
+on ``released-fast``. The fourth fits the guard of either quality. Afterwards: ``atypia export`` for each quality, ``make_model_card.py``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
+from make_guard import fit_guards
 from make_results import DECIMALS, write_compressed
 
 from atypia.classifiers.bundle import read_header, write_header
@@ -51,6 +53,7 @@ def main() -> None:
     parser.add_argument("--fast", type=Path, help="from atypia distill")
     parser.add_argument("--fast-answers", type=Path, metavar="COHORT")
     parser.add_argument("--refit", action="store_true")
+    parser.add_argument("--guard", type=Path, metavar="AMI_BR")
     options = parser.parse_args()
     if options.run is not None:
         Ensemble.load(options.run).save(options.out, half=True)
@@ -59,6 +62,8 @@ def main() -> None:
         answer_fast(options.out, options.fast_answers)
     if options.refit:
         refit_decisions(options.out)
+    if options.guard is not None:
+        fit_guards(options.out, options.guard)
     size = sum(file.stat().st_size for file in options.out.iterdir())
     print(f"{options.out}: {size / 1e6:.1f} MB")
 

@@ -17,6 +17,7 @@ from atypia.classifiers.decision import (
     Decision,  # noqa: TC001 - pydantic reads the annotations
     OperatingPoint,  # noqa: TC001
 )
+from atypia.classifiers.model_guard import ModelGuard
 from atypia.core.choices import BEST, FAST, RELEASED
 from atypia.core.config import InputSpec, ModelConfig  # noqa: TC001
 from atypia.core.errors import InputError, Problem
@@ -87,6 +88,13 @@ def _each_once(members: list[MemberFile]) -> list[MemberFile]:
     return members
 
 
+class GuardHeader(ModelGuard, frozen=True):
+    """The guard, and the file of its heads."""
+
+    file: Annotated[str, Field(pattern=r"^[\w-]+\.safetensors$")]
+    sha256: str
+
+
 class QualityHeader(PostprocessingHeader):
     """One way to predict: which networks, what they see, and how they are aggregated."""
 
@@ -101,6 +109,8 @@ class QualityHeader(PostprocessingHeader):
     """Average over the eight rotations and flips of a patch."""
     join: Aggregation = Aggregation()
     """Of the members' probabilities."""
+    guard: GuardHeader | None = None
+    """None: pixels alone decide whether there is an answer."""
 
 
 class ModelHeader(BaseModel):
@@ -314,7 +324,7 @@ def read_card(folder: Path) -> str | None:
     return (folder / name).read_text(encoding="utf-8")
 
 
-def damaged_files(folder: Path, members: Iterable[MemberFile]) -> list[Problem]:
+def damaged_files(folder: Path, members: Iterable[MemberFile | GuardHeader]) -> list[Problem]:
     """List weights that are missing or not those that ``model.json`` was written for."""
     return [
         problem

@@ -20,6 +20,7 @@ from atypia.classifiers.bundle import (
     MITOSIS,
     NETWORK,
     BundleHeader,
+    GuardHeader,
     MemberFile,
     MitosisHeader,
     QualityHeader,
@@ -28,6 +29,7 @@ from atypia.classifiers.bundle import (
     read_header,
     write_header,
 )
+from atypia.classifiers.model_guard import N_SCORES, ModelGuard
 from atypia.classifiers.postprocessing import Postprocessed, Postprocessing, check_answers
 from atypia.core.choices import BEST, FAST, RELEASED
 from atypia.core.config import InputConfig, InputSpec, ModelConfig
@@ -36,6 +38,7 @@ from atypia.core.files import sha256_file, write_bytes
 from atypia.core.labels import N_SUBTYPES
 from atypia.data.field_of_view import check_patches
 from atypia.models import lite
+from atypia.models.guard_head import GuardHead, features_and_seen, heads_from, tensors_of
 from atypia.models.network import (
     Network,
     assemble,
@@ -54,6 +57,9 @@ if TYPE_CHECKING:
 
 _MOST_WITHOUT_WEIGHTS: Final = 120_000_000
 """Parameters that a network may have however small its file is: later stages may be cut off."""
+
+_MEMBER: Final = "member"
+"""Beginning of the names of the files of quality best."""
 
 
 def predict_network(
@@ -80,13 +86,16 @@ def predict_network(
         rows: (M,) which of the patches, in which order; None is all.
     """
     rows = np.arange(len(pixels)) if rows is None else rows
-    predicted = _predict([network.eval()], pixels, rows, mpp, spec, device, tta, batch_size)
-    return np.asarray(predicted[0])
+    networks = [network.eval()]
+    return np.asarray(
+        _predict(networks, [], pixels, rows, mpp, spec, device, tta, batch_size)[0][0]
+    )
 
 
 @torch.inference_mode()
 def _predict(
     networks: Sequence[Network],
+    heads: Sequence[GuardHead],
     pixels: npt.NDArray[np.uint8],
     rows: npt.NDArray[np.int64],
     mpp: float,
@@ -94,19 +103,28 @@ def _predict(
     device: torch.device,
     tta: bool,
     batch_size: int,
-) -> npt.NDArray[np.float32]:
-    """Probabilities (K, M, 8) of K networks that share one backbone, which runs only once."""
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Probabilities (K, M, 8) of K networks that share one backbone, which runs only once.
+
+    Beside them, what the `heads` of its guard give of it: (H, M, 2).
+    """
     predicted = [np.empty((len(networks), 0, N_SUBTYPES), np.float32)]
+    guarded = [np.empty((len(heads), 0, N_SCORES), np.float32)]
     for start in range(0, len(rows), batch_size):
         batch = torch.from_numpy(pixels[rows[start : start + batch_size]])
         images = normalise(sample_field(batch.to(device), mpp, spec), spec)
         views = list(dihedral(images)) if tta else [images]
         total = torch.zeros(len(networks), len(batch), N_SUBTYPES, device=device)
+        scores = torch.zeros(len(heads), len(batch), N_SCORES, device=device)
         for view in views:
-            features = networks[0].backbone(view.contiguous(memory_format=torch.channels_last))
+            view = view.contiguous(memory_format=torch.channels_last)
+            features, seen = features_and_seen(networks[0], view)
             total += torch.stack([network.scores(features) for network in networks]).softmax(dim=2)
+            for i, head in enumerate(heads):
+                scores[i] += head(seen)
         predicted.append((total / len(views)).cpu().numpy())
-    return np.concatenate(predicted, axis=1)
+        guarded.append((scores / len(views)).cpu().numpy())
+    return np.concatenate(predicted, axis=1), np.concatenate(guarded, axis=1)
 
 
 @dataclass
@@ -131,6 +149,8 @@ class Ensemble(Postprocessed):
     """How the members' probabilities become one."""
     kind: str = NETWORK
     """Of the bundle: subtypes, or :data:`atypia.classifiers.bundle.MITOSIS`."""
+    heads: list[GuardHead] = field(default_factory=list)
+    """The guard's: one for each backbone, or none at all."""
     _fused: list[Network] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -149,6 +169,8 @@ class Ensemble(Postprocessed):
 
     def to(self, device: torch.device) -> Ensemble:
         """Move all members to a device."""
+        for head in self.heads:
+            head.to(device)
         for member in self.members:
             member.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device, self._fused = device, None
@@ -157,20 +179,48 @@ class Ensemble(Postprocessed):
     def answer(self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64) -> Answers:
         """As :meth:`atypia.classifiers.protocol.SubtypeModel.answer`."""
         check_patches(patches, mpp, self.specs)
+        predicted, scores = self._predict(patches, mpp, batch_size)
+        members = check_answers(predicted)  # the join leaves out what is NaN
+        probabilities = self.postprocessing.calibration.apply(self.join(members))
+        return self.guarded(
+            patches, mpp, probabilities, scores.mean(axis=0) if self.heads else None
+        )
+
+    @torch.inference_mode()
+    def seen(
+        self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64
+    ) -> list[npt.NDArray[np.float32]]:
+        """Give what the guard's heads look at, (N, G) of each backbone, without turning patches."""
+        seen: list[list[npt.NDArray[np.float32]]] = []
+        for networks, _, spec in self._groups():
+            seen.append([])
+            for start in range(0, len(patches), batch_size):
+                batch = torch.from_numpy(patches[start : start + batch_size]).to(self.device)
+                images = normalise(sample_field(batch, mpp, spec), spec)
+                seen[-1].append(features_and_seen(networks[0], images)[1].cpu().numpy())
+        return [np.concatenate(parts) for parts in seen]
+
+    def _groups(self) -> list[tuple[list[Network], list[GuardHead], InputSpec]]:
+        """Networks that share a backbone, the head of their guard, and what they see."""
         if self._fused is None:
             self._fused = _fused(self.members)
         if len({id(network.backbone) for network in self._fused}) < len(self.members):
-            groups = [(self._fused, self.spec)]
-        else:
-            groups = [([n], spec) for n, spec in zip(self._fused, self.specs, strict=True)]
-        rows = np.arange(len(patches))
-        predicted = [
-            _predict(networks, patches, rows, mpp, spec, self.device, self.tta, batch_size)
-            for networks, spec in groups
+            return [(self._fused, self.heads[:1], self.spec)]
+        return [
+            ([network], self.heads[i : i + 1], spec)
+            for i, (network, spec) in enumerate(zip(self._fused, self.specs, strict=True))
         ]
-        members = check_answers(np.concatenate(predicted))  # the join leaves out what is NaN
-        probabilities = self.postprocessing.calibration.apply(self.join(members))
-        return self.guarded(patches, mpp, probabilities)
+
+    def _predict(
+        self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        rows = np.arange(len(patches))
+        parts = [
+            _predict(networks, heads, patches, rows, mpp, spec, self.device, self.tta, batch_size)
+            for networks, heads, spec in self._groups()
+        ]
+        predicted, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return predicted, scores
 
     def save(self, folder: Path, *, half: bool = False) -> None:
         """Write the bundle; ``model.json`` comes last, so a folder with it is complete.
@@ -182,7 +232,7 @@ class Ensemble(Postprocessed):
             AtypiaError: The folder cannot be written, or a weight does not fit into 16 bits.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        quality = self._write_members(folder, "member", half)
+        quality = self._write_members(folder, _MEMBER, half)
         header = (MitosisHeader if self.kind == MITOSIS else BundleHeader)(
             created_with=f"atypia {__version__}",
             provenance=dict(self.provenance),
@@ -206,6 +256,7 @@ class Ensemble(Postprocessed):
             )
             files.append(entry)
         return QualityHeader(
+            guard=self._write_guard(folder, name),
             input=self.spec,
             network=self.model,
             members=files,
@@ -213,6 +264,15 @@ class Ensemble(Postprocessed):
             join=self.join,
             **self.postprocessing.to_header(),
         )
+
+    def _write_guard(self, folder: Path, name: str) -> GuardHeader | None:
+        guard = self.postprocessing.guard
+        if guard is None or not self.heads:
+            return None
+        file = folder / f"{name}-guard.safetensors"
+        write_bytes(file, save(tensors_of(self.heads)))
+        own = {name: getattr(guard, name) for name in ModelGuard.model_fields}
+        return GuardHeader(**own, file=file.name, sha256=sha256_file(file))
 
     @classmethod
     def load(
@@ -232,7 +292,9 @@ class Ensemble(Postprocessed):
                 f"got {quality!r}."
             )
         chosen = header.qualities[quality]
-        damaged = damaged_files(folder, chosen.members)
+        files: list[MemberFile | GuardHeader] = [*chosen.members]
+        files += [chosen.guard] if chosen.guard else []
+        damaged = damaged_files(folder, files)
         if damaged:
             raise InputError(damaged)
         postprocessing = Postprocessing.from_header(chosen, str(folder / HEADER))
@@ -255,6 +317,7 @@ class Ensemble(Postprocessed):
             models=models,
             join=chosen.join,
             kind=kind,
+            heads=load_heads(folder / chosen.guard.file) if chosen.guard else [],
         )
 
 
@@ -290,6 +353,20 @@ def add_quality(folder: Path, fast: Ensemble, *, half: bool = False) -> None:
     quality = fast._write_members(folder, FAST, half)
     provenance = header.provenance | {FAST: dict(fast.provenance)}
     write_header(folder, header.model_copy(update={"fast": quality, "provenance": provenance}))
+
+
+def replace_guard(folder: Path, quality: str, guarded: Ensemble) -> None:
+    """Give one quality of a bundle the guard of an ensemble of the same networks.
+
+    Raises:
+        InputError: `folder` holds no sound bundle.
+    """
+    header = read_header(folder)
+    name = FAST if quality == FAST else _MEMBER
+    update: dict[str, Any] = {"guard": guarded._write_guard(folder, name)}
+    if quality == FAST and header.fast is not None:
+        update = {"fast": header.fast.model_copy(update=update)}
+    write_header(folder, header.model_copy(update=update))
 
 
 def save_network(network: Network, file: Path, *, half: bool = False) -> None:
@@ -332,6 +409,22 @@ def load_network(model: ModelConfig, spec: InputSpec, file: Path) -> Network:
         why = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(Problem(f"{what} ({' '.join(why[:3])[:300]}).", str(file))) from None
     return network.eval()
+
+
+def load_heads(file: Path) -> list[GuardHead]:
+    """Read the heads of a guard.
+
+    Raises:
+        InputError: Not a sound file of finite weights, or not those of heads.
+    """
+    try:
+        heads = heads_from(read_weights(file))
+    except (KeyError, RuntimeError, ValueError) as error:
+        what = f"expected the heads of a guard but got other weights ({error})."
+        raise InputError(Problem(what, str(file))) from None
+    if not heads:
+        raise InputError(Problem("expected the heads of a guard but there is none.", str(file)))
+    return heads
 
 
 def _empty_network(model: ModelConfig, spec: InputSpec) -> Network:

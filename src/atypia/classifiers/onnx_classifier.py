@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from atypia.classifiers.model_guard import N_SCORES
 from atypia.classifiers.onnx_files import (
+    GUARD_OUTPUT,
     HEADER,
     OUTPUT,
     GraphHeader,
@@ -69,17 +71,23 @@ class OnnxEnsemble(Postprocessed):
     def answer(self, patches: npt.NDArray[np.uint8], mpp: float, batch_size: int = 64) -> Answers:
         """As :meth:`atypia.classifiers.protocol.SubtypeModel.answer`."""
         check_patches(patches, mpp, self.specs)
+        has_guard = self.postprocessing.guard is not None
         step = max(1, batch_size // 8) if self.tta else batch_size  # the graph makes 8 of each
         answers = np.empty((len(patches), N_SUBTYPES), np.float32)
+        scores = np.empty((len(patches), N_SCORES), np.float32)
         for start in range(0, len(patches), step):
             part = patches[start : start + step]
             fields = {entry.name: sample_field(part, mpp, entry.spec) for entry in self.inputs}
-            answers[start : start + step] = check_answers(self._run(fields))
-        return self.guarded(patches, mpp, answers)
+            given = self._run(fields)
+            answers[start : start + step] = check_answers(given[0])
+            if has_guard:
+                scores[start : start + step] = given[1]
+        return self.guarded(patches, mpp, answers, scores if has_guard else None)
 
-    def _run(self, fields: dict[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    def _run(self, fields: dict[str, npt.NDArray[np.float32]]) -> list[npt.NDArray[np.float32]]:
+        names = [OUTPUT, GUARD_OUTPUT][: 1 if self.postprocessing.guard is None else 2]
         try:
-            return np.asarray(self.session.run([OUTPUT], fields)[0])
+            return [np.asarray(output) for output in self.session.run(names, fields)]
         except Exception as error:  # its own classes, none of them documented
             why = str(error).splitlines()[0]
             raise AtypiaError(f"ONNX Runtime could not run {self.opened[0]} ({why}).") from None

@@ -10,11 +10,20 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from atypia.classifiers.onnx_files import EXTRA, METADATA, OUTPUT, GraphHeader, GraphInput
+from atypia.classifiers.model_guard import ModelGuard
+from atypia.classifiers.onnx_files import (
+    EXTRA,
+    GUARD_OUTPUT,
+    METADATA,
+    OUTPUT,
+    GraphHeader,
+    GraphInput,
+)
 from atypia.classifiers.onnx_int8 import errors_only
 from atypia.core.errors import InputError, MissingExtraError
 from atypia.core.files import sha256_file, write_bytes
 from atypia.core.labels import N_SUBTYPES
+from atypia.models.guard_head import features_and_seen
 from atypia.models.transforms import normalise
 
 if TYPE_CHECKING:
@@ -23,6 +32,7 @@ if TYPE_CHECKING:
     from atypia.classifiers.aggregation import Aggregation
     from atypia.classifiers.ensemble import Ensemble
     from atypia.core.config import InputSpec
+    from atypia.models.network import Network
 
 _OPSET = 20
 _LARGEST_BYTES = 2**31 - 2**20  # of a protobuf message, and room for the nodes
@@ -44,8 +54,14 @@ def graph_header(ensemble: Ensemble, source: dict[str, Any]) -> GraphHeader:
         tta=ensemble.tta,
         join=ensemble.join,
         **ensemble.postprocessing.to_header(),
+        guard=_guard(ensemble),
         source={**source, "provenance": dict(ensemble.provenance)},
     )
+
+
+def _guard(ensemble: Ensemble) -> ModelGuard | None:
+    guard = ensemble.postprocessing.guard
+    return ModelGuard(**{k: getattr(guard, k) for k in ModelGuard.model_fields}) if guard else None
 
 
 class EnsembleGraph(nn.Module):
@@ -54,27 +70,37 @@ class EnsembleGraph(nn.Module):
     def __init__(self, ensemble: Ensemble) -> None:
         super().__init__()
         self.members = nn.ModuleList(ensemble.members).eval()
+        self.heads = nn.ModuleList(ensemble.heads).eval()
         self.specs = [entry.spec for entry in graph_inputs(ensemble)]
         self.sees = [self.specs.index(spec) for spec in ensemble.specs]
         self.tta = ensemble.tta
         self.join = ensemble.join
         self.temperature = ensemble.postprocessing.calibration.temperature
 
-    def forward(self, *fields: torch.Tensor) -> torch.Tensor:
-        """Answer on fields (N, 3, S, S) in 0..1, one tensor per spec; probabilities (N, 8)."""
+    def forward(self, *fields: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Answer on fields (N, 3, S, S) in 0..1, one tensor per spec.
+
+        Probabilities (N, 8); and from the guard, where there is one, score and distance (N, 2).
+        """
         views = [normalise(images, spec) for images, spec in zip(fields, self.specs, strict=True)]
         if self.tta:
             # One batch of all views instead of a copy of the network for each.
             views = [torch.cat(_dihedral(images)) for images in views]  # (8 N, 3, S, S)
-        predicted = torch.stack(
-            [
-                member(views[i]).float().softmax(dim=1)
-                for member, i in zip(self.members, self.sees, strict=True)
-            ]
-        )
-        if self.tta:
-            predicted = predicted.view(len(predicted), 8, -1, N_SUBTYPES).mean(dim=1)
-        joined = join(predicted, self.join)
+        members = [cast("Network", member) for member in self.members]
+        seen = [features_and_seen(m, views[i]) for m, i in zip(members, self.sees, strict=True)]
+        scores = [
+            m.scores(f).float().softmax(dim=1) for m, (f, _) in zip(members, seen, strict=True)
+        ]
+        answers = (self._calibrated(join(self._over_views(torch.stack(scores)), self.join)),)
+        if not len(self.heads):
+            return answers
+        guarded = [head(s) for head, (_, s) in zip(self.heads, seen, strict=False)]
+        return *answers, self._over_views(torch.stack(guarded)).mean(dim=0)
+
+    def _over_views(self, given: torch.Tensor) -> torch.Tensor:
+        return given.view(len(given), 8, -1, given.shape[2]).mean(dim=1) if self.tta else given
+
+    def _calibrated(self, joined: torch.Tensor) -> torch.Tensor:
         if self.temperature == 1:
             return joined / joined.sum(dim=1, keepdim=True)
         # Not clamp_min: quantisation takes a Clip for the network's own.
@@ -136,7 +162,7 @@ def write_graph(ensemble: Ensemble, file: Path, description: str) -> str:
             graph,
             example,
             input_names=[entry.name for entry in inputs],
-            output_names=[OUTPUT],
+            output_names=[OUTPUT, GUARD_OUTPUT][: 2 if ensemble.heads else 1],
             opset_version=_OPSET,
             dynamic_shapes=(tuple({0: batch} for _ in inputs),),
             dynamo=True,

@@ -16,6 +16,7 @@ from atypia.classifiers.aggregation import Aggregation
 from atypia.classifiers.bundle import HEADER as BUNDLE_HEADER
 from atypia.classifiers.bundle import Thresholds
 from atypia.classifiers.decision import Decision  # noqa: TC001
+from atypia.classifiers.model_guard import ModelGuard  # noqa: TC001
 from atypia.core.choices import BEST, FAST
 from atypia.core.config import InputSpec  # noqa: TC001
 from atypia.core.errors import InputError
@@ -26,6 +27,8 @@ EXTRA: Final = "onnx"
 HEADER: Final = "onnx.json"
 FORMAT_VERSION: Final = 1
 OUTPUT: Final = "probabilities"
+GUARD_OUTPUT: Final = "guard"
+"""Where the model has a guard: score and distance, (N, 2)."""
 METADATA: Final = "atypia"
 """Key of a graph's own metadata, which repeat ``onnx.json``: for a file copied alone."""
 
@@ -62,6 +65,9 @@ ANSWERS: Final[dict[str, Any]] = {
     "prediction_set": "classes[k] where score[k] >= min(1, score[subtype]), with score[k] = "
     "probabilities[k] / (1 - conformal.quantiles[k]); one quantile is that of all classes, null or "
     "1 is an infinite score",
+    "p_mitosis": "1 / (1 + exp(-(guard.slope * guard[:, 0] + guard.intercept)))",
+    "status": "not_a_mitosis where p_mitosis < guard.least_p_mitosis, else unlike_training where "
+    "guard[:, 1] > guard.farthest, else answered; no_tissue and poor_image are found in pixels",
 }
 """What is done already, and how the output becomes an answer."""
 
@@ -103,6 +109,8 @@ class GraphHeader(BaseModel):
     conformal: dict[str, Any] | None = None
     decision: Decision
     thresholds: Thresholds
+    guard: ModelGuard | None = None
+    """None: the graph has no output for it."""
     answers: dict[str, Any] = ANSWERS
     source: dict[str, Any]
     """The bundle: SHA-256 of its ``model.json``, its quality and its provenance."""

@@ -16,7 +16,7 @@ from atypia.classifiers.decision import Decision, OperatingPoint
 from atypia.classifiers.field_quality import field_status
 from atypia.core.choices import BALANCED
 from atypia.core.errors import AtypiaError, InputError, Problem
-from atypia.core.labels import N_SUBTYPES
+from atypia.core.labels import ANSWERED, N_SUBTYPES
 from atypia.data.field_of_view import size_problem
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from atypia.classifiers.answers import Explanation
     from atypia.classifiers.mitosis_network import MitosisNetwork
+    from atypia.classifiers.model_guard import ModelGuard
     from atypia.classifiers.onnx_files import GraphHeader
     from atypia.core.config import InputSpec
 
@@ -50,6 +51,10 @@ class Postprocessing:
     """Operating points by name; none: `threshold` alone, which is then the balanced one."""
     operating_point: str = BALANCED
     """Name of the one that `threshold` is of."""
+
+    guard: ModelGuard | None = None
+    """How the scores of the networks' guard are read; None: there is none, or these are joined
+    models, which take the status from one of them."""
 
     def with_operating_point(self, name: str) -> Postprocessing:
         """Call figures atypical from the threshold of a named operating point on.
@@ -100,6 +105,7 @@ class Postprocessing:
             conformal=conformal or None,
             errors=header.errors if isinstance(header, PostprocessingHeader) else None,
             points=header.thresholds.points,
+            guard=getattr(header, "guard", None),
         )
 
 
@@ -137,11 +143,15 @@ class Postprocessed(ABC):
         patches: npt.NDArray[np.uint8],
         mpp: float,
         probabilities: npt.NDArray[np.float32],
+        scores: npt.NDArray[np.float32] | None = None,
         reasons: Sequence[Explanation] = (),
     ) -> Answers:
-        """Give the probabilities (N, 8) of patches a status each."""
+        """Give probabilities (N, 8) a status each, from pixels and the guard's scores (N, 2)."""
         status = field_status(patches, mpp, self.field_of_view_um)
         p_mitosis = np.full(len(patches), np.nan, np.float32)
+        if (guard := self.postprocessing.guard) is not None and scores is not None:
+            p_mitosis = guard.p_mitosis(scores)
+            status = np.where(status == ANSWERED, guard.status(scores), status)
         answers = Answers(probabilities, status, p_mitosis, reasons)
         return answers if self.mitosis is None else self.mitosis.judge(answers, patches, mpp)
 

@@ -42,6 +42,11 @@ _STAGES: Final = (
     (6, 3, 1, 1, 320),
 )
 
+_LOOKED_INTO: Final = (2, 3, 4)
+"""Stages whose middle a guard looks at, in maps of 1/8 and 1/16 of the side."""
+_MIDDLE: Final = 0.15
+"""Standard deviation of the Gaussian around it, in sides of the map."""
+
 
 class _Conv(nn.Conv2d):
     """A convolution without bias, padded as TensorFlow pads ("same")."""
@@ -152,11 +157,29 @@ class Lite(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Mean features of normalised images."""
+        return self.with_middle(images)[0]
+
+    def with_middle(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean features (B, n_features), and the same beside the :func:`middle` of some maps."""
         x = functional.relu6(self.bn1(self.conv_stem(images)), inplace=True)
-        x = self.blocks(x)
+        middles = []
+        for i, stage in enumerate(self.blocks):
+            x = stage(x)
+            if i in _LOOKED_INTO:
+                middles.append(middle(x))
         if self.has_head:
             x = functional.relu6(self.bn2(self.conv_head(x)), inplace=True)
-        return x.mean((2, 3))
+        features = x.mean((2, 3))
+        return features, torch.cat([features, *middles], dim=1)
+
+
+def middle(maps: torch.Tensor) -> torch.Tensor:
+    """Mean of maps (B, C, S, S) around their middle, (B, C), weighted by a Gaussian."""
+    side = maps.shape[-1]
+    from_middle = (torch.arange(side, device=maps.device) + 0.5) / side - 0.5
+    weights = torch.exp(-((from_middle / _MIDDLE) ** 2) / 2)
+    weights = weights / weights.sum()
+    return (maps * weights[:, None] * weights).sum((2, 3))
 
 
 def fused(network: Network) -> Network:

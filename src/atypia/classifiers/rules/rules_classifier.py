@@ -60,7 +60,7 @@ class RulesClassifier(Postprocessed):
             Explanation(shape.reason(SUBTYPES[subtype]), shape.measures)
             for shape, subtype in zip(features, subtypes, strict=True)
         ]
-        return self.guarded(patches, mpp, probabilities, explanations)
+        return self.guarded(patches, mpp, probabilities, reasons=explanations)
 
     def explain(self, patch: npt.NDArray[np.uint8], mpp: float) -> ShapeFeatures:
         """Measure one patch (H, W, 3); the outlines are in its pixels."""
