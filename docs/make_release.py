@@ -9,7 +9,8 @@ The first takes the weights, in 16 bits. The second writes ``docs/results/releas
 networks of the package without rotations and flips, as ``fast`` has them, each on the fold that it
 was not trained on. The third refits decision, operating points and prediction sets out of fold:
 those of ``best`` on ``docs/results/released-all`` (the same recipe, five folds), those of ``fast``
-on ``released-fast``. The fourth fits the guard of either quality. Afterwards: ``atypia export`` for each quality, ``make_model_card.py``.
+on ``released-fast``. The fourth fits the guard of either quality. Afterwards: ``atypia export`` for
+each quality, ``make_model_card.py``.
 """
 
 from __future__ import annotations
