@@ -110,7 +110,7 @@ def draws_of(
             weights = 1 / chances(pool.p_atypical, figures)[rows]
         else:
             rows, weights = rng.choice(len(pool), figures, replace=False), np.ones(figures)
-        made.append((LocalFigures(pool.take(rows), label, weights), rest))
+        made.append((LocalFigures(pool.take(rows), label, weights, {}), rest))
     return made
 
 
@@ -170,6 +170,8 @@ def gains_of(
     shipped: Postprocessing, made: list[tuple[LocalFigures, Predictions]], label: str
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """Gain of each draw, and whether its threshold moved."""
+    # Of the thresholds one, and neither sets nor errors: they change no call.
+    shipped = replace(shipped, points={}, conformal=None, errors=None)
     plain, gains, moved = replace(shipped, calibration=Calibration()), [], []
     for local, test in made:
         adapted, parts = adapt_postprocessing(shipped, local)

@@ -11,7 +11,9 @@ import pytest
 from untrained import untrained_ensemble
 
 from atypia import pipeline
-from atypia.classifiers.bundle import PATIENTS, find_bundle, read_any_header, read_card
+from atypia.classifiers.aggregation import Aggregation
+from atypia.classifiers.bundle import PATIENTS, find_bundle, parts_of, read_any_header, read_card
+from atypia.classifiers.combined import save_stack
 from atypia.classifiers.loading import load_ensemble
 from atypia.core.errors import InputError
 from atypia.data.cohort import Cohort
@@ -69,6 +71,18 @@ def test_the_rules_and_votes(site: Path, tmp_path: Path) -> None:
     assert model.postprocessing.calibration == kept
     assert record["label"] == "majority_atypical"
     assert find_bundle("rules").is_dir()
+
+
+def test_a_stack_keeps_its_models(bundle: Path, site: Path, tmp_path: Path) -> None:
+    models = [bundle, find_bundle("rules")]
+    shipped = load_ensemble("rules").postprocessing
+    about = {PATIENTS: ["someone else"]}
+    save_stack(tmp_path / "stack", models, Aggregation(), shipped, about)
+    adapt(tmp_path / "stack", site, tmp_path / "out")
+    assert [path.name for path in parts_of(tmp_path / "out")] == ["model-0", "model-1"]
+    patches = np.stack([read_patch(p) for p in Cohort.open(site).image_paths()[:2]])
+    sums = load_ensemble(tmp_path / "out").predict_proba(patches, 0.25).sum(axis=1)
+    assert sums == pytest.approx([1, 1], abs=1e-5)
 
 
 def test_weights_are_of_the_plan(bundle: Path, site: Path, tmp_path: Path) -> None:

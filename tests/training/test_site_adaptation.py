@@ -99,7 +99,10 @@ def test_many_figures_undo_what_the_site_does_to_the_answers() -> None:
     seen = p_atypical(apply_temperature(shifted, factor))
     called = p_atypical(plain.predictions.probabilities) >= 0.15
     assert np.mean((seen >= adapted.threshold) == called) > 0.985
-    assert adapted.points["balanced"].threshold == adapted.threshold
+    point = adapted.points["balanced"]
+    assert point.threshold == adapted.threshold
+    assert point.sensitivity is not None
+    assert point.sensitivity.value == pytest.approx(called[plain.is_atypical].mean(), abs=0.03)
     thresholds = [adapted.points[n].threshold for n in ("sensitive", "balanced", "specific")]
     assert thresholds == sorted(thresholds)
 
@@ -187,3 +190,16 @@ def test_a_labelled_figure_needs_its_weight() -> None:
     weights[np.flatnonzero(~np.isnan(weights))[0]] = np.nan
     with pytest.raises(InputError, match="1 of"):
         local_figures(plain.predictions.probabilities, {"label_expert1": labels}, weights)
+
+
+def test_what_the_model_does_not_answer_is_left_out_and_counted() -> None:
+    plain = drawn_figures(30)
+    labels = {
+        "label_expert1": np.array(SUBTYPES)[plain.subtypes],
+        "status": ["answered"] * 28 + ["no_tissue", "poor_image"],
+        "predicted_subtype": ["nmf_metaphase"] * 28 + ["", ""],
+        "predicted_atypical": ["False"] * 28 + ["", ""],
+    }
+    local = local_figures(plain.predictions.probabilities, labels, np.ones(30))
+    assert len(local.predictions) == 28
+    assert local.left_out == {"no_tissue": 1, "poor_image": 1}

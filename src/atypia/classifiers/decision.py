@@ -97,13 +97,17 @@ class OperatingPoint(BaseModel):
         p_atypical: FloatArray,
         is_atypical: npt.NDArray[np.bool_],
         patients: npt.NDArray[np.generic],
+        stand_for: FloatArray | float = 1.0,
     ) -> OperatingPoint:
-        """Measure a threshold on N figures out of fold; intervals are over patients (N,)."""
+        """Measure a threshold on N figures not learned from; intervals are over patients (N,).
+
+        Each may `stand_for` (N,) several, where the figures are no random sample.
+        """
         from atypia.evaluation.intervals import estimate, finite_or_none
         from atypia.evaluation.metrics import binary_measures
 
         def statistic(weights: FloatArray) -> Measures:
-            return binary_measures(is_atypical, p_atypical >= threshold, weights)
+            return binary_measures(is_atypical, p_atypical >= threshold, weights * stand_for)
 
         found = estimate(statistic, patients)
         sensitivity, specificity = (

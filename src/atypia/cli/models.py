@@ -62,8 +62,6 @@ def adapt(
     ] = None,
     allow_overlap: AllowOverlap = False,
     distinct_ids: DistinctIds = False,
-    backend: Backend = "auto",
-    device: Device = "auto",
 ) -> None:
     """Refit temperature, thresholds and sets on a new site's labels; no network is trained."""
     from rich.markdown import Markdown
@@ -88,8 +86,6 @@ def adapt(
                 sampled=sampled,
                 allow_overlap=allow_overlap,
                 distinct_ids=distinct_ids,
-                backend=backend,
-                device=device,
                 on_start=on_start,
                 on_done=on_done,
             )

@@ -35,8 +35,6 @@ def adapt(
     sampled: Path | None = None,
     allow_overlap: bool = False,
     distinct_ids: bool = False,
-    backend: str = "auto",
-    device: str = "auto",
     on_start: OnDone,
     on_done: OnDone,
 ) -> dict[str, Any]:
@@ -53,7 +51,6 @@ def adapt(
         sampled: Table of :func:`adapt_plan` by which the figures were chosen: its weights count.
         allow_overlap: Accept patients that the model was trained on; with `distinct_ids` as for
             :func:`atypia.classifiers.training_patients.require_new_patients`.
-        backend: With `device` as for :func:`load_ensemble`.
         on_start: Called with the number of patches to classify.
         on_done: Called with the number of patches done since the last call.
 
@@ -75,7 +72,7 @@ def adapt(
     on_start(len(items) * len(qualities))
     fitted, parts = {}, {}
     for quality in qualities:
-        classifier = load_ensemble(bundle, quality, backend=backend, device=device)
+        classifier = load_ensemble(bundle, quality)
         table, _ = predict_items(classifier, items, on_done=on_done)
         if not allow_overlap:
             require_new_patients(predictions_from_table(table), bundle, distinct_ids=distinct_ids)
@@ -90,6 +87,7 @@ def adapt(
         "figures": len(local.predictions),
         "patients": len(np.unique(local.predictions.patients)),
         "atypical": int(local.is_atypical.sum()),
+        "left_out": dict(local.left_out),
         "parts": parts,
     }
     save_adapted(bundle, out, fitted, record)
@@ -141,7 +139,7 @@ def adapt_plan(
         table = predictions_from_table(predicted)
     else:
         table = read_predictions(source)
-    table = table.take(table.answered)
+    table = table.only_answered()
     found = foresee(table.p_atypical, table.patients, threshold, figures)
     if out is not None:
         write_text(out, csv_text(plan_table(table, threshold, figures, seed)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from atypia.biomarker.error_model import ErrorModel, NoErrorsError
+from atypia.biomarker.error_model import ErrorModel
 from atypia.classifiers.bundle import (
     BundleHeader,
     parts_of,
@@ -23,7 +23,7 @@ from atypia.classifiers.bundle import (
     write_header,
 )
 from atypia.classifiers.calibration import Calibration, apply_temperature, fit_temperature
-from atypia.classifiers.decision import p_atypical
+from atypia.classifiers.decision import OperatingPoint, p_atypical
 from atypia.core.choices import BEST, FAST
 from atypia.core.errors import InputError
 from atypia.core.files import building_folder
@@ -65,6 +65,8 @@ class LocalFigures:
     label: str
     weights: FloatArray
     """(N,) how many figures of the site each stands for."""
+    left_out: Mapping[str, int]
+    """Labelled figures that the model does not answer, by status; the N are without them."""
 
     @classmethod
     def of(cls, table: pd.DataFrame, label: str, weights: FloatArray) -> Self:
@@ -74,13 +76,15 @@ class LocalFigures:
             InputError: The table has no such label, or labelled figures without a weight (NaN).
         """
         predictions = predictions_from_table(table)
-        known = predictions.rows_with(predictions.atypical_of(label), label)
+        labelled = predictions.rows_with(predictions.atypical_of(label), label)
+        known = labelled & predictions.answered
         if lost := int(np.isnan(weights[known]).sum()):
             raise InputError(
                 f"--sampled: expected the weight of every labelled figure but {lost:,} of "
                 f"{int(known.sum()):,} are not in the table. Give the one that they were chosen by."
             )
-        return cls(predictions.take(known), label, weights[known])
+        left_out = predictions.take(labelled).left_out
+        return cls(predictions.take(known), label, weights[known], left_out)
 
     @property
     def is_atypical(self) -> BoolArray:
@@ -151,16 +155,23 @@ def adapt_postprocessing(
     threshold = thresholds[shipped.operating_point].adapted
     p = p_atypical(after).astype(np.float64)
     called = replace(local.predictions, p_atypical=p, predicted_atypical=p >= threshold)
+
+    def point(name: str) -> OperatingPoint:
+        """As measured at the site, if there are enough figures to."""
+        moved = thresholds[name].adapted
+        if local.too_few_of_a_side:
+            return shipped.points[name].model_copy(update={"threshold": moved})
+        patients = local.predictions.patients
+        return OperatingPoint.measured(moved, p, local.is_atypical, patients, local.weights)
+
     adapted = replace(
         shipped,
         calibration=Calibration(temperature.adapted),
         threshold=threshold,
-        points={
-            name: point.model_copy(update={"threshold": thresholds[name].adapted})
-            for name, point in shipped.points.items()
-        },
+        points={name: point(name) for name in shipped.points},
         conformal=shipped.conformal and adapted_sets(shipped.conformal, local, before),
-        errors=adapted_errors(shipped, replace(local, predictions=called), factor),
+        errors=shipped.errors
+        and adapted_errors(shipped.errors, replace(local, predictions=called), factor),
     )
     return adapted, [temperature, *thresholds.values()]
 
@@ -253,19 +264,16 @@ def adapted_sets(shipped: ConformalSets, local: LocalFigures, before: FloatArray
 
 
 def adapted_errors(
-    shipped: Postprocessing, local: LocalFigures, factor: float
-) -> Mapping[str, Any] | None:
+    shipped: Mapping[str, Any], local: LocalFigures, factor: float
+) -> Mapping[str, Any]:
     """Refit the error model, drawn towards the shipped one; that one where figures are too few."""
-    prior = None
-    if shipped.errors is not None:
-        prior = ErrorModel.from_json(shipped.errors)
-        # Of probabilities to the power 1 / factor the logarithm is that much smaller.
-        scaled = {k: replace(e, slope=e.slope * factor) for k, e in prior.of.items()}
-        prior = replace(prior, of=scaled)
-    try:
-        return ErrorModel.fit(local.predictions, local.label, local.weights, prior).to_json()
-    except NoErrorsError:
-        return None if prior is None else prior.to_json()
+    prior = ErrorModel.from_json(shipped)
+    # Of probabilities to the power 1 / factor the logarithm is that much smaller.
+    scaled = {name: replace(of, slope=of.slope * factor) for name, of in prior.of.items()}
+    prior = replace(prior, of=scaled)
+    if local.too_few:
+        return prior.to_json()
+    return ErrorModel.fit(local.predictions, local.label, local.weights, prior).to_json()
 
 
 def save_adapted(
@@ -298,8 +306,10 @@ def adapted_markdown(record: Mapping[str, Any]) -> str:
         f"## Adapted to {record['cohort']}",
         "",
         f"By {record['figures']:,} figures of {record['patients']:,} patients, "
-        f"{record['atypical']:,} of them atypical by {record['label']}. The networks are those of "
-        "the model as shipped; other figures on this page were measured with what was shipped.",
+        f"{record['atypical']:,} of them atypical by {record['label']}, besides "
+        f"{sum(record['left_out'].values()):,} labelled ones that the model does not answer. The "
+        "networks are those of the model as shipped; other figures on this page were measured "
+        "with what was shipped.",
         "",
         "| | shipped | here | 95 % | |",
         "|---|---|---|---|---|",
