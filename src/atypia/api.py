@@ -27,7 +27,7 @@ from PIL import Image
 
 from atypia.classifiers.bundle import HEADER, read_card
 from atypia.classifiers.loading import find_model, load_ensemble
-from atypia.core.choices import BEST, RELEASED, Backend, Quality
+from atypia.core.choices import BALANCED, BEST, RELEASED, Backend, Quality
 from atypia.core.errors import InputError, Problem
 from atypia.core.labels import SUBTYPES
 from atypia.core.progress import OnStep, silent
@@ -218,6 +218,7 @@ def load_model(
     *,
     backend: Backend = "auto",
     device: str = "auto",
+    operating_point: str = BALANCED,
 ) -> Classifier:
     """Load a model for :meth:`Classifier.predict`.
 
@@ -225,10 +226,12 @@ def load_model(
     alone have a `quality` and a `backend`.
 
     Raises:
-        InputError: No such model, quality, backend or device, or damaged files.
+        InputError: No such model, quality, backend, device or operating point, or damaged files.
     """
     folder = find_model(name_or_path)
-    ensemble = load_ensemble(folder, quality, backend=backend, device=device)
+    ensemble = load_ensemble(
+        folder, quality, backend=backend, device=device, operating_point=operating_point
+    )
     return Classifier(ensemble, read_card(folder) if (folder / HEADER).is_file() else None)
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atypia import pipeline
 from atypia.classifiers.answers import Answers
 from atypia.classifiers.bundle import Thresholds
 from atypia.classifiers.decision import Decision, OperatingPoint, Rate, p_atypical
+from atypia.classifiers.loading import load_ensemble
 from atypia.classifiers.postprocessing import Postprocessing
 from atypia.core.errors import InputError
 from atypia.core.labels import N_ATYPICAL, SUBTYPES
@@ -117,3 +121,24 @@ def test_a_model_without_points_has_one() -> None:
     assert old.with_operating_point("balanced") == old
     with pytest.raises(InputError, match=r"expected one of \['balanced'\]"):
         old.with_operating_point("sensitive")
+
+
+def test_the_released_model_answers_at_each_of_its_points(tmp_path: Path) -> None:
+    """Looser points call whatever stricter ones do, and call and subtype agree at each."""
+    cells = Path(__file__).parents[2] / "docs" / "images" / "cells"
+    thresholds, called = [], []
+    for point in ("sensitive", "balanced", "specific"):
+        table, _ = pipeline.predict(
+            [cells], tmp_path / f"{point}.csv", quality="fast", operating_point=point, mpp=0.25
+        )
+        threshold = load_ensemble(quality="fast", operating_point=point).threshold
+        answered = table[table["predicted_subtype"] != ""]
+        calls = answered["p_atypical"] >= np.float32(threshold)
+        assert answered["predicted_atypical"].astype(bool).tolist() == calls.tolist()
+        assert answered["predicted_subtype"].str.startswith("amf_").tolist() == calls.tolist()
+        thresholds.append(threshold)
+        called.append(calls.sum())
+    assert thresholds == sorted(thresholds)
+    assert called == sorted(called, reverse=True)
+    with pytest.raises(InputError, match=r"--operating-point.*balanced.*sensitive.*specific"):
+        pipeline.predict([cells], None, quality="fast", operating_point="best", mpp=0.25)

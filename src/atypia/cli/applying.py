@@ -21,6 +21,7 @@ from atypia.cli.options import (
     ItemSize,
     Model,
     Mpp,
+    OperatingPoint,
     Out,
     Quality,
     Seed,
@@ -39,6 +40,7 @@ from atypia.cli.show import (
     show_skipped,
     table_in_words,
 )
+from atypia.core.choices import BALANCED
 from atypia.core.errors import AtypiaError, InputError
 from atypia.core.labels import left_out
 
@@ -57,6 +59,7 @@ def predict(
     ] = None,
     model: Model = "released",
     quality: Quality = "best",
+    operating_point: OperatingPoint = BALANCED,
     mpp: Mpp = None,
     min_confidence: Annotated[
         float | None,
@@ -93,6 +96,7 @@ def predict(
                 engine=EngineChoice(engine, address, workers, threads),
                 csv=csv,
                 quality=quality,
+                operating_point=operating_point,
                 mpp=mpp,
                 min_confidence=min_confidence,
                 backend=backend,
@@ -118,6 +122,7 @@ def predict(
             out,
             model,
             quality=quality,
+            operating_point=operating_point,
             mpp=mpp,
             min_confidence=min_confidence,
             backend=backend,
@@ -148,6 +153,7 @@ def explain(
         str, typer.Option(help="What is explained: predicted, atypical, or a subtype.")
     ] = "predicted",
     quality: Quality = "best",
+    operating_point: OperatingPoint = BALANCED,
     mpp: Mpp = None,
     device: Device = "auto",
     skip_bad: SkipBad = False,
@@ -165,6 +171,7 @@ def explain(
             method=method,
             subtype=subtype,
             quality=quality,
+            operating_point=operating_point,
             mpp=mpp,
             device=device,
             skip_bad=skip_bad,
@@ -196,6 +203,7 @@ def slide(
     ],
     model: Model = "released",
     quality: Quality = "best",
+    operating_point: OperatingPoint = BALANCED,
     mpp: Annotated[
         float | None, typer.Option(help="µm per pixel, where the slide does not say it.")
     ] = None,
@@ -219,6 +227,7 @@ def slide(
             out,
             model,
             quality=quality,
+            operating_point=operating_point,
             mpp=mpp,
             units=units,
             backend=backend,
@@ -257,6 +266,7 @@ def slides(
     ] = None,
     model: Model = "released",
     quality: Quality = "best",
+    operating_point: OperatingPoint = BALANCED,
     engine: Annotated[Engine, typer.Option(help="In this process, or on a Ray cluster.")] = "local",
     address: Address = None,
     workers: Workers = None,
@@ -281,6 +291,7 @@ def slides(
             engine=EngineChoice(engine, address, workers, threads),
             csv=csv,
             quality=quality,
+            operating_point=operating_point,
             backend=backend,
             device=device,
             skip_bad=skip_bad,
@@ -399,13 +410,21 @@ def challenge(
         typer.Option(help="A bundle, run or ONNX export. [default: /opt/ml/model, else released]"),
     ] = None,
     quality: Quality = "best",
+    operating_point: OperatingPoint = BALANCED,
     mpp: Annotated[float, typer.Option(help="µm per pixel of the pages.")] = 0.25,
     backend: Backend = "auto",
     device: Device = "auto",
 ) -> None:
     """Answer one case of MIDOG 2025, track 2: normal or atypical, for each page of a stack."""
     given = pipeline.challenge(
-        source, out, model, quality=quality, mpp=mpp, backend=backend, device=device
+        source,
+        out,
+        model,
+        quality=quality,
+        operating_point=operating_point,
+        mpp=mpp,
+        backend=backend,
+        device=device,
     )
     atypical = sum(answer["class"] == "atypical" for answer in given)
     show_path(f"{len(given)} pages at {mpp:g} µm per pixel, {atypical} of them atypical", out)

@@ -18,6 +18,7 @@ from atypia.cli.options import (
     Device,
     DistinctIds,
     Label,
+    OperatingPoint,
     Out,
     Quality,
     Seed,
@@ -30,6 +31,7 @@ from atypia.cli.show import (
     show_metrics,
     show_path,
 )
+from atypia.core.choices import BALANCED
 from atypia.core.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -202,6 +204,7 @@ def serve(
         ),
     ] = None,
     quality: Quality = "best",
+    operating_point: OperatingPoint = BALANCED,
     slides: Annotated[
         Path | None, typer.Option(help="A folder: each slide in it, by the name of its file.")
     ] = None,
@@ -260,6 +263,7 @@ def serve(
         None if source is None else Show(source, **given),  # type: ignore[arg-type]
         model,
         quality=quality,
+        operating_point=operating_point,
         backend=backend,
         device=device,
         slides=slides,

@@ -27,6 +27,12 @@ Model = Annotated[
 ]
 TorchModel = Annotated[str, Option(help="'released' (in the package), a bundle or a run folder.")]
 Quality = Annotated[str, Option(help="best or fast.")]
+OperatingPoint = Annotated[
+    str,
+    Option(
+        help="From what probability on a figure is called atypical: balanced, sensitive, specific."
+    ),
+]
 Backend = Annotated[
     str, Option(help="torch, onnx, onnx-int8, or auto: what the model and the machine have.")
 ]

@@ -21,6 +21,7 @@ from atypia.classifiers.bundle import HEADER as BUNDLE_HEADER
 from atypia.classifiers.loading import load_ensemble
 from atypia.classifiers.onnx_files import HEADER as EXPORT_HEADER
 from atypia.classifiers.onnx_files import find_export
+from atypia.core.choices import BALANCED
 from atypia.core.errors import AtypiaError, InputError, Problem
 from atypia.core.files import (
     LOCK,
@@ -117,6 +118,7 @@ class JobModel:
     backend: str
     device: str
     threads: int | None
+    operating_point: str = BALANCED
 
     def load(self) -> SubtypeModel:
         """Load it in the process that works."""
@@ -126,12 +128,19 @@ class JobModel:
             backend=self.backend,
             device=self.device,
             threads=self.threads,
+            operating_point=self.operating_point,
         )
 
     def check(self, engine: EngineChoice) -> None:
         """Load it once in this process, which need not have the workers' GPU."""
         device = self.device if engine.name == "local" else "cpu"
-        load_ensemble(self.folder, self.quality, backend=self.backend, device=device)
+        load_ensemble(
+            self.folder,
+            self.quality,
+            backend=self.backend,
+            device=device,
+            operating_point=self.operating_point,
+        )
 
     def identity(self) -> dict[str, str]:
         """Give what predictions depend on; the model's header holds the hashes of its weights."""
@@ -139,7 +148,10 @@ class JobModel:
         if self.backend.startswith("onnx") or not header.is_file():
             header = (find_export(self.folder) or self.folder) / EXPORT_HEADER
         sha256 = sha256_file(header) if header.is_file() else ""
-        return {"model": sha256, "quality": self.quality, "backend": self.backend}
+        identity = {"model": sha256, "quality": self.quality, "backend": self.backend}
+        if self.operating_point != BALANCED:  # a job of before there were others goes on
+            identity["operating_point"] = self.operating_point
+        return identity
 
 
 @dataclass(frozen=True)

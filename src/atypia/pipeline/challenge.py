@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from atypia.classifiers.loading import load_ensemble
-from atypia.core.choices import BEST, RELEASED
+from atypia.core.choices import BALANCED, BEST, RELEASED
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import write_json
 from atypia.core.labels import in_words, left_out
@@ -32,6 +32,7 @@ def challenge(
     model: Path | str | None = None,
     *,
     quality: str = BEST,
+    operating_point: str = BALANCED,
     mpp: float = MPP,
     backend: str = "auto",
     device: str = "auto",
@@ -41,7 +42,7 @@ def challenge(
     Args:
         source: ``/input`` of the container; only read.
         out: ``/output`` of the container.
-        model: With `quality`, `backend` and `device` as for :func:`load_ensemble`. None: what is
+        model: With `quality` to `operating_point` as for :func:`load_ensemble`. None: what is
             in ``/opt/ml/model``, else the model in the package.
         mpp: µm per pixel of the pages.
 
@@ -55,7 +56,9 @@ def challenge(
         model = MODEL_FOLDER if mounted else RELEASED
     stack = find_stack(source)
     pages = read_stack(stack)
-    ensemble = load_ensemble(model, quality, backend=backend, device=device)
+    ensemble = load_ensemble(
+        model, quality, backend=backend, device=device, operating_point=operating_point
+    )
     try:
         table = predict_arrays(ensemble, pages, mpp)
     except InputError as error:

@@ -9,7 +9,7 @@ import numpy as np
 
 from atypia._version import __version__
 from atypia.classifiers.loading import find_model, load_ensemble
-from atypia.core.choices import BEST, RELEASED
+from atypia.core.choices import BALANCED, BEST, RELEASED
 from atypia.core.errors import InputError, Problem, collected
 from atypia.core.files import write_json
 from atypia.core.progress import OnDone, silent
@@ -39,6 +39,7 @@ def explain(
     method: str = "gradcam",
     subtype: str = "predicted",
     quality: str = BEST,
+    operating_point: str = BALANCED,
     mpp: float | None = None,
     device: str = "auto",
     skip_bad: bool = False,
@@ -53,7 +54,7 @@ def explain(
         inputs: With `mpp`, `skip_bad`, `on_start` and `on_done` as for
             :func:`atypia.pipeline.predict`.
         out: The folder to write to. ``explanations.json`` comes last: with it, all is there.
-        model: Of networks; with `quality` and `device` as for :func:`load_ensemble`.
+        model: Of networks; with `quality` to `device` as for :func:`load_ensemble`.
         method: One of :data:`atypia.explain.METHODS`.
         subtype: What is explained: ``predicted``, the subtype that the model gives to each figure;
             a subtype; or ``atypical``, any of the four atypical ones.
@@ -90,7 +91,7 @@ def explain(
         items = find_items(inputs, mpp)
     if problems:
         raise InputError(problems)
-    ensemble = load_ensemble(folder, quality, device=device)
+    ensemble = load_ensemble(folder, quality, device=device, operating_point=operating_point)
     if not isinstance(ensemble, Ensemble):
         raise InputError(
             f"--model {model}: expected a bundle of networks, of which gradients can be asked, but "

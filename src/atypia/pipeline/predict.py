@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from atypia.classifiers.loading import find_model, load_ensemble
-from atypia.core.choices import BEST, RELEASED
+from atypia.core.choices import BALANCED, BEST, RELEASED
 from atypia.core.errors import InputError, Problem, collected
 from atypia.core.files import overwriting, wrong_suffix
 from atypia.core.progress import OnDone, silent
@@ -42,6 +42,7 @@ def predict(
     model: Path | str = RELEASED,
     *,
     quality: str = BEST,
+    operating_point: str = BALANCED,
     mpp: float | None = None,
     min_confidence: float | None = None,
     backend: str = "auto",
@@ -55,13 +56,12 @@ def predict(
     Args:
         inputs: What to classify.
         out: The ``.csv`` or ``.json`` to write; None writes nothing.
-        model: With `quality`, `backend` and `device` as for :func:`load_ensemble`.
+        model: With `quality` to `device` as for :func:`load_ensemble`.
         mpp: µm per pixel of what is not in a cohort; None where each TIFF file carries its own.
         min_confidence: Adds the column ``abstained``: whether the probability of the predicted
             subtype is below this, 0 to 1.
         skip_bad: Leave out what cannot be read, and return it.
-        on_start: Called with the number of files.
-        on_done: Called with the number of files done since the last call.
+        on_start: With `on_done`, called with numbers of files.
 
     Returns:
         One row per patch in the columns of ``predictions.csv``, and what was skipped.
@@ -77,8 +77,9 @@ def predict(
     if problems:
         raise InputError(problems)
     on_start(len(items))
-    # Only now, with torch: errors above need not wait for it.
-    ensemble = load_ensemble(folder, quality, backend=backend, device=device)
+    ensemble = load_ensemble(
+        folder, quality, backend=backend, device=device, operating_point=operating_point
+    )
     table, skipped = predict_items(ensemble, items, skip_bad=skip_bad, on_done=on_done)
     if min_confidence is not None:
         table = with_abstained(table, min_confidence)
@@ -95,6 +96,7 @@ def predict_job(
     engine: EngineChoice | None = None,
     csv: Path | None = None,
     quality: str = BEST,
+    operating_point: str = BALANCED,
     mpp: float | None = None,
     min_confidence: float | None = None,
     backend: str = "auto",
@@ -120,15 +122,14 @@ def predict_job(
         images = find_items([path.absolute() for path in inputs], mpp)
     if problems:
         raise InputError(problems)
-    job_model = JobModel(folder, quality, backend, device, engine.worker_threads)
+    job_model = JobModel(folder, quality, backend, device, engine.worker_threads, operating_point)
     identity = {
         "kind": "images",
         "inputs": hash_of([(image.patch_id, str(image.path), image.mpp) for image in images]),
         **job_model.identity(),
         "item_size": item_size,
+        **({} if min_confidence is None else {"min_confidence": min_confidence}),
     }
-    if min_confidence is not None:
-        identity["min_confidence"] = min_confidence
     with open_job(out, identity, engine, job_model) as job:
         on_start(len(images))
         worker = partial(ClassifyImages, job_model, min_confidence)

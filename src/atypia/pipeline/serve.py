@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from atypia.classifiers.bundle import HEADER
-from atypia.core.choices import BEST, RELEASED
+from atypia.core.choices import BALANCED, BEST, RELEASED
 from atypia.core.errors import InputError
 from atypia.server.guard import ServerLimits, usual_requests
 from atypia.server.listener import answer, bound, check_installed, choose_access, is_private
@@ -37,6 +37,7 @@ def serve(
     model: Path | str | None = None,
     *,
     quality: str = BEST,
+    operating_point: str = BALANCED,
     backend: str = "auto",
     device: str = "auto",
     slides: Path | None = None,
@@ -51,7 +52,7 @@ def serve(
 
     Args:
         show: What the app shows; None: the API alone.
-        model: With `quality`, `backend` and `device` as for
+        model: With `quality` to `device` as for
             :func:`atypia.classifiers.loading.load_ensemble`. None is that of the run that is
             shown, else ``released``.
         slides: A folder of slides that clients may ask about.
@@ -95,7 +96,7 @@ def serve(
                 count_all=show.count_all,
             )
             shown = stack.enter_context(source)
-        loaded, about = load_described(model or RELEASED, quality, backend, device)
+        loaded, about = load_described(model or RELEASED, quality, backend, device, operating_point)
         service = stack.enter_context(Service(loaded, about, registered, limits))
         extend = None
         if show is not None and shown is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from atypia.biomarker import ModelErrors, NoErrorsError, images_of, measure_table, model_errors
 from atypia.classifiers.bundle import HEADER
 from atypia.classifiers.loading import find_model, load_ensemble
-from atypia.core.choices import BEST, RELEASED
+from atypia.core.choices import BALANCED, BEST, RELEASED
 from atypia.core.errors import InputError, Problem
 from atypia.core.files import overwriting, write_json, write_text, wrong_suffix
 from atypia.core.labels import left_out
@@ -39,6 +39,7 @@ def slide(
     model: Path | str = RELEASED,
     *,
     quality: str = BEST,
+    operating_point: str = BALANCED,
     mpp: float | None = None,
     units: Units | None = None,
     backend: str = "auto",
@@ -59,7 +60,7 @@ def slide(
         candidates: Where figures were found; see :func:`read_candidates`.
         outs: What to write: ``.geojson`` for QuPath, ``.csv``, ``.json``, ``.dcm`` (DICOM
             annotations, for a DICOM slide), or the summary page: ``.html``, ``.pdf``.
-        model: With `quality`, `backend` and `device` as for :func:`load_ensemble`.
+        model: With `quality` to `device` as for :func:`load_ensemble`.
         mpp: µm per pixel, where that of the slide is missing or wrong.
         units: ``px`` or ``um``, where the file of candidates does not name them.
         skip_bad: With `all_classes` as for :func:`read_candidates`; what is bad is returned.
@@ -85,7 +86,9 @@ def slide(
         info.log_oddities(mpp)
         on_start(len(found.candidates))
         # Only now: the errors above need not wait for the model.
-        ensemble = load_ensemble(folder, quality, backend=backend, device=device)
+        ensemble = load_ensemble(
+            folder, quality, backend=backend, device=device, operating_point=operating_point
+        )
         errors = _errors_of(folder, quality)
         table, unread = classify_slide(
             ensemble, pool, found.candidates, count_all=count_all, on_done=on_done

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from atypia.classifiers.loading import find_model
-from atypia.core.choices import BEST, RELEASED
+from atypia.core.choices import BALANCED, BEST, RELEASED
 from atypia.core.errors import InputError, collected
 from atypia.core.files import overwriting, sha256_file, wrong_suffix
 from atypia.core.progress import OnDone, silent
@@ -28,6 +28,7 @@ def slides(
     engine: EngineChoice | None = None,
     csv: Path | None = None,
     quality: str = BEST,
+    operating_point: str = BALANCED,
     backend: str = "auto",
     device: str = "auto",
     skip_bad: bool = False,
@@ -46,7 +47,7 @@ def slides(
     Args:
         table: See :func:`atypia.inference.slide_list.read_slide_table`.
         out: Folder of the job; if it holds this job, it goes on.
-        model: With `quality`, `backend` and `device` as for
+        model: With `quality` to `device` as for
             :func:`atypia.classifiers.loading.load_ensemble`; with ``cuda`` each worker of Ray has
             a GPU.
         engine: Where the work is done; None is in this process.
@@ -78,7 +79,7 @@ def slides(
         folder = find_model(model).absolute()
     if problems:
         raise InputError(problems)
-    job_model = JobModel(folder, quality, backend, device, engine.worker_threads)
+    job_model = JobModel(folder, quality, backend, device, engine.worker_threads, operating_point)
     identity = {
         "kind": "slides",
         "table": sha256_file(table),

@@ -15,6 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from atypia.core.choices import BALANCED
 from atypia.core.labels import ANSWERED, STATUSES, SUBTYPES
 
 Mpp = Annotated[float, Field(ge=0.01, le=10, description="µm per pixel", examples=[0.25])]
@@ -210,6 +211,10 @@ class Answered(BaseModel):
 
     model: Annotated[str, Field(examples=["released"])]
     quality: Annotated[str, Field(examples=["best"])]
+    operating_point: Annotated[str, Field(examples=["balanced"])] = BALANCED
+    threshold: Annotated[
+        float | None, Field(description="p_atypical from which on a figure is called atypical.")
+    ] = None
     problems: Annotated[
         list[str], Field(description="What was left out, and why: one sentence each.")
     ]
@@ -265,6 +270,7 @@ class About(BaseModel):
     created_with: str
     files: Annotated[dict[str, str], Field(description="SHA-256 of each file of the model.")]
     classes: list[str]
+    operating_point: Annotated[str, Field(examples=["balanced"])] = BALANCED
     thresholds: Annotated[dict[str, float], Field(examples=[{"atypical": 0.5}])]
     conformal: Annotated[
         dict[str, Any] | None, Field(description="How sets are made; null where there are none.")

@@ -204,6 +204,8 @@ class Service:
         return {
             "model": self.about.model,
             "quality": self.about.quality,
+            "operating_point": self.about.operating_point,
+            "threshold": self.about.thresholds["atypical"],
             "problems": problems,
             "not_answered": left_out(table.get("status", ())),
         }

@@ -24,7 +24,7 @@ from atypia.classifiers.loading import find_model, load_ensemble
 from atypia.classifiers.onnx_classifier import OnnxEnsemble
 from atypia.classifiers.onnx_files import find_export, read_export
 from atypia.classifiers.postprocessing import Postprocessed
-from atypia.core.choices import RELEASED
+from atypia.core.choices import BALANCED, RELEASED
 from atypia.core.files import sha256_file
 from atypia.core.labels import SUBTYPES
 from atypia.server.schemas import About
@@ -44,11 +44,17 @@ log = logging.getLogger("atypia")
 
 
 def load_described(
-    model: Path | str, quality: str, backend: str, device: str
+    model: Path | str,
+    quality: str,
+    backend: str,
+    device: str,
+    operating_point: str = BALANCED,
 ) -> tuple[SubtypeModel, About]:
     """Load a model, as :func:`atypia.classifiers.loading.load_ensemble` does, and describe it."""
     folder = find_model(model)
-    loaded = load_ensemble(folder, quality, backend=backend, device=device)
+    loaded = load_ensemble(
+        folder, quality, backend=backend, device=device, operating_point=operating_point
+    )
     if isinstance(loaded, OnnxEnsemble):
         export = find_export(folder)
         assert export is not None
@@ -79,6 +85,7 @@ def load_described(
         created_with=made,
         files=files,
         classes=list(SUBTYPES),
+        operating_point=operating_point,
         thresholds={"atypical": loaded.threshold},
         conformal=conformal,
         field_of_view_um=loaded.field_of_view_um,
