@@ -75,7 +75,7 @@ def test_damaged_errors_of_a_model_are_not_taken_for_none(tmp_path, monkeypatch,
     write_json(other / "model.json", stamped(header | {"errors": {"format": 99}}))
     out = tmp_path / "out.csv"
     assert run(monkeypatch, slide, "--candidates", listed, "--model", other, "--out", out) == 2
-    assert "expected the error counts of a model" in capsys.readouterr().err.replace("\n", " ")
+    assert "expected the errors of a model" in capsys.readouterr().err.replace("\n", " ")
     assert not out.exists()
 
 

@@ -21,6 +21,8 @@ from atypia.core.labels import STATUSES as EVERY_STATUS
 from atypia.inference.job_parts import FinishedPart, encode_part, read_rows, read_summary
 from atypia.inference.patch_predictions import predict_arrays, prediction_records
 from atypia.reports.words import measures_in_words
+from atypia.slides import open_slide
+from atypia.slides.read_candidates import read_candidates
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,6 +90,9 @@ def test_a_slide_counts_what_is_answered_and_names_what_is_not(tmp_path: Path) -
     assert features[16]["properties"]["measurements"]["p_mitosis"] == 0
     assert "p_mitosis" not in features[8]["properties"]["measurements"]
 
+    with open_slide(tmp_path / "s.tif") as slide:  # they are candidates still
+        again = read_candidates(tmp_path / "a.geojson", slide.info)
+    assert len(again.candidates) == 17
     page = (tmp_path / "a.html").read_text()
     assert "9 candidates left out: 7 no tissue, 2 not a mitosis" in page
     assert 'class="left-out"' in page
