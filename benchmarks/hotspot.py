@@ -8,7 +8,7 @@
    figures cluster while their calls do not, and where the calls truly cluster.
 3. *Audit*: a detector with a precision of 0.8 and a recall of 0.7 on the mean over patients, which
    vary (beta, concentration 20) or not; of 30 or 100 figures and 10 or 33 fields of one patient, or
-   of all ten together, a person says what they are: how often the interval holds the density.
+   of all ten together, it is seen what they are: how often the interval holds the density.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def audit(n: int, rng: np.random.Generator) -> list[str]:
         "|---:|---|---:|---:|---:|---:|---:|",
         *rows,
         "",
-        "The last column: exact intervals of the plain count, which know nothing of the detector.",
+        "The last column: exact intervals of the plain count, without the errors of the detector.",
     ]
 
 
