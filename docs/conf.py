@@ -24,6 +24,7 @@ CONTENTS = {
     ],
     "Answers": [
         "guide/prediction",
+        "guide/new-site",
         "guide/many-slides",
         "guide/biomarker",
         "guide/challenge",
