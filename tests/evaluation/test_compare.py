@@ -119,6 +119,20 @@ def test_other_faults(tables, make_table):
         compare({"weak": tables["weak"], "twice": predictions_from_table(moved)})
 
 
+def test_joined_repeats_do_not_contradict_themselves(make_table):
+    """Two of five call it normal and agree on the subtype; three atypical, each another one."""
+    answers = ["nmf_ring", "nmf_ring", "amf_other", "amf_bipolar", "amf_multipolar"]
+    row = make_table().head(1)
+    repeats = pd.concat([row.assign(fold=i) for i in range(5)], ignore_index=True)
+    repeats = repeats.assign(predicted_subtype=answers, conformal_set=answers)
+    repeats["predicted_atypical"] = repeats["predicted_subtype"].str.startswith("amf")
+    joined = predictions_from_table(repeats).averaged()
+    assert joined.predicted_atypical.tolist() == [True]
+    named = np.array([0, 1, 3])
+    assert joined.predicted[0] == named[joined.probabilities[0, named].argmax()]
+    assert joined.sets[0].nonzero()[0].tolist() == joined.predicted.tolist()
+
+
 def test_repeats_are_refused_or_joined(make_table):
     """Three repeats, of which the last one lacks a patient; the means are those of pandas."""
     parts = [make_table(seed=i, skill=1.0).assign(fold=i) for i in range(3)]
@@ -138,9 +152,11 @@ def test_repeats_are_refused_or_joined(make_table):
     np.testing.assert_allclose(joined.p_atypical, by_patch["p_atypical"].mean())
     calls = by_patch["predicted_atypical"].mean()
     np.testing.assert_array_equal(joined.predicted_atypical, calls >= 0.5)
-    for patch, told in zip(joined.patch_ids, joined.predicted, strict=True):
-        own = repeated.predicted[repeated.patch_ids == patch]
-        times = np.bincount(own, minlength=8)
-        assert times[told] == times.max()
+    for patch, named, call in zip(
+        joined.patch_ids, joined.predicted, joined.predicted_atypical, strict=True
+    ):
+        own = (repeated.patch_ids == patch) & (repeated.predicted_atypical == call)
+        times = np.bincount(repeated.predicted[own], minlength=8)
+        assert times[named] == times.max()
     result = compare({"a": repeated, "b": once}, average_repeats=True, resamples=20)
     assert result["n"] == len(once)

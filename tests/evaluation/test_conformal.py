@@ -127,17 +127,19 @@ def test_measures_of_sets():
     truth = np.array([0, 0, 1, 5])
     sets = np.zeros((4, 8), bool)
     sets[0, :2] = sets[1, 3] = sets[2, 1] = True  # right, wrong, right, empty
-    measures = set_measures(truth, sets)
+    named = np.array([1, 4, 1, 5])
+    measures = set_measures(truth, named, sets)
     assert {*SET_OVERALL, *SET_PER_CLASS} <= set(measures)
     overall = [measures[name][0] for name in SET_OVERALL]
-    assert overall == [0.5, 1.0, 0.5, 0.25]
+    assert overall == [0.5, 0.5, 1.0, 0.5, 0.25]
     np.testing.assert_array_equal(
         measures["class_coverage"][0], [0.5, 1, *[np.nan] * 3, 0, *[np.nan] * 2]
     )
     assert measures["class_mean_size"][0, 0] == 1.5
     copies = np.array([[3.0, 0, 1, 2]])
     rows = np.repeat(np.arange(4), copies[0].astype(int))
-    weighted, repeated = set_measures(truth, sets, copies), set_measures(truth[rows], sets[rows])
+    weighted = set_measures(truth, named, sets, copies)
+    repeated = set_measures(truth[rows], named[rows], sets[rows])
     for name, values in weighted.items():
         np.testing.assert_allclose(values, repeated[name])
 

@@ -176,6 +176,8 @@ def test_prediction_sets_are_measured_where_they_are_known(table):
     told = rows["conformal_set"].str.split("|")
     held = [truth in names for truth, names in zip(rows["label_expert1"], told, strict=True)]
     assert result["coverage"]["value"] == pytest.approx(np.mean(held))
+    named = zip(rows["predicted_subtype"], told, strict=True)
+    assert result["named_inside"]["value"] == pytest.approx(np.mean([n in s for n, s in named]))
     size = np.where(rows["conformal_set"] == "empty", 0, rows["conformal_set"].str.count(r"\|") + 1)
     assert result["mean_size"]["value"] == pytest.approx(size.mean())
     assert result["empty"]["value"] == pytest.approx(5 / 235)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 EMPTY: Final = "empty"
 """How a table writes a set without subtypes; an empty cell means that there is none."""
-SET_OVERALL: Final = ("coverage", "mean_size", "single", "empty")
+SET_OVERALL: Final = ("coverage", "named_inside", "mean_size", "single", "empty")
 SET_PER_CLASS: Final = ("class_coverage", "class_mean_size")
 
 
@@ -32,15 +32,19 @@ def parse_set(text: str) -> BoolArray | None:
     return members if members.sum() == len(names) else None
 
 
-def set_measures(truth: IntArray, sets: BoolArray, weights: FloatArray | None = None) -> Measures:
+def set_measures(
+    truth: IntArray, named: IntArray, sets: BoolArray, weights: FloatArray | None = None
+) -> Measures:
     """Measures of sets (N, 8) of subtypes: :data:`SET_OVERALL` (R,), :data:`SET_PER_CLASS` (R, 8).
 
-    ``coverage`` is the share of sets with the label `truth` (N,) in them, ``mean_size`` the mean
-    number of subtypes in a set, ``single`` and ``empty`` the shares of sets of one and of none.
+    ``coverage`` is the share of sets with the label `truth` (N,) in them, ``named_inside`` of those
+    with the `named` subtype (N,), ``mean_size`` the mean number of subtypes in a set, ``single``
+    and ``empty`` the shares of sets of one and of none.
     """
     if weights is None:
         weights = np.ones((1, len(truth)))
-    covered = sets[np.arange(len(truth)), truth].astype(np.float64)
+    rows = np.arange(len(truth))
+    covered = sets[rows, truth].astype(np.float64)
     size = sets.sum(axis=1).astype(np.float64)
     of_class = np.eye(N_SUBTYPES)[truth]
 
@@ -49,7 +53,12 @@ def set_measures(truth: IntArray, sets: BoolArray, weights: FloatArray | None = 
             return np.asarray((weights @ (of * values[:, None])) / (weights @ of))
 
     everything = np.ones((len(truth), 1))
-    shares = {"coverage": covered, "single": size == 1, "empty": size == 0}
+    shares = {
+        "coverage": covered,
+        "named_inside": sets[rows, named],
+        "single": size == 1,
+        "empty": size == 0,
+    }
     return {
         **{k: mean(v.astype(np.float64), everything)[:, 0] for k, v in shares.items()},
         **{f"{k}{OF}": weights.sum(axis=1) for k in shares},

@@ -173,10 +173,11 @@ class Predictions:
     def averaged(self) -> Predictions:
         """Aggregate the predictions of a patch that is in the table several times, as of repeats.
 
-        Probabilities are averaged. The subtype, the call and the members of the prediction set are
-        those of most repeats; in a tie, the subtype with the largest mean probability, atypical,
-        and in the set. Repeats without a call count only where a patch has no other. All else is
-        that of the first row; the fold is empty.
+        Probabilities are averaged. The call and the members of the prediction set are those of most
+        repeats, in a tie atypical, and in the set. The subtype is that of most repeats with this
+        call, in a tie the one with the largest mean probability; it stays in the set. Repeats
+        without a call count only where a patch has no other. All else is that of the first row; the
+        fold is empty.
         """
         called = np.isin(self.patch_ids, self.patch_ids[self.answered])
         if (called & ~self.answered).any():
@@ -192,19 +193,24 @@ class Predictions:
             return summed
 
         probabilities = total(self.probabilities) / times[:, None]
-        votes = total((self.predicted[:, None] == np.arange(N_SUBTYPES)).astype(np.float64))
+        calls = total(self.predicted_atypical.astype(np.float64)) >= times / 2
+        voted = self.predicted[:, None] == np.arange(N_SUBTYPES)
+        voted &= (self.predicted_atypical == calls[row_of])[:, None]
+        votes = total(voted.astype(np.float64))
         tied = np.where(votes == votes.max(axis=1, keepdims=True), probabilities, -1)
+        named = tied.argmax(axis=1)
+        in_set = self.sets & self.has_set[:, None]
         n_sets = total(self.has_set.astype(np.float64))
-        inside = total((self.sets & self.has_set[:, None]).astype(np.float64))
+        sets = (total(in_set.astype(np.float64)) >= n_sets[:, None] / 2) & (n_sets[:, None] > 0)
+        of_named = total((voted & in_set).astype(np.float64)) > 0
         return replace(
             self.take(first),
             folds=np.full(len(patches), ""),
             probabilities=probabilities,
             p_atypical=total(self.p_atypical) / times,
-            predicted=np.where(self.answered[first], tied.argmax(axis=1), UNKNOWN),
-            predicted_atypical=self.answered[first]
-            & (total(self.predicted_atypical.astype(np.float64)) >= times / 2),
-            sets=(inside >= n_sets[:, None] / 2) & (n_sets[:, None] > 0),
+            predicted=np.where(self.answered[first], named, UNKNOWN),
+            predicted_atypical=self.answered[first] & calls,
+            sets=sets | (of_named & (np.arange(N_SUBTYPES) == named[:, None])),
             has_set=n_sets > 0,
         )
 

@@ -198,7 +198,7 @@ def conformal(
     truth, rows = truth[scored.has_set], scored.take(scored.has_set)
 
     def statistic(weights: FloatArray) -> Measures:
-        return set_measures(truth, rows.sets, weights)
+        return set_measures(truth, rows.predicted, rows.sets, weights)
 
     estimates = estimate(statistic, rows.patients, resamples, seed)
     return {
