@@ -82,6 +82,14 @@ def test_what_is_not_answered_keeps_its_probabilities_and_has_no_call(
 def test_records_have_null_where_there_is_no_call(table: pd.DataFrame, tmp_path: Path) -> None:
     made = answered_table(table, EVERY)
     first, second, *_ = prediction_records(made)
+    decision = ["p_atypical", "threshold", "operating_point", "predicted_atypical"]
+    decision += ["predicted_subtype", "conformal_set"]
+    start = list(first).index("p_atypical")
+    assert list(first)[start : start + 6] == decision
+    assert (first["predicted_atypical"], first["operating_point"]) == (
+        first["p_atypical"] >= first["threshold"],
+        "balanced",
+    )
     assert first["predicted_atypical"] in (True, False)
     assert first["p_mitosis"] == pytest.approx(0.97)
     assert second["status"] == "no_tissue"

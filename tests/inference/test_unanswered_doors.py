@@ -211,7 +211,9 @@ def test_http_answers_null_where_there_is_no_call() -> None:
     patches = [np.full((64, 64, 3), v, np.uint8) for v in (255, 90, 0)]
     table = predict_arrays(GuardedModel(), patches, 0.25)
     service = Service.__new__(Service)
-    service.about = About.model_construct(model="fake", quality="best")
+    service.about = About.model_construct(
+        model="fake", quality="best", thresholds={"atypical": 0.5}, operating_point="balanced"
+    )
     sent = service._answered([], table) | {"warnings": [], "predictions": prediction_records(table)}
     answer = PatchAnswers.model_validate(sent).model_dump(mode="json", exclude_unset=True)
     assert answer == sent

@@ -54,7 +54,9 @@ def test_the_file_is_what_qupath_documents(tmp_path):
         classification = properties["classification"]
         assert parse_subtype(classification["name"]) == row["predicted_subtype"]
         assert classification["color"] == list(COLOURS[row["predicted_subtype"]])
-        assert set(properties["measurements"]) == {*PROBABILITY_COLUMNS, "p_atypical"}
+        assert set(properties["measurements"]) == {*PROBABILITY_COLUMNS, "p_atypical", "threshold"}
+        assert properties["measurements"].pop("threshold") == 0.5
+        assert properties["metadata"]["operating_point"] == "balanced"
         for name, value in properties["measurements"].items():
             assert value == pytest.approx(row[name], rel=1e-5)
     write_geojson(tmp_path / "b.geojson", table, candidates, INFO, 32)

@@ -165,7 +165,12 @@ def answers_in_words(n: int, atypical: int, others: Mapping[str, int]) -> str:
 def table_in_words(table: pd.DataFrame) -> str:
     """Write what a table of predictions answers."""
     atypical = int(table["predicted_atypical"].sum())
-    return answers_in_words(len(table), atypical, left_out(table.get("status", ())))
+    line = answers_in_words(len(table), atypical, left_out(table.get("status", ())))
+    return f"{line}; {_point_in_words(table)}"
+
+
+def _point_in_words(table: pd.DataFrame) -> str:
+    return f"threshold {table.attrs['threshold']:.2g} ({table.attrs['operating_point']})"
 
 
 def show_left_out(counts: Mapping[str, int]) -> None:
@@ -225,6 +230,7 @@ def show_predictions(frame: pd.DataFrame) -> None:
             p = rows[0][f"p_{subtype}"]
             every.add_row(DISPLAY_NAMES[subtype], f"{p:.3f}", "█" * round(30 * p))
         out_console.print(every)
+    out_console.print(f"Atypical or normal at {_point_in_words(frame)}.", style="dim")
     out_console.print("Research use; not a medical device.", style="dim")
 
 

@@ -43,6 +43,15 @@ if TYPE_CHECKING:
     from atypia.classifiers.protocol import SubtypeModel
 
 CHUNK = 128
+_DECISION = (
+    "p_atypical",
+    "threshold",
+    "operating_point",
+    "predicted_atypical",
+    "predicted_subtype",
+    "conformal_set",
+)
+"""Keys of a record, in the order in which one follows from the other."""
 
 log = logging.getLogger("atypia")
 
@@ -348,7 +357,8 @@ def prediction_table(
 
     Returns:
         N rows. Where the answers have a status, so has each row, with ``p_mitosis``, and what is
-        not answered has probabilities alone: no subtype, no call (NA), no set.
+        not answered has probabilities alone: no subtype, no call (NA), no set. The table's
+        ``attrs`` hold ``threshold`` and ``operating_point``.
     """
     probabilities = answers.probabilities
     table = about.drop(columns=["file", "mpp"], errors="ignore").reset_index(drop=True)
@@ -368,15 +378,23 @@ def prediction_table(
             table.loc[uncalled, column] = ""
         table["p_mitosis"] = answers.p_mitosis
         table["status"] = answers.status
+    table.attrs = {
+        "threshold": postprocessing.threshold,
+        "operating_point": postprocessing.operating_point,
+    }
     return with_reasons(table, answers.reasons)
 
 
 def prediction_records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """One object per row: probabilities by subtype, sets as lists, the rest as it is.
 
-    What has no call has None for call and subtype.
+    Threshold and operating point stand beside ``p_atypical``. What has no call has None for call
+    and subtype.
     """
-    plain = [c for c in table.columns if c not in PROBABILITY_COLUMNS]
+    table = table.assign(**{str(key): value for key, value in table.attrs.items()})
+    columns = [c for c in table.columns if c not in PROBABILITY_COLUMNS]
+    plain = columns[: columns.index("p_atypical")] + [c for c in _DECISION if c in columns]
+    plain += [c for c in columns if c not in plain]
     probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float64)
     records = []
     for row, p in zip(table[plain].to_dict("records"), probabilities, strict=True):

@@ -119,9 +119,9 @@ def slide(
         if pages := [out for out, form in forms.items() if form in (".html", ".pdf")]:
             images = images_of(pool, measured.source)
             missing = len(unread) + len(found.problems)
-            page = render_summary(
-                BiomarkerPage(measured, images, errors.errors, errors.facts, missing)
-            )
+            called = f"{ensemble.threshold:.3f} ({operating_point})"
+            facts = errors.facts | {"Called atypical from p": called}
+            page = render_summary(BiomarkerPage(measured, images, errors.errors, facts, missing))
             for out in pages:
                 (write_pdf if forms[out] == ".pdf" else write_text)(out, page)
     return SlidePredictions(table, found, unread, info, measured)

@@ -178,8 +178,12 @@ class Prediction(BaseModel):
         dict[str, Probability], Field(description="Of each subtype; they sum to 1.")
     ]
     p_atypical: Probability
-    predicted_subtype: Annotated[Subtype | None, Field(description="Null: there is no call.")]
+    threshold: Annotated[
+        float | None, Field(description="p_atypical from which on a figure is called atypical.")
+    ] = None
+    operating_point: Annotated[str, Field(examples=["balanced"])] = BALANCED
     predicted_atypical: Annotated[bool | None, Field(description="Null: there is no call.")]
+    predicted_subtype: Annotated[Subtype | None, Field(description="Null: there is no call.")]
     conformal_set: Annotated[
         list[Subtype],
         Field(description="Subtypes that the figure may have; absent where the model has no sets."),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from atypia.slides import SlideInfo
     from atypia.slides.candidates import Candidate
 
-MEASUREMENTS: Final = (*PROBABILITY_COLUMNS, "p_atypical", "p_mitosis")
+MEASUREMENTS: Final = (*PROBABILITY_COLUMNS, "p_atypical", "threshold", "p_mitosis")
 
 COLOURS: Final = {
     "amf_bipolar": (213, 94, 0),
@@ -66,7 +66,7 @@ def write_geojson(
         stream.write('{"type": "FeatureCollection", "features": [')
         separator = "\n"
         for row in table.to_dict("records"):
-            feature = _feature(row, by_id[row["patch_id"]], slide, field_um)
+            feature = _feature(row | dict(table.attrs), by_id[row["patch_id"]], slide, field_um)
             stream.write(separator + json.dumps(feature, ensure_ascii=False, allow_nan=False))
             separator = ",\n"
         stream.write("\n]}\n")
@@ -77,7 +77,8 @@ def _feature(
 ) -> dict[str, Any]:
     answer = row["predicted_subtype"] or row["status"]
     known = {name: row[name] for name in MEASUREMENTS if name in row and row[name] == row[name]}
-    metadata = {"patch_id": candidate.id, "predicted_subtype": row["predicted_subtype"]}
+    words = ("operating_point", "predicted_subtype", "status")
+    metadata = {"patch_id": candidate.id} | {name: row[name] for name in words if name in row}
     return {
         "type": "Feature",
         # The same figure of the same slide has the same id each time.
@@ -91,7 +92,7 @@ def _feature(
                 "color": list(COLOURS.get(answer, GREY)),
             },
             "measurements": {name: float(f"{value:.6g}") for name, value in known.items()},
-            "metadata": metadata | ({"status": row["status"]} if "status" in row else {}),
+            "metadata": metadata,
         },
     }
 

@@ -29,5 +29,6 @@ export function summary(answer) {
   if (!answer) return "The model was not asked.";
   if (why(answer.status)) return `Not answered: ${why(answer.status)}`;
   const call = answer.called_atypical ?? answer.predicted_atypical;
-  return `${percent(answer.p_atypical)} atypical: called ${call ? "atypical" : "normal"}`;
+  const at = answer.threshold ? ` at ${percent(answer.threshold)} (${answer.operating_point})` : "";
+  return `${percent(answer.p_atypical)} atypical: called ${call ? "atypical" : "normal"}${at}`;
 }
