@@ -2,20 +2,22 @@
 
     python docs/make_release.py --out src/atypia/released --run runs/students --fast runs/fast
     python docs/make_release.py --out src/atypia/released --fast-answers cohorts/ami-br
-    python docs/make_release.py --out src/atypia/released --refit
+    python docs/make_release.py --out src/atypia/released --refit [--votes AMI-BR.csv]
     python docs/make_release.py --out src/atypia/released --guard ../shared/ami-br
 
 The first takes the weights, in 16 bits. The second writes ``docs/results/released-fast``: the
 networks of the package without rotations and flips, as ``fast`` has them, each on the fold that it
 was not trained on. The third refits decision, operating points and prediction sets out of fold:
 those of ``best`` on ``docs/results/released-all`` (the same recipe, five folds), those of ``fast``
-on ``released-fast``. The fourth fits the guard of either quality. Afterwards: ``atypia export`` for
-each quality, ``make_model_card.py``.
+on ``released-fast``. So are the errors that biomarkers are corrected for, and those of the rules on
+``rules-all``; ``--votes`` adds what the third expert called. The fourth fits the
+guard of either quality. Afterwards: ``atypia export`` for each quality, ``make_model_card.py``.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,21 +26,25 @@ import pandas as pd
 from make_guard import fit_guards
 from make_results import DECIMALS, write_compressed
 
-from atypia.classifiers.bundle import read_header, write_header
+from atypia.biomarker import ErrorModel
+from atypia.classifiers.bundle import BundleHeader, read_any_header, read_header, write_header
 from atypia.classifiers.conformal import ConformalSets
 from atypia.classifiers.decision import Decision, p_atypical
 from atypia.classifiers.ensemble import Ensemble, add_quality
 from atypia.classifiers.postprocessing import Postprocessing
 from atypia.core.choices import BALANCED, BEST, FAST
 from atypia.core.config import load_config
-from atypia.core.labels import PROBABILITY_COLUMNS
+from atypia.core.labels import PROBABILITY_COLUMNS, parse_atypical
+from atypia.evaluation.predictions import UNKNOWN, read_predictions
 from atypia.inference.patch_predictions import find_items, predict_items
 from atypia.training.outer_split import fit_points
 from atypia.training.targets import scored_labels
 
 if TYPE_CHECKING:
-    from atypia.classifiers.bundle import QualityHeader
+    from atypia.classifiers.bundle import PostprocessingHeader, QualityHeader
+    from atypia.evaluation.predictions import Predictions
 
+RULES: Final = Path(__file__).parents[1] / "src" / "atypia" / "classifiers" / "rules" / "bundle"
 RESULTS: Final = Path(__file__).parent / "results"
 TABLES: Final = {
     BEST: RESULTS / "released-all" / "predictions-oof.csv.bz2",
@@ -54,6 +60,7 @@ def main() -> None:
     parser.add_argument("--fast", type=Path, help="from atypia distill")
     parser.add_argument("--fast-answers", type=Path, metavar="COHORT")
     parser.add_argument("--refit", action="store_true")
+    parser.add_argument("--votes", type=Path, help="AMI-BR.csv, for the third expert's votes")
     parser.add_argument("--guard", type=Path, metavar="AMI_BR")
     options = parser.parse_args()
     if options.run is not None:
@@ -63,6 +70,8 @@ def main() -> None:
         answer_fast(options.out, options.fast_answers)
     if options.refit:
         refit_decisions(options.out)
+        refit_errors(options.out, options.votes)
+        refit_errors(RULES, options.votes, RESULTS / "rules-all")
     if options.guard is not None:
         fit_guards(options.out, options.guard)
     size = sum(file.stat().st_size for file in options.out.iterdir())
@@ -117,6 +126,32 @@ def decided(quality: str, header: QualityHeader) -> dict[str, Any]:
         points=points,
     ).to_header()
     return {name: fitted[name] for name in ("decision", "thresholds", "conformal")}
+
+
+def refit_errors(bundle: Path, votes: Path | None, answers: Path = TABLES[BEST]) -> None:
+    """Refit the errors by every label that is known, of each quality."""
+    header = read_any_header(bundle)
+
+    def errors(of: PostprocessingHeader, table: Predictions) -> dict[str, Any]:
+        if votes is not None:
+            table = with_third_expert(table, votes)
+        called = replace(table, predicted_atypical=table.p_atypical >= of.thresholds.atypical)
+        return ErrorModel.fit(called, header.provenance["label"]).to_json()
+
+    update: dict[str, Any] = {"errors": errors(header, read_predictions(answers))}
+    if isinstance(header, BundleHeader) and header.fast is not None:
+        of_fast = errors(header.fast, read_predictions(TABLES[FAST]))
+        update["fast"] = header.fast.model_copy(update={"errors": of_fast})
+    write_header(bundle, header.model_copy(update=update))
+
+
+def with_third_expert(table: Predictions, votes: Path) -> Predictions:
+    """Add the votes of the expert who gave no subtypes, which the tables lack."""
+    rows = pd.read_csv(votes, dtype=str).fillna("")
+    given = dict(zip(rows["dataset"] + "_" + rows["uid"], rows["expert3_atypical"], strict=True))
+    calls = [parse_atypical(given[str(patch)]) for patch in table.patch_ids]
+    third = np.array([UNKNOWN if call is None else int(call) for call in calls])
+    return replace(table, votes={"atypical_expert3": third} | dict(table.votes))
 
 
 if __name__ == "__main__":
