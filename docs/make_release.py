@@ -9,9 +9,9 @@ The first takes the weights, in 16 bits. The second writes ``docs/results/releas
 networks of the package without rotations and flips, as ``fast`` has them, each on the fold that it
 was not trained on. The third refits decision, operating points and prediction sets out of fold:
 those of ``best`` on ``docs/results/released-all`` (the same recipe, five folds), those of ``fast``
-on ``released-fast``. So are the errors that biomarkers are corrected for, and those of the rules on
-``rules-all``; ``--votes`` adds what the third expert called. The fourth fits the
-guard of either quality. Afterwards: ``atypia export`` for each quality, ``make_model_card.py``.
+on ``released-fast``, those of the rules on ``rules-all``. So are the errors that biomarkers are
+corrected for; ``--votes`` adds what the third expert called. The fourth fits the guard of either
+quality. Afterwards: ``atypia export`` for each quality, ``make_model_card.py``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from make_guard import fit_guards
 from make_results import DECIMALS, write_compressed
 
 from atypia.biomarker import ErrorModel
-from atypia.classifiers.bundle import BundleHeader, read_any_header, read_header, write_header
+from atypia.classifiers.bundle import RULES, BundleHeader, read_any_header, write_header
 from atypia.classifiers.conformal import ConformalSets
 from atypia.classifiers.decision import Decision, p_atypical
 from atypia.classifiers.ensemble import Ensemble, add_quality
@@ -41,14 +41,17 @@ from atypia.training.outer_split import fit_points
 from atypia.training.targets import scored_labels
 
 if TYPE_CHECKING:
-    from atypia.classifiers.bundle import PostprocessingHeader, QualityHeader
+    from atypia.classifiers.bundle import PostprocessingHeader
     from atypia.evaluation.predictions import Predictions
 
-RULES: Final = Path(__file__).parents[1] / "src" / "atypia" / "classifiers" / "rules" / "bundle"
+RULES_BUNDLE: Final = (
+    Path(__file__).parents[1] / "src" / "atypia" / "classifiers" / "rules" / "bundle"
+)
 RESULTS: Final = Path(__file__).parent / "results"
 TABLES: Final = {
     BEST: RESULTS / "released-all" / "predictions-oof.csv.bz2",
     FAST: RESULTS / "released-fast" / "predictions-oof.csv.bz2",
+    RULES: RESULTS / "rules-all" / "predictions-oof.csv.bz2",
 }
 
 
@@ -69,9 +72,9 @@ def main() -> None:
     if options.fast_answers is not None:
         answer_fast(options.out, options.fast_answers)
     if options.refit:
-        refit_decisions(options.out)
-        refit_errors(options.out, options.votes)
-        refit_errors(RULES, options.votes, RESULTS / "rules-all")
+        for bundle, answers in ((options.out, BEST), (RULES_BUNDLE, RULES)):
+            refit_decisions(bundle, answers)
+            refit_errors(bundle, options.votes, TABLES[answers])
     if options.guard is not None:
         fit_guards(options.out, options.guard)
     size = sum(file.stat().st_size for file in options.out.iterdir())
@@ -103,18 +106,18 @@ def read_table(quality: str) -> pd.DataFrame:
     return pd.read_csv(TABLES[quality], dtype=str, keep_default_na=False)
 
 
-def refit_decisions(bundle: Path) -> None:
+def refit_decisions(bundle: Path, answers: str) -> None:
     """Refit what makes answers of probabilities; networks, temperature and the rest stay."""
-    header = read_header(bundle)
-    update: dict[str, Any] = decided(BEST, header)
-    assert header.fast is not None
-    update["fast"] = header.fast.model_copy(update=decided(FAST, header.fast))
+    header = read_any_header(bundle)
+    update: dict[str, Any] = decided(answers, header)
+    if isinstance(header, BundleHeader) and header.fast is not None:
+        update["fast"] = header.fast.model_copy(update=decided(FAST, header.fast))
     write_header(bundle, header.model_copy(update=update))
 
 
-def decided(quality: str, header: QualityHeader) -> dict[str, Any]:
-    """Refit decision, operating points and prediction sets of a quality."""
-    table, config = read_table(quality), load_config("released")
+def decided(quality: str, header: PostprocessingHeader) -> dict[str, Any]:
+    """Refit decision, operating points and prediction sets of a quality, or of the rules."""
+    table, config = read_table(quality), load_config("released")  # the rules' settings, too
     probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float64)
     probabilities = (probabilities / probabilities.sum(axis=1, keepdims=True)).astype(np.float32)
     labels = scored_labels(table, config.label)
@@ -128,7 +131,7 @@ def decided(quality: str, header: QualityHeader) -> dict[str, Any]:
     return {name: fitted[name] for name in ("decision", "thresholds", "conformal")}
 
 
-def refit_errors(bundle: Path, votes: Path | None, answers: Path = TABLES[BEST]) -> None:
+def refit_errors(bundle: Path, votes: Path | None, answers: Path) -> None:
     """Refit the errors by every label that is known, of each quality."""
     header = read_any_header(bundle)
 
