@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -11,12 +11,14 @@ from PIL import Image
 from scipy import ndimage
 
 from atypia.biomarker import find_hotspot
-from atypia.biomarker.hotspot import AREA_MM2
+from atypia.biomarker.hotspot import AREA_MM2, TissueWindows
 from atypia.core.errors import InputError
+from atypia.slides.tissue import tissue_of
 from atypia.web.pictures import as_jpeg, no_picture
 
 if TYPE_CHECKING:
     from atypia.biomarker import SlideFigures
+    from atypia.biomarker.hotspot import Hotspot
     from atypia.slides.slide_pool import SlidePool
 
 TILE_PX: Final = 256
@@ -60,7 +62,7 @@ class SlideView:
         if self._all is None or self._found is None or not len(self._all):
             return answer
         answer["places"] = self._all.centres_px.round(1).tolist()
-        hotspot = find_hotspot(self._found.centres_um)
+        hotspot = self._hotspot
         if hotspot is not None:
             inside = hotspot.contains(self._found.centres_um)
             called = self._found.figures.predicted_atypical[inside]
@@ -72,6 +74,14 @@ class SlideView:
                 "left_out": int(hotspot.contains(self._found.left_out.centres_um).sum()),
             }
         return answer
+
+    @cached_property
+    def _hotspot(self) -> Hotspot | None:
+        """Where most figures are, on tissue; None where no hot-spot fits on it."""
+        assert self._found is not None
+        tissue = tissue_of(self._pool)
+        windows = None if tissue is None else TissueWindows(tissue, AREA_MM2, "circle")
+        return find_hotspot(self._found.centres_um, windows=windows)
 
     def density(self) -> dict[str, Any]:
         """Give figures per mm² on a grid over the slide, smoothed with a Gaussian kernel."""
