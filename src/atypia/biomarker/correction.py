@@ -11,9 +11,10 @@ is corrected by sensitivity and specificity varies too much in one patient.
 The interval is of draws. Each draws the recalibration anew, by its error over the patients that it
 was fitted on; what the model does to this patient, where sensitivity and false positives move
 together, as a shift of all probabilities moves both; the prevalence of the site; and the counted
-figures (Dirichlet). In one draw of four the prevalence is left as it was: where patients, and not
-the frequency of like figures, make a site differ, probabilities hold without a shift, and nothing
-but labels could show which of both it is.
+figures (a Dirichlet distribution that adds half a figure to either side, as Jeffreys' prior does,
+so that few figures are never sure). In one draw of four the prevalence is left as it was: where
+patients, and not the frequency of like figures, make a site differ, probabilities hold without a
+shift, and nothing but labels could show which of both it is.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from scipy.special import logsumexp, softmax
 from atypia.biomarker.biomarker_intervals import Measure
 from atypia.biomarker.label_errors import SIDE
 from atypia.biomarker.site_prevalence import site_shift
-from atypia.core.labels import N_ATYPICAL
+from atypia.core.labels import N_SUBTYPES
 from atypia.evaluation.intervals import LEVEL
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
 
 DRAWS: Final = 500
 _UNSHIFTED: Final = 0.25
+_ADDED: Final = 1 / N_SUBTYPES
+"""Figures of each subtype that every patient is thought to have beside those counted."""
+_EVERY: Final = 10
+"""One of so many draws suffices for chances that only decide where an interval ends."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +98,6 @@ class Correction:
     errors: LabelErrors
     shift: float
     """The site's log factor of the odds of atypical; see :func:`site_shift`."""
-    typical: FloatArray
-    """(8,) mean shares over the figures of the site."""
     log_factors: FloatArray
     """(D, 8) draws of what the recalibration of one patient lacks, the shift included."""
     others: Mapping[str, Correction] = field(default_factory=dict)
@@ -123,7 +126,6 @@ class Correction:
         def by(label: str, others: Mapping[str, Correction]) -> Correction:
             errors, rng = model.of[label], np.random.default_rng(seed)
             shift, shifts = 0.0, np.zeros(draws)
-            typical = np.where(SIDE == 1, errors.prevalence, 1 - errors.prevalence) / N_ATYPICAL
             if len(probabilities):
                 scores = errors.scores(probabilities)
                 shift, shifts = site_shift(
@@ -134,10 +136,9 @@ class Correction:
                     draws,
                     rng,
                 )
-                typical = softmax(scores + shift * SIDE, axis=1).mean(axis=0)
             shifts[rng.random(draws) < _UNSHIFTED] = 0
             log_factors = errors.draw(draws, rng) + shifts[:, None] * SIDE
-            return cls(label, errors, shift, typical, log_factors, others)
+            return cls(label, errors, shift, log_factors, others)
 
         return by(model.label, {name: by(name, {}) for name in model.of if name != model.label})
 
@@ -151,11 +152,16 @@ class Correction:
         n, scores = len(probabilities), self.errors.scores(probabilities)
         odds, factors = np.exp(scores), np.exp(self.log_factors)
         mean = factors * ((1 / (odds @ factors.T)).T @ odds) / n  # (D, 8) softmax of each draw
-        drawn = np.random.default_rng(seed).standard_gamma(n * mean + self.typical)
-        is_so = np.concatenate([mean, mean @ SIDE[:, None]], axis=1).clip(0, 1)
+        drawn = np.random.default_rng(seed).standard_gamma(n * mean + _ADDED)
+        none, every = [], []
+        for factor in self.log_factors[::_EVERY]:
+            is_so = softmax(scores + factor, axis=1)  # (N, 8)
+            atypical = (is_so @ SIDE).clip(0, 1)
+            none.append(np.append(np.prod(1 - is_so, axis=0), np.prod(1 - atypical)))
+            every.append(np.prod(atypical))
         return Shares(
             self.mean(probabilities),
             drawn / drawn.sum(axis=1, keepdims=True),
-            none=((1 - is_so) ** n).mean(axis=0),
-            all_atypical=float((is_so[:, -1] ** n).mean()),
+            none=np.mean(none, axis=0),
+            all_atypical=float(np.mean(every)),
         )

@@ -198,16 +198,19 @@ class ModelErrors:
         none = np.zeros((0, N_SUBTYPES))
         return Correction.at_site(self.errors, np.concatenate([none, *figures]), np.array(patients))
 
-    def check_calls(self, sources: Sequence[SlideFigures]) -> None:
-        """Check that figures are called as the model calls them at one of its operating points.
+    def check_calls(self, sources: Sequence[SlideFigures]) -> ModelErrors:
+        """Find the operating point at which figures are called as the model does; name it.
 
         Quality ``fast`` calls by its own.
+
+        Returns:
+            The same, with the threshold among the facts.
 
         Raises:
             InputError: They are not.
         """
         if not self.thresholds:
-            return
+            return self
         other, total = np.zeros(len(self.thresholds), np.int64), 0
         at = np.array(self.thresholds)[:, None]
         for source in sources:
@@ -223,6 +226,8 @@ class ModelErrors:
                 "classified by another model, or with --quality fast? Give the errors of what "
                 "classified them, or leave out --model for plain counts."
             )
+        threshold = f"{self.thresholds[int(other.argmin())]:.3f}"
+        return replace(self, facts={**self.facts, "Called atypical from p": threshold})
 
 
 def model_errors(model: str | Path, label: str | None = None, quality: str = BEST) -> ModelErrors:
@@ -256,7 +261,6 @@ def model_errors(model: str | Path, label: str | None = None, quality: str = BES
     of_quality = header if quality == BEST else getattr(header, quality, None)
     offered = (of_quality or header).thresholds
     thresholds = (offered.atypical, *(point.threshold for point in offered.points.values()))
-    facts["Called atypical from p"] = f"{offered.atypical:.3f}"
     facts["Intended use"] = header.intended_use
     if of_quality is not None and of_quality.errors is not None:
         errors = ErrorModel.from_json(of_quality.errors, str(bundle / HEADER)).by(label)

@@ -95,7 +95,7 @@ def biomarker(
     errors = model_errors(model, label) if model is not None else ModelErrors()
     if errors.errors is None:
         log.warning("No errors of a model are known: values are plain counts, not corrected.")
-    errors.check_calls(sources)
+    errors = errors.check_calls(sources)
     correction = errors.at_site(sources)
     mpp_of = {source.slide: source.mpp for source in sources}
     region_of = read_regions(regions, names, mpp_of) if regions else {}

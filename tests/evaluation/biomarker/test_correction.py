@@ -95,6 +95,23 @@ def test_shares_add_up_and_lie_in_their_intervals(
             assert measure.low < measure.high  # type: ignore[operator]
 
 
+def test_few_figures_are_never_sure(error_model: ErrorModel) -> None:
+    sure = np.full((1, 8), 0.0005)
+    sure[0, 5] = 1 - sure[0].sum() + 0.0005
+    for p in (sure, sure[:, [5, 1, 2, 3, 4, 0, 6, 7]]):
+        widths = []
+        for n in (1, 5, 20, 100):
+            figures = p.repeat(n, axis=0)
+            measure = Correction.at_site(error_model, figures, np.zeros(n)).shares(figures)
+            low, high = measure.atypical().low, measure.atypical().high
+            assert low is not None
+            assert high is not None
+            widths.append(high - low)
+        assert widths == sorted(widths, reverse=True)
+        assert widths[0] > 0.6
+        assert widths[2] > 0.1  # none of twenty: up to 0.17 by Clopper and Pearson
+
+
 def test_the_order_of_figures_is_of_no_matter(error_model: ErrorModel) -> None:
     rng = np.random.default_rng(4)
     p, order = rng.dirichlet(np.full(8, 0.3), 50), rng.permutation(50)
