@@ -39,8 +39,14 @@ CARD = """# Model card: the model in the package
 Tells which of eight subtypes a mitotic figure in H&E histology has, how probable each is, and
 whether the figure is atypical. Input: an RGB crop centred on one mitotic figure, of at least 18 µm
 (smaller ones down to 13.5 µm are mirrored at the rim), with its resolution in µm per pixel. It does
-not find mitotic figures and does not tell them from look-alikes: given something else, it still
-answers.
+not find mitotic figures.
+
+**A guard** decides whether there is an answer: not on glass, black, ink or what is out of focus,
+not on what is no mitotic figure, and not on what is unlike the training. Of what is no mitotic
+figure it has seen {guard_seen}
+Its limits, and what it rejects, are measured in `docs/results/guard.md`: **of other tumours and
+species it falsely rejects more than of breast cancer.** What is rejected has no call and is counted
+beside every total.
 
 | quality | networks | input | averaging |
 |---|---|---|---|
@@ -153,8 +159,9 @@ threshold in its table; the named subtype was then on the other side of the call
 
 {failures}
 - It is wrong more often on figures that the experts disagree about.
-- A crop that is not centred on the figure, out of focus, or no mitosis at all gets an answer that
-  looks as sure as any other.
+- Real look-alikes were not among what the guard was trained on. A pyknotic nucleus, an apoptotic
+  body or an overstained nucleus may pass, and then gets an answer that looks as sure as any other.
+- Figures of a laboratory, tumour or species that the guard was not trained on may be rejected.
 - A wrong resolution (`--mpp`) changes the size of what it sees and spoils the answer silently.
 - The threshold and the calibration come from two cohorts of breast cancer. Fixed on one of them,
   the threshold lost 0.02 of balanced accuracy on the scanners of the other, against the best one
@@ -236,6 +243,7 @@ def card(
     named = table.sets[np.arange(len(table)), table.predicted]
     conformal = best["conformal"]
     return CARD.format(
+        guard_seen=header["guard"]["seen"],
         version=f"Made with {header['created_with']}.",
         members=len(header["members"]),
         size=header["input"]["size_px"],

@@ -150,7 +150,7 @@ def test_the_shipped_model_is_sound() -> None:
     except InputError:
         pytest.skip("this checkout has no model in it")
     header = bundle.read_header(folder)
-    files = [m for quality in header.qualities.values() for m in quality.members]
+    files = [file for quality in header.qualities.values() for file in quality.files]
     assert bundle.damaged_files(folder, files) == []
     assert bundle.read_card(folder)
 

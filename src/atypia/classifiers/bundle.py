@@ -112,6 +112,11 @@ class QualityHeader(PostprocessingHeader):
     guard: GuardHeader | None = None
     """None: pixels alone decide whether there is an answer."""
 
+    @property
+    def files(self) -> list[MemberFile | GuardHeader]:
+        """All files of weights."""
+        return [*self.members, *([] if self.guard is None else [self.guard])]
+
 
 class ModelHeader(BaseModel):
     """Entries of ``model.json`` that every kind of model has."""

@@ -292,9 +292,7 @@ class Ensemble(Postprocessed):
                 f"got {quality!r}."
             )
         chosen = header.qualities[quality]
-        files: list[MemberFile | GuardHeader] = [*chosen.members]
-        files += [chosen.guard] if chosen.guard else []
-        damaged = damaged_files(folder, files)
+        damaged = damaged_files(folder, chosen.files)
         if damaged:
             raise InputError(damaged)
         postprocessing = Postprocessing.from_header(chosen, str(folder / HEADER))

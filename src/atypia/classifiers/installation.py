@@ -164,7 +164,7 @@ def examine_model(model: Path | str) -> Examination:
 
 def _networks(folder: Path) -> Iterator[tuple[str, str]]:
     header = read_header(folder)
-    files = [member for quality in header.qualities.values() for member in quality.members]
+    files = [file for quality in header.qualities.values() for file in quality.files]
     damaged = damaged_files(folder, files)
     if damaged:
         raise InputError(damaged)
@@ -175,6 +175,8 @@ def _networks(folder: Path) -> Iterator[tuple[str, str]]:
             yield key, str(header.provenance[key])
     for name, quality in header.qualities.items():
         yield f"quality {name}", _described(quality)
+        if quality.guard is not None:
+            yield f"guard of {name}", f"p_mitosis from {quality.guard.least_p_mitosis:.3g} on"
     size = sum((folder / member.file).stat().st_size for member in files)
     yield "weights", f"{len(files)} files, {size / 1e6:.1f} MB, SHA-256 as model.json says"
     for part in parts_of(folder):
