@@ -29,7 +29,7 @@ def files_of(folder: Path) -> list[Path]:
 def test_it_is_whole_and_small() -> None:
     folder = find_bundle("released")
     header = read_header(folder)
-    files = {member.file for quality in header.qualities.values() for member in quality.members}
+    files = {file.file for quality in header.qualities.values() for file in quality.files}
     there = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files_of(folder)}
     assert set(there) == {HEADER, CARD, *files, *GRAPHS}
     assert sum(there.values()) <= MEGABYTES * 1e6
