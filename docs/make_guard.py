@@ -22,26 +22,39 @@ SIDE_PX = 128
 REACH_PX = 90
 """Of a figure beyond a crop, as far as it could be taken for something else in it."""
 SEEN = (
-    "crops of AMi-Br: off-centre nuclei, stroma, and drawn pyknotic nuclei, clumps, pigment, ink "
+    "crops of AMi-Br and AtNorM-MD: off-centre nuclei, stroma, and drawn pyknotic nuclei, clumps, pigment, ink "
     "and folds. Real look-alikes that a pathologist has named were not among them."
 )
 
 
 def fit_guards(folder: Path, ami_br: Path) -> None:
-    """Fit the guard of either quality on all crops of AMi-Br; takes half an hour on one core."""
+    """Fit the guard of either quality on all crops of AMi-Br and of AtNorM-MD, which lies beside.
+
+    Votes and subtypes are not used. It takes half an hour on one core.
+    """
     patches, table = read_ami_br(ami_br)
+    more, groups = read_atnorm(ami_br.parent / "atnorm-md")
+    nothing = np.empty((0, 2), np.int64)
     for quality in (BEST, FAST):
         ensemble = Ensemble.load(folder, quality)
         guarded = fit_guard(
             ensemble,
-            patches,
+            np.concatenate([patches, more]),
             MPP,
-            table["patient"].to_numpy(dtype=str),
-            table["dataset"].to_numpy(dtype=str),
-            others=neighbours(table),
+            np.concatenate([table["patient"].to_numpy(dtype=str), groups]),
+            np.concatenate([table["dataset"].to_numpy(dtype=str), np.full(len(more), "AtNorM-MD")]),
+            others=[*neighbours(table), *[nothing] * len(more)],
             seen=SEEN,
         )
         replace_guard(folder, quality, guarded)
+
+
+def read_atnorm(folder: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.str_]]:
+    """Read all crops (N, 128, 128, 3) of AtNorM-MD, and the group (N,) of each."""
+    table = pd.read_csv(folder / "groups.csv")
+    files = [folder / f"{name}.png" for name in table["patch_id"]]
+    read = [np.asarray(Image.open(file).convert("RGB")) for file in files]
+    return np.stack(read), table["patient_id"].to_numpy(dtype=str)
 
 
 def read_ami_br(folder: Path) -> tuple[npt.NDArray[np.uint8], pd.DataFrame]:
