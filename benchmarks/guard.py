@@ -2,16 +2,17 @@
 
     python benchmarks/guard.py --shared ../shared > docs/results/guard.md
 
-For the test patients of the split ``table1`` heads are fitted anew on all other patients, and judge
-each crop in one view; the networks are those in the package. AtNorM-MD and the slide are judged by
-the guard in the package as it is. Off-centre nuclei are the two darkest spots of a crop 8 µm and
+Figures and nuclei are judged by heads that were fitted anew without them, in one view each: those
+of the test patients of the split ``table1`` by heads from all others; those of AtNorM-MD, other
+tumours and species, by heads from the other groups and from AMi-Br, and by heads from AMi-Br
+alone. The networks are those in the package, which saw four fifths of AMi-Br in their training and
+nothing of AtNorM-MD. Off-centre nuclei are the two darkest spots of a crop 8 µm and
 more from its centre. Nobody has looked at them: some are mitotic figures that are not listed.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -26,7 +27,7 @@ from atypia.classifiers.ensemble import Ensemble
 from atypia.classifiers.field_quality import field_status
 from atypia.classifiers.loading import load_ensemble
 from atypia.core.labels import ANSWERED
-from atypia.data.look_alikes import FIGURE, MADE, NEAR, NUCLEUS, STROMA, crop_at, guard_examples
+from atypia.data.look_alikes import FIGURE, MADE, NEAR, NUCLEUS, STROMA, GuardExamples, crop_at
 from atypia.training.guard_fit import fit_heads, guard_features, mean_scores
 
 sys.path.append(str(Path(__file__).parents[1] / "docs"))
@@ -34,12 +35,12 @@ from make_guard import (  # type: ignore[import-not-found]
     MPP,
     neighbours,
     read_ami_br,
+    read_atnorm,
 )
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from atypia.classifiers.answers import Answers
     from atypia.classifiers.protocol import SubtypeModel
 
     Mask = npt.NDArray[np.bool_]
@@ -48,7 +49,7 @@ FIELD_UM = 18.0
 POINTS = 1000
 SLIDE_MPP = 0.499
 SEED = 0
-SPLITS = "docs/results/splits/all-5-folds-seed-0.json"
+FOLDS = 3
 
 
 def main() -> None:
@@ -56,43 +57,66 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, required=True)
     shared = parser.parse_args().shared
     print("# The guard\n\n`python benchmarks/guard.py --shared ../shared`\n")
-    table1(shared)
+    judged_without(shared)
     models = {quality: load_ensemble("released", quality) for quality in ("best", "fast")}
-    another_hospital(shared, models)
     nothing(shared, models)
     cost(shared, models)
 
 
-def table1(shared: Path) -> None:
-    """Heads on all patients outside the test part; its figures and what is around them."""
+def judged_without(shared: Path) -> None:
+    """Fit heads without some patients, and let them judge these."""
     patches, table = read_ami_br(shared / "ami-br")
-    others = neighbours(table)
-    examples, features, restained = guard_features(Ensemble.load(), patches, MPP, SEED, others)
-    roles = pd.read_csv(shared / "ami-br/table1_split.csv")
-    role = dict(
-        zip(roles["dataset"] + "_" + roles["slide"].astype(str), roles["role"], strict=True)
+    more, groups = read_atnorm(shared / "atnorm-md")
+    others = [*neighbours(table), *[np.empty((0, 2), np.int64)] * len(more)]
+    examples, features, restained = guard_features(
+        Ensemble.load(), np.concatenate([patches, more]), MPP, SEED, others
     )
-    patient = table["patient"].to_numpy(dtype=str)[examples.rows]
-    is_test = np.array([role[name] == "test" for name in patient])
-    folds = json.loads(Path(SPLITS).read_text())["outer"][0]["inner"]
-    unseen = np.isin([name.partition(".")[0] for name in patient], folds[0])
-    domain = table["dataset"].to_numpy(dtype=str)[examples.rows]
-    judged = (examples.kinds == FIGURE) & ~restained
-    print("## Test patients of `table1`; heads from the other patients\n")
+    names = np.concatenate([table["patient"].to_numpy(dtype=str), groups])
+    domains = np.concatenate([table["dataset"].to_numpy(dtype=str), np.full(len(more), "AtNorM")])
+    patient, domain = names[examples.rows], domains[examples.rows]
+    roles = pd.read_csv(shared / "ami-br/table1_split.csv")
+    tests = roles[roles["role"] == "test"]
+    is_test = np.isin(patient, (tests["dataset"] + "_" + tests["slide"].astype(str)).tolist())
+    other = domain == "AtNorM"
+    fold = np.array(
+        [int(name[1:]) % FOLDS if here else -1 for name, here in zip(patient, other, strict=True)]
+    )
+    parts = {
+        "test patients of `table1`": [(~is_test, is_test)],
+        "AtNorM-MD, other groups among the training": [
+            (fold != k, fold == k) for k in range(FOLDS)
+        ],
+        "AtNorM-MD, AMi-Br alone among the training": [(~other, other)],
+    }
+    print("## Figures and nuclei that no head was trained on\n")
     head()
     for name, own in (("three networks", features), ("one network", features[:1])):
-        train = ~is_test
-        heads, guard = fit_heads(
-            [x[train] for x in own], examples.is_figure[train], judged[train], patient[train],
-            domain[train], SEED,
-        )  # fmt: skip
-        for words, of in (("", is_test), (", which it was not trained on", is_test & unseen)):
-            if words and len(own) > 1:
-                continue
-            shown = of & ~restained
-            scores = mean_scores(heads, [x[shown] for x in own])
-            row(name + words, examples.kinds[shown], guard.status(scores) != ANSWERED, scores[:, 0])
+        for words, pairs in parts.items():
+            given = [judge(own, examples, restained, patient, domain, *pair) for pair in pairs]
+            kinds, rejected, score = (np.concatenate(part) for part in zip(*given, strict=True))
+            row(f"{words}, {name}", kinds, rejected, score)
     print()
+
+
+def judge(
+    features: list[npt.NDArray[np.float32]],
+    examples: GuardExamples,
+    restained: Mask,
+    patient: npt.NDArray[np.str_],
+    domain: npt.NDArray[np.str_],
+    train: Mask,
+    wanted: Mask,
+) -> tuple[npt.NDArray[np.str_], Mask, npt.NDArray[np.floating[Any]]]:
+    """Kinds, whether they are rejected, and logits of what is wanted and not restained."""
+    judged = (examples.kinds == FIGURE) & ~restained
+    heads, guard = fit_heads(
+        [x[train] for x in features], examples.is_figure[train], judged[train], patient[train],
+        domain[train], SEED,
+    )  # fmt: skip
+    shown = wanted & ~restained
+    scores = mean_scores(heads, [x[shown] for x in features])
+    logits = guard.slope * scores[:, 0] + guard.intercept
+    return examples.kinds[shown], np.asarray(guard.status(scores) != ANSWERED), logits
 
 
 def head() -> None:
@@ -119,28 +143,6 @@ def row(
 
 def percent(mask: Mask) -> str:
     return f"{100 * mask.mean():.1f} %"
-
-
-def logit(answers: Answers) -> npt.NDArray[np.float64]:
-    assert answers.p_mitosis is not None
-    p = answers.p_mitosis.astype(float).clip(1e-12, 1 - 1e-12)
-    return np.asarray(np.log(p / (1 - p)))
-
-
-def another_hospital(shared: Path, models: dict[str, SubtypeModel]) -> None:
-    """AtNorM-MD, crop for crop, by the guard in the package."""
-    names = pd.read_csv(shared / "atnorm-md/groups.csv")["patch_id"]
-    files = [shared / "atnorm-md" / f"{name}.png" for name in names]
-    patches = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
-    examples = guard_examples(patches, MPP, FIELD_UM, SEED)
-    print("## AtNorM-MD: other tumours and species; the guard in the package\n")
-    head()
-    for name, model in models.items():
-        # Eight views of three networks take long: every fourth crop is enough for shares.
-        chosen = np.flatnonzero(examples.rows % (4 if name == "best" else 1) == 0)
-        answers = model.answer(examples.crops[chosen], MPP)
-        row(f"`{name}`", examples.kinds[chosen], ~answers.answered, logit(answers))
-    print()
 
 
 def nothing(shared: Path, models: dict[str, SubtypeModel]) -> None:

@@ -22,8 +22,8 @@ SIDE_PX = 128
 REACH_PX = 90
 """Of a figure beyond a crop, as far as it could be taken for something else in it."""
 SEEN = (
-    "crops of AMi-Br and AtNorM-MD: off-centre nuclei, stroma, and drawn pyknotic nuclei, clumps, pigment, ink "
-    "and folds. Real look-alikes that a pathologist has named were not among them."
+    "crops of AMi-Br and AtNorM-MD: off-centre nuclei, stroma, and drawn pyknotic nuclei, clumps, "
+    "pigment, ink and folds. Real look-alikes that a pathologist has named were not among them."
 )
 
 
