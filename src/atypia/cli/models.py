@@ -97,23 +97,16 @@ def adapt(
 
 
 def _show_plan(found: Mapping[int, tuple[Conclusion, Conclusion]]) -> None:
-    table = Table(title="What labels will show of the model: 95 % intervals, if it is as elsewhere")
-    for name in (
-        "figures",
-        "patients",
-        "",
-        "atypical",
-        "sensitivity",
-        "specificity",
-        "PPV",
-        "threshold",
-    ):
-        table.add_column(name)
+    title = "What labels will show of the model: 95 % intervals, if it is as elsewhere"
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0))  # 80 columns hold it
+    headings = "figures", "drawn", "patients", "atypical"
+    for name in (*headings, "sensitivity", "specificity", "PPV", "threshold"):
+        table.add_column(name, no_wrap=True)
     for n, ways in found.items():
-        for way, found_by in zip(("at random", "planned"), ways, strict=True):
+        for way, found_by in zip(("random", "planned"), ways, strict=True):
             shares = (found_by.sensitivity, found_by.specificity, found_by.ppv, found_by.threshold)
             intervals = [f"{low:.2f}–{high:.2f}" for low, high in shares]
-            counts = f"{n:,}", f"{found_by.patients:,}", way, f"{found_by.atypical:.0f}"
+            counts = f"{n:,}", way, f"{found_by.patients:,}", f"{found_by.atypical:.0f}"
             table.add_row(*counts, *intervals)
     out_console.print(table)
 

@@ -216,10 +216,11 @@ def show_job(result: JobResult, inputs: str) -> None:
 def show_predictions(frame: pd.DataFrame) -> None:
     """Print one row per figure; of a single figure every subtype's probability, too."""
     table = Table(box=None)
-    for heading in ("figure", "subtype", "probability", "atypical?"):
-        table.add_column(heading, justify="right" if heading == "probability" else "left")
+    for heading in ("figure", "p_atypical", "call", "subtype", "p"):
+        number = heading in ("p_atypical", "p")
+        table.add_column(heading, justify="right" if number else "left", overflow="fold")
     if "conformal_set" in frame:
-        table.add_column("prediction set")
+        table.add_column("prediction set", overflow="fold")
     rows = frame.to_dict("records")
     for row in rows:
         table.add_row(*(escape(cell) for cell in _prediction_cells(row)))
@@ -237,18 +238,17 @@ def show_predictions(frame: pd.DataFrame) -> None:
 def _prediction_cells(row: Mapping[Any, Any]) -> list[str]:
     subtype = row["predicted_subtype"]
     if not subtype:
-        return [str(row["patch_id"]), f"not answered: {STATUS_NAMES[row['status']]}"]
+        return [str(row["patch_id"]), "", f"not answered: {STATUS_NAMES[row['status']]}"]
     name = DISPLAY_NAMES[subtype]
-    atypical = "atypical" if row["predicted_atypical"] else "normal"
     cells = [
         str(row["patch_id"]),
+        f"{row['p_atypical']:.2f}",
+        "atypical" if row["predicted_atypical"] else "normal",
         f"don't know ({name}?)" if row.get("abstained") else name,
         f"{row[f'p_{subtype}']:.2f}",
-        f"{atypical} ({row['p_atypical']:.2f})",
     ]
     if "conformal_set" in row:
-        names = str(row["conformal_set"]).split("|")
-        inside = [DISPLAY_NAMES[s] for s in SUBTYPES if s in names]
+        inside = [DISPLAY_NAMES[s] for s in str(row["conformal_set"]).split("|") if s]
         cells.append(", ".join(inside) or "no subtype fits")
     return cells
 
