@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 USUAL_AUC: Final = 0.93
 """AUC of atypical against normal figures of the model in the package, out of fold."""
 LIKENESS: Final = 0.07
-"""Intra-patient correlation of a model's errors on AMi-Br (``benchmarks/adapt.py``)."""
+"""Intra-patient correlation of a model's errors on AMi-Br; set by hand, by no committed command."""
 _LEAST = 0.1
 
 

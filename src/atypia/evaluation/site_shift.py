@@ -26,7 +26,7 @@ LEAST_OF_A_SIDE: Final = 5
 """Fewer atypical, or normal, figures move no threshold."""
 SPREAD_OF_EVIDENCE: Final = 0.2
 """SD of the shift of evidence over sites, in nats, at which adapted thresholds gain most on AMi-Br
-(``benchmarks/adapt.py``); it is 0.3 over scanners and laboratories."""
+(``benchmarks/adapt.py --choose``); it is 0.3 over scanners and laboratories."""
 _Z_95 = 1.96
 _Z_SPEAKS = 0.674
 """Three to one: what was shipped is kept unless it is on the wrong side at these odds."""

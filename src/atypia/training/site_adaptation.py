@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 SPREAD_OF_TEMPERATURE: Final = 0.1
 """SD of the logarithm of the best temperature over scanners and laboratories of AMi-Br."""
 SHIPPED_IN_SETS: Final = 20
-"""Figures of a subtype that its shipped level in the prediction sets counts as."""
+"""Figures of a subtype that its shipped level in the prediction sets counts as; set by hand."""
 
 
 @dataclass(frozen=True)
