@@ -27,7 +27,7 @@ from atypia.classifiers.ensemble import Ensemble
 from atypia.classifiers.field_quality import field_status
 from atypia.classifiers.loading import load_ensemble
 from atypia.core.labels import ANSWERED
-from atypia.data.look_alikes import FIGURE, MADE, NEAR, NUCLEUS, STROMA, GuardExamples, crop_at
+from atypia.data.look_alikes import FIGURE, MADE, NEAR, NUCLEUS, STROMA, GuardExamples
 from atypia.training.guard_fit import fit_heads, guard_features, mean_scores
 
 sys.path.append(str(Path(__file__).parents[1] / "docs"))
@@ -161,11 +161,10 @@ def nothing(shared: Path, models: dict[str, SubtypeModel]) -> None:
         "its glass": np.argwhere(inner & (ndimage.maximum_filter(dark, side) < 0.06)),
         "its darkest quarter": np.argwhere(inner & (dark > limit)),
     }
-    sets = {
-        name: (np.stack([crop_at(slide, p, side) for p in rng.permutation(at)[:POINTS]]), SLIDE_MPP)
-        for name, at in places.items()
-        if len(at)
-    }
+    sets = {}
+    for name, at in places.items():
+        chosen = at[rng.choice(len(at), min(POINTS, len(at)), replace=False)] - side // 2
+        sets[name] = np.stack([slide[y : y + side, x : x + side] for y, x in chosen]), SLIDE_MPP
     black = np.zeros((200, 80, 80, 3), np.uint8)
     sets["black"] = black, MPP
     for ink, colour in {
