@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -22,7 +23,7 @@ from atypia import cli, pipeline
 from atypia.biomarker import read_slides
 from atypia.core.errors import AtypiaError, InputError
 from atypia.core.files import read_json, stamped, write_json
-from atypia.core.labels import PROBABILITY_COLUMNS
+from atypia.core.labels import PROBABILITY_COLUMNS, STATUSES
 from atypia.inference import slide_work
 from atypia.inference.job import EngineChoice
 from atypia.inference.slide_work import ClassifyCandidates, ListCandidates
@@ -59,6 +60,10 @@ def done(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     return told
 
 
+CELLS = Path(__file__).parents[2] / "docs" / "images" / "cells"
+"""Real figures: noise is no image of tissue, and gets no answer."""
+
+
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """The exit code of a verb."""
     monkeypatch.setattr("sys.argv", ["atypia", *map(str, arguments)])
@@ -91,15 +96,16 @@ def test_the_answers_are_those_of_each_slide_by_itself(tmp_path, model):
             )
         assert set(ours["slide"]) == {slide.name}
         assert set(ours["patient_id"]) == {f"p{number + 1}"}
-    assert (out / "slides.csv").read_text().splitlines() == [
-        "slide,patient_id,candidates,answered,failed",
-        "s0.tif,p1,5,5,0",
-        "s1.tif,p2,12,12,0",
-    ]
+    counted = pd.read_csv(out / "slides.csv").set_index(["slide", "patient_id"])
+    assert list(counted) == ["candidates", "answered", "failed", *STATUSES[1:]]
+    assert counted.index.tolist() == [("s0.tif", "p1"), ("s1.tif", "p2")]
+    assert counted["candidates"].tolist() == [5, 12]
+    assert counted["failed"].tolist() == [0, 0]
+    assert counted[["answered", *STATUSES[1:]]].sum(axis=1).tolist() == [5, 12]
     assert (out / "failed.csv").read_text() == "slide,patch_id,reason\n"
     record = json.loads((out / "job.json").read_text())
     assert record["status"] == "done"
-    assert record["counts"]["answered"] == 17
+    assert record["counts"]["candidates"] == 17
     # As one CSV: every figure, in the order of the table.
     everything = pd.read_csv(tmp_path / "all.csv")
     assert [name.split("/")[0] for name in everything["patch_id"]] == ["s0.tif"] * 5 + [
@@ -230,11 +236,13 @@ def test_what_is_broken_is_listed_and_the_rest_is_done(tmp_path, monkeypatch, mo
         assert words in reason
     assert list(answers(out)["patch_id"]) == ["s3.tif/good", *(f"s4.tif/c{i}" for i in range(4))]
     counted = pd.read_csv(out / "slides.csv", dtype=str, keep_default_na=False)
-    assert counted[["candidates", "answered", "failed"]].to_numpy().tolist() == [
-        *3 * [["", "0", ""]],
-        ["2", "1", "1"],
-        ["4", "4", "0"],
+    assert counted[["candidates", "failed"]].to_numpy().tolist() == [
+        *3 * [["", ""]],
+        ["2", "1"],
+        ["4", "0"],
     ]
+    by_status = counted[["answered", *STATUSES[1:]]].replace("", "0").astype(int)
+    assert by_status.sum(axis=1).tolist() == [0, 0, 0, 1, 4]
     # Mended, it is done by the same command, and nothing else is but what failed.
     write_pyramid(tmp_path / "s0.tif", noise(*SIZE), MPP)
     before = answers(out).set_index("patch_id")
@@ -346,14 +354,14 @@ def test_slides_on_which_nothing_was_found_count_in_the_biomarker(tmp_path, monk
     table = write_slide_table(tmp_path, [6, 0], patient_id=["p1", "p2"])
     table.write_text(table.read_text().replace("s1.csv", "none"))
     out, per_slide = tmp_path / "out", tmp_path / "per-slide"
-    arguments = ("slides", table, "--out", out, "--model", model)
+    arguments = ("slides", table, "--out", out, "--model", model, "--count-all")  # it is noise
     assert run(monkeypatch, *arguments, "--csv", per_slide) == 0
     assert sorted(p.name for p in per_slide.iterdir()) == ["s0.tif.csv", "s1.tif.csv"]
     tables = sorted(per_slide.iterdir())
     assert (
         run(
             monkeypatch, "biomarker", *tables, "--out", tmp_path / "bm", "--area-mm2", 2,
-            "--patients", out / "slides.csv",
+            "--patients", out / "slides.csv", "--count-all",
         ) == 0
     )  # fmt: skip
     cohort = pd.read_csv(tmp_path / "bm" / "cohort.csv")
@@ -424,9 +432,10 @@ def test_images_are_a_job_as_well(tmp_path, monkeypatch, model, capsys):
 
     folder = tmp_path / "patches"
     folder.mkdir()
+    cells = [Image.open(file).convert("RGB") for file in sorted(CELLS.glob("*.png"))]
     for i in range(7):
-        Image.fromarray(noise(96, 96, seed=i)).save(folder / f"c{i}.png")
-    pages = [Image.fromarray(noise(96, 96, seed=10 + i)) for i in range(2)]
+        cells[i].save(folder / f"c{i}.png")
+    pages = [cell.rotate(90) for cell in cells[:2]]
     pages[0].save(folder / "stack.tif", save_all=True, append_images=pages[1:])
     expected, _ = pipeline.predict([folder], None, model, mpp=0.25)
     arguments = ("predict", folder, "--mpp", 0.25, "--model", model, "--engine", "local")

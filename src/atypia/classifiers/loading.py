@@ -102,7 +102,7 @@ def _load(
     has_torch = importlib.util.find_spec("torch") is not None
     if backend == "auto":
         backend = "onnx" if is_export or not has_torch else "torch"
-    mitosis = None if is_export else _load_mitosis(find_bundle(model), device)
+    mitosis = None if is_export else _load_mitosis(model, device)
     if backend != "torch":
         folder = find_bundle(model) if str(model) == RELEASED else model
         exported = OnnxEnsemble.load(
@@ -127,8 +127,12 @@ def _load(
     return ensemble
 
 
-def _load_mitosis(bundle: Path, device: str) -> MitosisNetwork | None:
+def _load_mitosis(model: Path | str, device: str) -> MitosisNetwork | None:
     """Load the networks in a bundle that decide what is a mitotic figure; None without any."""
+    try:
+        bundle = find_bundle(model)
+    except InputError:  # the folder of an export, or nothing, which is reported by what loads it
+        return None
     if not (parts := parts_of(bundle)):
         return None
     if importlib.util.find_spec("torch") is None:

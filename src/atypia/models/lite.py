@@ -174,12 +174,15 @@ class Lite(nn.Module):
 
 
 def middle(maps: torch.Tensor) -> torch.Tensor:
-    """Mean of maps (B, C, S, S) around their middle, (B, C), weighted by a Gaussian."""
-    side = maps.shape[-1]
-    from_middle = (torch.arange(side, device=maps.device) + 0.5) / side - 0.5
+    """Mean of maps (B, C, H, W) around their middle, (B, C), weighted by a Gaussian."""
+    down, across = (_around_middle(side, maps.device) for side in maps.shape[2:])
+    return (maps * down[:, None] * across).sum((2, 3))
+
+
+def _around_middle(side: int, device: torch.device) -> torch.Tensor:
+    from_middle = (torch.arange(side, device=device) + 0.5) / side - 0.5
     weights = torch.exp(-((from_middle / _MIDDLE) ** 2) / 2)
-    weights = weights / weights.sum()
-    return (maps * weights[:, None] * weights).sum((2, 3))
+    return weights / weights.sum()
 
 
 def fused(network: Network) -> Network:
