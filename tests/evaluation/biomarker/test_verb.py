@@ -120,7 +120,10 @@ def test_errors_come_from_a_run_or_from_its_bundle(
     write_predictions(tmp_path / "run" / "predictions-oof.csv", make_table())
     found = model_errors(tmp_path / "run")
     assert found.errors is not None
-    assert (found.errors.label, found.facts["Called atypical from p"]) == ("expert2", "0.400")
+    assert (found.errors.label, found.check_calls([]).facts["Called atypical from p"]) == (
+        "expert2",
+        "0.400",
+    )
     assert model_errors(tmp_path / "run", "expert1").errors != found.errors
     table = model_errors(tmp_path / "run" / "predictions-oof.csv").errors
     assert table is not None
