@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
 from pydantic import BaseModel, Field
-from scipy.special import expit
 
 from atypia.core.labels import ANSWERED, STATUSES
 
@@ -44,7 +43,8 @@ class ModelGuard(BaseModel, frozen=True):
 
     def p_mitosis(self, scores: Array) -> npt.NDArray[np.float32]:
         """Probability (N,) that a candidate is a mitotic figure, from scores (N, 2)."""
-        return expit(self.slope * scores[:, 0] + self.intercept).astype(np.float32)
+        log_odds = self.slope * scores[:, 0] + self.intercept
+        return np.asarray(np.exp(-np.logaddexp(0, -log_odds)), np.float32)
 
     def status(self, scores: Array) -> npt.NDArray[np.str_]:
         """Judge candidates by their scores (N, 2): (N,) out of ``STATUSES``."""

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
-from scipy.special import expit, logit, ndtr, stdtr, stdtrit  # scipy.stats takes a second
+import scipy  # loads scipy.special, a quarter of a second, where it is used
 
 from atypia.core.errors import InputError
 
@@ -259,9 +259,9 @@ def _interval(
         if variance is not None:
             error = np.sqrt(error**2 + variance * _MODEL_FREEDOM / (freedom + _MODEL_FREEDOM))
             freedom = freedom + _MODEL_FREEDOM
-        half = stdtrit(freedom, (1 + level) / 2) * error
+        half = scipy.special.stdtrit(freedom, (1 + level) / 2) * error
         p = np.where(still, np.where(value == 0, 1.0, np.nan),
-                     2 * stdtr(freedom, -np.abs(value) / error))  # fmt: skip
+                     2 * scipy.special.stdtr(freedom, -np.abs(value) / error))  # fmt: skip
         lowest, highest = bounds
         if paired or math.isinf(lowest):
             low, high = np.maximum(value - half, lowest), np.minimum(value + half, highest)
@@ -272,7 +272,8 @@ def _interval(
             width = highest - lowest
             place = (value - lowest) / width
             half = half / width / (place * (1 - place))
-            low, high = (lowest + width * expit(logit(place) + sign * half) for sign in (-1, 1))
+            ends = scipy.special.logit(place) + np.array([-half, half])
+            low, high = lowest + width * scipy.special.expit(ends)
         # What no figure has shown may still be so in this share of them, at worst at either end.
         still |= (value <= lowest) | (value >= highest)
         unseen = 1 - ((1 - level) / 2) ** (1 / np.maximum(number, _NOTHING))
@@ -294,7 +295,7 @@ def _calibration_error(
     error = np.maximum(np.sqrt((influence**2).sum(0)), _NOTHING)
     z = candidates[:, None] * np.abs(observed) / error
     height = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
-    expected = error * (2 * height + z * (1 - 2 * ndtr(-z)))
+    expected = error * (2 * height + z * (1 - 2 * scipy.special.ndtr(-z)))
     value = np.interp(plain, expected.sum(1), candidates * plain)
 
     noise = np.random.default_rng(seed).standard_normal((resamples, n)) @ influence
