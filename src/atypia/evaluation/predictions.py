@@ -95,7 +95,7 @@ class Predictions:
     predicted: IntArray
     """(N,) indices into :data:`atypia.core.labels.SUBTYPES`, :data:`UNKNOWN` without a call."""
     predicted_atypical: BoolArray
-    """(N,) the call at the operating point of whoever wrote the table; False without a call."""
+    """(N,) the call as the table has it, at its own operating point; False without one."""
     sets: BoolArray
     """(N, 8) the subtypes in each prediction set."""
     has_set: BoolArray
